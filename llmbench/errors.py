@@ -1,0 +1,59 @@
+"""What can go wrong, as one tree; every branch is one line for the user and one exit code for the shell.
+
+    LlmbenchError                 1   anything this project raises on purpose
+    ├── UsageError                2   the user can fix it before anything expensive starts
+    │   ├── ConfigError               a key, a value, a group or their combination
+    │   ├── WorkloadError             prompts: file, line, field
+    │   ├── CheckpointError           weights or tokenizer: missing, damaged, misshapen
+    │   ├── HardwareError             a device that is asked for and is not there
+    │   └── TrackingError             the MLflow store or server
+    ├── RecordError               3   a recorded result cannot be read, or results do not belong together
+    └── JobsFailedError           4   the sweep ended, but some of its jobs failed
+
+A message names the key or file, the value found, and the change that helps. Foreign exceptions are translated
+where they cross into the project, once.
+"""
+
+
+class LlmbenchError(Exception):
+    """Base of every error raised on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(LlmbenchError):
+    """Input that the user can correct; raised before weights load."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration key, value, group or combination is wrong."""
+
+
+class WorkloadError(UsageError):
+    """Prompts or references cannot be used."""
+
+
+class CheckpointError(UsageError):
+    """Weights or tokenizer cannot be used."""
+
+
+class HardwareError(UsageError):
+    """The requested device is not available."""
+
+
+class TrackingError(UsageError):
+    """The MLflow store or server cannot be used."""
+
+
+class RecordError(LlmbenchError):
+    """A recorded result is unreadable, or results whose conditions differ were put together."""
+
+    exit_code = 3
+
+
+class JobsFailedError(LlmbenchError):
+    """The sweep is complete, but not all of its jobs finished."""
+
+    exit_code = 4

@@ -1,0 +1,414 @@
+"""What does one job leave behind, and what does every number in it mean? Read this first.
+
+A `Record` is the hinge of the project. Left of it a job measures; right of it analysis, tracking, reports and
+notebooks read nothing else. So it holds *raw* material: every output, every batch's time in every repeat, sums per
+prompt; all metrics can be computed from it again, also ones that do not exist yet. `metrics` holds the values that
+`llmbench.metrics` computed when the job ended, under the keys of `METRICS`, the one registry from which MLflow keys,
+table headers and `docs/metrics.md` come.
+
+Absent is None (or a missing key): never 0, never NaN. Units are in the names. Everything is frozen. This module imports
+neither torch nor mlflow: a report is rebuilt on a laptop.
+"""
+
+import functools
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from llmbench.errors import RecordError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+# Format history. A released version keeps a recorded file as a fixture in tests/data.
+# 1: first.
+FORMAT_VERSION = 1
+
+Family = Literal["autoregressive", "diffusion"]
+Subject = Literal["output", "human", "shuffled", "prompt_tail", "empty"]
+
+FLOORS: tuple[Subject, ...] = ("shuffled", "prompt_tail", "empty")
+"""The texts a working metric must rank below real ones; the best of the three is the metric's floor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What the model wrote for one prompt in the first timed repeat: the text that is scored."""
+
+    prompt_id: str
+    task: str
+    prompt: str
+    text: str
+    batch: int
+    tokens: int  # N_i: tokens before the first stop token, at most G
+    utf8_bytes: int  # of `text`
+    stopped: bool  # a stop token was produced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One batch in one repeat of the timed pass."""
+
+    batch: int
+    repeat: int
+    e2e_ms: float  # CUDA: event pair; CPU: monotonic host clock
+    e2e_wall_ms: float  # the same region by the host clock
+    prefill_ms: float | None  # AR: until the first output token is final
+    forwards: int  # NFE; guidance counts twice
+    tokens: int  # sum of N_i over the batch
+    utf8_bytes: int  # of the batch's outputs
+    throttled: bool | None = None  # None where the device does not tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """One repeat of the marked pass: when each token (AR) or denoising step (diffusion) of a batch was final."""
+
+    batch: int
+    repeat: int
+    at_ms: tuple[float, ...]  # since t_start, one per forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceUse:
+    """Memory, energy and clocks of one job. Fields that the device cannot tell are None."""
+
+    model_reserved_bytes: int | None = None
+    setup_peak_reserved_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    peak_allocated_bytes: int | None = None
+    device_used_bytes: int | None = None
+    peak_rss_bytes: int | None = None  # CPU runs only
+    reserved_trace_bytes: tuple[int, ...] = ()  # after prefill and each later token, or after each step
+    profiled_e2e_ms: float | None = None
+    kernel_ms: float | None = None  # time in which at least one kernel runs, in that same profiled pass
+    energy_joules: float | None = None
+    energy_window_s: float | None = None
+    energy_tokens: int | None = None  # valid output tokens generated inside the window
+    energy_utf8_bytes: int | None = None
+    sm_clock_mhz_before: int | None = None
+    sm_clock_mhz_after: int | None = None
+    throttle_reasons: tuple[str, ...] | None = None  # () = read and none active
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardShape:
+    """The size of one forward pass, as the decoder asked for it.
+
+    `rows` sequences, `queries` new positions each, attending to `keys` positions (themselves included); the output
+    head computed at `logits` positions of each row.
+    """
+
+    rows: int
+    queries: int
+    keys: int
+    logits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardCost:
+    """The least work of `count` equal forwards: floating-point operations and bytes that must move."""
+
+    shape: ForwardShape
+    count: int
+    flops: float  # of one forward
+    bytes: float  # of one forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceilings:
+    """What this device can do at most, measured in the same run."""
+
+    flops_per_s: float
+    bytes_per_s: float
+    last_level_cache_bytes: int | None
+    judged: bool  # False when the weights fit in about 4x the last-level cache: bandwidth does not bound them
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptScore:
+    """Sums of one prompt for one text: the model's output, the human reference, or a floor text.
+
+    NLL under the judge given the prompt; diversity over the first m judge tokens. Values are pure functions of sums of
+    these.
+    """
+
+    prompt_id: str
+    subject: Subject
+    utf8_bytes: int
+    nll_nats: float | None = None
+    judged_tokens: int | None = None
+    entropy_nats: float | None = None
+    bigrams: int | None = None
+    distinct_bigrams: int | None = None
+    diversity_tokens: int | None = None  # judge tokens looked at, at most m
+    repeated_tokens: int | None = None  # of those, inside a 4-gram that occurs more than once
+    bertscore_precision: float | None = None
+    bertscore_recall: float | None = None
+    bertscore_f1: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """Negative log-likelihood of held-out text under the model itself: exact (AR) or an upper bound (diffusion)."""
+
+    nll_nats: float
+    utf8_bytes: int
+    bound: bool
+    standard_error_nats: float | None  # Monte-Carlo error of the bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where a Record was made. `versions` maps package to version."""
+
+    device: str  # "cpu", "cuda"
+    device_name: str  # "NVIDIA H100 80GB HBM3", "Intel(R) Xeon(R) ..."
+    driver: str | None
+    threads: int
+    load_average: float | None  # 1 minute, at the start of the job; a busy machine explains a slow one
+    python: str
+    platform: str
+    versions: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One job: what was asked, under which conditions, what came out. See the module docstring."""
+
+    identity: str  # hash of what the job builds; names the folder
+    model: str  # "llama", "llada": the side
+    family: Family
+    steps: int | None  # diffusion steps k; None for a model that has none
+    status: Literal["finished", "failed"]
+    reason: str | None  # one line, when failed
+    started_at: str  # ISO 8601, UTC
+    duration_s: float
+    config: dict[str, Any]  # fully resolved
+    conditions: dict[str, str]  # what must agree before this Record is compared with another
+    signatures: dict[str, str]  # checkpoint, workload, judge, encoder: name and content hash
+    environment: Environment
+    partition: tuple[tuple[str, ...], ...] = ()  # prompt ids of each batch
+    outputs: tuple[Output, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    marks: tuple[Marks, ...] = ()
+    tokenize_ms: float | None = None  # mean over batches
+    canvas: int | None = None  # G
+    block_length: int | None = None  # diffusion
+    device_use: DeviceUse = field(default_factory=DeviceUse)
+    forward_costs: tuple[ForwardCost, ...] = ()  # of the batch that is repeated
+    repeated_batches: tuple[int, ...] = ()  # the fixed part of the partition that repeats > 0 run
+    ceilings: Ceilings | None = None
+    scores: tuple[PromptScore, ...] = ()
+    likelihood: Likelihood | None = None
+    notes: tuple[str, ...] = ()  # what a reader must know before trusting a number
+    metrics: dict[str, float] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a number; a value that cannot be computed is absent instead."""
+        for key, value in self.metrics.items():
+            if not math.isfinite(value):
+                raise RecordError(f"metric {key} of job {self.identity} is {value}; absent values must be left out")
+
+    @property
+    def label(self) -> str:
+        """The job's name for people: `llama`, `llada k=16`."""
+        return self.model if self.steps is None else f"{self.model} k={self.steps}"
+
+    def to_json(self) -> bytes:
+        """Serialise, exactly and readably."""
+        return _adapter().dump_json(self, indent=1)
+
+    def save(self, folder: Path) -> Path:
+        """Write `record.json` into `folder`, atomically: a killed job leaves no half file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "record.json"
+        partial = folder / "record.json.partial"
+        partial.write_bytes(self.to_json())
+        partial.replace(path)
+        return path
+
+
+def load(path: Path) -> Record:
+    """Read a Record from a file. Raises RecordError when it is missing, damaged or of another format."""
+    try:
+        return parse(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+
+
+def parse(data: bytes) -> Record:
+    """Read a Record from JSON. Raises RecordError."""
+    from pydantic import ValidationError
+
+    try:
+        version = json.loads(data).get("format_version")
+        if version != FORMAT_VERSION:
+            raise RecordError(
+                f"record format {version}, this llmbench reads {FORMAT_VERSION}; use the version that wrote it"
+            )
+        return _adapter().validate_json(data)
+    except (ValueError, AttributeError) as error:  # ValidationError is a ValueError
+        where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "JSON"
+        raise RecordError(f"not a record: {where}: {str(error).splitlines()[0]}") from error
+
+
+@functools.cache
+def _adapter() -> "TypeAdapter[Record]":
+    """Pydantic's reader and writer of Record: strict types from the dataclasses above, no second schema."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Record)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The registry of metric keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One key: its unit, which way is better, who has it. The definition itself is in docs/metrics.md."""
+
+    key: str
+    unit: str
+    better: Literal["lower", "higher"] | None
+    families: tuple[Family, ...]
+    device: Literal["any", "cuda", "cpu"]
+    spread: bool  # also logged with SPREAD suffixes
+    summary: str
+
+    def applies(self, family: Family, device: str) -> bool:
+        """Whether a job of this family on this device ("cpu", "cuda") can have the key."""
+        return family in self.families and self.device in ("any", device)
+
+
+SPREAD = ("_q1", "_q3", "_n", "_ci_low", "_ci_high")
+"""Suffixes of a latency's quartiles, sample count and 95 % interval (absent below 6 repeats)."""
+
+_BOTH: tuple[Family, ...] = ("autoregressive", "diffusion")
+_AR: tuple[Family, ...] = ("autoregressive",)
+_DIFFUSION: tuple[Family, ...] = ("diffusion",)
+
+
+def _registry() -> dict[str, Metric]:
+    rows: tuple[tuple[str, str, str | None, tuple[Family, ...], str, bool, str], ...] = (
+        (
+            "latency/e2e_ms",
+            "ms",
+            "lower",
+            _BOTH,
+            "any",
+            True,
+            "L_e2e: prompt ids on the device to all output ids final",
+        ),
+        ("latency/e2e_wall_ms", "ms", "lower", _BOTH, "any", False, "the same region by the host clock"),
+        (
+            "latency/clock_gap_ms",
+            "ms",
+            None,
+            _BOTH,
+            "cuda",
+            False,
+            "host clock minus CUDA events: a check on the clocks",
+        ),
+        (
+            "latency/host_overhead_ms",
+            "ms",
+            "lower",
+            _BOTH,
+            "cuda",
+            False,
+            "L_e2e minus the time in which a kernel runs",
+        ),
+        ("latency/prefill_ms", "ms", "lower", _AR, "any", True, "until the first output token is final (TTFT)"),
+        ("latency/itl_ms", "ms", "lower", _AR, "any", True, "(L_e2e - L_prefill) / (F - 1)"),
+        ("latency/token_gap_ms", "ms", "lower", _AR, "any", True, "gaps between marked tokens"),
+        ("latency/step_ms", "ms", "lower", _DIFFUSION, "any", True, "one denoising step, marked"),
+        ("latency/first_text_ms", "ms", "lower", _BOTH, "any", False, "first moment at which final text can be shown"),
+        ("latency/tokenize_ms", "ms", "lower", _BOTH, "any", False, "text to ids of one batch; not part of L_e2e"),
+        ("throughput/tokens_per_s", "tokens/s", "higher", _BOTH, "any", False, "valid output tokens per second"),
+        ("throughput/bytes_per_s", "bytes/s", "higher", _BOTH, "any", False, "UTF-8 bytes of output per second"),
+        (
+            "throughput/canvas_tokens_per_s",
+            "tokens/s",
+            "higher",
+            _BOTH,
+            "any",
+            False,
+            "B x G / L_e2e, padding included",
+        ),
+        ("throughput/nfe", "forwards", "lower", _BOTH, "any", False, "forward passes per batch"),
+        ("throughput/tokens_per_forward", "tokens", "higher", _BOTH, "any", False, "valid tokens / (B x NFE)"),
+        (
+            "memory/peak_reserved_bytes",
+            "bytes",
+            "lower",
+            _BOTH,
+            "cuda",
+            False,
+            "M_peak: most reserved while generating",
+        ),
+        ("memory/setup_peak_reserved_bytes", "bytes", "lower", _BOTH, "cuda", False, "most reserved while warming up"),
+        ("memory/model_reserved_bytes", "bytes", "lower", _BOTH, "cuda", False, "reserved with the model alone"),
+        (
+            "memory/over_model_bytes",
+            "bytes",
+            "lower",
+            _BOTH,
+            "cuda",
+            False,
+            "M_peak minus the model: cache or activations",
+        ),
+        ("memory/device_used_bytes", "bytes", "lower", _BOTH, "cuda", False, "in use on the device, by the driver"),
+        (
+            "memory/peak_allocated_bytes",
+            "bytes",
+            "lower",
+            _BOTH,
+            "cuda",
+            False,
+            "most allocated while generating (eager)",
+        ),
+        ("memory/peak_rss_bytes", "bytes", "lower", _BOTH, "cpu", False, "peak resident set of the process"),
+        ("energy/joules_per_token", "J/token", "lower", _BOTH, "cuda", False, "NVML energy per valid token"),
+        ("energy/joules_per_byte", "J/byte", "lower", _BOTH, "cuda", False, "NVML energy per byte of output"),
+        ("hardware/sm_clock_mhz", "MHz", None, _BOTH, "cuda", False, "SM clock after the timed pass"),
+        ("hardware/throttled", "share", "lower", _BOTH, "cuda", False, "share of timed batches that were throttled"),
+        ("roofline/limit_ms", "ms", None, _BOTH, "any", False, "least time for the same work on this device"),
+        ("roofline/efficiency", "share", "higher", _BOTH, "any", False, "limit / L_e2e"),
+        ("quality/perplexity", "1", "lower", _BOTH, "any", False, "generative perplexity under a third-party judge"),
+        ("quality/bits_per_byte", "bits", "lower", _BOTH, "any", False, "the same NLL per UTF-8 byte"),
+        ("quality/entropy", "nats", "higher", _BOTH, "any", False, "unigram entropy of the first m judge tokens"),
+        ("quality/distinct_2", "share", "higher", _BOTH, "any", False, "distinct bigrams / bigrams"),
+        ("quality/repetition", "share", "lower", _BOTH, "any", False, "tokens inside a repeated 4-gram"),
+        ("quality/bertscore_f1", "1", "higher", _BOTH, "any", False, "BERTScore F1 against the reference"),
+        ("quality/bertscore_precision", "1", "higher", _BOTH, "any", False, "BERTScore precision"),
+        ("quality/bertscore_recall", "1", "higher", _BOTH, "any", False, "BERTScore recall"),
+        ("quality/accuracy", "share", "higher", _BOTH, "any", False, "answers that could be checked and are right"),
+        ("quality/empty_share", "share", "lower", _BOTH, "any", False, "outputs without a single valid token"),
+        ("quality/length_bytes", "bytes", None, _BOTH, "any", False, "mean UTF-8 bytes of an output"),
+        (
+            "likelihood/bits_per_byte",
+            "bits",
+            "lower",
+            _BOTH,
+            "any",
+            False,
+            "held-out text: exact (AR) or bound (diffusion)",
+        ),
+    )
+    return {
+        key: Metric(key=key, unit=unit, better=better, families=families, device=device, spread=spread, summary=summary)  # type: ignore[arg-type]
+        for key, unit, better, families, device, spread, summary in rows
+    }
+
+
+METRICS: dict[str, Metric] = _registry()
+"""Every key that a job may log. `quality/*` keys also appear with `_floor` and `_human`."""

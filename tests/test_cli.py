@@ -1,0 +1,51 @@
+"""The command line: help is quick because it is light, and every mistake is one line on stderr with exit code 2."""
+
+import subprocess
+import sys
+
+import pytest
+
+import llmbench
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "llmbench", *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_help_is_written_for_people_and_imports_nothing_heavy():
+    program = (
+        "import sys; sys.argv = ['llmbench', '--help']\n"
+        "from llmbench.cli import main; main()\n"
+        "heavy = {'torch', 'transformers', 'mlflow', 'bert_score', 'pydantic', 'hydra'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "python -m llmbench -m model=llama,llada steps=8,16,32,64" in result.stdout
+    for word in ("remasking", "hardware", "llada", "steps: 64", "workload"):
+        assert word in result.stdout
+
+
+def test_version():
+    assert run("--version").stdout == f"llmbench {llmbench.__version__}\n"
+
+
+WRONG = {
+    "model=lama": "model=lama: no such choice; available: llada, llama",
+    "modle=llama": "modle: no such key or group; did you mean model?",
+    "stesp=8": "stesp: no such key or group; did you mean steps?",
+    "hardware=tpu": "hardware=tpu: no such choice; available:",
+    "model=llama,llada": "model=llama,llada is a sweep: add -m",
+    "steps": "an override is key=value",
+    "model=llada steps=8.5": "steps: input should be a valid integer (got 8.5)",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments):
+    result = run(*arguments.split())
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("llmbench: ")
+    assert WRONG[arguments] in result.stderr
+    assert len(result.stderr.splitlines()) == 1

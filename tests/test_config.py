@@ -1,0 +1,120 @@
+"""Wrong input dies in `config.load`, in one line that names the key as it was typed; identity is a hash of what is
+built."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from llmbench import config
+from llmbench.cli import conf_folder
+from llmbench.config import Autoregressive, Diffusion, JobConfig
+from llmbench.errors import ConfigError
+
+
+@pytest.fixture
+def load() -> Callable[..., JobConfig]:
+    """Compose the real `conf/` with overrides and build the job."""
+
+    def build(*overrides: str) -> JobConfig:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return config.load(compose("config", overrides=list(overrides)))
+
+    return build
+
+
+def test_defaults_build_both_families(load):
+    assert isinstance(load().model.decoder, Autoregressive)
+    assert isinstance(load("model=llada").model.decoder, Diffusion)
+    assert load("model=llada", "steps=16").label == "llada k=16"
+    assert load().label == "llama"
+
+
+WRONG = {
+    # override(s): (what the line must contain)
+    "steps=8.5": "steps: input should be a valid integer (got 8.5)",
+    "steps=abc": "steps: input should be a valid integer",
+    "steps=true": "steps: input should be a valid integer (got True)",
+    "steps=0": "steps: input should be greater than or equal to 1 (got 0)",
+    "steps=null": "steps: input should be a valid integer (got None)",
+    "model=llada model.decoder.block_length=7": "model.decoder: block_length 7 must divide canvas 64",
+    "model=llada model.decoder.block_length=16 steps=6": "steps 6 must be a multiple of the 4 blocks",
+    "canvas=0": "canvas: input should be greater than or equal to 1",
+    "batch=-1": "batch: input should be greater than or equal to 1",
+    "seed=-1": "seed: input should be greater than or equal to 0",
+    "temperature=-0.1": "temperature: input should be greater than or equal to 0",
+    "temperature=nan": "temperature: input should be a finite number",
+    "temperature=hot": "temperature: input should be a valid number",
+    "model.decoder.top_p=0": "model.decoder.top_p: input should be greater than 0",
+    "model.decoder.top_p=1.5": "model.decoder.top_p: input should be less than or equal to 1",
+    "model=llada model.decoder.remasking=best": "model.decoder.remasking: input should be 'low_confidence' or 'random'",
+    "model=llada model.decoder.confidence_dtype=fp8": "model.decoder.confidence_dtype: input should be",
+    "model=llada model.decoder.cfg_scale=-1": "model.decoder.cfg_scale: input should be greater than or equal to 0",
+    "hardware.dtype=int8": "hardware.dtype: input should be 'auto', 'float32', 'bfloat16' or 'float16'",
+    "hardware.device=tpu": "hardware.device: input should be 'auto', 'cpu' or 'cuda'",
+    "weights=none": "weights: input should be 'real' or 'dummy'",
+    "weights=dummy": "weights=dummy has no quality to measure; add metric=speed",
+    "reuse=maybe": "reuse: input should be 'interrupted', 'all' or 'none'",
+    "dry_run=1": "dry_run: input should be a valid boolean (got 1)",
+    "timing.repeats=0": "timing.repeats: input should be greater than or equal to 1",
+    "timing.repeats=many": "timing.repeats: input should be a valid integer (got 'many')",
+    "workload.prompts=0": "workload.prompts: input should be greater than or equal to 1",
+    "workload=jsonl": "workload.source: needs a value",
+    "checkpoint=local": "checkpoint is empty: add model.checkpoint=/path/to/folder",
+    "+stesp=8": "stesp: no such key",
+    "+model.decoder.steps=8": "model.decoder.steps: no such key",
+    "+hardware.cores=8": "hardware.cores: no such key",
+}
+
+
+@pytest.mark.parametrize("overrides", WRONG)
+def test_wrong_values_are_refused_in_one_line(load, overrides):
+    with pytest.raises(ConfigError) as caught:
+        load(*overrides.split())
+    assert WRONG[overrides] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_job_is_checked_even_where_its_model_does_not_read_the_dial(load):
+    with pytest.raises(ConfigError, match="steps"):
+        load("model=llama", "steps=8.5")
+
+
+class TestIdentity:
+    def of(self, job: JobConfig, checkpoint: str = "a") -> str:
+        return config.identity(job, {"checkpoint": checkpoint, "workload": "b"})
+
+    def test_llama_does_not_read_steps(self, load):
+        assert self.of(load("steps=8")) == self.of(load("steps=64"))
+        assert self.of(load("model=llada", "steps=8")) != self.of(load("model=llada", "steps=64"))
+
+    @pytest.mark.parametrize(
+        "override",
+        ["batch=2", "canvas=32", "temperature=1.0", "timing.repeats=7", "hardware=cpu", "workload.prompts=9"],
+    )
+    def test_what_changes_the_work_changes_the_identity(self, load, override):
+        assert self.of(load(override)) != self.of(load())
+
+    @pytest.mark.parametrize("override", ["tracking.experiment=other", "dry_run=true", "reuse=all"])
+    def test_what_does_not_change_the_work_does_not(self, load, override):
+        assert self.of(load(override)) == self.of(load())
+
+    def test_other_weights_under_the_same_name_are_another_job(self, load):
+        assert self.of(load()) != self.of(load(), "other")
+
+    @pytest.mark.parametrize("model", ["llama", "llada"])
+    def test_the_seed_counts_only_where_noise_is_drawn(self, load, model):
+        greedy = [self.of(load(f"model={model}", "temperature=0", f"seed={seed}")) for seed in (1, 2)]
+        sampled = [self.of(load(f"model={model}", "temperature=0.5", f"seed={seed}")) for seed in (1, 2)]
+        assert greedy[0] == greedy[1]
+        assert sampled[0] != sampled[1]
+
+    def test_random_remasking_draws_noise_at_temperature_zero(self, load):
+        random = ["model=llada", "temperature=0", "model.decoder.remasking=random"]
+        assert self.of(load(*random, "seed=1")) != self.of(load(*random, "seed=2"))
+
+
+def test_configurations_are_frozen(load):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load().batch = 3

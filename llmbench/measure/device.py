@@ -1,0 +1,146 @@
+"""Which device runs the job, is it able to, and where was a Record made?
+
+`resolve` turns "auto" into a device and dtype, or refuses in one line what is not there; `job.prepare` calls it before
+identity is taken and before weights load, so it sets nothing. `probe` is the one place that sets something (threads).
+`environment` is the provenance that explains a number years later. `ceilings` is the door to `measure.ceilings`.
+"""
+
+import functools
+import os
+import platform
+import subprocess
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import llmbench
+from llmbench.config import HardwareConfig
+from llmbench.errors import HardwareError
+from llmbench.measure import ceilings as _ceilings
+from llmbench.measure.nvml import Nvml
+from llmbench.measure.probes import CpuProbe, CudaProbe, Probe, device_uuid
+from llmbench.record import Ceilings, Environment
+
+PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "mlflow", "bert-score", "numpy")
+"""Distributions whose versions are recorded."""
+
+
+def resolve(hardware: HardwareConfig) -> HardwareConfig:
+    """Replace "auto" by what this machine has: cuda and bfloat16, else cpu and float32. Sets nothing.
+
+    A CUDA device without bfloat16 units (compute capability below 8.0) gets float16 under dtype "auto".
+
+    Raises:
+        HardwareError: a device that is not there, or a dtype that it cannot compute in.
+    """
+    device = hardware.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        if hardware.dtype == "float16":
+            raise HardwareError(
+                "hardware.dtype: float16 is not computed on the CPU; use hardware.dtype=float32 or bfloat16"
+            )
+        return replace(hardware, device="cpu", dtype="float32" if hardware.dtype == "auto" else hardware.dtype)
+    if not torch.cuda.is_available():
+        cause = (
+            f"torch {torch.__version__} is built without CUDA"
+            if torch.version.cuda is None
+            else "no CUDA device is visible"
+        )
+        raise HardwareError(f"hardware.device: cuda was asked for, but {cause}; use hardware=cpu or hardware=auto")
+    capability = torch.cuda.get_device_capability()
+    if capability >= (8, 0):
+        return replace(hardware, device="cuda", dtype="bfloat16" if hardware.dtype == "auto" else hardware.dtype)
+    if hardware.dtype == "bfloat16":
+        name, version = torch.cuda.get_device_name(), ".".join(map(str, capability))
+        raise HardwareError(
+            f"hardware.dtype: {name} (compute capability {version}) has no bfloat16; use hardware.dtype=float16"
+        )
+    return replace(hardware, device="cuda", dtype="float16" if hardware.dtype == "auto" else hardware.dtype)
+
+
+def probe(hardware: HardwareConfig) -> Probe:
+    """The readings of a resolved hardware. Sets torch's thread count, for this job and back again for the next."""
+    torch.set_num_threads(hardware.threads or _own_threads())
+    return CudaProbe() if hardware.device == "cuda" else CpuProbe()
+
+
+@functools.cache
+def _own_threads() -> int:
+    """Torch's own choice, read before anybody changes it."""
+    return torch.get_num_threads()
+
+
+def ceilings(hardware: HardwareConfig, weight_bytes: int) -> Ceilings:
+    """What this device can do at most, and whether that bounds a model of `weight_bytes` (see `measure.ceilings`)."""
+    return _ceilings.measure(hardware, weight_bytes)
+
+
+def environment(hardware: HardwareConfig) -> Environment:
+    """Where a Record is made: device, software, code. What cannot be found out is None or a missing key."""
+    cuda = hardware.device == "cuda"
+    commit, dirty = _git(Path(__file__).resolve().parents[2])
+    return Environment(
+        device=hardware.device,
+        device_name=torch.cuda.get_device_name() if cuda else _cpu_name(),
+        driver=Nvml(device_uuid()).driver() if cuda else None,
+        threads=hardware.threads or _own_threads(),
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        versions=_versions(cuda),
+        git_commit=commit,
+        git_dirty=dirty,
+    )
+
+
+def _versions(cuda: bool) -> dict[str, str]:
+    versions = {"llmbench": llmbench.__version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    if cuda:
+        found = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
+        versions |= {name: str(version) for name, version in found.items() if version is not None}
+    return versions
+
+
+def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's model as Linux names it, else what Python's platform module knows."""
+    try:
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model") and value.strip():
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit of `folder` and whether files differ from it; (None, None) where it is not the top of a checkout.
+
+    An installed copy inside somebody's repository (a virtual environment) must not carry that repository's commit.
+    """
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != folder.resolve():
+        return None, None
+    commit, changes = git("rev-parse", "--verify", "HEAD"), git("status", "--porcelain")
+    if commit is None:
+        return None, None
+    return commit, None if changes is None else bool(changes)

@@ -1,0 +1,301 @@
+"""What does the device use right now? One role, `Probe`, with a CPU and a CUDA side; what cannot be known is None.
+
+`llmbench.measure.device.probe` makes one for a job; `job` and `passes` read it. Cleaning belongs here too, because a
+reading means nothing without it: peaks count from the last reset, and what an earlier model, judge or matrix product
+left in the allocator's cache would be charged to the next one.
+"""
+
+import contextlib
+import gc
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import torch
+
+from llmbench.measure.nvml import Nvml
+from llmbench.measure.timing import Clock, CudaClock, HostClock
+
+T = TypeVar("T")
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+class Probe(Protocol):
+    """What `job` and `passes` ask of a device. None = the device does not tell."""
+
+    kind: Literal["cpu", "cuda"]
+
+    def clock(self) -> Clock:
+        """The clock of this device."""
+
+    def clean(self) -> None:
+        """Collect garbage, empty the allocator's cache, reset all peaks."""
+
+    def reset_peaks(self) -> None:
+        """Count peaks from now on."""
+
+    def synchronize(self) -> None:
+        """Wait until the device is idle."""
+
+    def reserved_bytes(self) -> int | None:
+        """M_reserved now: what the caching allocator holds."""
+
+    def peak_reserved_bytes(self) -> int | None:
+        """Most reserved since the last reset."""
+
+    def peak_allocated_bytes(self) -> int | None:
+        """Most allocated in live tensors since the last reset."""
+
+    def device_used_bytes(self) -> int | None:
+        """In use on the device now by the driver's count, other processes included."""
+
+    def peak_rss_bytes(self) -> int | None:
+        """Peak resident set of the process since the last reset (CPU runs only)."""
+
+    def energy_joules(self) -> float | None:
+        """The device's energy counter."""
+
+    def sm_clock_mhz(self) -> int | None:
+        """Present clock."""
+
+    def throttle_reasons(self) -> tuple[str, ...] | None:
+        """What holds the clocks down now (names of `llmbench.measure.nvml`)."""
+
+    def busy_ms(self, run: Callable[[], T]) -> tuple[float | None, T]:
+        """Run under a profiler: the time in which the device worked, and what `run` returned."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know about these readings."""
+
+
+class CpuProbe:
+    """The process itself. Linux resets the peak resident set; elsewhere the peak counts from the process's start."""
+
+    kind: Literal["cpu", "cuda"] = "cpu"
+
+    def __init__(self) -> None:
+        self._resettable = True
+
+    def clock(self) -> Clock:
+        """The monotonic host clock."""
+        return HostClock()
+
+    def clean(self) -> None:
+        """Collect garbage and reset the peak resident set."""
+        gc.collect()
+        self.reset_peaks()
+
+    def reset_peaks(self) -> None:
+        """Set the kernel's high-water mark to the present resident set (proc(5): 5 into clear_refs)."""
+        try:
+            _CLEAR_REFS.write_text("5")
+        except OSError:
+            self._resettable = False
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: a CPU call returns when its work is done."""
+
+    def reserved_bytes(self) -> None:
+        """The CPU has no caching allocator."""
+
+    def peak_reserved_bytes(self) -> None:
+        """The CPU has no caching allocator."""
+
+    def peak_allocated_bytes(self) -> None:
+        """Not tracked on the CPU."""
+
+    def device_used_bytes(self) -> None:
+        """Not defined for the CPU."""
+
+    def peak_rss_bytes(self) -> int | None:
+        """VmHWM of /proc/self/status, else getrusage's maximum resident set, else None."""
+        try:
+            for line in _STATUS.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        except OSError:
+            pass
+        try:
+            import resource
+            import sys
+        except ImportError:  # Windows
+            return None
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+    def energy_joules(self) -> None:
+        """Not read on the CPU."""
+
+    def sm_clock_mhz(self) -> None:
+        """Not read on the CPU."""
+
+    def throttle_reasons(self) -> None:
+        """Not read on the CPU."""
+
+    def busy_ms(self, run: Callable[[], T]) -> tuple[float | None, T]:
+        """Run without a profiler: host overhead is a question about a device beside the host."""
+        return None, run()
+
+    def notes(self) -> tuple[str, ...]:
+        """Says so where the peak resident set could not be reset."""
+        if self._resettable:
+            return ()
+        return ("memory/peak_rss_bytes counts from the start of the process: this system does not let it be reset",)
+
+
+class CudaProbe:
+    """The current CUDA device: torch's caching allocator, the driver, NVML and the profiler."""
+
+    kind: Literal["cpu", "cuda"] = "cuda"
+
+    def __init__(self) -> None:
+        self._nvml = Nvml(device_uuid())
+        self._doubts: list[str] = []
+
+    def clock(self) -> Clock:
+        """Pairs of CUDA events."""
+        return CudaClock()
+
+    def clean(self) -> None:
+        """Collect garbage, drop cuBLAS workspaces, empty the cache, reset peaks.
+
+        cuBLAS keeps a workspace (32 MiB on Hopper) inside torch's allocator from the first matrix product on; left
+        there, the second job of a sweep would start heavier than the first.
+        """
+        gc.collect()
+        torch.cuda.synchronize()
+        clear_workspaces = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+        if clear_workspaces is not None:
+            clear_workspaces()
+        torch.cuda.empty_cache()
+        self.reset_peaks()
+
+    def reset_peaks(self) -> None:
+        """Count peaks from now on."""
+        torch.cuda.reset_peak_memory_stats()
+
+    def synchronize(self) -> None:
+        """Wait until the device is idle."""
+        torch.cuda.synchronize()
+
+    def reserved_bytes(self) -> int | None:
+        """M_reserved now. A host-side count: reading it waits for nothing."""
+        return torch.cuda.memory_reserved()
+
+    def peak_reserved_bytes(self) -> int | None:
+        """Most reserved since the last reset."""
+        return torch.cuda.max_memory_reserved()
+
+    def peak_allocated_bytes(self) -> int | None:
+        """Most allocated since the last reset; blind to memory inside replayed graphs."""
+        return torch.cuda.max_memory_allocated()
+
+    def device_used_bytes(self) -> int | None:
+        """Total minus free by cudaMemGetInfo: context, libraries and other processes included."""
+        free, total = torch.cuda.mem_get_info()
+        return total - free
+
+    def peak_rss_bytes(self) -> None:
+        """A different quantity, of CPU runs."""
+
+    def energy_joules(self) -> float | None:
+        """NVML's total energy counter."""
+        return self._nvml.energy_joules()
+
+    def sm_clock_mhz(self) -> int | None:
+        """NVML's present SM clock."""
+        return self._nvml.sm_clock_mhz()
+
+    def throttle_reasons(self) -> tuple[str, ...] | None:
+        """NVML's clock event reasons that limit."""
+        return self._nvml.throttle_reasons()
+
+    def busy_ms(self, run: Callable[[], T]) -> tuple[float | None, T]:
+        """Run under torch.profiler (CUDA activity only) and sum the time in which a kernel or copy runs.
+
+        Two faults of the profiler are worked around. CUPTI stays attached after a session and slows everything
+        after it by 10 to 20 % (pytorch issue 144455) unless it is told to detach. And the first records of a
+        session can carry a foreign time (pytorch issue 192021: one more per session of the process), so some kernels
+        are spent before the region, and records outside the region are dropped.
+        """
+        os.environ.setdefault("TEARDOWN_CUPTI", "1")
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # none: its stage lines would land inside the progress display
+        from torch.profiler import ProfilerActivity, profile
+
+        session = profile(activities=[ProfilerActivity.CUDA])
+        try:
+            session.start()
+        except Exception as error:
+            self._doubt(error)
+            return None, run()
+        try:
+            spent = torch.zeros(1, device="cuda")
+            for _ in range(64):
+                spent.add_(1)
+            torch.cuda.synchronize()
+            time.sleep(2 * _SLACK_NS / 1e9)
+            begin = time.time_ns()  # kineto's records carry Unix time
+            result = run()
+            torch.cuda.synchronize()
+            end = time.time_ns()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                session.stop()
+            raise
+        try:
+            session.stop()
+            recorded = _device_spans(session)
+        except Exception as error:
+            self._doubt(error)
+            return None, result
+        spans = [span for span in recorded if begin - _SLACK_NS <= span[0] <= end + _SLACK_NS]
+        if not spans:
+            self._doubt(LookupError(f"{len(recorded)} records, none inside the region"))
+            return None, result
+        return union_ns(spans) / 1e6, result
+
+    def notes(self) -> tuple[str, ...]:
+        """NVML or profiler missing."""
+        missing = (f"no energy, clocks or throttle reasons: {self._nvml.reason}",) if self._nvml.reason else ()
+        return missing + tuple(self._doubts)
+
+    def _doubt(self, error: Exception) -> None:
+        self._doubts.append(
+            f"latency/host_overhead_ms is absent: the profiler failed ({type(error).__name__}: {error})"
+        )
+
+
+_SLACK_NS = 10_000_000
+"""Tolerated difference between the profiler's clock and the host's."""
+
+
+def _device_spans(session: Any) -> list[tuple[int, int]]:
+    """(start, end) in ns of what ran on the device: kernels, copies, fills.
+
+    Kineto's raw records, not `session.events()`: that builds some 2 kB of Python objects per kernel.
+    """
+    return [
+        (event.start_ns(), event.start_ns() + event.duration_ns())
+        for event in session.profiler.kineto_results.events()
+        if event.device_type().name == "CUDA"
+        and not getattr(event, "is_user_annotation", lambda: False)()  # spans of other records, no work of its own
+    ]
+
+
+def union_ns(spans: list[tuple[int, int]]) -> int:
+    """Length of the union of (start, end) intervals: time in which at least one of them runs."""
+    total, reached = 0, -1
+    for start, end in sorted(spans):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def device_uuid() -> str | None:
+    """UUID of the current CUDA device, None where torch does not know it."""
+    uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
+    return None if uuid is None else str(uuid)

@@ -1,0 +1,253 @@
+"""From one Record's raw times to its latency, throughput, memory, energy and roofline values. Pure; no torch.
+
+Definitions are METRICS.md's (docs/metrics.md): a batch has a latency; a repeat's value is the mean over the repeated
+batches; the logged value is the median over repeats. Throughput is one ratio of sums over *all* batches of repeat 0.
+What cannot be computed is a missing key: one repeat has no quartiles, five have no interval, one forward has no gap.
+`job.run` calls `compute` when a job ends, and anybody can call it again on a stored Record.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from llmbench.record import METRICS, DeviceUse, Marks, Record, Timing
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Median of some samples, and how far they lie apart. None = too few samples to say."""
+
+    median: float
+    q1: float | None
+    q3: float | None
+    n: int
+    ci_low: float | None = None
+    ci_high: float | None = None
+
+
+def compute(record: Record) -> dict[str, float]:
+    """Every latency, throughput, memory, energy, hardware and roofline value that the Record supports.
+
+    Keys are those of `record.METRICS` that apply to the job's family and device, with `SPREAD` suffixes where the
+    registry says so.
+    """
+    values: dict[str, float | Spread | None] = {}
+    for part in (_latency, _throughput, _memory, _energy, _hardware, _roofline):
+        values |= part(record)
+    return {
+        name: float(number)
+        for key, value in values.items()
+        if METRICS[key].applies(record.family, record.environment.device)
+        for name, number in _flat(key, value).items()
+        if number is not None
+    }
+
+
+def _flat(key: str, value: float | Spread | None) -> dict[str, float | None]:
+    if not isinstance(value, Spread):
+        return {key: value}
+    flat: dict[str, float | None] = {key: value.median}
+    if METRICS[key].spread:
+        flat |= {f"{key}_q1": value.q1, f"{key}_q3": value.q3, f"{key}_n": value.n}
+        flat |= {f"{key}_ci_low": value.ci_low, f"{key}_ci_high": value.ci_high}
+    return flat
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Samples
+
+
+def spread(samples: Sequence[float], *, interval: bool = True) -> Spread | None:
+    """Median, quartiles, count and (with `interval`) a 95 % interval of the median; None for no samples.
+
+    Quartiles interpolate linearly between order statistics (Hyndman and Fan 1996, type 7: numpy's default), from two
+    samples on. `interval` is for independent samples: repeats, not the tokens of one generation.
+    """
+    if not samples:
+        return None
+    q1 = q3 = None
+    if len(samples) > 1:
+        q1, _, q3 = statistics.quantiles(samples, n=4, method="inclusive")
+    low, high = (median_interval(samples) if interval else None) or (None, None)
+    return Spread(median=statistics.median(samples), q1=q1, q3=q3, n=len(samples), ci_low=low, ci_high=high)
+
+
+def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the median from order statistics: [x_(j), x_(n+1-j)], j as large as the coverage allows.
+
+    Free of assumptions on the distribution: the number of samples below the median is Binomial(n, 1/2), so the interval
+    covers with probability 1 - 2 P(Binomial(n, 1/2) < j) (David and Nagaraja, Order Statistics, 3rd ed., section 7.1;
+    advised for benchmarks by Hoefler and Belli, SC15). n = 6 is the smallest count that reaches 95 %: [min, max]
+    covers with 96.9 %. None below.
+    """
+    n = len(samples)
+    outside, j = 0.0, 0  # outside = 2 P(Binomial(n, 1/2) < j)
+    while (wider := outside + 2 * math.comb(n, j) / 2**n) <= 1 - CONFIDENCE:
+        outside, j = wider, j + 1
+    if j == 0:
+        return None
+    ordered = sorted(samples)
+    return ordered[j - 1], ordered[n - j]
+
+
+def gaps(marks: Iterable[Marks]) -> list[float]:
+    """Times between neighbouring marks, each generation by itself: R generations of F marks give R x (F - 1) samples.
+
+    The time before a generation's first mark (prefill, or the first step with the set-up of the loop) is no gap.
+    """
+    return [later - earlier for mark in marks for earlier, later in zip(mark.at_ms, mark.at_ms[1:], strict=False)]
+
+
+def per_repeat(record: Record, value: Callable[[Timing], float | None]) -> list[float]:
+    """One sample per repeat: the mean of `value` over the repeated batches.
+
+    A repeat in which a repeated batch is missing or has no value is left out: its mean would be of other batches.
+    """
+    samples: list[float] = []
+    for repeat in sorted({timing.repeat for timing in record.timings}):
+        timings = [t for t in record.timings if t.repeat == repeat and t.batch in record.repeated_batches]
+        found = [number for timing in timings if (number := value(timing)) is not None]
+        if found and len(found) == len(record.repeated_batches):
+            samples.append(statistics.fmean(found))
+    return samples
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Latency
+
+
+def _latency(record: Record) -> dict[str, float | Spread | None]:
+    e2e = spread(per_repeat(record, lambda timing: timing.e2e_ms))
+    prefill = spread(per_repeat(record, lambda timing: timing.prefill_ms))
+    between = spread(gaps(record.marks), interval=False)
+    use = record.device_use
+    return {
+        "latency/e2e_ms": e2e,
+        "latency/e2e_wall_ms": spread(per_repeat(record, lambda timing: timing.e2e_wall_ms)),
+        "latency/clock_gap_ms": spread(per_repeat(record, lambda timing: timing.e2e_wall_ms - timing.e2e_ms)),
+        "latency/host_overhead_ms": _difference(use.profiled_e2e_ms, use.kernel_ms),
+        "latency/prefill_ms": prefill,
+        "latency/itl_ms": spread(per_repeat(record, inter_token_ms)),
+        "latency/token_gap_ms": between,
+        "latency/step_ms": between,
+        "latency/first_text_ms": _first_text(record, e2e, prefill),
+        "latency/tokenize_ms": record.tokenize_ms,
+    }
+
+
+def inter_token_ms(timing: Timing) -> float | None:
+    """L_itl = (L_e2e - L_prefill) / (F - 1) of one batch; None without a prefill time or with fewer than two forwards.
+
+    F counts forwards executed, not valid tokens: a batch runs until its last row stops.
+    """
+    if timing.prefill_ms is None or timing.forwards < 2:
+        return None
+    return (timing.e2e_ms - timing.prefill_ms) / (timing.forwards - 1)
+
+
+def _first_text(record: Record, e2e: Spread | None, prefill: Spread | None) -> float | None:
+    """When final text could first be shown: prefill (AR), end of the first block, or end of a whole canvas.
+
+    The end of a block is read from the marked pass, the others from the timed pass. Marks are one per denoising step,
+    also under guidance, and a block takes steps / (canvas / block_length) of them.
+    """
+    if record.family == "autoregressive":
+        return prefill.median if prefill else None
+    if record.steps is None or record.canvas is None or record.block_length is None:
+        return None
+    if record.block_length >= record.canvas:
+        return e2e.median if e2e else None
+    per_block = record.steps * record.block_length // record.canvas
+    ends = [mark.at_ms[per_block - 1] for mark in record.marks if len(mark.at_ms) >= per_block]
+    return statistics.fmean(ends) if ends else None
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Throughput, memory, energy, clocks
+
+
+def _throughput(record: Record) -> dict[str, float | Spread | None]:
+    """Ratios of sums over all batches of repeat 0."""
+    timings = [timing for timing in record.timings if timing.repeat == 0]
+    if not timings:
+        return {}
+    seconds = sum(timing.e2e_ms for timing in timings) / 1e3
+    tokens = sum(timing.tokens for timing in timings)
+    rows = {index: len(batch) for index, batch in enumerate(record.partition)}
+    known = all(timing.batch in rows for timing in timings)
+    written = sum(rows[t.batch] for t in timings) * record.canvas if known and record.canvas is not None else None
+    return {
+        "throughput/tokens_per_s": _ratio(tokens, seconds),
+        "throughput/bytes_per_s": _ratio(sum(timing.utf8_bytes for timing in timings), seconds),
+        "throughput/canvas_tokens_per_s": _ratio(written, seconds),
+        "throughput/nfe": statistics.fmean(timing.forwards for timing in timings),
+        "throughput/tokens_per_forward": _ratio(
+            tokens, sum(rows[t.batch] * t.forwards for t in timings) if known else None
+        ),
+    }
+
+
+def _memory(record: Record) -> dict[str, float | Spread | None]:
+    use = record.device_use
+    eager = record.conditions.get("engine", "eager") == "eager"  # replayed graphs allocate without being seen
+    return {
+        "memory/peak_reserved_bytes": use.peak_reserved_bytes,
+        "memory/setup_peak_reserved_bytes": use.setup_peak_reserved_bytes,
+        "memory/model_reserved_bytes": use.model_reserved_bytes,
+        "memory/over_model_bytes": _difference(use.peak_reserved_bytes, use.model_reserved_bytes),
+        "memory/device_used_bytes": use.device_used_bytes,
+        "memory/peak_allocated_bytes": use.peak_allocated_bytes if eager else None,
+        "memory/peak_rss_bytes": use.peak_rss_bytes,
+    }
+
+
+def _energy(record: Record) -> dict[str, float | Spread | None]:
+    use: DeviceUse = record.device_use
+    return {
+        "energy/joules_per_token": _ratio(use.energy_joules, use.energy_tokens),
+        "energy/joules_per_byte": _ratio(use.energy_joules, use.energy_utf8_bytes),
+    }
+
+
+def _hardware(record: Record) -> dict[str, float | Spread | None]:
+    """The clock after the timed pass, and the share of its batches (of those that tell) that were throttled."""
+    told = [timing.throttled for timing in record.timings if timing.throttled is not None]
+    return {
+        "hardware/sm_clock_mhz": record.device_use.sm_clock_mhz_after,
+        "hardware/throttled": _ratio(sum(told), len(told)),
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Roofline
+
+
+def _roofline(record: Record) -> dict[str, float | Spread | None]:
+    """The least time for the forwards of the first repeated batch, against that batch's median time.
+
+    Roofline model (Williams, Waterman and Patterson, CACM 2009) per forward: max(FLOPs / peak rate, bytes / bandwidth).
+    """
+    ceilings = record.ceilings
+    if ceilings is None or not record.forward_costs or not record.repeated_batches:
+        return {}
+    limit_ms = 1e3 * sum(
+        cost.count * max(cost.flops / ceilings.flops_per_s, cost.bytes / ceilings.bytes_per_s)
+        for cost in record.forward_costs
+    )
+    first = record.repeated_batches[0]
+    times = [timing.e2e_ms for timing in record.timings if timing.batch == first]
+    return {
+        "roofline/limit_ms": limit_ms,
+        "roofline/efficiency": _ratio(limit_ms, statistics.median(times) if times else None),
+    }
+
+
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return None if above is None or not below else above / below
+
+
+def _difference(whole: float | None, part: float | None) -> float | None:
+    return None if whole is None or part is None else whole - part

@@ -1,0 +1,153 @@
+"""How good, how varied and how long are a job's texts? Pure functions from the sums in a Record to values.
+
+Each metric is one ratio of sums over prompts, `sum of numerators / sum of denominators`:
+
+    quality/perplexity      exp(NLL / judged tokens)                 under the judge
+    quality/bits_per_byte   NLL / (ln 2 * UTF-8 bytes)               the same NLL, comparable across tokenizers
+    quality/entropy         entropy of a text's judge tokens / 1     mean over the texts that have tokens, nats
+    quality/distinct_2      distinct bigrams / bigrams
+    quality/repetition      tokens in repeated 4-grams / tokens
+    quality/bertscore_*     score of a text / 1                      mean over prompts; an empty text has 0
+    quality/empty_share     outputs without a valid token / outputs
+    quality/length_bytes    UTF-8 bytes of outputs / outputs
+
+`_human` is the same formula over the human references, `_floor` over the three floor texts (shuffled references, the
+prompt's tail, nothing at all): the best of the three in the metric's own direction, so that a metric which one of
+them fools has a high floor. Counts and lengths (`empty_share`, `length_bytes`) have neither.
+
+A value without a denominator is absent. `compute` is called by `llmbench.job` when a job ends; `per_prompt` by the
+analysis, which resamples prompts and takes the same ratio again. Where the sums come from:
+`llmbench.metrics.scoring`. No torch.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+from llmbench.record import FLOORS, METRICS, Output, PromptScore, Record, Subject
+
+Terms = tuple[float, float]
+"""Numerator and denominator of one prompt. (0, 0) = measured, and nothing to count: an empty text has no bigrams."""
+
+
+def compute(record: Record) -> dict[str, float]:
+    """All `quality/*` and `likelihood/*` values of a job; what cannot be computed is missing."""
+    values: dict[str, float | None] = {}
+    for key in _OF_SCORE:
+        values[key] = _value(key, _terms(record, key, "output").values())
+        values[f"{key}_human"] = _value(key, _terms(record, key, "human").values())
+        floor = floor_subject(record, key)
+        values[f"{key}_floor"] = _value(key, _terms(record, key, floor).values()) if floor else None
+    for key in _OF_OUTPUT:
+        values[key] = _value(key, per_prompt(record, key).values())
+    if record.likelihood is not None and record.likelihood.utf8_bytes:
+        values["likelihood/bits_per_byte"] = record.likelihood.nll_nats / (math.log(2) * record.likelihood.utf8_bytes)
+    return {key: value for key, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def per_prompt(record: Record, key: str) -> dict[str, Terms]:
+    """The numerator and denominator of every prompt that was measured, by prompt id.
+
+    Summing both over prompts and dividing gives the value that `compute` gives, with one exception: perplexity enters
+    as g = -NLL / judged tokens (nats per token, oriented up), so that it is a ratio of sums too; perplexity = exp(-g).
+    Other values are not turned: `METRICS[key].better` says which way is up.
+
+    Args:
+        record: a finished job.
+        key: a `quality/*` key, also with `_human` or `_floor` (the floor text that is best over all prompts).
+
+    Raises:
+        KeyError: for a key that is no quality of prompts.
+    """
+    if key in _OF_OUTPUT:
+        return {output.prompt_id: _OF_OUTPUT[key](output) for output in record.outputs}
+    if key.endswith("_human"):
+        return _terms(record, key.removesuffix("_human"), "human")
+    if key.endswith("_floor"):
+        base = key.removesuffix("_floor")
+        floor = floor_subject(record, base)
+        return _terms(record, base, floor) if floor else {}
+    return _terms(record, key, "output")
+
+
+def floor_subject(record: Record, key: str) -> Subject | None:
+    """Which of the three floor texts does best on a metric; None when none of them can be measured.
+
+    Raises:
+        KeyError: for a key that has no floor.
+    """
+    values = [(_value(key, _terms(record, key, subject).values()), subject) for subject in FLOORS]
+    known = [(value, subject) for value, subject in values if value is not None]
+    best = min if METRICS[key].better == "lower" else max
+    return best(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def _terms(record: Record, key: str, subject: Subject) -> dict[str, Terms]:
+    """Terms of all prompts for one subject; a prompt that was not measured is missing."""
+    formula = _OF_SCORE[key]
+    terms = {score.prompt_id: formula(score) for score in record.scores if score.subject == subject}
+    return {prompt_id: pair for prompt_id, pair in terms.items() if pair is not None}
+
+
+def _value(key: str, terms: Iterable[Terms]) -> float | None:
+    """One ratio of sums; None where there is nothing to divide by, or the result is no number."""
+    pairs = list(terms)
+    denominator = math.fsum(pair[1] for pair in pairs)
+    if not denominator:
+        return None
+    ratio = math.fsum(pair[0] for pair in pairs) / denominator
+    if key != "quality/perplexity":
+        return ratio
+    return math.exp(-ratio) if -ratio < 709 else None  # exp(710) is no float
+
+
+def _minus_nll_per_token(score: PromptScore) -> Terms | None:
+    if score.nll_nats is None or score.judged_tokens is None:
+        return None
+    return -score.nll_nats, score.judged_tokens
+
+
+def _bits_per_byte(score: PromptScore) -> Terms | None:
+    return None if score.nll_nats is None else (score.nll_nats / math.log(2), score.utf8_bytes)
+
+
+def _entropy(score: PromptScore) -> Terms | None:
+    if score.diversity_tokens == 0:
+        return 0.0, 0.0  # no tokens, no distribution
+    return None if score.entropy_nats is None else (score.entropy_nats, 1.0)
+
+
+def _distinct_2(score: PromptScore) -> Terms | None:
+    if score.bigrams is None or score.distinct_bigrams is None:
+        return None
+    return score.distinct_bigrams, score.bigrams
+
+
+def _repetition(score: PromptScore) -> Terms | None:
+    if score.diversity_tokens is None or score.repeated_tokens is None:
+        return None
+    return score.repeated_tokens, score.diversity_tokens
+
+
+def _mean(field: Callable[[PromptScore], float | None]) -> Callable[[PromptScore], Terms | None]:
+    def terms(score: PromptScore) -> Terms | None:
+        value = field(score)
+        return None if value is None else (value, 1.0)
+
+    return terms
+
+
+_OF_SCORE: dict[str, Callable[[PromptScore], Terms | None]] = {
+    "quality/perplexity": _minus_nll_per_token,
+    "quality/bits_per_byte": _bits_per_byte,
+    "quality/entropy": _entropy,
+    "quality/distinct_2": _distinct_2,
+    "quality/repetition": _repetition,
+    "quality/bertscore_f1": _mean(lambda score: score.bertscore_f1),
+    "quality/bertscore_precision": _mean(lambda score: score.bertscore_precision),
+    "quality/bertscore_recall": _mean(lambda score: score.bertscore_recall),
+}
+
+_OF_OUTPUT: dict[str, Callable[[Output], Terms]] = {
+    "quality/empty_share": lambda output: (float(output.tokens == 0), 1.0),
+    "quality/length_bytes": lambda output: (float(output.utf8_bytes), 1.0),
+}

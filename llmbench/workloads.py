@@ -1,0 +1,228 @@
+"""Which prompts does a job answer, and what did a human write there?
+
+A workload is a JSONL file, one object a line: `prompt` (the only key that is needed), `reference` (a human's text in
+its place, or null), `id` (default: the line's number), `task` (default "all"); other keys are not read. Selection
+draws one prompt of each task in turn, in file order, so that 48 prompts of four tasks are 12 of each, and fewer
+prompts are a prefix of more.
+
+Lengths are cut in *words*, never in tokens: both models under test read the same text whatever their tokenizers. A
+prompt keeps its last words (the ones that its continuation depends on), a reference its first; the whitespace between
+the words stays, because the line ends of verse and chats are part of the text. Whitespace at the ends goes.
+
+The digest is taken over the selected prompts as they are used, after cutting: two jobs with equal digests read the
+same text, from whatever file. Bundled files and their licences: `llmbench/bundled/workloads/README.md`.
+`llmbench.job.prepare` calls `load` before any weights are read, so every fault of a file is one line with file and
+line number.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbench.config import WorkloadConfig
+from llmbench.errors import WorkloadError
+
+BUNDLED = Path(__file__).parent / "bundled" / "workloads"
+
+HELDOUT_PER_SOURCE = 4
+HELDOUT_WORDS = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One question and, where it exists, what a human wrote there."""
+
+    id: str
+    task: str
+    text: str
+    reference: str | None
+    gap: str = " "
+    """The whitespace between prompt and reference, which tokenizers see: a new line where the prompt is in lines and
+    ends on a whole one (verse), else a space (prose, or a chat that ends on `A:`)."""
+
+    @property
+    def tail(self) -> str:
+        """A floor text: the prompt's last words, as many as the reference has (all, if it has more or is missing)."""
+        return _last_words(self.text, None if self.reference is None else len(self.reference.split()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The selected prompts, in the order in which they are batched."""
+
+    name: str
+    digest: str  # 12 hexadecimal digits over `prompts`
+    prompts: tuple[Prompt, ...]
+
+    def require_references(self, metric: str) -> None:
+        """Refuse prompts without a reference when `metric` compares with one.
+
+        Raises:
+            WorkloadError: naming the first such prompt.
+        """
+        for prompt in self.prompts:
+            if prompt.reference is None:
+                raise WorkloadError(
+                    f"workload {self.name}: prompt {prompt.id!r} has no reference, which metric.{metric} compares "
+                    f"with; set metric.{metric}=null, or give every prompt a reference"
+                )
+
+
+def load(config: WorkloadConfig) -> Workload:
+    """Read, check, select and cut the prompts of a workload.
+
+    Raises:
+        WorkloadError: one line that names the file, the line and what to change. The whole file is checked, also
+            the lines that are not selected.
+    """
+    path, name = _locate(config.source)
+    prompts = _read(path)
+    if len(prompts) < config.prompts:
+        raise WorkloadError(
+            f"workload.prompts={config.prompts}, but {path} has only {len(prompts)}; "
+            f"set workload.prompts={len(prompts)}"
+        )
+    selected = tuple(
+        Prompt(
+            id=prompt.id,
+            task=prompt.task,
+            text=_last_words(prompt.text, config.prompt_words),
+            reference=None if prompt.reference is None else _first_words(prompt.reference, config.reference_words),
+            gap=prompt.gap,
+        )
+        for prompt in itertools.islice(_in_turn(prompts), config.prompts)
+    )
+    canonical = json.dumps([astuple(prompt) for prompt in selected])
+    return Workload(name=name, digest=hashlib.sha256(canonical.encode()).hexdigest()[:12], prompts=selected)
+
+
+def heldout() -> list[str]:
+    """Texts for `likelihood/*`: the first 80 words of the first four texts of each of the six held-out sources.
+
+    A fixed set, so that the figure depends on the model alone: 24 texts, about 10 kB (some chats are shorter than 80
+    words), which cost the bundled models seconds.
+    """
+    by_source: dict[str, list[str]] = {}
+    for line in (BUNDLED / "heldout.jsonl").read_bytes().splitlines():  # bytes: split at line feeds only
+        row = json.loads(line)
+        by_source.setdefault(row["source"], []).append(_first_words(row["text"], HELDOUT_WORDS))
+    return [text for texts in by_source.values() for text in texts[:HELDOUT_PER_SOURCE]]
+
+
+def _locate(source: str) -> tuple[Path, str]:
+    """The file behind `workload.source`, and its name for people."""
+    prefix, _, name = source.partition(":")
+    if prefix == "bundled":
+        known = sorted(path.stem for path in BUNDLED.glob("*.jsonl") if path.stem != "heldout")
+        if name not in known:
+            raise WorkloadError(
+                f"workload.source={source}: no such bundled workload; there are bundled:{', bundled:'.join(known)}"
+            )
+        return BUNDLED / f"{name}.jsonl", name
+    path = Path(source).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise WorkloadError(
+            f"workload.source={source}: {path.absolute()} {what}; give a JSONL file or bundled:continuation"
+        )
+    return path, path.name
+
+
+def _read(path: Path) -> list[Prompt]:
+    """Every prompt of a JSONL file; blank lines are skipped."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WorkloadError(f"workload.source: cannot read {path}: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")  # some editors write a byte order mark
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise WorkloadError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
+    prompts: list[Prompt] = []
+    lines: dict[str, int] = {}
+    for number, row in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
+        if not row.strip():
+            continue
+        try:
+            prompt = _parse(row, number)
+            if prompt.id in lines:
+                raise ValueError(f'"id" {prompt.id!r} is already on line {lines[prompt.id]}; ids must differ')
+        except ValueError as error:
+            raise WorkloadError(f"{path}, line {number}: {error}") from error
+        lines[prompt.id] = number
+        prompts.append(prompt)
+    if not prompts:
+        raise WorkloadError(
+            f'{path} has no prompts; write one JSON object a line: {{"prompt": "...", "reference": "..."}}'
+        )
+    return prompts
+
+
+def _parse(line: str, number: int) -> Prompt:
+    """One line as a Prompt. Raises ValueError with what is wrong, without file and line."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("not usable JSON: nested too deeply") from error
+    if not isinstance(row, dict):
+        raise ValueError(f'{type(row).__name__} instead of an object; write {{"prompt": "..."}}')
+    if "prompt" not in row:
+        raise ValueError(f'no "prompt"; the keys are {", ".join(map(repr, row)) or "none"}')
+    prompt = _text(row, "prompt")
+    if row.get("reference") == "":
+        row["reference"] = None
+    if type(row.get("id")) is int:
+        row["id"] = str(row["id"])
+    given = {key: _text(row, key) for key in ("id", "task", "reference") if row.get(key) is not None}
+    return Prompt(
+        id=given.get("id", f"line-{number}"),
+        task=given.get("task", "all"),
+        text=prompt,
+        reference=given.get("reference"),
+        gap="\n" if "\n" in prompt and not prompt.endswith(":") else " ",
+    )
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    """A text that has words and can be written as UTF-8, without whitespace at its ends."""
+    value = row[key]
+    if not isinstance(value, str):
+        raise ValueError(f'"{key}" must be a text, not {json.dumps(value)[:40]}')
+    if not value.strip():
+        raise ValueError(f'"{key}" is empty; ' + ("remove the line" if key == "prompt" else "leave it out instead"))
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f'"{key}" holds half of a character (\\u{ord(value[error.start]):04x}) and is no valid text'
+        ) from error
+    return value.strip()
+
+
+def _in_turn(prompts: Iterable[Prompt]) -> Iterable[Prompt]:
+    """One prompt of each task in turn, in file order; a task that runs out is passed over."""
+    tasks: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        tasks.setdefault(prompt.task, []).append(prompt)
+    rounds = itertools.zip_longest(*tasks.values())
+    return (prompt for turn in rounds for prompt in turn if prompt is not None)
+
+
+def _last_words(text: str, count: int | None) -> str:
+    words = list(re.finditer(r"\S+", text))
+    return text if count is None or count >= len(words) else text[words[-count].start() : words[-1].end()]
+
+
+def _first_words(text: str, count: int | None) -> str:
+    words = list(re.finditer(r"\S+", text))
+    return text if count is None or count >= len(words) else text[words[0].start() : words[count - 1].end()]

@@ -1,0 +1,142 @@
+"""Values from sums, by hand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from llmbench.metrics import quality
+from llmbench.record import METRICS, DeviceUse, Environment, Likelihood, Output, PromptScore, Record
+
+ENVIRONMENT = Environment(
+    device="cpu", device_name="x", driver=None, threads=1, load_average=None, python="3", platform="x", versions={},
+    git_commit=None, git_dirty=None,
+)  # fmt: skip
+
+
+def record(scores=(), outputs=(), likelihood=None):
+    return Record(
+        identity="0" * 12, model="llada", family="diffusion", steps=8, status="finished", reason=None, started_at="",
+        duration_s=1.0, config={}, conditions={}, signatures={}, environment=ENVIRONMENT, device_use=DeviceUse(),
+        outputs=tuple(outputs), scores=tuple(scores), likelihood=likelihood,
+    )  # fmt: skip
+
+
+def output(prompt_id, text, tokens):
+    return Output(
+        prompt_id=prompt_id, task="all", prompt="p", text=text, batch=0, tokens=tokens, utf8_bytes=len(text.encode()),
+        stopped=False,
+    )  # fmt: skip
+
+
+A = PromptScore(
+    prompt_id="a", subject="output", utf8_bytes=10, nll_nats=6.0, judged_tokens=3, entropy_nats=1.0, bigrams=4,
+    distinct_bigrams=3, diversity_tokens=5, repeated_tokens=0, bertscore_precision=0.5, bertscore_recall=0.7,
+    bertscore_f1=0.6,
+)  # fmt: skip
+B = PromptScore(
+    prompt_id="b", subject="output", utf8_bytes=20, nll_nats=4.0, judged_tokens=5, entropy_nats=0.5, bigrams=8,
+    distinct_bigrams=3, diversity_tokens=9, repeated_tokens=7, bertscore_precision=0.1, bertscore_recall=0.3,
+    bertscore_f1=0.2,
+)  # fmt: skip
+EMPTY = PromptScore(
+    prompt_id="c", subject="output", utf8_bytes=0, nll_nats=8.0, judged_tokens=1, entropy_nats=None, bigrams=0,
+    distinct_bigrams=0, diversity_tokens=0, repeated_tokens=0, bertscore_precision=0.0, bertscore_recall=0.0,
+    bertscore_f1=0.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("quality/perplexity", math.exp((6 + 4 + 8) / (3 + 5 + 1))),  # one ratio of sums, not a mean of ratios
+        ("quality/bits_per_byte", 18 / math.log(2) / 30),
+        ("quality/entropy", 0.75),  # an empty text has no distribution
+        ("quality/distinct_2", 6 / 12),
+        ("quality/repetition", 7 / 14),
+        ("quality/bertscore_f1", 0.8 / 3),  # an empty text counts as 0
+        ("quality/bertscore_precision", 0.2),
+        ("quality/bertscore_recall", 1.0 / 3),
+    ],
+)
+def test_each_value_is_one_ratio_of_sums(key, expected):
+    job = record([A, B, EMPTY])
+    assert quality.compute(job)[key] == pytest.approx(expected, rel=1e-12)
+    terms = quality.per_prompt(job, key)
+    assert list(terms) == ["a", "b", "c"]
+    ratio = sum(pair[0] for pair in terms.values()) / sum(pair[1] for pair in terms.values())
+    assert (math.exp(-ratio) if key == "quality/perplexity" else ratio) == pytest.approx(expected, rel=1e-12)
+
+
+def test_perplexity_is_resampled_as_nats_per_token_oriented_up():
+    assert quality.per_prompt(record([A, B]), "quality/perplexity") == {"a": (-6.0, 3), "b": (-4.0, 5)}
+
+
+def test_outputs_give_empty_share_and_length():
+    job = record(outputs=[output("a", "héllo", 3), output("b", "", 0)])
+    assert quality.compute(job) == {"quality/empty_share": 0.5, "quality/length_bytes": 3.0}
+    assert quality.per_prompt(job, "quality/length_bytes") == {"a": (6.0, 1.0), "b": (0.0, 1.0)}
+
+
+def floors(**values):
+    return [replace(A, subject=subject, **fields) for subject, fields in values.items()]
+
+
+def test_the_floor_is_the_best_of_three_texts_in_the_metrics_own_direction():
+    job = record(
+        floors(
+            shuffled={"nll_nats": 9.0, "bertscore_f1": 0.3, "repeated_tokens": 1, "distinct_bigrams": 2},
+            prompt_tail={"nll_nats": 7.5, "bertscore_f1": 0.4, "repeated_tokens": 2, "distinct_bigrams": 4},
+            empty={"nll_nats": 2.0, "judged_tokens": 1, "utf8_bytes": 0, "bertscore_f1": 0.0, "diversity_tokens": 0,
+                   "entropy_nats": None, "bigrams": 0, "distinct_bigrams": 0, "repeated_tokens": 0},
+        )
+    )  # fmt: skip
+    values = quality.compute(job)
+    assert values["quality/perplexity_floor"] == pytest.approx(math.exp(2.0))  # lower is better: empty
+    assert values["quality/bits_per_byte_floor"] == pytest.approx(7.5 / math.log(2) / 10)  # empty has no bytes
+    assert values["quality/bertscore_f1_floor"] == pytest.approx(0.4)
+    assert values["quality/distinct_2_floor"] == 1.0
+    assert values["quality/repetition_floor"] == pytest.approx(0.2)
+    assert quality.floor_subject(job, "quality/perplexity") == "empty"
+    assert quality.per_prompt(job, "quality/bertscore_f1_floor") == {"a": (0.4, 1.0)}
+    assert "quality/perplexity" not in values
+    assert "quality/perplexity_human" not in values
+
+
+def test_the_human_companion_is_the_same_formula_over_references():
+    human = replace(A, subject="human", bertscore_f1=None, bertscore_precision=None, bertscore_recall=None)
+    values = quality.compute(record([human]))
+    assert values["quality/perplexity_human"] == pytest.approx(math.exp(2))
+    assert values["quality/entropy_human"] == 1.0
+    assert not [key for key in values if "bertscore" in key]
+    assert quality.per_prompt(record([human]), "quality/distinct_2_human") == {"a": (3, 4)}
+
+
+def test_what_was_not_measured_is_absent():
+    bare = PromptScore(prompt_id="a", subject="output", utf8_bytes=3)
+    assert quality.compute(record([bare])) == {}
+    assert quality.per_prompt(record([bare]), "quality/entropy") == {}
+    assert quality.per_prompt(record([bare]), "quality/entropy_floor") == {}
+    assert quality.compute(record([replace(A, nll_nats=0.0, judged_tokens=0)])).get("quality/perplexity") is None
+    assert quality.compute(record([replace(A, nll_nats=3000.0)])).get("quality/perplexity") is None  # no float
+    assert quality.compute(record([replace(A, nll_nats=math.nan)])).get("quality/perplexity") is None
+    assert "quality/bits_per_byte" not in quality.compute(record([EMPTY]))
+
+
+def test_likelihood_is_nats_in_bits_per_byte_of_text():
+    held = Likelihood(nll_nats=50.0, utf8_bytes=20, bound=True, standard_error_nats=1.0)
+    assert quality.compute(record(likelihood=held)) == {
+        "likelihood/bits_per_byte": pytest.approx(50 / math.log(2) / 20)
+    }
+
+
+def test_every_key_is_registered_and_unknown_keys_are_refused():
+    job = record(
+        [A, replace(A, subject="human"), *floors(shuffled={}, prompt_tail={}, empty={})], [output("a", "x", 1)]
+    )
+    for key in quality.compute(job):
+        assert key.removesuffix("_floor").removesuffix("_human") in METRICS
+    registered = {key for key in METRICS if key.startswith("quality/")} - {"quality/accuracy"}
+    assert registered <= set(quality.compute(job))
+    with pytest.raises(KeyError):
+        quality.per_prompt(job, "quality/beauty")

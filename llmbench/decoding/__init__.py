@@ -1,0 +1,37 @@
+"""How does text come out of a model? One decoder per kind of model, chosen by the type of its settings.
+
+Tokens in, tokens out: this room knows neither clocks nor tokenizers nor Transformers. It asks an `Engine` for logits
+and hands back a `Generation`. `job.run` builds one decoder per job; adding a family means one settings class in
+`config`, one decoder here, and one line in `build`.
+"""
+
+from collections.abc import Sequence
+
+from llmbench.config import Autoregressive, DecoderConfig, Diffusion
+from llmbench.decoding.autoregressive import AutoregressiveDecoder
+from llmbench.decoding.base import Decoder
+from llmbench.decoding.diffusion import DiffusionDecoder
+from llmbench.errors import ConfigError
+
+
+def build(settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask_id: int | None) -> Decoder:
+    """Make the decoder that `settings` describe.
+
+    Args:
+        settings: the checked configuration; its type chooses the decoder.
+        stop_ids: tokens that end an output (EOS, end of turn); may be empty.
+        pad_id: written after the stop token of a row that ended before the others.
+        mask_id: the token that stands for "not yet known"; None for checkpoints that have none.
+
+    Raises:
+        ConfigError: a diffusion decoder for a checkpoint without a mask token.
+    """
+    match settings:
+        case Autoregressive():
+            return AutoregressiveDecoder(settings, stop_ids=tuple(stop_ids), pad_id=pad_id)
+        case Diffusion():
+            if mask_id is None:
+                raise ConfigError(
+                    "model.decoder=diffusion needs a checkpoint withmask token; use model=llama for this one"
+                )
+            return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id)

@@ -1,0 +1,101 @@
+"""What do decoders, engines and the passes that time them say to each other?
+
+Three roles, each owned by who calls it. The timed passes call a `Decoder`; a decoder calls an `Engine`; whoever
+counts text calls `valid_lengths`. An engine keeps no state between calls: the key-value cache is handed out by
+`prefill` and handed back to `decode`, so dropping it frees it. Shapes: B rows, P prompt tokens, S tokens of a whole
+sequence, G new tokens, M positions, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from llmbench.record import ForwardShape
+
+OnStep = Callable[[int], None]
+"""Called with 0, 1, 2, ... right after the tokens of that forward are final on the device; nothing is synchronised."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptBatch:
+    """Prompts of one batch on the device, padded on the left so that all end at the same position."""
+
+    ids: torch.Tensor  # [B, P] int64
+    mask: torch.Tensor | None  # [B, P] bool, False where padded; None when nothing is padded
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Generation:
+    """What one call of a decoder made.
+
+    `forwards` are the passes as they ran, for the roofline: guidance runs its two halves as one pass over twice the
+    rows. `nfe` is what the papers count: function evaluations, guidance counted twice.
+    """
+
+    tokens: torch.Tensor  # [B, <= G] int64, everything after the prompt, as the decoder left it
+    forwards: tuple[ForwardShape, ...]
+    nfe: int
+
+
+class Engine(Protocol):
+    """A model that is ready to run. Logits come in the model's dtype, and the caller may overwrite them."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids, masks and positions must be."""
+        ...
+
+    def prefill(self, ids: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, Any]:
+        """Read the prompts [B, P]: logits of the token after them [B, V], and a key-value cache."""
+        ...
+
+    def decode(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Append one token per row [B] to the cache: logits of the next one [B, V]."""
+        ...
+
+    def denoise(self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor) -> torch.Tensor:
+        """Read whole sequences [B, S]; logits [B, M, V] at `positions` [B, M] alone; no head elsewhere."""
+        ...
+
+    def logits(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Read whole sequences [B, S]; logits at every position [B, S, V], for likelihood."""
+        ...
+
+
+class Decoder(Protocol):
+    """A way of generating text."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the first token is final long before the last one, so that the timed pass marks it (L_prefill)."""
+        ...
+
+    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
+        """Generate for one batch. The same seed gives the same tokens on the same device and versions."""
+        ...
+
+
+def valid_lengths(tokens: torch.Tensor, stop_ids: Sequence[int]) -> list[tuple[int, bool]]:
+    """N_i of every row, and whether the row produced a stop token.
+
+    N_i counts the tokens before the first stop token; stop tokens, padding and what diffusion writes behind the first
+    stop token never count. Reads from the device once.
+
+    Args:
+        tokens: [B, <= G], everything after the prompt.
+        stop_ids: tokens that end an output; may be empty.
+    """
+    width = tokens.shape[1]
+    stops = set(stop_ids)
+    lengths = []
+    for row in tokens.tolist():
+        first = next((i for i, token in enumerate(row) if token in stops), width)
+        lengths.append((first, first < width))
+    return lengths
+
+
+def generator(device: torch.device, seed: int) -> torch.Generator:
+    """A random generator of its own on `device`; any non-negative seed is accepted, 0 included."""
+    return torch.Generator(device).manual_seed(seed % 2**63)

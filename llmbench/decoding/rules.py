@@ -1,0 +1,93 @@
+"""Which tokens become final in a denoising step, and how many? And where does the randomness come from?
+
+Every function states one rule of the official LLaDA sampler (ML-GSAI/LLaDA `generate.py` at b7e6c35) and does it for
+a whole batch at once. Nothing here waits for the device: how many tokens are final after each step is known
+beforehand, so shapes never depend on values. `diffusion.py` calls everything; `autoregressive.py` shares the noise,
+so that "temperature 0.7" means the same on both sides.
+"""
+
+from typing import Protocol
+
+import torch
+
+from llmbench.config import Diffusion
+
+
+def schedule(masked: int, steps: int) -> list[int]:
+    """How many tokens each of `steps` steps makes final: as even as possible, the remainder in the first steps.
+
+    10 tokens in 4 steps are 3, 3, 2, 2. With more steps than tokens the tail is 0; those steps still run a forward.
+    """
+    each, rest = divmod(masked, steps)
+    return [each + (step < rest) for step in range(steps)]
+
+
+def gumbel_(uniform: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Turn uniform draws from [0, 1) into temperature-scaled Gumbel noise, in place.
+
+    argmax(logits + noise) is a draw from softmax(logits / temperature). The official `exp(logits) / (-ln u) **
+    temperature` has the same argmax, but overflows. The draws must be float64: float32 has no value between 1 -
+    2**-24 and 1, which cuts the noise off at 17 and acts like a lower temperature (arXiv 2409.02908). u = 0 gives
+    -inf, a token that is not chosen, as in the official form; 1 is never drawn, so +inf cannot occur.
+
+    Args:
+        uniform: float64, any shape; overwritten.
+        temperature: > 0.
+    """
+    return uniform.log_().neg_().log_().mul_(-temperature)
+
+
+class Remasking(Protocol):
+    """How sure a step is of each candidate; the surest become final, the others are masked again."""
+
+    def __call__(self, logits: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Confidence [N] of candidate `tokens` [N] under un-noised `logits` [N, V], which it must not change."""
+        ...
+
+
+class LowConfidence:
+    """The model's own probability of the candidate; "low-confidence remasking" keeps the most probable ones.
+
+    `dtype` decides ties: the official code stays in the model's dtype (bfloat16 on a GPU since f51cb17, float64
+    before), where many probabilities near 1 are equal.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def __call__(self, logits: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Softmax over the whole vocabulary, the mask token included."""
+        return logits.to(self._dtype).softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+class Random:
+    """No preference: positions become final in random order."""
+
+    def __call__(self, logits: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Uniform draws from [0, 1)."""
+        return torch.rand(tokens.shape, generator=generator, device=tokens.device)
+
+
+def remasking(settings: Diffusion) -> Remasking:
+    """The rule that `settings.remasking` names."""
+    match settings.remasking:
+        case "low_confidence":
+            return LowConfidence(getattr(torch, settings.confidence_dtype))
+        case "random":
+            return Random()
+
+
+def split(confidence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which `count` of M candidates per row become final, and which stay masked.
+
+    Among equal confidences the lowest position wins, on every device.
+
+    Args:
+        confidence: [B, M].
+        count: the same for every row.
+
+    Returns:
+        Indices into M: the final ones [B, count], surest first, and the others [B, M - count], ascending.
+    """
+    order = confidence.sort(dim=-1, descending=True, stable=True).indices
+    return order[:, :count], order[:, count:].sort(dim=-1).values

@@ -1,0 +1,94 @@
+"""How much work is a forward pass at least? Shapes of a Llama-style Transformer, FLOPs, and bytes that must move.
+
+These are the lower bounds of the roofline (`roofline/limit_ms`): a real forward does more. So whatever a perfect
+implementation could avoid is left out, and the limit errs on the fast side:
+
+- FLOPs: matrix products only, two per multiply-add. Norms, rotary embedding, softmax and activation functions are not
+  counted. A causal query is charged for the keys that it may see; a causal mask that is computed and thrown away is
+  not work.
+- Bytes: every weight of the blocks once per forward however many rows share it; of the embedding table only the rows
+  that are looked up (none beyond the head's own read when head and embedding are one table); the head once if any
+  logits are asked for; of the key-value cache one read of what was there and one write of what is new. Activations,
+  logits included, may stay on chip and are not counted.
+
+Pure arithmetic, no torch. `job` applies it to the `ForwardShape`s that a decoder reports.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from llmbench.record import ForwardShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Shapes of a Llama-style Transformer: grouped-query attention, gated feed-forward, no biases."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    tied: bool  # the head is the embedding table
+    causal: bool  # False: every position sees every other, and nothing is cached
+    bytes_per_element: int
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters of one block: query and output, key and value, three feed-forward matrices, two norms."""
+        attention = 2 * self.hidden * self.heads * self.head_dim + 2 * self.hidden * self.kv_heads * self.head_dim
+        return attention + 3 * self.hidden * self.ffn + 2 * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All parameters; a tied table counts once."""
+        tables = self.vocab * self.hidden * (1 if self.tied else 2)
+        return tables + self.layers * self.block_parameters + self.hidden
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """What one more token adds to the key-value cache of a row; 0 for a model that caches nothing."""
+        if not self.causal:
+            return 0
+        return 2 * self.layers * self.kv_heads * self.head_dim * self.bytes_per_element
+
+
+def from_config(config: Any, bytes_per_element: int) -> Architecture:
+    """Read the shapes from a Transformers configuration of the Llama kind."""
+    return Architecture(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        ffn=config.intermediate_size,
+        vocab=config.vocab_size,
+        tied=config.tie_word_embeddings,
+        causal=getattr(config, "is_causal", True) is not False,
+        bytes_per_element=bytes_per_element,
+    )
+
+
+def flops(architecture: Architecture, shape: ForwardShape) -> float:
+    """Floating-point operations of one forward: projections and feed-forward, attention scores and sums, head."""
+    matrices = architecture.layers * (architecture.block_parameters - 2 * architecture.hidden)
+    pairs = shape.queries * shape.keys
+    if architecture.causal:  # the last query sees all keys, the one before it one less, ...
+        pairs -= shape.queries * (shape.queries - 1) // 2
+    attention = 2 * pairs * architecture.layers * architecture.heads * architecture.head_dim
+    head = shape.logits * architecture.hidden * architecture.vocab
+    return 2.0 * shape.rows * (shape.queries * matrices + attention + head)
+
+
+def bytes_moved(architecture: Architecture, shape: ForwardShape) -> float:
+    """Bytes that one forward must read and write: weights, looked-up embeddings, head, key-value cache."""
+    table = architecture.vocab * architecture.hidden
+    blocks = architecture.layers * architecture.block_parameters + architecture.hidden
+    head = table if shape.logits else 0
+    rows_read = 0 if architecture.tied and head else min(shape.rows * shape.queries, architecture.vocab)
+    weights = (blocks + head + rows_read * architecture.hidden) * architecture.bytes_per_element
+    # read: what was there before these queries; written: the queries' own
+    cache = shape.rows * shape.keys * architecture.kv_bytes_per_token
+    return float(weights + cache)

@@ -1,0 +1,121 @@
+"""One Transformer for both families: Transformers' own Llama, causal or bidirectional.
+
+LLaDA is Llama without the causal mask; so both sides run the same modules and the same kernels, and no code that came
+with a checkpoint is ever run. Bidirectional is said on the *configuration* (`is_causal = False`). Said on the
+attention layers alone it works until a padding mask is passed, and then silently turns causal
+(tests/models/test_llama.py). It is said in both places here, so that the kernel flag and the mask cannot disagree in
+any version.
+
+Attention is `scaled_dot_product_attention` for both; it picks the kernel by shape, by the same rule.
+`llmbench.checkpoints` is the caller.
+"""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+BLOCKS = ("llama",)
+"""Model types that `engine` and `architecture` describe rightly: a plain head behind Llama's blocks, full attention."""
+
+
+def is_causal(config: "PretrainedConfig") -> bool:
+    """Whether a position sees only what is before it. Causal unless the configuration says otherwise."""
+    return getattr(config, "is_causal", True) is not False
+
+
+def shapes(config: "PretrainedConfig") -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a checkpoint of this configuration holds; nothing is allocated."""
+    with torch.device("meta"):
+        model = _from_config(config, torch.float32)
+    tied = _tied(model)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in tied}
+
+
+def load(folder: Path, config: "PretrainedConfig", dtype: torch.dtype, gguf: str | None = None) -> "PreTrainedModel":
+    """Read weights from safetensors (or a GGUF file) onto the CPU.
+
+    Raises:
+        Whatever Transformers or safetensors raise; the caller knows what the files are called.
+        ValueError: some weight is in no file, and would have been left random.
+    """
+    from transformers import AutoModelForCausalLM
+
+    source: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's bar has no switch; errors are raised
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **source,
+        )
+    missing = sorted(set(report["missing_keys"]) - _tied(model))
+    if missing:
+        raise ValueError(f"no weights for {missing[0]} ({len(missing)} missing)")
+    return _ready(model)
+
+
+def dummy(config: "PretrainedConfig", dtype: torch.dtype, device: str, seed: int = 0) -> "PreTrainedModel":
+    """Random weights of the right shapes: matrices from normal(0, 0.02), norms 1. The same on every call."""
+    with torch.device(device):
+        model = _from_config(config, dtype)
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0.0, 0.02, generator=generator)
+            else:
+                weight.fill_(1.0)
+    return _ready(model)
+
+
+class quiet:
+    """Keep Transformers' progress bars and advice off the terminal while something loads."""
+
+    def __enter__(self) -> None:
+        """Remember the settings and silence them."""
+        from transformers.utils import logging
+
+        self._verbosity, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        """Restore them."""
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._verbosity)
+        if self._bars:
+            logging.enable_progress_bar()
+
+
+def _from_config(config: "PretrainedConfig", dtype: torch.dtype) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+    )
+    return model
+
+
+def _tied(model: "PreTrainedModel") -> set[str]:
+    """Tensors that are other tensors under a second name, and so need not be in a file."""
+    return {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+
+
+def _ready(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Inference only; the kernel's flag agrees with the mask's."""
+    causal = is_causal(model.config)
+    for module in model.modules():
+        if hasattr(module, "is_causal"):
+            module.is_causal = causal
+    return model.eval().requires_grad_(False)

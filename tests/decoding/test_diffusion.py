@@ -1,0 +1,270 @@
+"""The denoising loop, token by token, against a slow one written from the description of the official sampler."""
+
+import itertools
+
+import pytest
+import tiny_models
+import torch
+from tiny_models import MASK, PAD, STOP, VOCAB
+
+from llmbench.config import Diffusion
+from llmbench.decoding import diffusion
+from llmbench.decoding.base import PromptBatch
+from llmbench.decoding.diffusion import DiffusionDecoder
+from llmbench.models.engine import EagerEngine
+
+STOPS = (STOP, 7)
+
+
+def settings(**changes):
+    base = {"kind": "diffusion", "steps": 8, "canvas": 16, "block_length": 16, "temperature": 0.0}
+    return Diffusion(**(base | changes))
+
+
+def generate(engine, ids, mask, *, seed=0, on_step=None, stop_ids=STOPS, **changes):
+    decoder = DiffusionDecoder(settings(**changes), stop_ids=stop_ids, mask_id=MASK)
+    return decoder.generate(engine, PromptBatch(ids=ids, mask=mask), seed=seed, on_step=on_step)
+
+
+def reference(model, ids, mask, *, seed, **changes):
+    """The official algorithm in the plainest form: one row and one position at a time, on the whole canvas.
+
+    Its only debt to the code under test is the order in which random numbers are drawn: per step, float64 uniforms for
+    the masked positions of the block, row by row; then, for random remasking, float32 uniforms in the same order.
+    """
+    s = settings(**changes)
+    rows, prompt = ids.shape
+    x = torch.cat([ids, torch.full((rows, s.canvas), MASK)], dim=1)
+    attention = torch.ones_like(x)
+    if mask is not None:
+        attention[:, :prompt] = mask.long()
+    prompt_index = x != MASK
+    draw = torch.Generator().manual_seed(seed)
+    blocks = s.canvas // s.block_length
+    steps = s.steps // blocks
+    for block in range(blocks):
+        start = prompt + block * s.block_length
+        end = start + s.block_length
+        for step in range(steps):
+            hidden_prompt = torch.where(prompt_index, MASK, x)
+            logits = model(x, attention_mask=attention).logits
+            if s.cfg_scale > 0:
+                unconditional = model(hidden_prompt, attention_mask=attention).logits
+                logits = unconditional + (s.cfg_scale + 1) * (logits - unconditional)
+            masked = [[p for p in range(start, end) if x[row, p] == MASK] for row in range(rows)]
+            count = len(masked[0])
+            if s.temperature > 0 and count:
+                uniform = torch.rand(rows, count, VOCAB, dtype=torch.float64, generator=draw)
+            if s.remasking == "random" and count:
+                lottery = torch.rand(rows, count, generator=draw)
+            for row in range(rows):
+                ranked = []
+                for n, p in enumerate(masked[row]):
+                    scores = logits[row, p].clone()
+                    if s.suppress_eos:
+                        scores[list(STOPS)] = -torch.inf
+                    candidates = scores.double()
+                    if s.temperature > 0:
+                        candidates = candidates.exp() / (-uniform[row, n].log()) ** s.temperature
+                    candidates[MASK] = -torch.inf
+                    token = candidates.argmax().item()
+                    if s.late_eos:
+                        scores[list(STOPS)] = -torch.inf
+                    if s.remasking == "random":
+                        confidence = lottery[row, n].item()
+                    else:
+                        confidence = scores.to(getattr(torch, s.confidence_dtype)).softmax(-1)[token].item()
+                    ranked.append((-confidence, p, token))
+                # of m masks at the start of the block, floor(m / steps) per step, one more in the first m mod steps
+                transfer = s.block_length // steps + (step < s.block_length % steps)
+                for _, p, token in sorted(ranked)[:transfer]:
+                    x[row, p] = token
+    return x[:, prompt:]
+
+
+CASES = [
+    {},
+    {"steps": 16},
+    {"steps": 1},
+    {"steps": 5},  # 16 in 5 steps: 4, 3, 3, 3, 3
+    {"block_length": 4},
+    {"block_length": 8, "steps": 6},
+    {"block_length": 1, "steps": 16},
+    {"block_length": 4, "steps": 24},  # 6 steps for 4 tokens: the tail transfers nothing
+    {"cfg_scale": 1.5},
+    {"cfg_scale": 0.5, "block_length": 8, "temperature": 0.7},
+    {"suppress_eos": True},
+    {"late_eos": True, "block_length": 8},
+    {"suppress_eos": True, "late_eos": True, "temperature": 1.0},
+    {"late_eos": True, "temperature": 1.0},
+    {"temperature": 0.3},
+    {"temperature": 1.0, "block_length": 4},
+    {"temperature": 2.0, "block_length": 4, "steps": 24},
+    {"remasking": "random"},
+    {"remasking": "random", "temperature": 0.7, "block_length": 8},
+    {"remasking": "random", "cfg_scale": 1.0, "late_eos": True},
+    {"confidence_dtype": "float64", "temperature": 0.7},
+    {"confidence_dtype": "bfloat16"},
+    {"confidence_dtype": "bfloat16", "temperature": 1.0, "block_length": 8},
+]
+
+
+@pytest.mark.parametrize("changes", CASES, ids=str)
+@pytest.mark.parametrize(("lengths", "seed"), [([4, 4], 0), ([6, 3, 1], 5)], ids=["even", "padded"])
+def test_tokens_are_those_of_the_plain_algorithm(changes, lengths, seed):
+    model = tiny_models.model(causal=False, seed=seed)
+    ids, mask = tiny_models.prompts(lengths, seed=seed)
+    with torch.inference_mode():
+        expected = reference(model, ids, mask, seed=seed, **changes)
+    generation = generate(EagerEngine(model), ids, mask, seed=seed, **changes)
+    assert generation.tokens.tolist() == expected.tolist()
+    assert not (generation.tokens == MASK).any()
+
+
+class FixedLogits:
+    """An engine that says the same at every position, and remembers what it was asked."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, logits, scale=None):
+        self.row = torch.tensor(logits)
+        self.scale = scale
+        self.canvases, self.positions, self.masks = [], [], []
+
+    def denoise(self, ids, mask, positions):
+        self.canvases.append(ids.clone())
+        self.positions.append(positions.clone())
+        self.masks.append(mask)
+        logits = self.row.expand(*positions.shape, -1).clone()
+        return logits if self.scale is None else logits * self.scale[positions].unsqueeze(-1)
+
+
+def flat(**high):
+    logits = [0.0] * VOCAB
+    for token, value in high.items():
+        logits[int(token[1:])] = value
+    return logits
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_mask_is_never_final_even_when_the_model_wants_it(temperature):
+    ids, _ = tiny_models.prompts([3, 3])
+    generation = generate(FixedLogits(flat(t2=50.0, t9=1.0)), ids, None, temperature=temperature)
+    assert not (generation.tokens == MASK).any()
+    assert temperature or (generation.tokens == 9).all()
+
+
+def test_blocks_fill_from_left_to_right_and_final_tokens_stay():
+    model = tiny_models.model(causal=False)
+
+    class Recorder(EagerEngine):
+        canvases, positions = [], []
+
+        def denoise(self, ids, mask, positions):
+            self.canvases.append(ids.clone())
+            self.positions.append(positions.clone())
+            return super().denoise(ids, mask, positions)
+
+    ids, mask = tiny_models.prompts([5, 2])
+    engine, marks = Recorder(model), []
+    generation = generate(engine, ids, mask, steps=8, block_length=4, temperature=0.7, on_step=marks.append)
+    assert marks == list(range(8))
+    states = [*engine.canvases, torch.cat([ids, generation.tokens], dim=1)]
+    for step, (before, after) in enumerate(itertools.pairwise(states)):
+        start = 5 + 4 * (step // 2)
+        assert (before[:, 5:start] != MASK).all()
+        assert (before[:, start + 4 :] == MASK).all()
+        final = before != MASK
+        assert torch.equal(before[final], after[final])
+        assert ((before == MASK) & (after != MASK)).sum(1).tolist() == [2, 2]
+        asked = engine.positions[step]
+        assert [row.tolist() for row in asked] == [
+            [p for p in range(start, start + 4) if before[row, p] == MASK] for row in range(2)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "nfe", "passes", "rows"),
+    [
+        ({"steps": 8}, 8, 8, 2),
+        ({"steps": 32, "block_length": 4}, 32, 32, 2),  # 8 steps for 4 tokens in each of 4 blocks
+        ({"steps": 8, "cfg_scale": 1.0}, 16, 8, 4),
+    ],
+)
+def test_forwards_are_counted(changes, nfe, passes, rows):
+    ids, _ = tiny_models.prompts([3, 3])
+    engine = FixedLogits(flat(t9=1.0))
+    generation = generate(engine, ids, None, **changes)
+    assert generation.nfe == nfe
+    assert len(generation.forwards) == len(engine.canvases) == passes
+    assert {(s.rows, s.queries, s.keys) for s in generation.forwards} == {(rows, 19, 19)}
+    assert [s.logits for s in generation.forwards] == [p.shape[1] for p in engine.positions]
+
+
+def test_guidance_hides_the_prompt_and_its_padding_only():
+    ids, mask = tiny_models.prompts([5, 2])
+    engine = FixedLogits(flat(t9=1.0))
+    generate(engine, ids, mask, steps=2, canvas=4, block_length=4, cfg_scale=1.0)
+    canvas = engine.canvases[1]
+    assert torch.equal(canvas[:2, :5], ids)
+    assert (canvas[2:, :5] == MASK).all()
+    assert torch.equal(canvas[:2, 5:], canvas[2:, 5:])
+    assert (canvas[2:, 5:] == 9).sum() == 4
+    assert torch.equal(engine.masks[1][:2], engine.masks[1][2:])
+    assert engine.masks[1][:2, :5].tolist() == mask.tolist()
+
+
+def test_late_stop_tokens_come_last_but_come():
+    ids, _ = tiny_models.prompts([4])
+    scale = torch.ones(20)
+    scale[[5, 9, 10]] = -1.0  # there token 9 wins, elsewhere the stop token does
+    logits = flat(t0=6.0, t9=-3.0)
+    early = generate(FixedLogits(logits, scale), ids, None, steps=16)
+    assert early.tokens[0].tolist().count(9) == 3
+    engine = FixedLogits(logits, scale)
+    late = generate(engine, ids, None, steps=16, late_eos=True)
+    assert late.tokens.tolist() == early.tokens.tolist()
+    filled = [(canvas[0] != MASK).nonzero().flatten().tolist()[4:] for canvas in engine.canvases]
+    assert sorted(filled[3]) == [5, 9, 10]
+    assert not generate(FixedLogits(logits, scale), ids, None, suppress_eos=True).tokens.eq(STOP).any()
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.5])
+def test_sampled_frequencies_are_the_softmax_of_the_scaled_logits(temperature):
+    logits = [1.0, 0.0, 5.0, -1.0, 2.0, 0.5]  # token 2 is the mask
+    ids = torch.full((40, 1), 4)
+    tokens = generate(FixedLogits(logits), ids, None, canvas=500, block_length=500, steps=1, temperature=temperature)
+    frequency = tokens.tokens.flatten().bincount(minlength=6) / 20_000
+    scaled = torch.tensor(logits) / temperature
+    scaled[MASK] = -torch.inf
+    expected = scaled.softmax(-1)
+    assert ((frequency - expected).abs() <= 4 * (expected * (1 - expected) / 20_000).sqrt()).all()
+
+
+@pytest.mark.parametrize("remasking", ["low_confidence", "random"])
+def test_the_size_of_the_pieces_changes_no_token(remasking, monkeypatch):
+    model = tiny_models.model(causal=False)
+    ids, mask = tiny_models.prompts([6, 3, 1])
+    temperature = 1.0 if remasking == "low_confidence" else 0.0
+    whole = generate(EagerEngine(model), ids, mask, temperature=temperature, remasking=remasking)
+    monkeypatch.setattr(diffusion, "_PIECE_CPU", 5 * VOCAB)
+    pieces = generate(EagerEngine(model), ids, mask, temperature=temperature, remasking=remasking)
+    assert pieces.tokens.tolist() == whole.tokens.tolist()
+
+
+def test_the_seed_decides():
+    model = tiny_models.model(causal=False)
+    ids, mask = tiny_models.prompts([6, 3])
+    first, again, other = (
+        generate(EagerEngine(model), ids, mask, seed=seed, temperature=1.0).tokens.tolist() for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_a_mask_inside_a_prompt_is_left_alone():
+    ids, _ = tiny_models.prompts([4])
+    ids[0, 2] = MASK
+    engine = FixedLogits(flat(t9=1.0))
+    generate(engine, ids, None)
+    assert all(canvas[0, 2] == MASK for canvas in engine.canvases)
+    assert PAD not in generate(FixedLogits(flat(t9=1.0)), ids, None).tokens

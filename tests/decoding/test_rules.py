@@ -1,0 +1,45 @@
+"""How many and which tokens become final."""
+
+import math
+
+import pytest
+import torch
+
+from llmbench.decoding import rules
+
+
+@pytest.mark.parametrize(
+    ("masked", "steps", "expected"),
+    [
+        (10, 4, [3, 3, 2, 2]),
+        (8, 4, [2, 2, 2, 2]),
+        (4, 8, [1, 1, 1, 1, 0, 0, 0, 0]),
+        (5, 1, [5]),
+    ],
+)
+def test_schedule_is_even_with_the_remainder_first(masked, steps, expected):
+    assert rules.schedule(masked, steps) == expected
+
+
+def test_split_takes_the_surest_and_the_lowest_among_equals():
+    confidence = torch.tensor([[0.1, 0.9, 0.5, 0.9], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.2, 0.0]])
+    final, rest = rules.split(confidence, 2)
+    assert final.tolist() == [[1, 3], [0, 1], [2, 0]]
+    assert rest.tolist() == [[0, 2], [2, 3], [1, 3]]
+
+
+def test_gumbel_noise_by_hand():
+    uniform = torch.tensor([0.0, math.exp(-1), 1 - 2.0**-53], dtype=torch.float64)
+    noise = rules.gumbel_(uniform, 0.5).tolist()
+    assert noise[0] == -math.inf  # a token that is never drawn
+    assert noise[1] == 0  # -ln(-ln(1/e)) = 0
+    assert noise[2] == pytest.approx(0.5 * 53 * math.log(2))  # float32 would end at 0.5 * 24 * ln 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_low_confidence_is_the_probability_of_the_token_in_the_dtype(dtype):
+    logits = torch.tensor([[1.0, 2.0, 3.0], [5.0, 0.0, -1.0]])
+    confidence = rules.LowConfidence(dtype)(logits, torch.tensor([2, 1]), torch.Generator())
+    exact = [math.exp(3) / (math.exp(1) + math.exp(2) + math.exp(3)), 1 / (math.exp(5) + 1 + math.exp(-1))]
+    assert confidence.dtype == dtype
+    assert confidence.tolist() == pytest.approx(exact, rel=2**-8 if dtype == torch.bfloat16 else 1e-6)

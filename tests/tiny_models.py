@@ -1,0 +1,50 @@
+"""Models of a few thousand random weights, large enough to disagree with each other, for tests of real forwards."""
+
+import torch
+
+VOCAB, STOP, PAD, MASK = 40, 0, 1, 2
+
+
+def config(*, causal=True, tied=False, kv_heads=2, vocab=VOCAB):
+    from transformers import LlamaConfig
+
+    made = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=128,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=STOP,
+        pad_token_id=PAD,
+    )
+    if not causal:
+        made.is_causal = False
+        made.mask_token_id = MASK
+    return made
+
+
+def model(*, causal=True, seed=0, **shape):
+    """Random weights of a size that makes outputs vary: at the usual 0.02 every prompt gives the same token."""
+    from llmbench.models import llama
+
+    made = llama.dummy(config(causal=causal, **shape), torch.float32, "cpu")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in made.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.3, generator=generator)
+    return made
+
+
+def prompts(lengths, *, seed=0, vocab=VOCAB):
+    """Left-padded random prompts: ids [B, P] and mask [B, P], or None when all lengths agree."""
+    generator = torch.Generator().manual_seed(seed)
+    width = max(lengths)
+    ids = torch.randint(3, vocab, (len(lengths), width), generator=generator)
+    mask = torch.tensor([[i >= width - n for i in range(width)] for n in lengths])
+    ids = ids.masked_fill(~mask, PAD)
+    return ids, (None if mask.all() else mask)

@@ -1,0 +1,313 @@
+"""What happens in one job, in order: prepare, load, warm up, time, instrument, score, record.
+
+`prepare` is cheap and refuses bad input: it reads prompts, tokenizer and the checkpoint's configuration, never
+weights. `run` does the work and returns a `Record`; it knows neither MLflow nor the sweep around it. The order inside
+`run` is part of the measurement: memory is read while exactly one model is on the device (the judge and the BERTScore
+encoder are loaded only after generation, and dropped again), the timed pass carries no instrument, and the texts that
+are scored are those of the timed pass.
+"""
+
+import datetime
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from llmbench import checkpoints, config, decoding, workloads
+from llmbench.config import JobConfig
+from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
+from llmbench.errors import ConfigError
+from llmbench.measure import device, passes
+from llmbench.metrics import bertscore, heldout, performance, quality, scoring
+from llmbench.models import architecture
+from llmbench.record import ForwardCost, Likelihood, Output, PromptScore, Record
+
+if TYPE_CHECKING:
+    from llmbench.models.engine import EagerEngine
+
+Tick = Callable[[str, int, int], None]
+"""Progress: phase, done, total."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job that may run: everything about it that can be known without loading weights."""
+
+    job: JobConfig  # hardware resolved
+    workload: workloads.Workload
+    checkpoint: checkpoints.CheckpointFiles
+    judge: checkpoints.CheckpointFiles | None
+    encoder: bertscore.EncoderFiles | None
+    partition: tuple[tuple[int, ...], ...]  # indices into workload.prompts, batch by batch
+    longest_prompt: int  # tokens
+    identity: str
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Name and content hash of everything that was read."""
+        parts = (
+            ("checkpoint", self.checkpoint),
+            ("workload", self.workload),
+            ("judge", self.judge),
+            ("encoder", self.encoder),
+        )
+        return {key: f"{part.name}@{part.digest}" for key, part in parts if part is not None}
+
+
+def prepare(job: JobConfig) -> Prepared:
+    """Check a job against the device, the prompts and the checkpoint, without loading weights.
+
+    Raises:
+        UsageError: one line that says what to change.
+    """
+    job = replace(job, hardware=device.resolve(job.hardware))
+    workload = workloads.load(job.workload)
+    files = checkpoints.resolve(job.model.checkpoint, job.weights)
+    judge = checkpoints.resolve(job.metric.judge) if job.metric.judge else None
+    if judge is not None:
+        judge.require_judge()
+    if judge is not None and judge.digest == files.digest:
+        raise ConfigError(f"metric.judge {job.metric.judge} is the model under test; a model cannot judge itself")
+    encoder = (
+        bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None
+    )
+    if encoder is not None:
+        workload.require_references("bertscore")
+    files.require_family(job.model.decoder.kind)
+    longest = max(files.token_counts(prompt.text for prompt in workload.prompts))
+    canvas = job.model.decoder.canvas
+    if longest + canvas > files.context:
+        raise ConfigError(
+            f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
+            "lower canvas or workload.prompt_words"
+        )
+    digests = {"checkpoint": files.digest, "workload": workload.digest}
+    digests |= {"judge": judge.digest} if judge else {}
+    digests |= {"encoder": encoder.digest} if encoder else {}
+    indices = range(len(workload.prompts))
+    return Prepared(
+        job=job,
+        workload=workload,
+        checkpoint=files,
+        judge=judge,
+        encoder=encoder,
+        partition=tuple(tuple(indices[i : i + job.batch]) for i in range(0, len(indices), job.batch)),
+        longest_prompt=longest,
+        identity=config.identity(job, digests),
+    )
+
+
+def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Record:
+    """Measure one job and return its Record, metrics included."""
+    started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
+    job = prepared.job
+    environment = device.environment(job.hardware)
+    probe = device.probe(job.hardware)
+
+    tick("load", 0, 1)
+    checkpoint = checkpoints.load(prepared.checkpoint, job.hardware, job.weights)
+    probe.clean()
+    model_reserved = probe.reserved_bytes()
+    engine = checkpoint.engine(job.hardware)
+    decoder = decoding.build(
+        job.model.decoder, stop_ids=checkpoint.stop_ids, pad_id=checkpoint.pad_id, mask_id=checkpoint.mask_id
+    )
+    batches, tokenize_ms = _encode(prepared, checkpoint)
+    bench = _Bench(decoder, engine, batches, job.seed)
+    repeated = tuple(range(min(job.timing.batches, len(batches))))
+
+    measured = passes.measure(
+        bench.generate,
+        batches=len(batches),
+        repeated=repeated,
+        plan=job.timing,
+        probe=probe,
+        marks_first=decoder.streams,
+        valid=lambda generation: _valid_size(checkpoint, generation),
+        tick=tick,
+    )
+    outputs = _outputs(prepared, checkpoint, measured.first_pass)
+    costs = _forward_costs(checkpoint, measured.first_pass[repeated[0]].forwards) if job.metric.roofline else ()
+    likelihood = _likelihood(prepared, checkpoint, engine, tick)
+    ceilings = device.ceilings(job.hardware, checkpoint.weight_bytes) if job.metric.roofline else None
+
+    del bench, engine
+    probe.clean()
+    scores, notes = _scores(prepared, outputs, tick)
+    record = Record(
+        identity=prepared.identity,
+        model=job.model.name,
+        family=job.model.decoder.kind,
+        steps=job.model.decoder.steps,
+        status="finished",
+        reason=None,
+        started_at=started.isoformat(timespec="seconds"),
+        duration_s=round(time.monotonic() - begun, 3),
+        config=config.to_dict(job),
+        conditions=conditions(prepared, environment.device_name, environment.versions),
+        signatures=prepared.signatures,
+        environment=environment,
+        partition=tuple(tuple(prepared.workload.prompts[i].id for i in batch) for batch in prepared.partition),
+        outputs=outputs,
+        timings=measured.timings,
+        marks=measured.marks,
+        tokenize_ms=tokenize_ms,
+        canvas=job.model.decoder.canvas,
+        block_length=getattr(job.model.decoder, "block_length", None),
+        device_use=replace(measured.device_use, model_reserved_bytes=model_reserved),
+        forward_costs=costs,
+        repeated_batches=repeated,
+        ceilings=ceilings,
+        scores=scores,
+        likelihood=likelihood,
+        notes=(*measured.notes, *notes),
+    )
+    return replace(record, metrics=performance.compute(record) | quality.compute(record))
+
+
+def failed(job: JobConfig, prepared: Prepared | None, reason: str, started: datetime.datetime) -> Record:
+    """The Record of a job that died, with its reason in one line."""
+    environment = device.environment(job.hardware)
+    return Record(
+        identity=prepared.identity if prepared else config.identity(job, {}),
+        model=job.model.name,
+        family=job.model.decoder.kind,
+        steps=job.model.decoder.steps,
+        status="failed",
+        reason=reason,
+        started_at=started.isoformat(timespec="seconds"),
+        duration_s=round((datetime.datetime.now(datetime.UTC) - started).total_seconds(), 3),
+        config=config.to_dict(prepared.job if prepared else job),
+        conditions=conditions(prepared, environment.device_name, environment.versions) if prepared else {},
+        signatures=prepared.signatures if prepared else {},
+        environment=environment,
+    )
+
+
+def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -> dict[str, str]:
+    """What must agree before two Records are compared.
+
+    Keys that begin with `decoding.` must agree within one model's Records only; all others across models too.
+    """
+    job = prepared.job
+    shared = {
+        "device_name": device_name,
+        "device": job.hardware.device,
+        "dtype": job.hardware.dtype,
+        "engine": job.hardware.engine,
+        "weights": job.weights,
+        "canvas": job.model.decoder.canvas,
+        "batch": job.batch,
+        "seed": job.seed,
+        "workload": prepared.workload.digest,
+        "judge": prepared.judge.digest if prepared.judge else "none",
+        "encoder": prepared.encoder.digest if prepared.encoder else "none",
+        "torch": versions.get("torch", ""),
+        "transformers": versions.get("transformers", ""),
+    }
+    settings = config.to_dict(job)["model"]["decoder"]
+    own = {f"decoding.{key}": value for key, value in settings.items() if key not in ("kind", "steps")}
+    return {
+        key: str(value) for key, value in (shared | own | {"decoding.checkpoint": prepared.checkpoint.digest}).items()
+    }
+
+
+@dataclass
+class _Bench:
+    """Decoder, engine and prompts joined into the one call that the passes repeat."""
+
+    decoder: Decoder
+    engine: "EagerEngine"
+    batches: list[PromptBatch]
+    seed: int
+
+    def generate(self, batch: int, on_step: OnStep | None) -> Generation:
+        """Generate one batch. The noise depends on seed and batch only, so repeats write the same text."""
+        return self.decoder.generate(
+            self.engine, self.batches[batch], seed=self.seed * 1_000_003 + batch, on_step=on_step
+        )
+
+
+def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[list[PromptBatch], float]:
+    """Prompt ids of every batch, on the device, and the mean time of making a batch of them."""
+    batches, spent = [], 0.0
+    for members in prepared.partition:
+        texts = [prepared.workload.prompts[i].text for i in members]
+        begun = time.perf_counter()
+        ids = checkpoint.tokenize(texts)
+        spent += time.perf_counter() - begun
+        batches.append(checkpoint.to_device(ids))
+    return batches, spent * 1000 / len(batches)
+
+
+def _valid_size(checkpoint: checkpoints.Checkpoint, generation: Generation) -> tuple[int, int]:
+    """Valid tokens and UTF-8 bytes of a generated batch."""
+    texts = checkpoint.texts(generation)
+    return sum(text.tokens for text in texts), sum(text.utf8_bytes for text in texts)
+
+
+def _outputs(
+    prepared: Prepared, checkpoint: checkpoints.Checkpoint, generations: Sequence[Generation]
+) -> tuple[Output, ...]:
+    outputs = []
+    for batch, (members, generation) in enumerate(zip(prepared.partition, generations, strict=True)):
+        for index, text in zip(members, checkpoint.texts(generation), strict=True):
+            prompt = prepared.workload.prompts[index]
+            outputs.append(
+                Output(
+                    prompt_id=prompt.id,
+                    task=prompt.task,
+                    prompt=prompt.text,
+                    text=text.text,
+                    batch=batch,
+                    tokens=text.tokens,
+                    utf8_bytes=text.utf8_bytes,
+                    stopped=text.stopped,
+                )
+            )
+    return tuple(outputs)
+
+
+def _forward_costs(checkpoint: checkpoints.Checkpoint, shapes: Sequence) -> tuple[ForwardCost, ...]:  # type: ignore[type-arg]
+    """Least work of every distinct forward of one generated batch."""
+    return tuple(
+        ForwardCost(
+            shape=shape,
+            count=count,
+            flops=architecture.flops(checkpoint.architecture, shape),
+            bytes=architecture.bytes_moved(checkpoint.architecture, shape),
+        )
+        for shape, count in Counter(shapes).items()
+    )
+
+
+def _likelihood(
+    prepared: Prepared, checkpoint: checkpoints.Checkpoint, engine: "EagerEngine", tick: Tick
+) -> Likelihood | None:
+    if not prepared.job.metric.likelihood:
+        return None
+    texts = workloads.heldout()
+    return heldout.likelihood(
+        engine,
+        [checkpoint.tokenize([text])[0] for text in texts],
+        texts,
+        family=prepared.job.model.decoder.kind,
+        mask_id=checkpoint.mask_id,
+        samples=prepared.job.metric.likelihood_samples,
+        seed=prepared.job.seed,
+        tick=tick,
+    )
+
+
+def _scores(
+    prepared: Prepared, outputs: Sequence[Output], tick: Tick
+) -> tuple[tuple[PromptScore, ...], tuple[str, ...]]:
+    """Sums of every prompt for the outputs, the references and the floor texts, under judge and encoder; and notes."""
+    items = scoring.items(outputs, prepared.workload)
+    judge = checkpoints.load_judge(prepared.judge, prepared.job.hardware) if prepared.judge else None
+    encoder = bertscore.load_encoder(prepared.encoder, prepared.job.hardware) if prepared.encoder else None
+    notes: list[str] = []
+    m = prepared.job.workload.diversity_tokens
+    scores = scoring.score(items, judge, encoder, diversity_tokens=m, tick=tick, note=notes.append)
+    return scores, tuple(notes)

@@ -1,0 +1,126 @@
+"""`prepare` refuses what cannot run, in one line and without weights; a Record holds what a job did."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from llmbench import config, job
+from llmbench.cli import conf_folder
+from llmbench.errors import UsageError
+
+SMALL = [
+    "workload.prompts=4",
+    "canvas=8",
+    "workload.prompt_words=8",
+    "workload.reference_words=8",
+    "batch=2",
+    "timing.repeats=2",
+    "hardware=cpu",
+    "metric=speed",
+]
+
+
+@pytest.fixture
+def prepare() -> Callable[..., job.Prepared]:
+    def build(*overrides: str) -> job.Prepared:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return job.prepare(config.load(compose("config", overrides=list(overrides))))
+
+    return build
+
+
+def lines(path: Path, *rows: object) -> str:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return f"workload=jsonl workload.prompts=1 workload.source={path}"
+
+
+def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
+    good = {"id": "a", "task": "t", "prompt": "Once upon a time", "reference": "there was"}
+    empty_folder = tmp_path / "empty"
+    empty_folder.mkdir()
+    wrong = {
+        lines(tmp_path / "malformed.jsonl", good, "{not json"): "malformed.jsonl:2",
+        lines(tmp_path / "empty.jsonl"): "empty.jsonl",
+        lines(tmp_path / "lonely.jsonl", {"id": "a", "prompt": "Once upon a time"}): "reference",
+        lines(tmp_path / "promptless.jsonl", {"id": "a"}): "prompt",
+        lines(tmp_path / "twice.jsonl", good, good): "twice.jsonl:2",
+        f"workload=jsonl workload.source={tmp_path}/none.jsonl": "none.jsonl",
+        "workload.source=bundled:poems": "continuation",
+        "workload.prompts=9999": "150",
+        "canvas=4096": "exceed the context",
+        "checkpoint=local model.checkpoint=/no/such/folder": "/no/such/folder",
+        f"checkpoint=local model.checkpoint={empty_folder}": "config.json",
+        "model.checkpoint=bundled:lama": "llama",
+        "model.checkpoint=package:no_such_package": "no_such_package",
+        "model.checkpoint=bundled:llada": "diffusion",
+        "model=llada model.checkpoint=bundled:llama": "autoregressive",
+        "metric.judge=bundled:llama": "cannot judge itself",
+        "metric.bertscore_layer=99": "layer",
+        "metric.bertscore=/no/such/encoder": "/no/such/encoder",
+        "hardware.dtype=float16": "float16",
+    }
+    import torch
+
+    if not torch.cuda.is_available():
+        wrong["hardware=cuda"] = "CUDA"
+    for overrides, expected in wrong.items():
+        with pytest.raises(UsageError) as caught:
+            prepare("hardware=cpu", *overrides.split())
+        assert expected in str(caught.value), (overrides, str(caught.value))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def records():
+    """The same small job of each family, on the bundled models."""
+
+    def run(*overrides: str):
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            prepared = job.prepare(config.load(compose("config", overrides=[*SMALL, *overrides])))
+        return job.run(prepared)
+
+    return {"llama": run("model=llama"), "llada": run("model=llada", "steps=4")}
+
+
+@pytest.mark.parametrize("model", ["llama", "llada"])
+def test_the_partition_is_kept_with_every_batchs_times(records, model):
+    record = records[model]
+    assert [len(batch) for batch in record.partition] == [2, 2]
+    assert [(timing.repeat, timing.batch) for timing in record.timings] == [(0, 0), (0, 1), (1, 0)]
+    assert record.repeated_batches == (0,)
+    assert [output.prompt_id for output in record.outputs] == [prompt for batch in record.partition for prompt in batch]
+
+
+def test_the_texts_that_are_kept_are_those_that_were_timed(records):
+    for record in records.values():
+        for timing in record.timings:
+            batch = [output for output in record.outputs if output.batch == timing.batch]
+            assert timing.tokens == sum(output.tokens for output in batch)
+            assert timing.utf8_bytes == sum(output.utf8_bytes for output in batch)
+
+
+def test_marks_are_one_per_forward(records):
+    for record in records.values():
+        assert [len(marks.at_ms) for marks in record.marks] == [record.timings[0].forwards]
+        assert list(record.marks[0].at_ms) == sorted(record.marks[0].at_ms)
+
+
+def test_both_sides_agree_on_the_conditions_that_must_agree(records):
+    shared = [
+        {key: value for key, value in record.conditions.items() if not key.startswith("decoding.")}
+        for record in records.values()
+    ]
+    assert shared[0] == shared[1]
+    assert records["llama"].steps is None
+    assert records["llada"].steps == 4
+
+
+def test_the_same_job_writes_the_same_text(records):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        prepared = job.prepare(config.load(compose("config", overrides=[*SMALL, "model=llada", "steps=4"])))
+    again = job.run(prepared)
+    assert [output.text for output in again.outputs] == [output.text for output in records["llada"].outputs]
+    assert again.identity == records["llada"].identity

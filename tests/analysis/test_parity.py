@@ -1,0 +1,233 @@
+"""The point form, worked by hand; what is refused; what is warned of; what the sentence says."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from llmbench.analysis.comparable import condition_sets
+from llmbench.analysis.parity import oriented, parity, verdicts
+from llmbench.analysis.verdict import Parity, Status
+from llmbench.errors import RecordError
+from records import make_record, make_sweep
+
+
+def test_perplexity_is_compared_in_nats_per_token_with_less_being_better() -> None:
+    assert oriented("quality/perplexity", math.e) == pytest.approx(-1)
+    assert oriented("quality/bits_per_byte", 1.5) == -1.5
+    assert oriented("quality/bertscore_f1", 0.5) == 0.5
+
+
+def test_parity_is_the_smallest_k_that_is_at_least_as_good() -> None:
+    (verdict,) = verdicts(make_sweep())  # perplexity 80, 60, 40, 30 against 45
+    found = verdict.metric("quality/perplexity")
+    assert found is not None
+    assert (verdict.status, found.s_parity) == (Status.REACHED, 32)
+    assert dict(found.deltas) == pytest.approx(
+        {k: math.log(45 / p) for k, p in {8: 80, 16: 60, 32: 40, 64: 30}.items()}
+    )
+    at = verdict.speedup(32)
+    assert at is not None
+    assert at.ratio == pytest.approx(200 / 320)
+    assert (at.low, at.high) != (None, None)
+    assert {s.steps: round(s.ratio, 4) for s in verdict.speedups} == {8: 2.5, 16: 1.25, 32: 0.625, 64: 0.3125}
+
+
+def test_equal_quality_is_parity() -> None:
+    sweep = [make_record("llama", bertscore=0.3), make_record("llada", 8, bertscore=0.3)]
+    (verdict,) = verdicts(sweep)
+    found = verdict.metric("quality/bertscore_f1")
+    assert found is not None
+    assert found.s_parity == 8
+
+
+def test_not_reached_is_a_result_with_time_ratios_and_no_speedup_at_parity() -> None:
+    (verdict,) = verdicts(make_sweep(reached=False))
+    assert verdict.status is Status.NOT_REACHED
+    assert verdict.sentence.startswith(
+        "Parity not reached for k up to 64, the whole canvas: LLaDA's best perplexity is 30.0"
+    )
+    assert "2.50x as fast [95 % " in verdict.sentence
+    assert "no speedup at parity exists" in verdict.sentence
+    assert not [key for key, _, _ in verdict.series() if "at_parity_perplexity" in key or "s_parity_perplexity" in key]
+    assert len(verdict.speedups) == 4
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_the_sentence_can_be_quoted_alone(reached: bool) -> None:
+    (verdict,) = verdicts(make_sweep(reached=reached))
+    for said in (
+        "point form",
+        "temperature 0.7",
+        "batch 4",
+        "canvas 64",
+        "8 prompts",
+        "Test CPU (cpu, float32)",
+        "entropy",
+    ):
+        assert said in verdict.sentence
+    assert "\n" not in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("entropy", "said"), [(2.0, "(lower, which flatters perplexity)"), (4.0, "(higher)"), (3.0, "(the same)")]
+)
+def test_the_sentence_says_what_happened_to_entropy(entropy: float, said: str) -> None:
+    sweep = [make_record("llama", perplexity=50, entropy=3.0), make_record("llada", 8, perplexity=40, entropy=entropy)]
+    assert said in verdicts(sweep)[0].sentence
+
+
+def test_entropy_and_distinct_2_stand_beside_and_reach_no_verdict() -> None:
+    (verdict,) = verdicts(make_sweep())
+    assert [item.curve.metric for item in verdict.metrics] == [
+        "quality/perplexity",
+        "quality/bits_per_byte",
+        "quality/bertscore_f1",
+    ]
+    assert [curve.metric for curve in verdict.beside] == ["quality/entropy", "quality/distinct_2"]
+
+
+def test_floor_and_human_reference_stand_beside_each_metric() -> None:
+    curve = verdicts(make_sweep())[0].curve("quality/perplexity")
+    assert curve is not None
+    assert curve.floor == pytest.approx(400)
+    assert curve.human == pytest.approx(25)
+
+
+@pytest.mark.parametrize(
+    ("records", "status"),
+    [
+        (make_sweep()[1:], Status.MISSING_BASELINE),
+        (make_sweep()[:1], Status.MISSING_CANDIDATES),
+        (make_sweep(perplexity=None), Status.NO_QUALITY),
+        ([], Status.MISSING_BASELINE),
+    ],
+    ids=["candidates only", "baseline only", "speed only", "nothing"],
+)
+def test_a_missing_part_is_a_status_that_says_what_to_do(records: list, status: Status) -> None:
+    verdict = parity(records)
+    assert verdict.status is status
+    assert status.next_step in verdict.sentence
+    assert verdict.metrics == ()
+
+
+def test_speed_alone_still_gives_the_ratios() -> None:
+    (verdict,) = verdicts(make_sweep(perplexity=None))
+    assert len(verdict.speedups) == 4
+    assert "2.5x at k = 8" in verdict.sentence
+
+
+def test_a_failed_record_takes_no_part() -> None:
+    sweep = [*make_sweep(), make_record("llada", 128, status="failed", reason="out of memory")]
+    assert verdicts(sweep)[0].steps == (8, 16, 32, 64)
+
+
+def test_fewer_than_six_repeats_leave_the_interval_out() -> None:
+    (verdict,) = verdicts(make_sweep(repeats=3))
+    assert all(item.low is None and item.high is None for item in verdict.speedups)
+    assert "95 %" not in verdict.sentence
+
+
+@pytest.mark.parametrize("key", ["torch", "device_name", "transformers", "judge"])
+def test_records_under_other_conditions_are_refused_with_key_and_both_values(key: str) -> None:
+    sweep = [*make_sweep()[:2], make_record("llada", 16, conditions={key: "other"})]
+    old = sweep[0].conditions[key]
+    with pytest.raises(RecordError, match=f"llama and llada k=16 cannot be compared: {key} is '{old}' and 'other'"):
+        parity(sweep)
+
+
+def test_decoding_settings_must_agree_within_a_model_only() -> None:
+    llama, *others = make_sweep()
+    own = replace(llama, conditions=llama.conditions | {"decoding.top_p": "0.9"})
+    assert parity([own, *others]).status is Status.REACHED
+    changed = make_record("llada", 128, conditions={"decoding.remasking": "random"})
+    with pytest.raises(RecordError, match=r"decoding\.remasking is None and 'random'"):
+        parity([llama, *others, changed])
+
+
+def test_two_records_for_one_place_are_refused() -> None:
+    with pytest.raises(RecordError, match="one autoregressive Record"):
+        parity([make_record("llama"), make_record("llama"), make_record("llada", 8)])
+    with pytest.raises(RecordError, match="two Records of llada k=8"):
+        parity([make_record("llama"), make_record("llada", 8), make_record("llada", 8)])
+
+
+def test_a_sweep_over_batches_is_cut_into_one_verdict_a_batch() -> None:
+    sweep = [record for batch in (2, 4) for record in make_sweep((8, 16), batch=batch)]
+    assert [[r.label for r in members] for members in condition_sets(sweep)] == [
+        ["llama", "llada k=8", "llada k=16"]
+    ] * 2
+    assert [verdict.conditions["batch"] for verdict in verdicts(sweep)] == ["2", "4"]
+
+
+def test_a_sweep_over_temperature_pairs_each_side_with_its_own() -> None:
+    sweep = [record for heat in (0.0, 0.7) for record in make_sweep((8,), temperature=heat)]
+    sets = condition_sets(sweep)
+    assert [{r.conditions["decoding.temperature"] for r in members} for members in sets] == [{"0.0"}, {"0.7"}]
+
+
+def test_one_baseline_serves_every_decoding_of_the_other_side() -> None:
+    other = make_record("llada", 8, conditions={"decoding.block_length": "8"})
+    sets = condition_sets([make_record("llama"), make_record("llada", 8), other])
+    assert [[r.model for r in members] for members in sets] == [["llama", "llada"]] * 2
+
+
+WARNINGS = {
+    "empty outputs: llada k=8 25%": {"llada": {"empty": 2}},
+    "realised length against llama's: llada k=8 50%": {"llada": {"tokens": 10}},
+    "llama runs at 6% of its roofline": {"llama": {"device": "cuda"}, "llada": {"device": "cuda"}},
+    "throttled clocks: llada k=8 50%": {"llada": {"metrics": {"hardware/throttled": 0.5}}},
+}
+
+
+@pytest.mark.parametrize("text", WARNINGS)
+def test_what_speaks_against_the_numbers_is_said(text: str) -> None:
+    changes = WARNINGS[text]
+    llama = make_record("llama", e2e_ms=200.0, **changes.get("llama", {}))
+    llada = make_record("llada", 8, **changes.get("llada", {}))
+    if "throttled" in text:
+        llada = replace(llada, metrics=make_record("llada", 8).metrics | llada.metrics)
+    warnings = parity([llama, llada]).warnings
+    assert any(warning.startswith(text) for warning in warnings), warnings
+
+
+def test_a_clean_sweep_has_no_warnings() -> None:
+    assert verdicts(make_sweep())[0].warnings == ()
+
+
+def test_a_metric_that_cannot_tell_the_baseline_from_its_floor_is_named() -> None:
+    (verdict,) = verdicts(make_sweep(bertscore=0.05))  # the floor is 0.1
+    assert "bertscore_f1 ranks llama no higher than its floor: it cannot tell parity" in verdict.warnings
+
+
+def test_quality_that_falls_again_above_parity_is_named() -> None:
+    sweep = [make_record("llama", perplexity=45)] + [
+        make_record("llada", k, perplexity=p) for k, p in {8: 60, 16: 40, 32: 50, 64: 40}.items()
+    ]
+    (verdict,) = verdicts(sweep)
+    assert verdict.metrics[0].s_parity == 16
+    assert "perplexity falls below parity again at k = 32" in verdict.warnings
+
+
+def test_a_verdict_survives_json() -> None:
+    for records in (make_sweep(), make_sweep(reached=False), make_sweep(perplexity=None), []):
+        verdict = parity(records)
+        assert Parity.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+
+
+def test_something_else_is_refused_as_a_verdict() -> None:
+    with pytest.raises(RecordError, match="not a parity verdict"):
+        Parity.from_dict({"status": "splendid"})
+
+
+def test_the_series_draws_both_sides_over_k() -> None:
+    rows = verdicts(make_sweep())[0].series()
+    by_key: dict[str, dict[int, float]] = {}
+    for key, steps, value in rows:
+        by_key.setdefault(key, {})[steps] = value
+    assert by_key["parity/llada_perplexity"] == pytest.approx({8: 80, 16: 60, 32: 40, 64: 30})
+    assert by_key["parity/llama_perplexity"] == pytest.approx(dict.fromkeys((8, 16, 32, 64), 45))
+    assert by_key["parity/s_parity_perplexity"] == {32: 32}
+    assert by_key["parity/speedup_at_parity_perplexity"] == {32: pytest.approx(0.625)}
+    assert all(math.isfinite(value) for _, _, value in rows)

@@ -1,0 +1,58 @@
+"""Records and verdicts in, text and pictures for people out: tables, figures, the terminal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmbench.analysis.verdict import Parity
+    from llmbench.record import Record
+    from llmbench.report.layout import Table
+
+RECIPES = ("latency", "throughput", "memory", "parity")
+"""Tables 1 to 4; the file of the same name in conf/experiment runs what each needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """All that is shown of a finished sweep."""
+
+    text: str  # for the terminal
+    note: str  # Markdown, for the description of the parent run
+    files: dict[str, str | bytes]  # artifacts of the parent run by name
+
+
+def sweep_report(
+    records: "Sequence[Record]", verdicts: "Sequence[Parity]", *, recipe: str = "", command: str = ""
+) -> SweepReport:
+    """The tables and figures of a sweep.
+
+    Args:
+        records: of the sweep; failed ones are left out of every table.
+        verdicts: from `llmbench.analysis.parity.verdicts(records)`.
+        recipe: the file of conf/experiment that was run, if any.
+        command: what was typed.
+    """
+    tables = recipe_tables(records, verdicts, recipe, command)
+    markdown = "\n".join(table.markdown() for table in tables)
+    name = recipe if recipe in RECIPES else "parity"
+    files: dict[str, str | bytes] = {f"{name}.md": markdown}
+    if len(verdicts) == 1 and verdicts[0].speedups:
+        from llmbench.report import figures
+
+        picture = figures.parity_figure(records, verdicts[0])
+        files["parity.png"] = figures.to_png(picture)
+        files["parity.html"] = figures.parity_html(records, verdicts[0])
+    return SweepReport(text="\n".join(table.text() for table in tables), note=markdown, files=files)
+
+
+def recipe_tables(
+    records: "Sequence[Record]", verdicts: "Sequence[Parity]", recipe: str, command: str
+) -> "list[Table]":
+    """The tables of one recipe; an unknown recipe gives a parity table for each verdict."""
+    from llmbench.report import tables
+
+    makers = {"latency": tables.latency_table, "throughput": tables.throughput_table, "memory": tables.memory_table}
+    if recipe in makers:
+        return [makers[recipe](records, command)]
+    return [tables.parity_table(records, verdict, command) for verdict in verdicts]

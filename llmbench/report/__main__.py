@@ -1,0 +1,117 @@
+"""`python -m llmbench.report parity`: a table again, from what a sweep left in MLflow. Nothing is measured.
+
+Takes the newest finished sweep that ran the table's recipe (`conf/experiment/<table>.yaml`; parity also takes the main
+job, `make run`), or the one named by --sweep. Writes `paper/table<n>.md` and `.tex`, for parity also the figure, and
+prints the table. `... ui` opens MLflow's pages on the same store. This is a door of its own beside
+the sweep's: it alone in this room knows tracking.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbench.errors import LlmbenchError, TrackingError
+from llmbench.report import RECIPES, recipe_tables
+
+if TYPE_CHECKING:
+    from llmbench.tracking import Store, Sweep
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        if options.table == "ui":
+            show(options.uri, options.experiment, options.port)
+        else:
+            run(options.table, options.uri, options.experiment, options.sweep, Path(options.out))
+    except LlmbenchError as error:
+        print(f"llmbench.report: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    own = argparse.ArgumentParser(
+        prog="python -m llmbench.report", description="A table of the paper again, from what a sweep left in MLflow."
+    )
+    own.add_argument("table", choices=(*RECIPES, "ui"), help="table 1, 2, 3 or 4; or MLflow's pages")
+    own.add_argument("--uri", default=None, help="MLflow store or server (default: multirun/mlflow.db)")
+    own.add_argument("--experiment", default="llmbench", help="MLflow experiment (default: %(default)s)")
+    own.add_argument("--sweep", default=None, metavar="RUN_ID", help="parent run (default: the newest that fits)")
+    own.add_argument("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
+    own.add_argument("--port", type=int, default=5000, help="of ui (default: %(default)s, or the next that is free)")
+    return own
+
+
+def show(uri: str | None, experiment: str, port: int) -> None:
+    """MLflow's pages over the store, until Ctrl-C.
+
+    Raises:
+        TrackingError: no store, or its server does not start.
+    """
+    from llmbench.config import TrackingConfig
+    from llmbench.tracking import open_store
+    from llmbench.tracking.server import serve
+
+    serve(open_store(TrackingConfig(uri=uri, experiment=experiment), create=False), port)
+
+
+def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
+    """Rebuild one table.
+
+    Raises:
+        TrackingError: no store, or no sweep that fits; says which make target makes one.
+        RecordError: its Records cannot be read or compared.
+    """
+    from llmbench.analysis.parity import verdicts
+    from llmbench.config import TrackingConfig
+    from llmbench.tracking import open_store
+
+    number = RECIPES.index(table) + 1
+    store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
+    sweep = store.sweep(run_id) if run_id else _newest(store, table, number)
+    records = store.records(sweep.run_id)
+    found = verdicts(records)
+    if not found:
+        raise TrackingError(f"sweep {sweep.name} has no finished job; run `make table{number}`")
+    stem = f"table{number}"
+    made = recipe_tables(records, found, table, sweep.command or "")
+    files: dict[str, str | bytes] = {
+        f"{stem}.md": "\n".join(item.markdown() for item in made),
+        f"{stem}.tex": "\n".join(item.latex(f"tab:{table}") for item in made),
+    }
+    if table == "parity" and len(found) == 1 and found[0].speedups:
+        from llmbench.report import figures
+
+        files[f"{stem}.png"] = figures.to_png(figures.parity_figure(records, found[0]))
+        files[f"{stem}.html"] = figures.parity_html(records, found[0])
+    _write(out, files)
+    print("\n".join(item.text() for item in made))
+    print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
+
+
+def _newest(store: "Store", table: str, number: int) -> "Sweep":
+    def fits(sweep: "Sweep") -> bool:
+        main_job = table == "parity" and not sweep.recipe and sweep.verdict in ("reached", "not_reached")
+        return sweep.recipe == table or main_job
+
+    found = store.latest_sweep(fits)
+    if found is None:
+        raise TrackingError(f"no finished {table} sweep in {store.shown_uri}; run `make table{number}` first")
+    return found
+
+
+def _write(out: Path, files: dict[str, str | bytes]) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (out / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    except OSError as error:
+        raise TrackingError(f"--out {out}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""What do the numbers say, as tables for a terminal, a README and a paper? Records in, `Table` out.
+
+One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`. A cell is
+text with sensible digits and an interval where one exists; an absent value is "-". Columns that no row can fill are
+left out. Every table ends with its provenance, made from the values that were really used: device, versions, commit,
+prompts, repeats, date, command. Called by the sweep's ending, `python -m llmbench.report` and notebooks.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from llmbench.analysis.comparable import check_conditions, condition_sets, steps_of
+from llmbench.analysis.verdict import Parity
+from llmbench.analysis.wording import TITLES, number
+from llmbench.record import Record
+from llmbench.report.layout import Table
+
+ABSENT = "-"
+
+Column = tuple[str, Callable[[Record], str]]
+"""Header, and the cell of a Record."""
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Cells
+
+
+def value(key: str, scale: float = 1.0) -> Callable[[Record], str]:
+    """The cell of one metric."""
+
+    def cell(record: Record) -> str:
+        found = record.metrics.get(key)
+        return ABSENT if found is None else number(found / scale)
+
+    return cell
+
+
+def with_interval(key: str) -> Callable[[Record], str]:
+    """A metric with its 95 % interval, where it was recorded."""
+
+    def cell(record: Record) -> str:
+        low, high = record.metrics.get(f"{key}_ci_low"), record.metrics.get(f"{key}_ci_high")
+        return _interval(record.metrics.get(key), low, high)
+
+    return cell
+
+
+def _interval(middle: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+    if middle is None:
+        return ABSENT
+    said = f"{number(middle)}{unit}"
+    return said if low is None or high is None else f"{said} [{number(low)}, {number(high)}]"
+
+
+def _forwards(record: Record) -> str:
+    made = record.metrics.get("throughput/nfe")
+    return ABSENT if made is None else f"{made:g}"
+
+
+def _condition(key: str) -> Callable[[Record], str]:
+    return lambda record: record.conditions.get(key, ABSENT)
+
+
+_MIB = 2.0**20
+_E2E: Column = ("L_e2e ms [95 %]", with_interval("latency/e2e_ms"))
+_TOKENS: Column = ("tokens/s", value("throughput/tokens_per_s"))
+_BYTES: Column = ("bytes/s", value("throughput/bytes_per_s"))
+_QUALITY = ("quality/perplexity", "quality/entropy", "quality/distinct_2", "quality/bertscore_f1")
+_MEMORY: tuple[Column, ...] = (
+    ("M_peak MiB", value("memory/peak_reserved_bytes", _MIB)),
+    ("RSS MiB", value("memory/peak_rss_bytes", _MIB)),
+)
+
+
+def _table(
+    title: str, records: Sequence[Record], columns: Sequence[Column], command: str, notes: Sequence[str] = ()
+) -> Table:
+    """One row per Record; columns without a single value are left out."""
+    cells = [[cell(record) for _, cell in columns] for record in records]
+    kept = [i for i in range(len(columns)) if i == 0 or any(row[i] != ABSENT for row in cells)]
+    own = dict.fromkeys(f"{record.label}: {note}" for record in records for note in record.notes)
+    return Table(
+        title=title,
+        header=tuple(columns[i][0] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in cells),
+        notes=(*notes, *own),
+        provenance=provenance(records, command),
+    )
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Finished Records as tables list them: models without steps first, then by model, k, batch, canvas."""
+    finished = [record for record in records if record.status == "finished"]
+    size = {id(r): (int(r.conditions.get("batch", 0)), int(r.conditions.get("canvas", 0))) for r in finished}
+    return sorted(finished, key=lambda r: (r.steps is not None, r.model, steps_of(r), size[id(r)]))
+
+
+def provenance(records: Sequence[Record], command: str = "") -> str:
+    """The line that recreates a table, from the values really used; values that differ are all named."""
+    if not records:
+        return ""
+
+    def all_of(read: Callable[[Record], str | None]) -> str:
+        return " / ".join(dict.fromkeys(text for record in records if (text := read(record))))
+
+    def versions(record: Record) -> str:
+        named = record.environment.versions
+        return ", ".join(
+            f"{package} {named[package]}" for package in ("llmbench", "torch", "transformers") if package in named
+        )
+
+    def device(record: Record) -> str:
+        said = record.conditions
+        count = record.environment.threads
+        threads = f", {count} thread{'s' if count != 1 else ''}" if record.environment.device == "cpu" else ""
+        how = ", ".join(said[key] for key in ("device", "dtype", "engine") if key in said)
+        return f"{record.environment.device_name} ({how}{threads})"
+
+    def commit(record: Record) -> str | None:
+        known = record.environment.git_commit
+        return known and f"commit {known[:10]}{' (changed)' if record.environment.git_dirty else ''}"
+
+    def size(record: Record) -> str:
+        repeats = len({timing.repeat for timing in record.timings})
+        batches = len(record.repeated_batches)
+        return f"{len(record.outputs)} prompts, {repeats} repeats of {batches} batch{'es' if batches != 1 else ''}"
+
+    parts = [
+        all_of(device),
+        all_of(versions),
+        all_of(commit),
+        all_of(size),
+        all_of(lambda record: record.started_at[:10]),
+    ]
+    return "; ".join(part for part in (*parts, command) if part)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The tables of the paper
+
+
+def latency_table(records: Iterable[Record], command: str = "") -> Table:
+    """Table 1: where the time goes, at each side's own granularity."""
+    columns: tuple[Column, ...] = (
+        ("", lambda record: record.label),
+        ("batch", _condition("batch")),
+        _E2E,
+        ("first text ms", value("latency/first_text_ms")),
+        ("prefill ms", with_interval("latency/prefill_ms")),
+        ("L_itl ms", with_interval("latency/itl_ms")),
+        ("step ms", with_interval("latency/step_ms")),
+        ("forwards", _forwards),
+        ("tokenize ms", value("latency/tokenize_ms")),
+        ("host overhead ms", value("latency/host_overhead_ms")),
+        ("roofline", value("roofline/efficiency")),
+    )
+    notes = (
+        "L_e2e: prompt ids on the device to output ids final, median over repeats. First text: when it can be shown.",
+        "L_itl = (L_e2e - prefill) / (forwards - 1); step: one denoising step. Roofline: least possible time / L_e2e.",
+    )
+    return _table("Latency", in_order(records), columns, command, notes)
+
+
+def throughput_table(records: Iterable[Record], command: str = "") -> Table:
+    """Table 2: capacity over the batch, and R(B) = T_LLaDA / T_LLaMA in bytes per second.
+
+    Raises:
+        RecordError: Records that must be comparable are not.
+    """
+
+    def rate(record: Record) -> float | None:
+        return record.metrics.get("throughput/bytes_per_s")
+
+    ordered = in_order(records)
+    ratios: dict[int, str] = {}
+    for members in condition_sets(ordered):
+        check_conditions(members)
+        bases = [rate(record) for record in members if record.family == "autoregressive"]
+        if len(bases) == 1 and bases[0]:
+            ratios |= {id(r): number(own / bases[0]) for r in members if r.steps is not None and (own := rate(r))}
+    columns: tuple[Column, ...] = (
+        ("", lambda record: record.label),
+        ("batch", _condition("batch")),
+        _E2E,
+        _TOKENS,
+        _BYTES,
+        ("R(B)", lambda record: ratios.get(id(record), ABSENT)),
+        ("canvas tokens/s", value("throughput/canvas_tokens_per_s")),
+        ("tokens/forward", value("throughput/tokens_per_forward")),
+    )
+    notes = (
+        "Valid output only: what follows the first stop token never counts (in canvas tokens/s it does).",
+        "R(B): bytes/s against the autoregressive side at the same batch; above 1, diffusion has the larger capacity.",
+    )
+    return _table("Throughput over the batch", ordered, columns, command, notes)
+
+
+def memory_table(records: Iterable[Record], command: str = "") -> Table:
+    """Table 3: memory over the length of the canvas."""
+    ordered = sorted(in_order(records), key=lambda r: (r.steps is not None, r.model, steps_of(r)))
+    columns: tuple[Column, ...] = (
+        ("", lambda record: record.label),
+        ("canvas", _condition("canvas")),
+        ("batch", _condition("batch")),
+        *_MEMORY,
+        ("over model MiB", value("memory/over_model_bytes", _MIB)),
+        ("model MiB", value("memory/model_reserved_bytes", _MIB)),
+        ("allocated MiB", value("memory/peak_allocated_bytes", _MIB)),
+        ("device MiB", value("memory/device_used_bytes", _MIB)),
+        _E2E,
+    )
+    cuda = any(record.environment.device == "cuda" for record in ordered)
+    note = (
+        "M_peak: most memory reserved while generating; over model: minus the model alone (cache or activations)."
+        if cuda
+        else "RSS: peak resident set of the whole process, interpreter and libraries included; M_peak needs a GPU."
+    )
+    return _table("Memory over the canvas", ordered, columns, command, (note,))
+
+
+def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -> Table:
+    """Table 4: speed and quality of both sides at each k, with the human reference and the floor beside each quality.
+
+    Args:
+        records: the Records that `parity` was made from (others are left out).
+        parity: their verdict; its sentence is the first note.
+        command: what recreates it.
+    """
+    ordered = [record for record in in_order(records) if record.identity in parity.identities]
+    columns: list[Column] = [
+        ("", lambda record: record.label),
+        _E2E,
+        ("speedup [95 %]", lambda record: _speedup(parity, record)),
+        _TOKENS,
+        _BYTES,
+        *_MEMORY,
+    ]
+    columns += [(TITLES[key], value(key)) for key in _QUALITY]
+    notes = [parity.sentence, *(f"{item.title}." for item in parity.metrics[1:])]
+    notes += [f"Warning: {text}" for text in parity.warnings]
+    if parity.speedups:
+        notes.append(
+            "speedup = L_e2e of the autoregressive side / L_e2e here; intervals: bootstrap over batches, then repeats."
+        )
+    table = _table("Steps to quality parity", ordered, columns, command, notes)
+    extra = [
+        (name, *(_reference(parity, header, field) for header in table.header[1:]))
+        for name, field in (("human reference", "human"), ("floor", "floor"))
+    ]
+    rows = (*table.rows, *(row for row in extra if set(row[1:]) != {ABSENT}))
+    return Table(title=table.title, header=table.header, rows=rows, notes=table.notes, provenance=table.provenance)
+
+
+def _speedup(parity: Parity, record: Record) -> str:
+    found = parity.speedup(record.steps) if record.family == "diffusion" else None
+    return ABSENT if found is None else _interval(found.ratio, found.low, found.high, "x")
+
+
+def _reference(parity: Parity, header: str, field: str) -> str:
+    key = next((key for key, title in TITLES.items() if title == header), None)
+    curve = parity.curve(key) if key else None
+    found = getattr(curve, field) if curve else None
+    return ABSENT if found is None else number(found)

@@ -1,0 +1,158 @@
+"""Which MLflow store is meant, and can it be used? Answered before any job, in one line and a few seconds.
+
+URIs become absolute, so that a job in another folder or process means the same store. What MLflow would retry for
+minutes (a server or database that does not answer) is probed first. MLflow itself is imported here, late and silent.
+"""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmbench.errors import LlmbenchError, TrackingError
+
+FOLDER = "multirun"
+"""Folder of sweeps, the SQLite store and its artifacts."""
+
+_SERVERS = {"http": 80, "https": 443}
+_DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_CONNECT_SECONDS = 3.0
+
+
+def resolve_uri(uri: str | None) -> str:
+    """The store's URI, absolute, so that a job in another folder or process means the same store.
+
+    None means MLFLOW_TRACKING_URI, else `multirun/mlflow.db` in the nearest folder at or above the current one that
+    has a `multirun`, else in the current one. Nothing is opened.
+
+    Raises:
+        TrackingError: for what MLflow cannot keep sweeps in: plain folders, memory, unknown schemes.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or None
+    if uri is None:
+        return f"sqlite:///{_home() / 'mlflow.db'}"
+    scheme, separator, rest = uri.partition("://")
+    if scheme == "databricks" or scheme in _SERVERS or scheme.partition("+")[0] in _DATABASES:
+        return uri.rstrip("/")
+    if not separator or scheme == "file":
+        path = Path(rest or uri.removeprefix("file:")).absolute()
+        database = path if path.suffix in (".db", ".sqlite") else path / "mlflow.db"
+        raise TrackingError(
+            f"tracking.uri={uri}: MLflow no longer writes to folders or bare paths; use tracking.uri=sqlite:///{database}"
+        )
+    if scheme != "sqlite":
+        known = "use sqlite:///file.db or http://host:port"
+        raise TrackingError(f"tracking.uri={redact(uri)}: unknown scheme {scheme}; {known}")
+    name = rest.removeprefix("/")
+    if not name or name == ":memory:":
+        raise TrackingError(f"tracking.uri={uri}: a store in memory is lost with the process; name a file")
+    return f"sqlite:///{Path(name).absolute()}"
+
+
+def _home() -> Path:
+    here = Path.cwd()
+    return next((folder / FOLDER for folder in (here, *here.parents) if (folder / FOLDER).is_dir()), here / FOLDER)
+
+
+def redact(value: Any) -> Any:
+    """The same value without user names and passwords in URIs, through dicts, lists and strings."""
+    if isinstance(value, str):
+        return re.sub(r"://[^/@\s'\"]+@", "://", value)
+    if isinstance(value, Mapping):
+        return {key: redact(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(item) for item in value]
+    return value
+
+
+def artifact_folder(uri: str) -> Path | None:
+    """Where a new experiment keeps files: beside a SQLite file, else under `multirun/`; None where a server decides."""
+    if uri.startswith("sqlite:"):
+        return Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
+    return _home() / "artifacts" if uri.partition("://")[0].partition("+")[0] in _DATABASES else None
+
+
+def check_reachable(uri: str, create: bool) -> None:
+    """Refuse at once what MLflow would retry for minutes."""
+    import socket
+    import urllib.error
+    import urllib.parse
+    import urllib.request
+
+    parts = urllib.parse.urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    if scheme == "sqlite":
+        _check_file(Path(uri.removeprefix("sqlite:///")), create)
+        return
+    if scheme not in _SERVERS and scheme not in _DATABASES:
+        return
+    try:
+        if scheme in _SERVERS:
+            with contextlib.suppress(urllib.error.HTTPError):  # any answer is an answer
+                urllib.request.urlopen(
+                    f"{redact(uri)}/health", timeout=_CONNECT_SECONDS, context=_any_certificate()
+                ).close()
+        else:
+            address = (parts.hostname or "localhost", parts.port or _DATABASES[scheme])
+            socket.create_connection(address, timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        change = "start the server, or leave tracking.uri out for a local file"
+        raise TrackingError(f"tracking.uri={redact(uri)} does not answer ({reason}); {change}") from error
+
+
+def _any_certificate() -> Any:
+    """The probe sends nothing; whether the certificate is trusted is for MLflow to decide."""
+    import ssl
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _check_file(path: Path, create: bool) -> None:
+    if not path.exists() and not create:
+        raise TrackingError(f"there is no MLflow store {path}; run `make run` first, or name another with --uri")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        head = b""
+        if path.exists():
+            with path.open("rb") as file:
+                head = file.read(16)
+    except OSError as error:
+        raise TrackingError(f"tracking.uri=sqlite:///{path}: {error.strerror} ({error.filename})") from error
+    if head and not head.startswith(b"SQLite format 3"):
+        raise TrackingError(f"tracking.uri=sqlite:///{path}: the file is no SQLite database; name another")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise TrackingError(f"tracking.uri=sqlite:///{path}: not writable; name another file")
+
+
+def client(uri: str) -> Any:
+    """MLflow's client, imported late (1.4 s), silent, and with telemetry off unless the user has decided."""
+    if not {"MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"} & os.environ.keys():
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """MLflow's, SQL's and the network's exceptions as one line without passwords."""
+    try:
+        yield
+    except LlmbenchError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrackingError(f"{what}: {redact(reason)}") from error

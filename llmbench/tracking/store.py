@@ -1,0 +1,264 @@
+"""An open store: sweeps go in as a parent run with children, and come out again as Records."""
+
+import datetime
+import json
+import math
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmbench import record as records_room
+from llmbench.analysis.verdict import Parity
+from llmbench.config import TrackingConfig
+from llmbench.errors import TrackingError
+from llmbench.record import Record
+from llmbench.tracking import content, place
+
+_BATCH = 900
+"""Metrics in one request; MLflow takes 1000 entities."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A parent run, as a list of sweeps shows it."""
+
+    run_id: str
+    name: str
+    status: str  # RUNNING, FINISHED, FAILED, KILLED
+    started_at: str  # ISO 8601, UTC
+    recipe: str | None  # the file of conf/experiment
+    command: str | None  # what was typed
+    verdict: str | None  # status of the parity verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """An open store: its experiment, and a client bound to it."""
+
+    uri: str
+    experiment_id: str
+    client: Any
+
+    @property
+    def shown_uri(self) -> str:
+        """The URI as it may be printed: without a password."""
+        return str(place.redact(self.uri))
+
+    def start_sweep(self, *, name: str, command: str, jobs: int, recipe: str = "") -> str:
+        """Open the parent run of a sweep; returns its run id."""
+        tags = {
+            "kind": "sweep",
+            "recipe": recipe,
+            "command": place.redact(command),
+            "jobs": str(jobs),
+            **content.origin(),
+        }
+        with place.translated("cannot start the sweep's run"):
+            run = self.client.create_run(self.experiment_id, run_name=name, tags={k: v for k, v in tags.items() if v})
+        return str(run.info.run_id)
+
+    def log_job(
+        self, record: Record, *, parent: str | None, steps_axis: Sequence[int], swept: Mapping[str, str]
+    ) -> str:
+        """Log one Record as a run of its own; returns the run id.
+
+        Args:
+            record: finished or failed; a failed one carries its reason as a tag.
+            parent: run id of the sweep, or None for a job that ran alone.
+            steps_axis: K; a record without steps has its values at each of them.
+            swept: the axes of the sweep on which this job differs from others.
+        """
+        begun = int(datetime.datetime.fromisoformat(record.started_at).timestamp() * 1000)
+        ended = begun + int(record.duration_s * 1000)
+        tags = content.tags(record) | ({"mlflow.parentRunId": parent} if parent else {})
+        with place.translated(f"cannot log {record.label}"):
+            run = self.client.create_run(self.experiment_id, start_time=begun, run_name=record.label, tags=tags)
+            run_id: str = run.info.run_id
+            status = "FAILED"
+            try:
+                steps = [record.steps] if record.steps is not None else list(steps_axis) or [0]
+                rows = [(key, k, value) for key, value in record.metrics.items() for k in steps]
+                self._log_batch(run_id, rows, content.params(record, swept), ended)
+                self._log_files(run_id, record)
+                status = "FINISHED" if record.status == "finished" else "FAILED"
+            finally:
+                self.client.set_terminated(run_id, status=status, end_time=ended)
+        return run_id
+
+    def finish_sweep(
+        self,
+        parent: str,
+        verdicts: Sequence[Parity],
+        records: Sequence[Record],
+        *,
+        failed: Sequence[str] = (),
+        note: str = "",
+        files: Mapping[str, str | bytes] | None = None,
+    ) -> None:
+        """Write the verdict to the parent run and end it: FAILED when a job failed.
+
+        Args:
+            parent: run id.
+            verdicts: one per set of comparable Records; the curve is logged when there is exactly one.
+            records: those of the sweep, for hardware, versions and commit.
+            failed: labels of the jobs that failed.
+            note: Markdown that the UI shows as the description.
+            files: further artifacts by name (figures, tables), as `llmbench.report.sweep_report` makes them.
+        """
+        files = {"parity.json": json.dumps([item.to_dict() for item in verdicts], indent=1), **(files or {})}
+        tags = {"mlflow.note.content": place.redact(note)[:7900], "failed_jobs": ", ".join(failed)}
+        tags["verdict"] = ", ".join(dict.fromkeys(item.status.value for item in verdicts))
+        tags |= content.hardware(records[0]) if records else {}
+        with place.translated("cannot log the verdict"):
+            if len(verdicts) == 1:
+                self._log_batch(parent, verdicts[0].series(), {}, int(time.time() * 1000))
+            self._log_tags(parent, tags)
+            with tempfile.TemporaryDirectory() as folder:
+                for file, data in files.items():
+                    raw = data if isinstance(data, bytes) else place.redact(data).encode()
+                    (Path(folder) / file).write_bytes(raw)
+                self.client.log_artifacts(parent, folder)
+            self.client.set_terminated(parent, status="FAILED" if failed else "FINISHED")
+
+    def abort_sweep(self, parent: str, status: str = "KILLED") -> None:
+        """End the parent run of a sweep that did not come to its end."""
+        with place.translated("cannot end the sweep's run"):
+            self.client.set_terminated(parent, status=status)
+
+    def sweeps(self) -> list[Sweep]:
+        """All sweeps of the experiment, newest first."""
+        with place.translated("cannot list sweeps"):
+            return [
+                Sweep(
+                    run_id=run.info.run_id,
+                    name=run.info.run_name,
+                    status=run.info.status,
+                    started_at=content.iso(run.info.start_time),
+                    recipe=run.data.tags.get("recipe"),
+                    command=run.data.tags.get("command"),
+                    verdict=run.data.tags.get("verdict"),
+                )
+                for run in self._search(self.experiment_id, "tags.kind = 'sweep'")
+            ]
+
+    def sweep(self, run_id: str) -> Sweep:
+        """One sweep.
+
+        Raises:
+            TrackingError: there is none with this run id.
+        """
+        found = next((item for item in self.sweeps() if item.run_id == run_id), None)
+        if found is None:
+            raise TrackingError(f"there is no sweep {run_id} in {self.shown_uri}")
+        return found
+
+    def latest_sweep(self, wanted: Callable[[Sweep], bool] = lambda sweep: True) -> Sweep | None:
+        """The newest finished sweep that is wanted."""
+        return next((item for item in self.sweeps() if item.status == "FINISHED" and wanted(item)), None)
+
+    def records(self, parent: str) -> list[Record]:
+        """The Records of a sweep, read back from its child runs: models without steps first, then by steps."""
+        with place.translated(f"cannot read the Records of {parent}"), tempfile.TemporaryDirectory() as folder:
+            found = []
+            for run in self._search(self.experiment_id, f"tags.`mlflow.parentRunId` = '{parent}'"):
+                target = Path(folder) / run.info.run_id
+                target.mkdir()
+                path = self.client.download_artifacts(run.info.run_id, "record.json", str(target))
+                found.append(records_room.load(Path(path)))
+        return sorted(found, key=lambda item: (item.steps is not None, item.model, item.steps or 0, item.identity))
+
+    def view_url(self, base: str) -> str:
+        """Address of this experiment's curves on a server at `base`."""
+        return content.view_url(base, self.experiment_id)
+
+    def _search(self, experiment_id: str, wanted: str) -> Iterable[Any]:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [experiment_id], wanted, max_results=200, order_by=["attributes.start_time DESC"], page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _log_batch(
+        self, run_id: str, rows: Iterable[tuple[str, int, float]], params: Mapping[str, str], at_ms: int
+    ) -> None:
+        """All metrics and params in as few requests as MLflow's limit allows; a loop takes a thousand times longer."""
+        from mlflow.entities import Metric, Param
+
+        metrics = [
+            Metric(content.name(key), value, at_ms, step)
+            for key, step, value in rows
+            if value is not None and math.isfinite(value)
+        ]
+        own = [Param(content.name(key), str(place.redact(value))[:500]) for key, value in params.items()]
+        for first in range(0, max(len(metrics), 1), _BATCH):
+            self.client.log_batch(run_id, metrics=metrics[first : first + _BATCH], params=own if first == 0 else ())
+
+    def _log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
+
+    def _log_files(self, run_id: str, record: Record) -> None:
+        """Configuration and Record, and the generations as a table."""
+        import yaml
+
+        clean = replace(record, config=place.redact(record.config))
+        with tempfile.TemporaryDirectory() as folder:
+            clean.save(Path(folder))
+            (Path(folder) / "config.yaml").write_text(yaml.safe_dump(clean.config, sort_keys=False, allow_unicode=True))
+            if trace := record.device_use.reserved_trace_bytes:
+                (Path(folder) / "memory").mkdir()
+                (Path(folder) / "memory" / "reserved_trace.json").write_text(json.dumps(list(trace)))
+            self.client.log_artifacts(run_id, folder)
+        if record.outputs:
+            self.client.log_table(run_id, data=content.generations(record), artifact_file="generations.json")
+
+
+def open_store(config: TrackingConfig, *, create: bool = True) -> "Store":
+    """Open the store of `config`, with its experiment.
+
+    Args:
+        config: `uri` and `experiment`.
+        create: make the store and the experiment when they are missing. A reader passes False.
+
+    Raises:
+        TrackingError: it cannot be used; one line that says why, after a few seconds at most.
+    """
+    uri = place.resolve_uri(config.uri)
+    place.check_reachable(uri, create)
+    with place.translated(f"cannot open the MLflow store {place.redact(uri)}"):
+        client = place.client(uri)
+        experiment = client.get_experiment_by_name(config.experiment)
+    where = f"experiment {config.experiment} of {place.redact(uri)}"
+    if experiment is None and not create:
+        raise TrackingError(f"there is no {where}; run `make run` first, or name another with --experiment")
+    if experiment is not None and experiment.lifecycle_stage != "active":
+        raise TrackingError(f"{where} is deleted; restore it (mlflow experiments restore) or set tracking.experiment")
+    artifacts = place.artifact_folder(uri)
+    with place.translated(f"cannot create {where}"):
+        if experiment is not None:
+            experiment_id, location = experiment.experiment_id, experiment.artifact_location
+        else:
+            location = artifacts.as_uri() if artifacts else None
+            experiment_id = client.create_experiment(config.experiment, artifact_location=location)
+        if artifacts is not None and location == artifacts.as_uri():
+            artifacts.mkdir(parents=True, exist_ok=True)
+        elif (
+            location
+            and location.startswith("file:")
+            and not Path(urllib.parse.unquote(location.removeprefix("file://"))).is_dir()
+        ):
+            raise TrackingError(
+                f"{where} keeps its files in {location}, which is gone; set another tracking.experiment"
+            )
+        if create:
+            client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{content.VIEW}", content.view_state())
+    return Store(uri=uri, experiment_id=experiment_id, client=client)

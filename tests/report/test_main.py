@@ -1,0 +1,99 @@
+"""`python -m llmbench.report` on a real store, as a child process where the process matters."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmbench.analysis.parity import verdicts
+from llmbench.config import TrackingConfig
+from llmbench.record import Record
+from llmbench.report import sweep_report
+from llmbench.report.__main__ import main
+from llmbench.tracking import Store, open_store
+from records import make_record, make_sweep
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def record_sweep(store: Store, records: list[Record], recipe: str, command: str = "as typed") -> str:
+    parent = store.start_sweep(name=f"sweep {recipe}", command=command, jobs=len(records), recipe=recipe)
+    for record in records:
+        store.log_job(record, parent=parent, steps_axis=[8, 16, 32, 64], swept={})
+    store.finish_sweep(parent, verdicts(records), records)
+    return parent
+
+
+def test_every_table_comes_back_from_the_store(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    records = make_sweep()
+    for recipe in ("latency", "throughput", "memory", ""):  # "" is the main job: its verdict serves table 4
+        record_sweep(store, records, recipe)
+    for number, recipe in enumerate(("latency", "throughput", "memory", "parity"), start=1):
+        assert main([recipe, "--uri", uri, "--out", str(tmp_path / "paper")]) == 0
+        printed = capsys.readouterr().out
+        made = sweep_report(records, verdicts(records), recipe=recipe, command="as typed")
+        assert printed.startswith(made.text)
+        assert (tmp_path / "paper" / f"table{number}.md").read_text() == made.note
+        assert rf"\label{{tab:{recipe}}}" in (tmp_path / "paper" / f"table{number}.tex").read_text()
+    assert (tmp_path / "paper" / "table4.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "paper" / "table4.html").stat().st_size > 1_000_000
+
+
+def test_the_newest_finished_sweep_is_taken_or_the_one_that_is_named(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    older = record_sweep(store, [make_record("llama", e2e_ms=111.0)], "latency")
+    record_sweep(store, [make_record("llama", e2e_ms=222.0)], "latency")
+    store.start_sweep(name="still running", command="", jobs=1, recipe="latency")
+    out = ["--uri", uri, "--out", str(tmp_path / "paper")]
+    assert main(["latency", *out]) == 0
+    assert "222 [" in capsys.readouterr().out
+    assert main(["latency", *out, "--sweep", older]) == 0
+    assert "111 [" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["parity"], "no finished parity sweep in sqlite:///.*; run `make table4` first"),
+        (["latency"], "run `make table1` first"),
+        (["parity", "--sweep", "123"], "there is no sweep 123"),
+        (["parity", "--experiment", "other"], "there is no experiment other"),
+        (
+            ["parity", "--uri", "sqlite:///nowhere/a.db"],
+            "there is no MLflow store .*nowhere/a.db; run `make run` first",
+        ),
+        (["parity", "--uri", "mlruns"], "no longer writes to folders"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(
+    uri: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    where = [] if "--uri" in arguments else ["--uri", uri]
+    assert main([*arguments, *where]) == 2
+    captured = capsys.readouterr()
+    assert re.search(said, captured.err)
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['report', '--help']\n"
+        "try: runpy.run_module('llmbench.report', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'transformers', 'mlflow', 'matplotlib', 'plotly', 'numpy', 'pandas'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--sweep RUN_ID" in shown
+    assert shown.splitlines()[-1] == "set()"

@@ -1,0 +1,173 @@
+"""The tables of the paper, cell by cell."""
+
+from dataclasses import replace
+
+import pytest
+
+from llmbench.analysis.parity import verdicts
+from llmbench.analysis.wording import number
+from llmbench.errors import RecordError
+from llmbench.report import recipe_tables, sweep_report
+from llmbench.report.layout import Table
+from llmbench.report.tables import latency_table, memory_table, parity_table, provenance, throughput_table
+from records import make_record, make_sweep
+
+
+def cells(table: Table) -> dict[str, dict[str, str]]:
+    """Row name to header to cell."""
+    return {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234.4, "1234"),
+        (99.96, "100"),
+        (34.14, "34.1"),
+        (1.0, "1.00"),
+        (0.6, "0.600"),
+        (0.0512, "0.0512"),
+        (0, "0"),
+        (-2.5, "-2.50"),
+    ],
+)
+def test_numbers_have_three_significant_digits_and_whole_ones_in_full(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_the_parity_table_has_both_sides_the_human_reference_and_the_floor() -> None:
+    records = make_sweep()
+    table = cells(parity_table(records, verdicts(records)[0]))
+    assert list(table) == ["llama", "llada k=8", "llada k=16", "llada k=32", "llada k=64", "human reference", "floor"]
+    assert table["llama"]["L_e2e ms [95 %]"] == "200 [198, 202]"
+    assert table["llama"]["speedup [95 %]"] == "-"
+    assert table["llada k=32"]["speedup [95 %]"].startswith("0.625x [0.6")
+    assert table["llada k=8"]["perplexity"] == "80.0"
+    assert table["llada k=8"]["entropy"] == "2.64"
+    assert table["llada k=8"]["tokens/s"] == "1000"  # 4 x 20 tokens in 80 ms
+    assert table["llada k=8"]["bytes/s"] == "5000"
+    assert table["llada k=8"]["RSS MiB"] == "900"
+    assert (table["human reference"]["perplexity"], table["floor"]["perplexity"]) == ("25.0", "400")
+    assert (table["human reference"]["BERTScore F1"], table["floor"]["BERTScore F1"]) == ("-", "0.100")
+    assert table["floor"]["tokens/s"] == "-"
+
+
+def test_the_parity_table_says_its_verdict_its_doubts_and_where_it_comes_from() -> None:
+    records = make_sweep(empty=1)
+    (verdict,) = verdicts(records)
+    table = parity_table(records, verdict, "python -m llmbench -m steps=8")
+    assert table.notes[0] == verdict.sentence
+    assert any(note.startswith("Warning: empty outputs: llama 12%") for note in table.notes)
+    assert table.provenance == (
+        "Test CPU (cpu, float32, eager, 1 thread); llmbench 0.1.0, torch 2.13.0, transformers 5.23.0; "
+        "commit 0123456789; 8 prompts, 6 repeats of 1 batch; 2026-11-23; python -m llmbench -m steps=8"
+    )
+
+
+def test_on_a_gpu_memory_is_m_peak() -> None:
+    records = make_sweep(device="cuda")
+    table = parity_table(records, verdicts(records)[0])
+    assert "RSS MiB" not in table.header
+    assert cells(table)["llama"]["M_peak MiB"] == "160"
+
+
+def test_what_was_not_measured_has_no_column_and_too_few_repeats_no_interval() -> None:
+    records = make_sweep(perplexity=None, repeats=3)
+    table = parity_table(records, verdicts(records)[0])
+    assert "perplexity" not in table.header
+    assert cells(table)["llama"]["L_e2e ms [95 %]"] == "200"
+    assert cells(table)["llada k=8"]["speedup [95 %]"] == "2.50x"
+    assert "human reference" not in cells(table)
+
+
+def test_a_table_of_one_verdict_leaves_other_records_out() -> None:
+    records = [record for batch in (2, 4) for record in make_sweep((8,), batch=batch)]
+    tables = [parity_table(records, verdict) for verdict in verdicts(records)]
+    assert [len(table.rows) for table in tables] == [4, 4]
+
+
+def test_provenance_names_every_value_where_records_differ() -> None:
+    first, second = make_record("llama"), make_record("llada", 8)
+    changed = replace(second.environment, git_commit="ffff" * 10, git_dirty=True, versions={"torch": "2.11.0"})
+    line = provenance([first, replace(second, environment=changed)])
+    assert "commit 0123456789 / commit ffffffffff (changed)" in line
+    assert "torch 2.13.0, transformers 5.23.0 / torch 2.11.0" in line
+
+
+def test_the_latency_table_shows_each_side_at_its_own_granularity() -> None:
+    table = cells(latency_table(make_sweep((8,), perplexity=None)))
+    assert (table["llama"]["prefill ms"], table["llama"]["step ms"]) == ("20.0", "-")
+    assert table["llama"]["L_itl ms"] == number(180 / 63)
+    assert (table["llada k=8"]["prefill ms"], table["llada k=8"]["step ms"]) == ("-", "10.0")
+    assert (table["llama"]["first text ms"], table["llada k=8"]["first text ms"]) == ("20.0", "80.0")
+    assert (table["llama"]["forwards"], table["llada k=8"]["forwards"]) == ("64", "8")
+
+
+def test_the_throughput_table_gives_r_of_b_in_bytes_per_second() -> None:
+    sweep = [
+        record
+        for batch, ms in ((1, 400.0), (4, 50.0))
+        for record in (
+            make_record("llama", batch=batch, e2e_ms=100.0, perplexity=None),
+            make_record("llada", 16, batch=batch, e2e_ms=ms, perplexity=None),
+        )
+    ]
+    rows = [dict(zip(throughput_table(sweep).header, row, strict=True)) for row in throughput_table(sweep).rows]
+    assert [(row[""], row["batch"], row["bytes/s"], row["R(B)"]) for row in rows] == [
+        ("llama", "1", "1000", "-"),
+        ("llama", "4", "4000", "-"),
+        ("llada k=16", "1", "250", "0.250"),
+        ("llada k=16", "4", "8000", "2.00"),
+    ]
+
+
+def test_r_of_b_is_refused_across_machines() -> None:
+    sweep = [make_record("llama"), make_record("llada", 8, conditions={"device_name": "another"})]
+    with pytest.raises(RecordError, match="device_name is 'Test CPU' and 'another'"):
+        throughput_table(sweep)
+
+
+def test_the_memory_table_goes_over_the_canvas_and_says_which_memory_it_is() -> None:
+    for device, column, said in (
+        ("cpu", "RSS MiB", "M_peak needs a GPU"),
+        ("cuda", "over model MiB", "cache or activations"),
+    ):
+        sweep = [
+            make_record(model, 32, canvas=canvas, device=device, perplexity=None)
+            for canvas in (64, 32)
+            for model in ("llada", "llama")
+        ]
+        table = memory_table(sweep)
+        assert [row[:2] for row in table.rows] == [
+            ("llama", "32"),
+            ("llama", "64"),
+            ("llada k=32", "32"),
+            ("llada k=32", "64"),
+        ]
+        assert column in table.header
+        assert said in table.notes[0]
+
+
+def test_a_note_of_a_record_stands_under_its_table() -> None:
+    noted = make_record("llama", notes=("the machine was busy",))
+    assert "llama: the machine was busy" in latency_table([noted]).notes
+
+
+def test_failed_records_are_in_no_table() -> None:
+    failed = make_record("llada", 8, status="failed", reason="OOM")
+    assert latency_table([failed]).rows == ()
+    assert sweep_report([failed], verdicts([failed])).text == ""
+
+
+def test_a_recipe_chooses_its_table() -> None:
+    records = make_sweep()
+    titles = [
+        recipe_tables(records, verdicts(records), recipe, "")[0].title
+        for recipe in ("latency", "throughput", "memory", "parity", "", "my own")
+    ]
+    assert titles == [
+        "Latency",
+        "Throughput over the batch",
+        "Memory over the canvas",
+        *["Steps to quality parity"] * 3,
+    ]

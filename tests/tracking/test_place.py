@@ -1,0 +1,122 @@
+"""Which store is meant, and what is refused in one line before any job."""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from llmbench.config import TrackingConfig
+from llmbench.errors import TrackingError
+from llmbench.tracking import open_store, redact, resolve_uri
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_the_default_is_an_absolute_file_under_multirun(tmp_path: Path) -> None:
+    assert resolve_uri(None) == f"sqlite:///{tmp_path}/multirun/mlflow.db"
+
+
+def test_a_notebook_folder_finds_the_multirun_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "multirun").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert resolve_uri(None) == f"sqlite:///{tmp_path}/multirun/mlflow.db"
+
+
+def test_mlflow_s_own_variable_is_the_default_where_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    assert resolve_uri(None) == "http://tracker:5000"
+    assert resolve_uri("http://other:5000") == "http://other:5000"
+
+
+def test_a_relative_sqlite_file_becomes_absolute(tmp_path: Path) -> None:
+    assert resolve_uri("sqlite:///runs/a.db") == f"sqlite:///{tmp_path}/runs/a.db"
+    assert resolve_uri("sqlite:////srv/a.db") == "sqlite:////srv/a.db"
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://h:5000/", "https://h", "postgresql://u:p@h/db", "mysql+pymysql://h/db", "databricks"]
+)
+def test_servers_and_databases_pass(uri: str) -> None:
+    assert resolve_uri(uri) == uri.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("mlruns", "no longer writes to folders or bare paths; use tracking.uri=sqlite:///"),
+        ("./mlruns", "mlruns/mlflow.db"),
+        ("file:///tmp/mlruns", "use tracking.uri=sqlite:////tmp/mlruns/mlflow.db"),
+        ("file:/tmp/mlruns", "use tracking.uri=sqlite:////tmp/mlruns/mlflow.db"),
+        ("/tmp/a.db", "use tracking.uri=sqlite:////tmp/a.db"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("ftp://u:secret@h/x", "ftp://h/x: unknown scheme ftp"),
+    ],
+)
+def test_what_cannot_keep_a_sweep_is_refused_with_what_to_write_instead(uri: str, said: str) -> None:
+    with pytest.raises(TrackingError) as caught:
+        resolve_uri(uri)
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_server_that_does_not_answer_is_refused_at_once_without_its_password(scheme: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        open_store(TrackingConfig(uri=f"{scheme}://user:secret@127.0.0.1:{closed_port()}", experiment="x"))
+    assert time.monotonic() - begun < 30  # MLflow's own retries take minutes
+    assert "does not answer" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("shopping list, and other things")
+    with pytest.raises(TrackingError, match=r"notes\.db: the file is no SQLite database"):
+        open_store(TrackingConfig(uri="sqlite:///notes.db", experiment="x"))
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrackingError, match=r"tracking\.uri=sqlite:///.*Not a directory|File exists"):
+        open_store(TrackingConfig(uri="sqlite:///file/inside/a.db", experiment="x"))
+
+
+def test_a_reader_makes_no_store(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match=r"there is no MLflow store .*make run"):
+        open_store(TrackingConfig(uri=None, experiment="x"), create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_passwords_leave_uris_wherever_they_stand() -> None:
+    value = {"uri": "http://user:pa55@host:1/x", "list": ["see https://tok@host, or sqlite:////a/b@c.db"], "n": 3}
+    assert redact(value) == {"uri": "http://host:1/x", "list": ["see https://host, or sqlite:////a/b@c.db"], "n": 3}
+
+
+def test_telemetry_is_off_unless_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbench.tracking import place
+
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.delenv(name, raising=False)
+    place.client("sqlite:///a.db")
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    monkeypatch.delenv("DO_NOT_TRACK")
+    place.client("sqlite:///a.db")
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
+    assert "DO_NOT_TRACK" not in os.environ

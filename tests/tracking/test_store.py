@@ -1,0 +1,235 @@
+"""What a sweep leaves in a real SQLite store, read back with MLflow's own client."""
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmbench.analysis.parity import verdicts
+from llmbench.config import TrackingConfig
+from llmbench.errors import TrackingError
+from llmbench.record import Record
+from llmbench.report import sweep_report
+from llmbench.tracking import Store, open_store, view_url
+from records import make_record, make_sweep
+
+AXIS = [8, 16, 32, 64]
+COMMAND = "python -m llmbench -m model=llama,llada steps=8,16,32,64 tracking.uri=http://user:pa55word@host"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("store with space")
+    return open_store(TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", experiment="llmbench"))
+
+
+def with_secret(record: Record) -> Record:
+    return replace(record, config=record.config | {"tracking": {"uri": "http://user:pa55word@host", "experiment": "x"}})
+
+
+@pytest.fixture(scope="module")
+def sweep(store: Store) -> Iterator[str]:
+    """A finished sweep: its parent's run id."""
+    records = [with_secret(record) for record in make_sweep()]
+    parent = store.start_sweep(name="2026-11-23", command=COMMAND, jobs=5, recipe="parity")
+    for record in records:
+        store.log_job(record, parent=parent, steps_axis=AXIS, swept={"model": record.model, "steps": "8"})
+    found = verdicts(records)
+    shown = sweep_report(records, found, recipe="parity", command=COMMAND)
+    store.finish_sweep(parent, found, records, note=shown.note, files=shown.files)
+    return parent
+
+
+def children(store: Store, parent: str) -> dict[str, Any]:
+    found = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    return {run.info.run_name: run for run in found}
+
+
+def history(store: Store, run: Any, key: str) -> dict[int, float]:
+    return {item.step: item.value for item in store.client.get_metric_history(run.info.run_id, key)}
+
+
+def artifact(store: Store, run_id: str, name: str) -> bytes:
+    return Path(store.client.download_artifacts(run_id, name)).read_bytes()
+
+
+def test_one_finished_parent_and_a_finished_child_for_each_job(store: Store, sweep: str) -> None:
+    assert store.client.get_run(sweep).info.status == "FINISHED"
+    found = children(store, sweep)
+    assert sorted(found) == ["llada k=16", "llada k=32", "llada k=64", "llada k=8", "llama"]
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+
+
+def test_every_metric_stands_at_its_k_and_the_flat_side_at_every_k(store: Store, sweep: str) -> None:
+    found = children(store, sweep)
+    records = {record.label: record for record in make_sweep()}
+    for label, run in found.items():
+        assert run.data.metrics == pytest.approx(records[label].metrics)
+    assert history(store, found["llada k=16"], "quality/perplexity") == pytest.approx({16: 60})
+    assert history(store, found["llama"], "quality/perplexity") == pytest.approx(dict.fromkeys(AXIS, 45))
+
+
+def test_params_are_what_people_group_by(store: Store, sweep: str) -> None:
+    found = children(store, sweep)
+    params = found["llada k=16"].data.params
+    assert params["model"] == "llada"
+    assert (params["steps"], params["batch"], params["temperature"], params["device"]) == ("16", "4", "0.7", "cpu")
+    assert "steps" not in found["llama"].data.params  # it has none, whatever cell of the grid it stood for
+
+
+def test_tags_say_what_was_run_and_where(store: Store, sweep: str) -> None:
+    tags = children(store, sweep)["llama"].data.tags
+    record = make_record("llama")
+    assert tags["identity"] == record.identity
+    assert tags["mlflow.source.git.commit"] == record.environment.git_commit
+    assert (tags["device_name"], tags["version.torch"], tags["git_dirty"]) == ("Test CPU", "2.13.0", "false")
+    assert tags["signature.checkpoint"] == "bundled:llama@llama0"
+
+
+def test_the_records_come_back_as_they_were(store: Store, sweep: str) -> None:
+    clean = [
+        replace(record, config=record.config | {"tracking": {"uri": "http://host", "experiment": "x"}})
+        for record in make_sweep()
+    ]
+    assert store.records(sweep) == clean
+
+
+def test_the_table_made_from_the_store_is_the_one_that_was_printed(store: Store, sweep: str) -> None:
+    records = make_sweep()
+    printed = sweep_report(records, verdicts(records), recipe="parity", command=store.sweep(sweep).command or "").text
+    again = store.records(sweep)
+    assert (
+        sweep_report(again, verdicts(again), recipe="parity", command=store.sweep(sweep).command or "").text == printed
+    )
+
+
+def test_the_configuration_is_an_artifact(store: Store, sweep: str) -> None:
+    run = children(store, sweep)["llada k=8"]
+    config = yaml.safe_load(artifact(store, run.info.run_id, "config.yaml"))
+    assert config["model"]["decoder"]["steps"] == 8
+
+
+def test_generations_are_a_table_that_the_ui_shows(store: Store, sweep: str) -> None:
+    run = children(store, sweep)["llada k=8"]
+    table = json.loads(artifact(store, run.info.run_id, "generations.json"))
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "generations.json", "type": "table"}]
+    assert table["columns"][:4] == ["prompt_id", "task", "prompt", "output"]
+    assert len(table["data"]) == 8
+    row = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert row["prompt"].startswith("Opening number 0")
+    assert row["nll_per_token"] == pytest.approx(4.382, abs=1e-3)  # ln 80
+    assert row["human_nll_per_token"] == pytest.approx(3.219, abs=1e-3)  # ln 25
+
+
+def test_the_parent_carries_the_curve_the_figures_and_the_verdict(store: Store, sweep: str) -> None:
+    run = store.client.get_run(sweep)
+    assert history(store, run, "parity/llada_perplexity") == pytest.approx({8: 80, 16: 60, 32: 40, 64: 30})
+    assert history(store, run, "parity/llama_perplexity") == pytest.approx(dict.fromkeys(AXIS, 45))
+    assert history(store, run, "parity/speedup") == pytest.approx({8: 2.5, 16: 1.25, 32: 0.625, 64: 0.3125})
+    names = {item.path for item in store.client.list_artifacts(sweep)}
+    assert names == {"parity.json", "parity.md", "parity.png", "parity.html"}
+    assert artifact(store, sweep, "parity.png").startswith(b"\x89PNG")
+    note = run.data.tags["mlflow.note.content"]
+    assert "LLaDA matches LLaMA's perplexity at k = 32" in note
+    assert "| llada k=64 |" in note
+    assert (run.data.tags["verdict"], run.data.tags["recipe"], run.data.tags["jobs"]) == ("reached", "parity", "5")
+
+
+def test_no_password_is_anywhere_in_the_store(store: Store, sweep: str) -> None:
+    folder = Path(store.uri.removeprefix("sqlite:///")).parent
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(written) > 15
+    assert [path for path in written if b"pa55word" in path.read_bytes()] == []
+
+
+def test_sweeps_are_listed_newest_first_and_the_latest_is_found_by_recipe(store: Store, sweep: str) -> None:
+    later = store.start_sweep(name="later", command="again", jobs=1)
+    assert [item.run_id for item in store.sweeps()] == [later, sweep]
+    assert store.latest_sweep().run_id == sweep  # type: ignore[union-attr]  # the later one is still running
+    assert store.latest_sweep(lambda item: item.recipe == "latency") is None
+    store.abort_sweep(later)
+    assert store.sweep(later).status == "KILLED"
+    with pytest.raises(TrackingError, match="there is no sweep 123"):
+        store.sweep("123")
+
+
+def test_a_failed_job_is_a_failed_run_with_its_reason_and_fails_the_parent(store: Store) -> None:
+    parent = store.start_sweep(name="with a failure", command="", jobs=1)
+    failed = make_record("llada", 8, status="failed", reason="OutOfMemoryError: 20 GiB")
+    run = store.client.get_run(store.log_job(failed, parent=parent, steps_axis=AXIS, swept={}))
+    assert (run.info.status, run.data.tags["reason"], run.data.metrics) == ("FAILED", "OutOfMemoryError: 20 GiB", {})
+    store.finish_sweep(parent, verdicts([failed]), [failed], failed=[failed.label])
+    ended = store.client.get_run(parent)
+    assert (ended.info.status, ended.data.tags["failed_jobs"]) == ("FAILED", "llada k=8")
+
+
+def test_a_job_alone_has_no_parent_and_its_values_at_step_0(store: Store) -> None:
+    run = store.client.get_run(store.log_job(make_record("llama"), parent=None, steps_axis=[], swept={}))
+    assert "mlflow.parentRunId" not in run.data.tags
+    assert history(store, run, "latency/e2e_ms") == {0: 200 / 2}
+
+
+def test_many_steps_pass_mlflow_s_limit_on_one_request(store: Store) -> None:
+    axis = list(range(1, 65))  # 64 k times some 30 metrics are more than 1000 values
+    run = store.client.get_run(store.log_job(make_record("llama"), parent=None, steps_axis=axis, swept={}))
+    assert sorted(history(store, run, "latency/e2e_ms")) == axis
+
+
+def test_the_memory_trace_is_an_artifact_of_a_gpu_job(store: Store) -> None:
+    run_id = store.log_job(make_record("llada", 8, device="cuda"), parent=None, steps_axis=[], swept={})
+    assert json.loads(artifact(store, run_id, "memory/reserved_trace.json")) == [120 * 2**20, 160 * 2**20]
+
+
+def test_odd_names_do_not_stop_the_log(store: Store) -> None:
+    records = [make_record("llama"), make_record("my [model] @ home", 8)]
+    parent = store.start_sweep(name="odd", command="", jobs=2)
+    for record in records:
+        store.log_job(record, parent=parent, steps_axis=[8], swept={"+model.decoder.x@y": "1"})
+    store.finish_sweep(parent, verdicts(records), records)
+    assert "parity/my _model_ _ home_perplexity" in store.client.get_run(parent).data.metrics
+
+
+def test_several_settings_leave_several_verdicts_and_no_mixed_curve(store: Store) -> None:
+    records = [record for batch in (2, 4) for record in make_sweep((8,), batch=batch)]
+    parent = store.start_sweep(name="batches", command="", jobs=4, recipe="throughput")
+    store.finish_sweep(parent, verdicts(records), records)
+    assert store.client.get_run(parent).data.metrics == {}
+    assert len(json.loads(artifact(store, parent, "parity.json"))) == 2
+
+
+def test_a_deleted_experiment_is_said(tmp_path: Path) -> None:
+    config = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="gone")
+    store = open_store(config)
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(TrackingError, match=r"experiment gone of .* is deleted; restore it"):
+        open_store(config)
+
+
+def test_a_store_that_was_moved_is_said(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    open_store(TrackingConfig(uri=f"sqlite:///{tmp_path}/here/mlflow.db", experiment="x"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(TrackingError, match=r"keeps its files in .*here/artifacts, which is gone"):
+        open_store(TrackingConfig(uri=f"sqlite:///{tmp_path}/there/mlflow.db", experiment="x"))
+
+
+def test_a_reader_finds_no_experiment_that_is_not_there(store: Store) -> None:
+    with pytest.raises(TrackingError, match="there is no experiment other"):
+        open_store(TrackingConfig(uri=store.uri, experiment="other"), create=False)
+
+
+def test_the_view_opens_curves_grouped_by_model(store: Store) -> None:
+    url = view_url("http://user:pa55word@127.0.0.1:5000/", store.experiment_id)
+    assert url == (
+        f"http://127.0.0.1:5000/#/experiments/{store.experiment_id}/runs"
+        "?viewStateShareKey=llmbench&compareRunsMode=CHART&workflowType=machine_learning"
+    )
+    saved = json.loads(store.client.get_experiment(store.experiment_id).tags["mlflow.sharedViewState.llmbench"])
+    state = json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
+    assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "model"}]

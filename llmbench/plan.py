@@ -1,0 +1,134 @@
+"""Which jobs will a sweep run, in which order, and what can be said about them before they run?
+
+The whole grid is composed, built and checked before the first job: one wrong cell refuses the sweep and names itself.
+Cells that build the same job (LLaMA at every `steps`) become one cell; jobs that an earlier sweep finished under the
+same conditions are taken over when `reuse` allows it; the rest is ordered by model, so that every checkpoint loads
+once. The sweeper (`llmbench.sweep`) is the only caller.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmbench import config, job, record
+from llmbench.errors import ConfigError, RecordError, UsageError
+from llmbench.record import Record
+
+SWEEP_FILE = "sweep.json"
+"""In a sweep's folder: its MLflow parent and whether it ended; what `reuse=interrupted` looks for."""
+
+RECORD_FILE = "record.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One job of the plan."""
+
+    overrides: tuple[str, ...]  # as Hydra composes it
+    swept: dict[str, str]  # the axes on which this job differs from others
+    prepared: job.Prepared
+    merged: int = 1  # cells of the grid that build this same job
+    reused: Record | None = None  # found finished in an earlier sweep
+
+    @property
+    def name(self) -> str:
+        """Label and identity: what people and folders call this job."""
+        return f"{self.prepared.job.label.replace(' ', '-').replace('=', '')}-{self.prepared.identity}"
+
+
+def expand(overrides: Iterable[Any]) -> list[tuple[tuple[str, ...], dict[str, str]]]:
+    """The grid spanned by parsed Hydra overrides: the cells' overrides and their values on the swept axes.
+
+    Raises:
+        ConfigError: for sweeps that are no list of values (intervals).
+    """
+    axes: dict[str, list[str]] = {}
+    swept: list[str] = []
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            axes[key] = [f"{key}={override.get_value_element_as_str()}" if not override.is_delete() else key]
+            continue
+        if not override.is_discrete_sweep():
+            raise ConfigError(f"{key}: give a list of values (a,b,c), not an interval")
+        axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        swept.append(key)
+    return [
+        (cell, {key: text.partition("=")[2] for key, text in zip(axes, cell, strict=True) if key in swept})
+        for cell in itertools.product(*axes.values())
+    ]
+
+
+def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Callable[[list[str]], Any]) -> list[Cell]:
+    """Compose, build and check every cell; merge equal ones; order by model.
+
+    Raises:
+        UsageError: for the first wrong cell, with its values in front.
+    """
+    cells: dict[str, Cell] = {}
+    for overrides, swept in grid:
+        try:
+            prepared = job.prepare(config.load(compose(list(overrides))))
+        except UsageError as error:
+            where = " ".join(f"{key}={value}" for key, value in swept.items())
+            raise type(error)(f"[{where}] {error}" if len(grid) > 1 else str(error)) from error
+        known = cells.get(prepared.identity)
+        if known is None:
+            cells[prepared.identity] = Cell(overrides=overrides, swept=swept, prepared=prepared)
+        else:  # an axis on which equal jobs differ is one that this job does not read
+            common = dict(known.swept.items() & swept.items())
+            cells[prepared.identity] = replace(known, swept=common, merged=known.merged + 1)
+    order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))
+    return sorted(cells.values(), key=lambda cell: order.index(cell.prepared.checkpoint.digest))
+
+
+def steps_axis(cells: Iterable[Cell]) -> list[int]:
+    """K: the diffusion steps of the sweep, over which a model without steps is drawn flat."""
+    return sorted({steps for cell in cells if (steps := cell.prepared.job.model.decoder.steps) is not None})
+
+
+def reuse(cells: Sequence[Cell], policy: str, root: Path, versions: dict[str, str], commit: str | None) -> list[Cell]:
+    """Take over finished jobs from earlier sweeps under `root`.
+
+    Only Records of the same identity, package versions and commit count. `policy` is `interrupted` (sweeps that did not
+    end: the same command goes on where it stopped), `all`, or `none`.
+    """
+    if policy == "none":
+        return list(cells)
+    found: dict[str, Record] = {}
+    for path in sorted(root.glob(f"*/*/{RECORD_FILE}")):
+        if policy == "interrupted" and _ended(path.parent.parent / SWEEP_FILE):
+            continue
+        if not any(path.parent.name.endswith(cell.prepared.identity) for cell in cells):
+            continue
+        try:
+            earlier = record.load(path)
+        except RecordError:
+            continue  # another format or a damaged file: measure again
+        same = earlier.environment.versions == versions and earlier.environment.git_commit == commit
+        if earlier.status == "finished" and same:
+            found[earlier.identity] = earlier
+    return [replace(cell, reused=found.get(cell.prepared.identity)) for cell in cells]
+
+
+def _ended(path: Path) -> bool:
+    """Whether a sweep closed its books. A folder without a sweep file holds a single job, which is always whole."""
+    try:
+        return bool(json.loads(path.read_text())["ended"])
+    except (OSError, ValueError, KeyError):
+        return True
+
+
+def forwards(cell: Cell) -> int:
+    """Most forward passes that generation of this job makes, over all passes that run on any device."""
+    plan, decoder = cell.prepared.job.timing, cell.prepared.job.model.decoder
+    if isinstance(decoder, config.Diffusion):
+        per_batch = decoder.steps * (2 if decoder.cfg_scale > 0 else 1)
+    else:
+        per_batch = decoder.max_new_tokens
+    batches = len(cell.prepared.partition)
+    repeated = min(plan.batches, batches)
+    return per_batch * (batches + repeated * (plan.warmup + plan.repeats - 1 + plan.marked_repeats))

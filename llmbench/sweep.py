@@ -1,0 +1,294 @@
+"""What goes on around many jobs: plan, parent run, launch, verdict.
+
+Hydra's multirun calls `sweep` (through `hydra_plugins`): it plans the grid, opens the MLflow store, starts the parent
+run, lets Hydra's launcher run the jobs that are left, and ends with the parity verdict. Hydra's launcher calls `task`
+once per job, in this process or in another one; all that a job needs travels in its overrides. A job that raises
+becomes a FAILED Record with its reason, and the others go on. Each Record is on disk before anything else happens to
+it, so a crash loses at most the job in flight.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbench.errors import JobsFailedError, LlmbenchError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from llmbench.config import JobConfig
+    from llmbench.plan import Cell
+    from llmbench.record import Record
+    from llmbench.tracking import Store
+
+ROOT = Path("multirun")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a launcher brings back from one job; small, because it may cross processes."""
+
+    folder: str
+    label: str
+    status: str
+    reason: str | None
+    tracked: str | None  # why tracking failed, if it did
+
+
+def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", launcher: Any) -> list[Outcome]:
+    """Run the whole grid; see the module docstring.
+
+    Raises:
+        UsageError: a cell is wrong or the store cannot be used; nothing has run.
+        JobsFailedError: the sweep is complete, but jobs failed.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from llmbench import plan
+    from llmbench.report import console
+
+    quiet()
+    started = time.monotonic()
+    grid = plan.expand(OverridesParser.create(config_loader=config_loader).parse_overrides(arguments))
+    cells = plan.build(grid, lambda overrides: _without_hydra(config_loader.load_sweep_config(hydra_config, overrides)))
+    first = cells[0].prepared.job
+    cells = _take_over(cells, first)
+    print(console.plan(cells, grid=len(grid)), flush=True)
+    if first.dry_run:
+        return []
+
+    from llmbench import tracking
+
+    store = tracking.open_store(first.tracking)
+    _close_dead_sweeps(store)
+    folder = Path(str(hydra_config.hydra.sweep.dir)).resolve()
+    axis = plan.steps_axis(cells)
+    recipe = str(hydra_config.hydra.runtime.choices.get("experiment") or "")
+    parent = store.start_sweep(name=folder.name, command=_command(), jobs=len(cells), recipe=recipe)
+    signal.signal(signal.SIGTERM, _terminate)  # `kill` closes the books; only `kill -9` cannot
+    with _books(folder, store, parent) as close:
+        outcomes = [_take(cell, folder, store, parent, axis) for cell in cells if cell.reused is not None]
+        batch = [_overrides(cell, store.uri, parent, axis) for cell in cells if cell.reused is None]
+        if batch:
+            returns = launcher.launch(batch, initial_job_idx=0)
+            outcomes += [job_return.return_value for job_return in returns]
+        print(_finish(store, parent, outcomes, folder, time.monotonic() - started, recipe), flush=True)
+        close()
+    failed = [outcome for outcome in outcomes if outcome.status != "finished" or outcome.tracked]
+    if failed:
+        reasons = "; ".join(f"{outcome.label}: {outcome.reason or outcome.tracked}" for outcome in failed)
+        raise JobsFailedError(f"{len(failed)} of {len(outcomes)} jobs failed: {reasons}")
+    return outcomes
+
+
+def task(tree: "DictConfig") -> Outcome:
+    """Run one job; Hydra's launcher (or Hydra itself, without -m) calls it with the composed tree.
+
+    Raises:
+        SystemExit: carrying an LlmbenchError, in a run of one job; Hydra would print more than one line of any other
+            exception. Inside a sweep nothing is raised: the Outcome says what happened.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    quiet()
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN:
+        try:
+            return _single(tree, Path(hydra.runtime.output_dir))
+        except LlmbenchError as error:
+            raise SystemExit(error) from error
+    from llmbench import config
+
+    built = config.load(tree)
+    folder = Path(hydra.runtime.output_dir)
+    record = _measure(built)
+    record.save(folder)
+    return _track(record, folder, built)
+
+
+def _single(tree: "DictConfig", folder: Path) -> Outcome:
+    """A run of one job: checked first, then measured, logged without a parent, and printed."""
+    from llmbench import config, job, tracking
+    from llmbench.report import console
+
+    built = config.load(tree)
+    prepared = job.prepare(built)
+    if built.dry_run:
+        print(console.single_plan(prepared))
+        return Outcome(folder="", label=built.label, status="finished", reason=None, tracked=None)
+    tracking.open_store(built.tracking)  # an unreachable store is refused before any work
+    record = _measure(built)
+    record.save(folder)
+    outcome = _track(record, folder, built)
+    print(console.job_table(record), flush=True)
+    if outcome.status != "finished" or outcome.tracked:
+        raise JobsFailedError(f"{outcome.label}: {outcome.reason or outcome.tracked}")
+    return outcome
+
+
+def _without_hydra(tree: "DictConfig") -> "DictConfig":
+    """What a job sees of a composed tree; Hydra's own part needs a job number that no job has yet."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
+
+
+def quiet() -> None:
+    """Keep libraries from talking over the progress display and from reaching for the network on their own."""
+    for name, value in {
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _measure(built: "JobConfig") -> "Record":
+    """Run a job with its progress on the screen; a failure becomes a Record that says why."""
+    from llmbench import job
+    from llmbench.report import console
+
+    begun = datetime.datetime.now(datetime.UTC)
+    prepared = None
+    with console.Progress(built.label) as progress:
+        try:
+            prepared = job.prepare(built)
+            return job.run(prepared, progress.tick)
+        except Exception as error:
+            if not isinstance(error, LlmbenchError):
+                traceback.print_exc(file=sys.stderr)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            progress.failed(reason)
+            return job.failed(built, prepared, reason, begun)
+
+
+def _track(record: "Record", folder: Path, built: "JobConfig") -> Outcome:
+    """Log a Record as a child run. A store that fails here costs the log entry, never the Record."""
+    from llmbench import tracking
+
+    tracked = None
+    try:
+        own = built.tracking
+        store = tracking.open_store(own)
+        store.log_job(record, parent=own.parent, steps_axis=own.steps_axis, swept=json.loads(own.swept))
+    except Exception as error:
+        tracked = f"not logged to MLflow ({' '.join(str(error).split())}); the record is in {folder}"
+    return Outcome(folder=str(folder), label=record.label, status=record.status, reason=record.reason, tracked=tracked)
+
+
+def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
+    """Mark cells whose Records exist already."""
+    from llmbench import plan
+    from llmbench.measure import device
+
+    environment = device.environment(cells[0].prepared.job.hardware)
+    return plan.reuse(cells, first.reuse, ROOT, environment.versions, environment.git_commit)
+
+
+def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[int]) -> Outcome:
+    """Carry a finished Record into this sweep: its folder and its parent run."""
+    assert cell.reused is not None
+    target = folder / cell.name
+    cell.reused.save(target)
+    own = cell.prepared.job.tracking
+    own = replace(own, uri=store.uri, parent=parent, steps_axis=axis, swept=json.dumps(cell.swept))
+    return _track(cell.reused, target, replace(cell.prepared.job, tracking=own))
+
+
+def _overrides(cell: "Cell", uri: str, parent: str, axis: list[int]) -> list[str]:
+    """A cell's overrides plus what the sweep knows: store, parent run, K and the folder."""
+    own = {
+        "tracking.uri": _quote(uri),
+        "tracking.parent": parent,
+        "tracking.steps_axis": str(axis).replace(" ", ""),
+        "tracking.swept": _quote(json.dumps(cell.swept)),
+    }
+    return [
+        *(text for text in cell.overrides if text.lstrip("+").partition("=")[0] not in own),
+        *(f"++{key}={value}" for key, value in own.items()),
+        f"hydra.sweep.subdir={cell.name}",
+    ]
+
+
+def _quote(text: str) -> str:
+    """A string as Hydra's override grammar takes it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@contextlib.contextmanager
+def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
+    """Keep `sweep.json` and the parent run true: running, then ended; aborted when something stops the sweep."""
+    from llmbench.plan import SWEEP_FILE
+
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(ended: bool) -> None:
+        state = {"parent": parent, "store": store.shown_uri, "pid": os.getpid(), "ended": ended}
+        (folder / SWEEP_FILE).write_text(json.dumps(state))
+
+    closed = False
+
+    def close() -> None:
+        nonlocal closed
+        closed = True
+
+    write(ended=False)
+    try:
+        yield close
+    finally:
+        if closed:
+            write(ended=True)
+        else:
+            with contextlib.suppress(Exception):
+                store.abort_sweep(parent)
+
+
+def _close_dead_sweeps(store: "Store") -> None:
+    """End the parent runs of sweeps whose process was killed: MLflow would show them as running for ever."""
+    import psutil
+
+    from llmbench.plan import SWEEP_FILE
+
+    for path in ROOT.glob(f"*/{SWEEP_FILE}"):
+        with contextlib.suppress(Exception):  # another store's or an unreadable file: not ours to judge
+            state = json.loads(path.read_text())
+            if not state["ended"] and state["store"] == store.shown_uri and not psutil.pid_exists(state["pid"]):
+                store.abort_sweep(state["parent"])
+
+
+def _terminate(number: int, frame: Any) -> None:
+    sys.exit(128 + number)
+
+
+def _finish(store: "Store", parent: str, outcomes: list[Outcome], folder: Path, seconds: float, recipe: str) -> str:
+    """Read the Records back, reach the verdict and write it to the parent run; returns what the sweep prints last."""
+    from llmbench import plan, record
+    from llmbench.analysis import parity
+    from llmbench.report import console, sweep_report
+
+    records = [record.load(Path(outcome.folder) / plan.RECORD_FILE) for outcome in outcomes]
+    verdicts = parity.verdicts(records)
+    shown = sweep_report(records, verdicts, recipe=recipe, command=_command())
+    failed = [outcome.label for outcome in outcomes if outcome.status != "finished"]
+    store.finish_sweep(parent, verdicts, records, failed=failed, note=shown.note, files=shown.files)
+    where = [
+        f"Curves and runs: `make ui` (or python -m llmbench.report ui), from {store.shown_uri}, run {parent}",
+        f"This table again: python -m llmbench.report {recipe or 'parity'} --sweep {parent}",
+    ]
+    return console.ending(shown.text, records, folder, where, seconds)
+
+
+def _command() -> str:
+    """The line that recreates this sweep."""
+    return "python -m llmbench " + " ".join(sys.argv[1:])

@@ -1,0 +1,211 @@
+"""The whole program as a child process, on the bundled models and a real MLflow store: what a user would miss first.
+
+The sweeps here are cut down (few prompts, a short canvas) so that the suite stays short; CI runs the README's own
+command.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llmbench import record
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL = [
+    "workload.prompts=8",
+    "canvas=16",
+    "workload.prompt_words=12",
+    "workload.reference_words=12",
+    "timing.repeats=2",
+    "hardware=cpu",
+]
+GRID = ["-m", "model=llama,llada", "steps=4,8"]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+
+
+def llmbench(folder: Path, *arguments: str, timeout: int = 240) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llmbench", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout)
+
+
+def children(folder: Path) -> dict[str, list]:
+    """Runs of the store by kind."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/multirun/mlflow.db")
+    experiment = client.get_experiment_by_name("llmbench")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    return {
+        "parents": [run for run in runs if "mlflow.parentRunId" not in run.data.tags],
+        "children": [run for run in runs if "mlflow.parentRunId" in run.data.tags],
+    }
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("sweep")
+    return folder, llmbench(folder, *GRID, *SMALL)
+
+
+def test_the_main_command_ends_with_table_verdict_and_where_to_look(swept):
+    _, result = swept
+    assert result.returncode == 0, result.stderr
+    assert "3 jobs (4 cells of the grid)" in result.stdout
+    for text in ("llama", "llada k=4", "llada k=8", "speedup", "perplexity", "entropy"):
+        assert text.lower() in result.stdout.lower()
+    assert "3 of 3 jobs finished" in result.stdout
+    assert "make ui" in result.stdout
+
+
+def test_llama_runs_once_and_every_run_is_finished(swept):
+    folder, _ = swept
+    runs = children(folder)
+    assert [run.info.status for run in runs["parents"]] == ["FINISHED"]
+    assert [run.info.status for run in runs["children"]] == ["FINISHED"] * 3
+    assert sorted(run.data.params["model"] for run in runs["children"]) == ["llada", "llada", "llama"]
+
+
+def test_children_carry_the_swept_axes_and_every_metric_that_applies(swept):
+    folder, _ = swept
+    for run in children(folder)["children"]:
+        family = run.data.params["family"]
+        if family == "diffusion":
+            assert run.data.params["steps"] in ("4", "8")
+        else:
+            assert run.data.params.get("steps") in (None, "none", "None")
+        absent = {"quality/accuracy", "likelihood/bits_per_byte"}  # nothing to check in this workload; metric=full
+        expected = {key for key, metric in record.METRICS.items() if metric.applies(family, "cpu")} - absent
+        assert expected <= set(run.data.metrics), expected - set(run.data.metrics)
+
+
+def test_llama_is_a_flat_line_over_the_steps(swept):
+    from mlflow import MlflowClient
+
+    folder, _ = swept
+    client = MlflowClient(f"sqlite:///{folder}/multirun/mlflow.db")
+    (llama,) = [run for run in children(folder)["children"] if run.data.params["model"] == "llama"]
+    history = client.get_metric_history(llama.info.run_id, "quality/perplexity")
+    assert sorted({point.step for point in history}) == [4, 8]
+    assert len({point.value for point in history}) == 1
+
+
+def test_the_table_rebuilt_from_the_store_is_the_printed_one(swept):
+    folder, result = swept
+    command = [sys.executable, "-m", "llmbench.report", "parity", "--out", str(folder / "paper")]
+    rebuilt = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    rows = [line for line in result.stdout.splitlines() if line.startswith(("llama", "llada k="))]
+    assert len(rows) == 3
+    for row in rows:
+        assert row in rebuilt.stdout
+    assert (folder / "paper" / "table4.md").is_file()
+    assert (folder / "paper" / "table4.tex").is_file()
+
+
+def test_outputs_and_raw_samples_are_in_the_record(swept):
+    folder, _ = swept
+    paths = sorted(folder.glob("multirun/*/*/record.json"))
+    assert len(paths) == 3
+    for path in paths:
+        loaded = record.load(path)
+        assert len(loaded.outputs) == 8
+        assert {timing.repeat for timing in loaded.timings} == {0, 1}
+        assert {timing.batch for timing in loaded.timings if timing.repeat == 0} == {0, 1}
+        assert path.parent.name.endswith(loaded.identity)
+        assert {score.subject for score in loaded.scores} == {"output", "human", "shuffled", "prompt_tail", "empty"}
+
+
+def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
+    result = llmbench(tmp_path, *GRID, *SMALL, "dry_run=true")
+    assert result.returncode == 0, result.stderr
+    assert "3 jobs (4 cells of the grid)" in result.stdout
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_one_wrong_cell_refuses_the_grid_before_any_job(tmp_path):
+    result = llmbench(tmp_path, "-m", "model=llama,llada", "steps=4,7", "model.decoder.canvas=16", *SMALL)
+    assert result.returncode == 2
+    result = llmbench(tmp_path, "-m", "model=llada", "steps=4,7", "model.decoder.block_length=8", *SMALL)
+    assert result.returncode == 2
+    assert "[steps=7] model.decoder: steps 7 must be a multiple of the 2 blocks" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_bad_input_is_one_line_before_any_work(tmp_path):
+    malformed = tmp_path / "malformed.jsonl"
+    malformed.write_text('{"id": "a", "prompt": "Once upon a time", "reference": "there was"}\n{not json')
+    wrong = {
+        f"workload=jsonl workload.prompts=1 workload.source={malformed}": "malformed.jsonl:2",
+        "tracking.uri=http://127.0.0.1:9": "127.0.0.1:9",
+        "tracking.uri=/some/folder": "sqlite:////some/folder/mlflow.db",
+    }
+    for overrides, expected in wrong.items():
+        result = llmbench(tmp_path, "-m", "model=llama,llada", "steps=4", *SMALL, *overrides.split())
+        assert result.returncode == 2, (overrides, result.stdout, result.stderr)
+        assert expected in result.stderr, (overrides, result.stderr)
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
+    """A checkpoint whose weights are not numbers passes every check of its files and dies while it generates."""
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(REPOSITORY / "llmbench" / "bundled" / "llada", broken)
+    weights = load_file(broken / "model.safetensors")
+    save_file(
+        {name: tensor * float("nan") for name, tensor in weights.items()},
+        broken / "model.safetensors",
+        {"format": "pt"},
+    )
+    result = llmbench(tmp_path, "-m", f"model.checkpoint=bundled:llada,{broken}", "model=llada", "steps=4", *SMALL)
+    assert result.returncode == 4
+    assert "1 of 2 jobs failed" in result.stderr
+    runs = children(tmp_path)
+    assert sorted(run.info.status for run in runs["children"]) == ["FAILED", "FINISHED"]
+    (failed,) = [run for run in runs["children"] if run.info.status == "FAILED"]
+    assert failed.data.tags["reason"]
+    assert [run.info.status for run in runs["parents"]] == ["FAILED"]
+
+
+def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
+    arguments = [sys.executable, "-m", "llmbench", *GRID, *SMALL]
+    victim = subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("multirun/*/llama-*/record.json")):
+        assert victim.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+
+    result = llmbench(tmp_path, *GRID, *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert "recorded already" in result.stdout
+    assert "llama: done" not in result.stderr  # not measured again
+    runs = children(tmp_path)
+    assert sorted(run.info.status for run in runs["parents"]) in (["FINISHED", "KILLED"], ["FAILED", "FINISHED"])
+
+    again = llmbench(tmp_path, *GRID, *SMALL, "dry_run=true")
+    assert "recorded already" not in again.stdout  # a finished sweep is measured anew
+
+
+def test_one_job_without_multirun(tmp_path):
+    result = llmbench(tmp_path, "model=llada", "steps=4", "metric=speed", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert "latency/e2e_ms" in result.stdout
+    assert "quality/perplexity" not in result.stdout
+    assert len(list(tmp_path.glob("multirun/*/record.json"))) == 1

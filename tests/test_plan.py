@@ -1,0 +1,112 @@
+"""The plan of a sweep: the grid is spanned, equal jobs are merged, models are not interleaved, finished jobs are found."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from records import make_record
+
+from llmbench import plan
+from llmbench.cli import conf_folder
+from llmbench.errors import ConfigError
+
+
+def expand(*overrides: str):
+    return plan.expand(OverridesParser.create().parse_overrides(list(overrides)))
+
+
+def build(*overrides: str):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return plan.build(expand(*overrides), lambda cell: compose("config", overrides=cell))
+
+
+def test_the_grid_is_the_product_of_the_axes():
+    grid = expand("model=llama,llada", "steps=8,16", "batch=2")
+    assert len(grid) == 4
+    assert grid[0] == (("model=llama", "steps=8", "batch=2"), {"model": "llama", "steps": "8"})
+    assert grid[3][1] == {"model": "llada", "steps": "16"}
+
+
+def test_a_later_override_of_a_recipe_wins():
+    grid = expand("steps=8,16,32", "model=llada", "steps=4")
+    assert [cell for cell, _ in grid] == [("steps=4", "model=llada")]
+
+
+def test_intervals_are_refused():
+    with pytest.raises(ConfigError, match="steps: give a list of values"):
+        expand("steps=interval(4,64)")
+
+
+def test_llama_is_one_job_and_models_are_not_interleaved():
+    cells = build("steps=8,16,32,64", "model=llama,llada", "hardware=cpu")
+    assert [cell.prepared.job.label for cell in cells] == [
+        "llama",
+        "llada k=8",
+        "llada k=16",
+        "llada k=32",
+        "llada k=64",
+    ]
+    assert [cell.merged for cell in cells] == [4, 1, 1, 1, 1]
+    assert cells[0].swept == {"model": "llama"}  # it does not read steps
+    assert cells[1].swept == {"model": "llada", "steps": "8"}
+    assert plan.steps_axis(cells) == [8, 16, 32, 64]
+
+
+def test_the_first_wrong_cell_is_named():
+    with pytest.raises(ConfigError, match=r"^\[steps=12\] model.decoder: steps 12 must be a multiple"):
+        build("model=llada", "steps=8,12", "model.decoder.block_length=8", "hardware=cpu")
+
+
+def test_forwards_are_counted_over_all_passes():
+    (cell,) = build("model=llada", "steps=8", "workload.prompts=8", "batch=4", "timing.repeats=3", "hardware=cpu")
+    # 2 batches timed once, one of them: 1 warm-up, 2 more repeats, 1 marked
+    assert plan.forwards(cell) == 8 * (2 + 1 + 2 + 1)
+    (guided,) = build(
+        "model=llada",
+        "steps=8",
+        "workload.prompts=8",
+        "timing.repeats=3",
+        "hardware=cpu",
+        "model.decoder.cfg_scale=1.0",
+    )
+    assert plan.forwards(guided) == 2 * plan.forwards(cell)
+
+
+class TestReuse:
+    def leave(self, root: Path, cell: plan.Cell, *, ended: bool, **changes):
+        """What an earlier sweep left on the disk."""
+        record = dataclasses.replace(make_record(), identity=cell.prepared.identity, **changes)
+        record.save(root / "earlier" / cell.name)
+        (root / "earlier" / plan.SWEEP_FILE).write_text(json.dumps({"ended": ended}))
+        return record
+
+    def found(self, cells, policy, root, record) -> bool:
+        environment = record.environment
+        return plan.reuse(cells, policy, root, environment.versions, environment.git_commit)[0].reused is not None
+
+    @pytest.fixture
+    def cells(self):
+        return build("model=llama", "hardware=cpu")
+
+    def test_an_interrupted_sweep_is_taken_up_and_an_ended_one_measured_anew(self, cells, tmp_path):
+        record = self.leave(tmp_path, cells[0], ended=False)
+        assert self.found(cells, "interrupted", tmp_path, record)
+        assert not self.found(cells, "none", tmp_path, record)
+        record = self.leave(tmp_path, cells[0], ended=True)
+        assert not self.found(cells, "interrupted", tmp_path, record)
+        assert self.found(cells, "all", tmp_path, record)
+
+    def test_failed_jobs_and_other_versions_are_run_again(self, cells, tmp_path):
+        record = self.leave(tmp_path, cells[0], ended=False, status="failed", reason="out of memory")
+        assert not self.found(cells, "all", tmp_path, record)
+        record = self.leave(tmp_path, cells[0], ended=False)
+        other = record.environment.versions | {"torch": "9.9"}
+        assert plan.reuse(cells, "all", tmp_path, other, record.environment.git_commit)[0].reused is None
+
+    def test_a_damaged_record_is_run_again(self, cells, tmp_path):
+        record = self.leave(tmp_path, cells[0], ended=False)
+        (tmp_path / "earlier" / cells[0].name / plan.RECORD_FILE).write_text("{")
+        assert not self.found(cells, "all", tmp_path, record)

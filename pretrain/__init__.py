@@ -1,0 +1,18 @@
+"""How were the bundled models made, and can I make them again? From the text of ordinary packages to three checkpoints.
+
+The benchmark needs a pair of models that differ in one thing only: how they generate. So both are the same
+Transformer, of the same size, on the same text and tokenizer; one learns to predict the next token, the other to fill
+masks. A third, larger model judges both. This package is the whole recipe; nothing in the benchmark imports it.
+
+    corpus/        the text, with its sources and licences
+    recipe.py      the three models, as data
+    tokenizer.py   text -> a byte-level BPE of 8,192 entries
+    data.py        text -> one stream of token ids -> batches
+    objective.py   a batch -> what the model is asked, and what its answer costs
+    schedule.py    how many steps fit into the time, and the learning rate of each
+    train.py       the loop: steps, evaluations, checkpoints
+    export.py      a finished run -> a Hugging Face directory
+    card.py        a finished run -> its model card
+
+Run it with ``python -m pretrain all``; every stage is also a command of its own (``python -m pretrain --help``).
+"""

@@ -1,0 +1,109 @@
+"""The door: ``python -m pretrain all``, or one stage at a time.
+
+    python -m pretrain tokenizer              train the tokenizer
+    python -m pretrain encode                 turn the corpus into ids, once
+    python -m pretrain train llada            train one model (on one GPU, or slowly on a CPU)
+    python -m pretrain export                 turn finished runs into checkpoints and model cards
+    python -m pretrain all                    all of it, one model after the other
+
+What lies between the stages is kept in ``--work``. A smoke test of the whole way, a few minutes on a laptop:
+
+    python -m pretrain all --steps 3 --batch-tokens 960 --evaluation-rows 4 --evaluation-batches 1
+        --work build/smoke --target build/smoke/bundled
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretrain import tokenizer
+from pretrain.recipe import BATCH_TOKENS, RECIPES
+
+if TYPE_CHECKING:
+    import torch
+
+BUNDLED = Path(__file__).parents[1] / "llmbench" / "bundled"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pretrain", description="Make the bundled checkpoints.")
+    parser.add_argument("stage", choices=("all", "tokenizer", "encode", "train", "export"))
+    parser.add_argument("names", nargs="*", metavar="name", help=f"models, default all: {', '.join(RECIPES)}")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/pretrain"), help="between the stages (default %(default)s)"
+    )
+    parser.add_argument("--target", type=Path, default=BUNDLED, help="where checkpoints go (default %(default)s)")
+    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+    parser.add_argument("--seconds", type=float, help="plan the steps of each model within this wall-clock time")
+    parser.add_argument("--steps", type=int, help="at most this many per model; default: the recipe's")
+    parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS, help="default %(default)s")
+    parser.add_argument("--evaluation-rows", type=int, default=256, help="windows of a batch (default %(default)s)")
+    parser.add_argument("--evaluation-batches", type=int, help="at most this many; default: the whole held-out text")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.names) - set(RECIPES))
+    if unknown:
+        parser.error(f"unknown model {', '.join(unknown)}; there are: {', '.join(RECIPES)}")
+    options.names = options.names or list(RECIPES)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the stages that were asked for."""
+    options = parse(arguments)
+    if options.stage in ("all", "tokenizer"):
+        from pretrain.data import documents
+
+        tokenizer.train(documents("train"), options.work / "tokenizer")
+    if options.stage in ("all", "encode"):
+        streams(options)
+    for name in options.names:
+        if options.stage in ("all", "train"):
+            train(name, options)
+        if options.stage in ("all", "export"):
+            export(name, options)
+
+
+def streams(options: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """The encoded splits, by name."""
+    from pretrain.data import SPLITS, load_stream
+
+    trained = tokenizer.load(options.work / "tokenizer")
+    return {split: load_stream(split, trained, options.work / "ids") for split in SPLITS}
+
+
+def train(name: str, options: argparse.Namespace) -> None:
+    """Train one model into ``<work>/runs/<name>``. Its budget in seconds starts here and covers the imports."""
+    started = time.monotonic()
+    import torch
+
+    from pretrain.train import Options, Training
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    how = Options(
+        device=device,
+        seconds=options.seconds,
+        steps=options.steps,
+        batch_tokens=options.batch_tokens,
+        evaluation_rows=options.evaluation_rows,
+        evaluation_batches=options.evaluation_batches,
+    )
+    lengths = tokenizer.byte_lengths(tokenizer.load(options.work / "tokenizer"))
+    Training(RECIPES[name], how, streams(options), lengths, options.work / "runs" / name, started).run()
+
+
+def export(name: str, options: argparse.Namespace) -> None:
+    """Turn ``<work>/runs/<name>`` into a checkpoint."""
+    from pretrain.export import export as export_run
+
+    folder = options.work / "runs" / name
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    print(export_run(run, folder, options.work / "tokenizer", options.target / name))
+
+
+if __name__ == "__main__":
+    main()

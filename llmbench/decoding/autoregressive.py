@@ -35,7 +35,7 @@ class AutoregressiveDecoder:
         """
         settings, (rows, prompt) = self._settings, batch.ids.shape
         stops = torch.tensor(self._stop_ids, dtype=torch.int64, device=engine.device)
-        generator = base.generator(engine.device, seed)
+        draws = base.Draws(engine.device, seed)
         watch = bool(self._stop_ids) and not settings.ignore_stop
         done = torch.zeros(rows, dtype=torch.bool, device=engine.device)
         tokens = torch.full((rows, settings.max_new_tokens), self._pad_id, device=engine.device)
@@ -43,7 +43,7 @@ class AutoregressiveDecoder:
         logits, cache = engine.prefill(batch.ids, batch.mask)
         forwards = [ForwardShape(rows=rows, queries=prompt, keys=prompt, logits=1)]
         for i in range(settings.max_new_tokens):
-            token = choose(logits, settings.temperature, settings.top_p, generator)
+            token = choose(logits, settings.temperature, settings.top_p, draws)
             if watch:
                 token = token.masked_fill(done, self._pad_id)
                 done |= torch.isin(token, stops)
@@ -60,22 +60,22 @@ class AutoregressiveDecoder:
         return Generation(tokens=tokens[:, : len(forwards)], forwards=tuple(forwards), nfe=len(forwards))
 
 
-def choose(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> torch.Tensor:
+def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.Draws) -> torch.Tensor:
     """The next token of every row: the likeliest at temperature 0, else a draw from the nucleus.
 
     Args:
         logits: [B, V].
         temperature: 0 draws nothing.
         top_p: share of the probability mass, in (0, 1].
-        generator: of the logits' device.
+        draws: of the logits' device.
 
     Returns:
         [B] int64.
     """
     if temperature == 0:
         return logits.argmax(-1)
-    noise = torch.empty(logits.shape, dtype=torch.float64, device=logits.device)
-    rules.gumbel_(noise.uniform_(generator=generator), temperature)
+    noise = draws.fill_(torch.empty(logits.shape, dtype=torch.float64, device=logits.device))
+    rules.gumbel_(noise, temperature)
     return noise.add_(nucleus(logits, temperature, top_p)).argmax(-1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from llmbench.record import ForwardShape
@@ -96,6 +97,20 @@ def valid_lengths(tokens: torch.Tensor, stop_ids: Sequence[int]) -> list[tuple[i
     return lengths
 
 
-def generator(device: torch.device, seed: int) -> torch.Generator:
-    """A random generator of its own on `device`; any non-negative seed is accepted, 0 included."""
-    return torch.Generator(device).manual_seed(seed % 2**63)
+class Draws:
+    """Uniform random numbers on a device, from a seed; any non-negative integer is one, 0 included.
+
+    On a CPU numpy's SFC64 fills memory twice as fast as torch's Mersenne Twister, and half of a sampled denoising step
+    was that. On a GPU torch's own generator draws on the device.
+    """
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self._host = np.random.Generator(np.random.SFC64(seed)) if device.type == "cpu" else None
+        self._device = None if self._host is not None else torch.Generator(device).manual_seed(seed % 2**63)
+
+    def fill_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Overwrite a contiguous float64 tensor with draws from [0, 1), in the order of its memory."""
+        if self._host is not None:
+            self._host.random(out=tensor.numpy())
+            return tensor
+        return tensor.uniform_(generator=self._device)

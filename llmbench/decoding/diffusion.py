@@ -56,7 +56,7 @@ class DiffusionDecoder:
         canvas = torch.nn.functional.pad(batch.ids, (0, settings.canvas), value=self._mask_id)
         mask = None if batch.mask is None else torch.nn.functional.pad(batch.mask, (0, settings.canvas), value=True)
         given = canvas != self._mask_id
-        propose = _Proposal(settings, self._stop_ids, self._mask_id, base.generator(engine.device, seed), engine.device)
+        propose = _Proposal(settings, self._stop_ids, self._mask_id, base.Draws(engine.device, seed), engine.device)
         steps_per_block = settings.steps * settings.block_length // settings.canvas
 
         forwards: list[ForwardShape] = []
@@ -105,13 +105,13 @@ class _Proposal:
         settings: Diffusion,
         stop_ids: tuple[int, ...],
         mask_id: int,
-        generator: torch.Generator,
+        draws: base.Draws,
         device: torch.device,
     ) -> None:
         self._settings = settings
         self._mask_id = mask_id
         self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
-        self._generator = generator
+        self._draws = draws
         self._remasking = rules.remasking(settings)
         self._piece = _PIECE_CPU if device.type == "cpu" else _PIECE_CUDA
         self._noise = torch.empty(0, dtype=torch.float64, device=device)
@@ -133,11 +133,11 @@ class _Proposal:
         logits[:, self._mask_id] = column
         if self._settings.late_eos:
             logits.index_fill_(-1, self._stops, float("-inf"))
-        return tokens, self._remasking(logits, tokens, self._generator)
+        return tokens, self._remasking(logits, tokens, self._draws)
 
     def _noisy(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits plus Gumbel noise, in float64, in memory that is reused."""
         if self._noise.numel() < logits.numel():  # the first piece of the first step is the largest
             self._noise = torch.empty(logits.numel(), dtype=torch.float64, device=logits.device)
         noise = self._noise[: logits.numel()].view_as(logits)
-        return rules.gumbel_(noise.uniform_(generator=self._generator), self._settings.temperature).add_(logits)
+        return rules.gumbel_(self._draws.fill_(noise), self._settings.temperature).add_(logits)

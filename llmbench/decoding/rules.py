@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from llmbench.config import Diffusion
+from llmbench.decoding.base import Draws
 
 
 def schedule(masked: int, steps: int) -> list[int]:
@@ -40,7 +41,7 @@ def gumbel_(uniform: torch.Tensor, temperature: float) -> torch.Tensor:
 class Remasking(Protocol):
     """How sure a step is of each candidate; the surest become final, the others are masked again."""
 
-    def __call__(self, logits: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor, tokens: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Confidence [N] of candidate `tokens` [N] under un-noised `logits` [N, V], which it must not change."""
         ...
 
@@ -55,7 +56,7 @@ class LowConfidence:
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
 
-    def __call__(self, logits: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor, tokens: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Softmax over the whole vocabulary, the mask token included."""
         return logits.to(self._dtype).softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
@@ -63,9 +64,9 @@ class LowConfidence:
 class Random:
     """No preference: positions become final in random order."""
 
-    def __call__(self, logits: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor, tokens: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Uniform draws from [0, 1)."""
-        return torch.rand(tokens.shape, generator=generator, device=tokens.device)
+        return draws.fill_(torch.empty(tokens.shape, dtype=torch.float64, device=tokens.device))
 
 
 def remasking(settings: Diffusion) -> Remasking:

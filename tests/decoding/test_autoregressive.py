@@ -7,7 +7,7 @@ from tiny_models import PAD
 
 from llmbench.config import Autoregressive
 from llmbench.decoding.autoregressive import AutoregressiveDecoder, choose, nucleus
-from llmbench.decoding.base import PromptBatch, valid_lengths
+from llmbench.decoding.base import Draws, PromptBatch, valid_lengths
 from llmbench.models.engine import EagerEngine
 
 G = 24
@@ -129,7 +129,7 @@ def test_nucleus_is_the_plain_one(temperature, top_p):
 def test_sampled_frequencies_are_the_probabilities_of_the_nucleus():
     logits = torch.tensor([3.0, 2.0, 1.0, 0.0, -4.0])
     n, temperature, top_p = 20_000, 0.7, 0.95
-    draws = choose(logits.expand(n, -1), temperature, top_p, torch.Generator().manual_seed(0))
+    draws = choose(logits.expand(n, -1), temperature, top_p, Draws(torch.device("cpu"), 0))
     inside = plain_nucleus(logits.tolist(), temperature, top_p)
     expected = torch.zeros(5)
     expected[inside] = (logits[inside] / temperature).softmax(-1)

@@ -8,7 +8,7 @@ import torch
 from tiny_models import MASK, PAD, STOP, VOCAB
 
 from llmbench.config import Diffusion
-from llmbench.decoding import diffusion
+from llmbench.decoding import base, diffusion
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.models.engine import EagerEngine
@@ -30,7 +30,7 @@ def reference(model, ids, mask, *, seed, **changes):
     """The official algorithm in the plainest form: one row and one position at a time, on the whole canvas.
 
     Its only debt to the code under test is the order in which random numbers are drawn: per step, float64 uniforms for
-    the masked positions of the block, row by row; then, for random remasking, float32 uniforms in the same order.
+    the masked positions of the block, row by row; then, for random remasking, uniforms in the same order.
     """
     s = settings(**changes)
     rows, prompt = ids.shape
@@ -39,7 +39,7 @@ def reference(model, ids, mask, *, seed, **changes):
     if mask is not None:
         attention[:, :prompt] = mask.long()
     prompt_index = x != MASK
-    draw = torch.Generator().manual_seed(seed)
+    draw = base.Draws(torch.device("cpu"), seed)
     blocks = s.canvas // s.block_length
     steps = s.steps // blocks
     for block in range(blocks):
@@ -54,9 +54,9 @@ def reference(model, ids, mask, *, seed, **changes):
             masked = [[p for p in range(start, end) if x[row, p] == MASK] for row in range(rows)]
             count = len(masked[0])
             if s.temperature > 0 and count:
-                uniform = torch.rand(rows, count, VOCAB, dtype=torch.float64, generator=draw)
+                uniform = draw.fill_(torch.empty(rows, count, VOCAB, dtype=torch.float64))
             if s.remasking == "random" and count:
-                lottery = torch.rand(rows, count, generator=draw)
+                lottery = draw.fill_(torch.empty(rows, count, dtype=torch.float64))
             for row in range(rows):
                 ranked = []
                 for n, p in enumerate(masked[row]):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from llmbench.decoding import rules
+from llmbench.decoding.base import Draws
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_gumbel_noise_by_hand():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_low_confidence_is_the_probability_of_the_token_in_the_dtype(dtype):
     logits = torch.tensor([[1.0, 2.0, 3.0], [5.0, 0.0, -1.0]])
-    confidence = rules.LowConfidence(dtype)(logits, torch.tensor([2, 1]), torch.Generator())
+    confidence = rules.LowConfidence(dtype)(logits, torch.tensor([2, 1]), Draws(torch.device("cpu"), 0))
     exact = [math.exp(3) / (math.exp(1) + math.exp(2) + math.exp(3)), 1 / (math.exp(5) + 1 + math.exp(-1))]
     assert confidence.dtype == dtype
     assert confidence.tolist() == pytest.approx(exact, rel=2**-8 if dtype == torch.bfloat16 else 1e-6)

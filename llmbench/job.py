@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from llmbench import checkpoints, config, decoding, workloads
 from llmbench.config import JobConfig
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
-from llmbench.errors import ConfigError
+from llmbench.errors import CheckpointError, ConfigError
 from llmbench.measure import device, passes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
 from llmbench.models import architecture
@@ -107,13 +107,14 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
 
     tick("load", 0, 1)
     checkpoint = checkpoints.load(prepared.checkpoint, job.hardware, job.weights)
+    engine = checkpoint.engine(job.hardware)
+    batches, tokenize_ms = _encode(prepared, checkpoint)
+    _require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
     probe.clean()
     model_reserved = probe.reserved_bytes()
-    engine = checkpoint.engine(job.hardware)
     decoder = decoding.build(
         job.model.decoder, stop_ids=checkpoint.stop_ids, pad_id=checkpoint.pad_id, mask_id=checkpoint.mask_id
     )
-    batches, tokenize_ms = _encode(prepared, checkpoint)
     bench = _Bench(decoder, engine, batches, job.seed)
     repeated = tuple(range(min(job.timing.batches, len(batches))))
 
@@ -239,6 +240,23 @@ def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[lis
         spent += time.perf_counter() - begun
         batches.append(checkpoint.to_device(ids))
     return batches, spent * 1000 / len(batches)
+
+
+def _require_numbers(checkpoint: checkpoints.Checkpoint, engine: "EagerEngine", batch: PromptBatch, dtype: str) -> None:
+    """Refuse weights that give NaN: argmax would turn it into text, and the job would finish with nonsense.
+
+    Raises:
+        CheckpointError: the logits behind the first prompt are not finite.
+    """
+    import torch
+
+    mask = None if batch.mask is None else batch.mask[:1]
+    last = torch.full((1, 1), batch.ids.shape[1] - 1, device=batch.ids.device)
+    if not bool(engine.denoise(batch.ids[:1], mask, last).isfinite().all()):
+        raise CheckpointError(
+            f"checkpoint {checkpoint.files.name}: its logits are not finite numbers; the weights are damaged, "
+            f"or too large for {dtype} (try hardware.dtype=float32)"
+        )
 
 
 def _valid_size(checkpoint: checkpoints.Checkpoint, generation: Generation) -> tuple[int, int]:

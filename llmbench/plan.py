@@ -98,11 +98,16 @@ def reuse(cells: Sequence[Cell], policy: str, root: Path, versions: dict[str, st
     """
     if policy == "none":
         return list(cells)
+    wanted = {cell.prepared.identity for cell in cells}
     found: dict[str, Record] = {}
-    for path in sorted(root.glob(f"*/*/{RECORD_FILE}")):
-        if policy == "interrupted" and _ended(path.parent.parent / SWEEP_FILE):
+    for path in sorted(
+        root.glob(f"*/*/{RECORD_FILE}")
+    ):  # folders are named by time: a later Record replaces an earlier
+        identity = path.parent.name.rpartition("-")[2]
+        if identity not in wanted:
             continue
-        if not any(path.parent.name.endswith(cell.prepared.identity) for cell in cells):
+        if policy == "interrupted" and _ended(path.parent.parent / SWEEP_FILE):
+            found.pop(identity, None)  # a sweep that ended has used up what an earlier one had left
             continue
         try:
             earlier = record.load(path)
@@ -110,7 +115,7 @@ def reuse(cells: Sequence[Cell], policy: str, root: Path, versions: dict[str, st
             continue  # another format or a damaged file: measure again
         same = earlier.environment.versions == versions and earlier.environment.git_commit == commit
         if earlier.status == "finished" and same:
-            found[earlier.identity] = earlier
+            found[identity] = earlier
     return [replace(cell, reused=found.get(cell.prepared.identity)) for cell in cells]
 
 

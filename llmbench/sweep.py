@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import JobsFailedError, LlmbenchError
+from llmbench.errors import JobsFailedError, LlmbenchError, RecordError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -278,7 +278,11 @@ def _finish(store: "Store", parent: str, outcomes: list[Outcome], folder: Path, 
     from llmbench.report import console, sweep_report
 
     records = [record.load(Path(outcome.folder) / plan.RECORD_FILE) for outcome in outcomes]
-    verdicts = parity.verdicts(records)
+    doubt = ""
+    try:
+        verdicts = parity.verdicts(records)
+    except RecordError as error:  # what was measured is kept; only the comparison is refused
+        verdicts, doubt = (), f"No verdict: {error}"
     shown = sweep_report(records, verdicts, recipe=recipe, command=_command())
     failed = [outcome.label for outcome in outcomes if outcome.status != "finished"]
     store.finish_sweep(parent, verdicts, records, failed=failed, note=shown.note, files=shown.files)
@@ -286,7 +290,7 @@ def _finish(store: "Store", parent: str, outcomes: list[Outcome], folder: Path, 
         f"Curves and runs: `make ui` (or python -m llmbench.report ui), from {store.shown_uri}, run {parent}",
         f"This table again: python -m llmbench.report {recipe or 'parity'} --sweep {parent}",
     ]
-    return console.ending(shown.text, records, folder, where, seconds)
+    return console.ending(shown.text or doubt, records, folder, where, seconds)
 
 
 def _command() -> str:

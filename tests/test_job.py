@@ -42,11 +42,11 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
     empty_folder = tmp_path / "empty"
     empty_folder.mkdir()
     wrong = {
-        lines(tmp_path / "malformed.jsonl", good, "{not json"): "malformed.jsonl:2",
+        lines(tmp_path / "malformed.jsonl", good, "{not json"): "malformed.jsonl, line 2",
         lines(tmp_path / "empty.jsonl"): "empty.jsonl",
         lines(tmp_path / "lonely.jsonl", {"id": "a", "prompt": "Once upon a time"}): "reference",
         lines(tmp_path / "promptless.jsonl", {"id": "a"}): "prompt",
-        lines(tmp_path / "twice.jsonl", good, good): "twice.jsonl:2",
+        lines(tmp_path / "twice.jsonl", good, good): "twice.jsonl, line 2",
         f"workload=jsonl workload.source={tmp_path}/none.jsonl": "none.jsonl",
         "workload.source=bundled:poems": "continuation",
         "workload.prompts=9999": "150",

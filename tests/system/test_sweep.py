@@ -145,7 +145,7 @@ def test_bad_input_is_one_line_before_any_work(tmp_path):
     malformed = tmp_path / "malformed.jsonl"
     malformed.write_text('{"id": "a", "prompt": "Once upon a time", "reference": "there was"}\n{not json')
     wrong = {
-        f"workload=jsonl workload.prompts=1 workload.source={malformed}": "malformed.jsonl:2",
+        f"workload=jsonl workload.prompts=1 workload.source={malformed}": "malformed.jsonl, line 2",
         "tracking.uri=http://127.0.0.1:9": "127.0.0.1:9",
         "tracking.uri=/some/folder": "sqlite:////some/folder/mlflow.db",
     }

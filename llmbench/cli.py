@@ -65,9 +65,11 @@ def _run_hydra() -> None:
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
 
 
-def explain(error: Exception) -> str | None:
+def explain(error: Exception) -> str | None:  # noqa: PLR0911  (a table of patterns reads best as one)
     """Hydra's or OmegaConf's error as one line that says what to change; None for an error that is not the user's."""
-    if not type(error).__module__.startswith(("hydra", "omegaconf")):
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if not type(error).__module__.startswith(("hydra", "omegaconf", "yaml")):
         return None
     text = str(error)
     first = " ".join(text.splitlines()[0].split())

@@ -13,6 +13,7 @@ once.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -232,8 +233,11 @@ def load(tree: "DictConfig") -> JobConfig:
 
 
 def to_dict(job: JobConfig) -> dict[str, Any]:
-    """The resolved configuration as plain data."""
-    return asdict(job)
+    """The resolved configuration as plain data, without a password: Records are handed around."""
+    values = asdict(job)
+    if uri := values["tracking"]["uri"]:
+        values["tracking"]["uri"] = re.sub(r"://[^/@]+@", "://", uri)
+    return values
 
 
 def identity(job: JobConfig, digests: dict[str, str]) -> str:

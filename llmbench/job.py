@@ -63,6 +63,10 @@ def prepare(job: JobConfig) -> Prepared:
     """
     job = replace(job, hardware=device.resolve(job.hardware))
     workload = workloads.load(job.workload)
+    if job.batch > len(workload.prompts):
+        raise ConfigError(
+            f"batch {job.batch} exceeds the {len(workload.prompts)} prompts; lower batch or raise workload.prompts"
+        )
     files = checkpoints.resolve(job.model.checkpoint, job.weights)
     judge = checkpoints.resolve(job.metric.judge) if job.metric.judge else None
     if judge is not None:
@@ -110,6 +114,8 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     engine = checkpoint.engine(job.hardware)
     batches, tokenize_ms = _encode(prepared, checkpoint)
     _require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
+    if prepared.encoder is not None:
+        bertscore.preload()  # a sweep's first job would otherwise be lighter than the rest by these libraries
     probe.clean()
     model_reserved = probe.reserved_bytes()
     decoder = decoding.build(
@@ -169,7 +175,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
 
 def failed(job: JobConfig, prepared: Prepared | None, reason: str, started: datetime.datetime) -> Record:
     """The Record of a job that died, with its reason in one line."""
-    environment = device.environment(job.hardware)
+    environment = device.environment(prepared.job.hardware if prepared else job.hardware)
     return Record(
         identity=prepared.identity if prepared else config.identity(job, {}),
         model=job.model.name,

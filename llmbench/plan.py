@@ -15,7 +15,7 @@ from typing import Any
 
 from llmbench import config, job, record
 from llmbench.errors import ConfigError, RecordError, UsageError
-from llmbench.record import Record
+from llmbench.record import Environment, Record
 
 SWEEP_FILE = "sweep.json"
 """In a sweep's folder: its MLflow parent and whether it ended; what `reuse=interrupted` looks for."""
@@ -49,6 +49,8 @@ def expand(overrides: Iterable[Any]) -> list[tuple[tuple[str, ...], dict[str, st
     swept: list[str] = []
     for override in overrides:
         key = override.get_key_element()
+        if key == "experiment" and override.is_sweep_override():
+            raise ConfigError("experiment: one recipe at a time; a recipe brings its own sweep")
         if not override.is_sweep_override():
             axes[key] = [f"{key}={override.get_value_element_as_str()}" if not override.is_delete() else key]
             continue
@@ -90,11 +92,17 @@ def steps_axis(cells: Iterable[Cell]) -> list[int]:
     return sorted({steps for cell in cells if (steps := cell.prepared.job.model.decoder.steps) is not None})
 
 
-def reuse(cells: Sequence[Cell], policy: str, root: Path, versions: dict[str, str], commit: str | None) -> list[Cell]:
+def reuse(cells: Sequence[Cell], policy: str, root: Path, here: Callable[[Cell], Environment]) -> list[Cell]:
     """Take over finished jobs from earlier sweeps under `root`.
 
-    Only Records of the same identity, package versions and commit count. `policy` is `interrupted` (sweeps that did not
-    end: the same command goes on where it stopped), `all`, or `none`.
+    Only Records of the same identity count, made on the same device with the same threads, package versions and
+    commit; with uncommitted changes a commit says nothing, so only an interrupted sweep is then taken up.
+
+    Args:
+        cells: the plan.
+        policy: `interrupted` (sweeps that did not end: the same command goes on where it stopped), `all`, or `none`.
+        root: folder of sweeps.
+        here: the environment in which a cell would run now.
     """
     if policy == "none":
         return list(cells)
@@ -113,10 +121,20 @@ def reuse(cells: Sequence[Cell], policy: str, root: Path, versions: dict[str, st
             earlier = record.load(path)
         except RecordError:
             continue  # another format or a damaged file: measure again
-        same = earlier.environment.versions == versions and earlier.environment.git_commit == commit
-        if earlier.status == "finished" and same:
+        if earlier.status == "finished":
             found[identity] = earlier
-    return [replace(cell, reused=found.get(cell.prepared.identity)) for cell in cells]
+    return [replace(cell, reused=_fitting(found.get(cell.prepared.identity), cell, here, policy)) for cell in cells]
+
+
+def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environment], policy: str) -> Record | None:
+    """An earlier Record, if measuring again here and now would be the same experiment."""
+    if earlier is None:
+        return None
+    then, now = earlier.environment, here(cell)
+    if policy == "all" and (then.git_dirty or now.git_dirty):
+        return None
+    keys = ("device_name", "threads", "versions", "git_commit")
+    return earlier if all(getattr(then, key) == getattr(now, key) for key in keys) else None
 
 
 def _ended(path: Path) -> bool:

@@ -22,7 +22,7 @@ from llmbench.errors import RecordError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-# Format history. A released version keeps a recorded file as a fixture in tests/data.
+# Format history. A format that was released keeps a recorded file as a fixture when the next one comes.
 # 1: first.
 FORMAT_VERSION = 1
 

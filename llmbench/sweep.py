@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -20,11 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import JobsFailedError, LlmbenchError, RecordError
+from llmbench.errors import JobsFailedError, LlmbenchError, RecordError, TrackingError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from llmbench.analysis.verdict import Parity
     from llmbench.config import JobConfig
     from llmbench.plan import Cell
     from llmbench.record import Record
@@ -73,8 +75,8 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     folder = Path(str(hydra_config.hydra.sweep.dir)).resolve()
     axis = plan.steps_axis(cells)
     recipe = str(hydra_config.hydra.runtime.choices.get("experiment") or "")
-    parent = store.start_sweep(name=folder.name, command=_command(), jobs=len(cells), recipe=recipe)
     signal.signal(signal.SIGTERM, _terminate)  # `kill` closes the books; only `kill -9` cannot
+    parent = store.start_sweep(name=folder.name, command=_command(), jobs=len(cells), recipe=recipe)
     with _books(folder, store, parent) as close:
         outcomes = [_take(cell, folder, store, parent, axis) for cell in cells if cell.reused is not None]
         batch = [_overrides(cell, store.uri, parent, axis) for cell in cells if cell.reused is None]
@@ -112,7 +114,11 @@ def task(tree: "DictConfig") -> Outcome:
     built = config.load(tree)
     folder = Path(hydra.runtime.output_dir)
     record = _measure(built)
-    record.save(folder)
+    try:
+        record.save(folder)
+    except OSError as error:  # nothing may escape: Hydra would end the sweep
+        reason = f"cannot write {error.filename or folder}: {error.strerror}"
+        return Outcome(folder=str(folder), label=record.label, status="failed", reason=reason, tracked=None)
     return _track(record, folder, built)
 
 
@@ -183,7 +189,8 @@ def _track(record: "Record", folder: Path, built: "JobConfig") -> Outcome:
         store = tracking.open_store(own)
         store.log_job(record, parent=own.parent, steps_axis=own.steps_axis, swept=json.loads(own.swept))
     except Exception as error:
-        tracked = f"not logged to MLflow ({' '.join(str(error).split())}); the record is in {folder}"
+        said = tracking.redact(" ".join(str(error).split()))
+        tracked = f"not logged to MLflow ({said}); the record is in {folder}"
     return Outcome(folder=str(folder), label=record.label, status=record.status, reason=record.reason, tracked=tracked)
 
 
@@ -192,8 +199,7 @@ def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
     from llmbench import plan
     from llmbench.measure import device
 
-    environment = device.environment(cells[0].prepared.job.hardware)
-    return plan.reuse(cells, first.reuse, ROOT, environment.versions, environment.git_commit)
+    return plan.reuse(cells, first.reuse, ROOT, lambda cell: device.environment(cell.prepared.job.hardware))
 
 
 def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[int]) -> Outcome:
@@ -234,7 +240,13 @@ def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(ended: bool) -> None:
-        state = {"parent": parent, "store": store.shown_uri, "pid": os.getpid(), "ended": ended}
+        state: dict[str, Any] = {
+            "parent": parent,
+            "store": store.shown_uri,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        state["ended"] = ended
         (folder / SWEEP_FILE).write_text(json.dumps(state))
 
     closed = False
@@ -263,7 +275,8 @@ def _close_dead_sweeps(store: "Store") -> None:
     for path in ROOT.glob(f"*/{SWEEP_FILE}"):
         with contextlib.suppress(Exception):  # another store's or an unreadable file: not ours to judge
             state = json.loads(path.read_text())
-            if not state["ended"] and state["store"] == store.shown_uri and not psutil.pid_exists(state["pid"]):
+            ours = state["store"] == store.shown_uri and state["host"] == socket.gethostname()
+            if ours and not state["ended"] and not psutil.pid_exists(state["pid"]):
                 store.abort_sweep(state["parent"])
 
 
@@ -275,22 +288,27 @@ def _finish(store: "Store", parent: str, outcomes: list[Outcome], folder: Path, 
     """Read the Records back, reach the verdict and write it to the parent run; returns what the sweep prints last."""
     from llmbench import plan, record
     from llmbench.analysis import parity
-    from llmbench.report import console, sweep_report
+    from llmbench.report import SweepReport, console, sweep_report
 
-    records = [record.load(Path(outcome.folder) / plan.RECORD_FILE) for outcome in outcomes]
-    doubt = ""
+    paths = [Path(outcome.folder) / plan.RECORD_FILE for outcome in outcomes]
+    records = [record.load(path) for path in paths if path.is_file()]
+    verdicts: tuple[Parity, ...] = ()
     try:
         verdicts = parity.verdicts(records)
+        shown = sweep_report(records, verdicts, recipe=recipe, command=_command())
     except RecordError as error:  # what was measured is kept; only the comparison is refused
-        verdicts, doubt = (), f"No verdict: {error}"
-    shown = sweep_report(records, verdicts, recipe=recipe, command=_command())
+        shown = SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})
     failed = [outcome.label for outcome in outcomes if outcome.status != "finished"]
-    store.finish_sweep(parent, verdicts, records, failed=failed, note=shown.note, files=shown.files)
+    unlogged = ""
+    try:
+        store.finish_sweep(parent, verdicts, records, failed=failed, note=shown.note, files=shown.files)
+    except TrackingError as error:  # the table is printed all the same
+        unlogged = f"The verdict is not in MLflow: {error}"
     where = [
         f"Curves and runs: `make ui` (or python -m llmbench.report ui), from {store.shown_uri}, run {parent}",
         f"This table again: python -m llmbench.report {recipe or 'parity'} --sweep {parent}",
     ]
-    return console.ending(shown.text or doubt, records, folder, where, seconds)
+    return console.ending(shown.text, records, folder, [*where, *filter(None, [unlogged])], seconds)
 
 
 def _command() -> str:

@@ -34,7 +34,7 @@ def prepare() -> Callable[..., job.Prepared]:
 
 def lines(path: Path, *rows: object) -> str:
     path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
-    return f"workload=jsonl workload.prompts=1 workload.source={path}"
+    return f"workload=jsonl workload.prompts=1 batch=1 workload.source={path}"
 
 
 def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
@@ -50,6 +50,7 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
         f"workload=jsonl workload.source={tmp_path}/none.jsonl": "none.jsonl",
         "workload.source=bundled:poems": "continuation",
         "workload.prompts=9999": "150",
+        "batch=49": "batch 49 exceeds the 48 prompts",
         "canvas=4096": "exceed the context",
         "checkpoint=local model.checkpoint=/no/such/folder": "/no/such/folder",
         f"checkpoint=local model.checkpoint={empty_folder}": "config.json",

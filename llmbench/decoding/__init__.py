@@ -32,6 +32,6 @@ def build(settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask
         case Diffusion():
             if mask_id is None:
                 raise ConfigError(
-                    "model.decoder=diffusion needs a checkpoint withmask token; use model=llama for this one"
+                    "model.decoder=diffusion needs a checkpoint with a mask token; use model=llama for this one"
                 )
             return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id)

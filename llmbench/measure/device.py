@@ -64,7 +64,8 @@ def resolve(hardware: HardwareConfig) -> HardwareConfig:
 
 def probe(hardware: HardwareConfig) -> Probe:
     """The readings of a resolved hardware. Sets torch's thread count, for this job and back again for the next."""
-    torch.set_num_threads(hardware.threads or _own_threads())
+    own = _own_threads()  # before anybody changes it
+    torch.set_num_threads(hardware.threads or own)
     return CudaProbe() if hardware.device == "cuda" else CpuProbe()
 
 
@@ -83,11 +84,12 @@ def environment(hardware: HardwareConfig) -> Environment:
     """Where a Record is made: device, software, code. What cannot be found out is None or a missing key."""
     cuda = hardware.device == "cuda"
     commit, dirty = _git(Path(__file__).resolve().parents[2])
+    own_threads = _own_threads()
     return Environment(
         device=hardware.device,
         device_name=torch.cuda.get_device_name() if cuda else _cpu_name(),
         driver=Nvml(device_uuid()).driver() if cuda else None,
-        threads=hardware.threads or _own_threads(),
+        threads=hardware.threads or own_threads,
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         python=platform.python_version(),
         platform=platform.platform(),

@@ -3,7 +3,8 @@
 Each instrument has a pass of its own; the timed pass has none (AR: one unsynchronised event after the first token).
 
     warm up    the repeated batches, whole generations: kernels, allocator and caches see the real shapes
-    settle     CUDA: clean, then once more, so that the emptied allocator cache does not make the timed pass wait
+    settle     CUDA: clean, then every batch once, so that the timed pass waits neither for the emptied allocator cache
+               nor for the first kernel of a shape
     timed      repeat 0 = every batch of the partition, repeats 1.. = the repeated batches; peaks are read at its end
     marked     the repeated batches, a mark at every token or step
     trace      CUDA: reserved bytes at every token or step
@@ -92,7 +93,7 @@ def measure(
     bench = _Passes(generate=generate, repeated=tuple(repeated), plan=plan, probe=probe, valid=valid, tick=tick)
     bench.warm_up()
     setup_peak = probe.peak_reserved_bytes()
-    bench.settle()
+    bench.settle(batches)
     clock_before = probe.sm_clock_mhz()
     timings, first_pass = bench.timed(batches, "first" if marks_first else "none")
     use = DeviceUse(
@@ -153,11 +154,11 @@ class _Passes(Generic[G]):
             self._tick("warm up", done, len(rounds))
         self._probe.synchronize()
 
-    def settle(self) -> None:
-        """Clean and reset peaks; on CUDA, generate once more so that the allocator has its blocks again."""
+    def settle(self, batches: int) -> None:
+        """Clean and reset peaks; on CUDA, generate every batch once, so that the allocator has blocks of each shape."""
         self._probe.clean()
         if self._probe.kind == "cuda":
-            for batch in self._repeated:
+            for batch in range(batches):
                 self._generate(batch, None)
             self._probe.synchronize()
 

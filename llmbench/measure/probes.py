@@ -6,6 +6,7 @@ left in the allocator's cache would be charged to the next one.
 """
 
 import contextlib
+import ctypes
 import gc
 import os
 import time
@@ -87,6 +88,8 @@ class CpuProbe:
     def clean(self) -> None:
         """Collect garbage and reset the peak resident set."""
         gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # glibc only: give freed pages back, or they count for ever
+            ctypes.CDLL(None).malloc_trim(0)
         self.reset_peaks()
 
     def reset_peaks(self) -> None:

@@ -93,7 +93,12 @@ def resolve_encoder(source: str, layer: int) -> EncoderFiles:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"metric.bertscore={source}: no readable config.json in {folder}") from error
-    if not any(folder.glob("*.safetensors")):
+    config_file = folder / "config.json"
+    if config_file.is_file() and "auto_map" in config_file.read_text():
+        raise ConfigError(
+            f"metric.bertscore={source}: its config.json asks for code of its own (auto_map); never run here"
+        )
+    if not any(folder.glob("model*.safetensors")):
         raise CheckpointError(
             f"metric.bertscore={source}: no *.safetensors in {folder}; other weight formats are not read"
         )
@@ -108,6 +113,11 @@ def resolve_encoder(source: str, layer: int) -> EncoderFiles:
     digest = hashlib.sha256(f"{_files_digest(folder, _stamp(folder))} layer {layer}".encode()).hexdigest()[:12]
     name = source.removeprefix("package:") if source.startswith("package:") else folder.name
     return EncoderFiles(name=f"{name}-layer{layer}", digest=digest, path=folder, layer=layer)
+
+
+def preload() -> None:
+    """Import what scoring needs, so that it stands in every job's resident memory and not only after the first."""
+    import bert_score  # noqa: F401
 
 
 def load_encoder(files: EncoderFiles, hardware: HardwareConfig) -> Encoder:

@@ -167,6 +167,8 @@ class Store:
             for run in self._search(self.experiment_id, f"tags.`mlflow.parentRunId` = '{parent}'"):
                 target = Path(folder) / run.info.run_id
                 target.mkdir()
+                if not any(file.path == "record.json" for file in self.client.list_artifacts(run.info.run_id)):
+                    continue  # logging broke off; the Record itself is on the disk of the sweep
                 path = self.client.download_artifacts(run.info.run_id, "record.json", str(target))
                 found.append(records_room.load(Path(path)))
         return sorted(found, key=lambda item: (item.steps is not None, item.model, item.steps or 0, item.identity))

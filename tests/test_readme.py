@@ -1,0 +1,53 @@
+"""What the documentation tells people to type exists and is accepted. CI runs `make run` and `make test` themselves."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from llmbench import plan
+from llmbench.cli import conf_folder
+from llmbench.report import RECIPES
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/judges.md"]
+
+
+def typed(pattern: str) -> list[str]:
+    """Commands of the pages' indented blocks, without comments."""
+    found = []
+    for page in PAGES:
+        for line in (ROOT / page).read_text().splitlines():
+            if line.startswith("    ") and line.strip().startswith(pattern):
+                found.append(re.split(r"\s+#|\s{3,}", line.strip())[0])
+    return list(dict.fromkeys(found))
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^([a-z0-9]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {command.split()[1] for command in typed("make ")}
+    assert {"run", "test", "ui", "table1"} <= named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("command", [c for c in typed("python -m llmbench ") if "--help" not in c and "/path" not in c])
+def test_every_command_composes_to_jobs(command):
+    words = [word for word in command.split()[3:] if word != "-m" and not word.startswith(("workload", "metric.judge"))]
+    grid = plan.expand(OverridesParser.create().parse_overrides(words))
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cells = plan.build(grid, lambda overrides: compose("config", overrides=overrides))
+    assert cells
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_table_has_its_recipe_and_target(recipe):
+    assert (conf_folder() / "experiment" / f"{recipe}.yaml").is_file()
+    assert f"experiment={recipe} " in (ROOT / "Makefile").read_text()
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+            assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"

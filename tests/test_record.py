@@ -1,0 +1,66 @@
+"""The Record survives the disk exactly, refuses what is not a number, and its registry is the one of
+docs/metrics.md."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from llmbench import record
+from llmbench.errors import RecordError
+from llmbench.record import METRICS
+from records import make_record
+
+DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
+
+
+def test_a_record_comes_back_equal(tmp_path):
+    original = make_record(model="llada", steps=8)
+    assert record.load(original.save(tmp_path / "job")) == original
+    assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["record.json"]  # no half file
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_a_number_is_refused(value):
+    with pytest.raises(RecordError, match="quality/perplexity"):
+        dataclasses.replace(make_record(), metrics={"quality/perplexity": value})
+
+
+def test_damaged_and_foreign_files_are_one_line(tmp_path):
+    path = make_record().save(tmp_path)
+    whole = json.loads(path.read_text())
+    damaged = {
+        "": "not a record",
+        "[]": "not a record",
+        json.dumps(whole | {"format_version": 99}): "record format 99",
+        json.dumps({key: value for key, value in whole.items() if key != "outputs"} | {"timings": "none"}): "timings",
+    }
+    for text, expected in damaged.items():
+        path.write_text(text)
+        with pytest.raises(RecordError) as caught:
+            record.load(path)
+        assert expected in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(RecordError, match="cannot read"):
+        record.load(tmp_path / "nowhere.json")
+
+
+def test_the_registry_and_the_documentation_name_the_same_keys():
+    groups = "latency|throughput|memory|energy|hardware|roofline|quality|likelihood"
+    text = DOCS.read_text()
+    documented = set(re.findall(rf"`((?:{groups})/[a-z0-9_]+)`", text))
+    for first, rest in re.findall(r"`quality/(bertscore_f1)` \((`_precision`, `_recall`)\)", text):
+        documented |= {f"quality/{first.replace('f1', '')}{name}" for name in re.findall(r"`_(\w+)`", rest)}
+    artifacts = {"memory/reserved_trace"}
+    assert documented - artifacts == set(METRICS)
+
+
+@pytest.mark.parametrize("key", METRICS)
+def test_every_key_has_a_unit_and_a_summary(key):
+    metric = METRICS[key]
+    assert metric.key == key
+    assert metric.unit
+    assert metric.summary
+    assert metric.families

@@ -167,7 +167,8 @@ def _measure(built: "JobConfig") -> "Record":
 
     begun = datetime.datetime.now(datetime.UTC)
     prepared = None
-    with console.Progress(built.label) as progress:
+    axes = {key: value for key, value in json.loads(built.tracking.swept).items() if key not in ("model", "steps")}
+    with console.Progress(" ".join([built.label, *(f"{key}={value}" for key, value in axes.items())])) as progress:
         try:
             prepared = job.prepare(built)
             return job.run(prepared, progress.tick)

@@ -142,7 +142,7 @@ def _git(folder: Path) -> tuple[str | None, bool | None]:
     top = git("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != folder.resolve():
         return None, None
-    commit, changes = git("rev-parse", "--verify", "HEAD"), git("status", "--porcelain")
+    commit, changes = git("rev-parse", "--verify", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     if commit is None:
         return None, None
     return commit, None if changes is None else bool(changes)

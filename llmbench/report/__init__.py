@@ -43,7 +43,8 @@ def sweep_report(
         picture = figures.parity_figure(records, verdicts[0])
         files["parity.png"] = figures.to_png(picture)
         files["parity.html"] = figures.parity_html(records, verdicts[0])
-    return SweepReport(text="\n".join(table.text() for table in tables), note=markdown, files=files)
+    said = "\n\n".join(verdict.sentence for verdict in verdicts)  # first: MLflow folds a long description
+    return SweepReport(text="\n".join(table.text() for table in tables), note=f"{said}\n\n{markdown}", files=files)
 
 
 def recipe_tables(

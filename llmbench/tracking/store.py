@@ -75,8 +75,11 @@ class Store:
         begun = int(datetime.datetime.fromisoformat(record.started_at).timestamp() * 1000)
         ended = begun + int(record.duration_s * 1000)
         tags = content.tags(record) | ({"mlflow.parentRunId": parent} if parent else {})
+        axes = [f"{key}={value}" for key, value in swept.items() if key not in ("model", "steps")]
         with place.translated(f"cannot log {record.label}"):
-            run = self.client.create_run(self.experiment_id, start_time=begun, run_name=record.label, tags=tags)
+            run = self.client.create_run(
+                self.experiment_id, start_time=begun, run_name=" ".join([record.label, *axes]), tags=tags
+            )
             run_id: str = run.info.run_id
             status = "FAILED"
             try:

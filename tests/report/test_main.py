@@ -41,7 +41,7 @@ def test_every_table_comes_back_from_the_store(uri: str, tmp_path: Path, capsys:
         printed = capsys.readouterr().out
         made = sweep_report(records, verdicts(records), recipe=recipe, command="as typed")
         assert printed.startswith(made.text)
-        assert (tmp_path / "paper" / f"table{number}.md").read_text() == made.note
+        assert (tmp_path / "paper" / f"table{number}.md").read_text() == made.files[f"{recipe}.md"]
         assert rf"\label{{tab:{recipe}}}" in (tmp_path / "paper" / f"table{number}.tex").read_text()
     assert (tmp_path / "paper" / "table4.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "paper" / "table4.html").stat().st_size > 1_000_000

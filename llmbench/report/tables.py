@@ -241,6 +241,8 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         notes.append(
             "speedup = L_e2e of the autoregressive side / L_e2e here; intervals: bootstrap over batches, then repeats."
         )
+    if any("memory/peak_rss_bytes" in record.metrics for record in ordered):
+        notes.append("RSS: of the whole process, with what earlier jobs left in it; it compares no models.")
     table = _table("Steps to quality parity", ordered, columns, command, notes)
     extra = [
         (name, *(_reference(parity, header, field) for header in table.header[1:]))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llmbench.metrics.scoring import Judge
     from llmbench.models.architecture import Architecture
     from llmbench.models.engine import EagerEngine
+    from llmbench.models.fused import FusedEngine
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -151,11 +152,12 @@ class Checkpoint:
         """The token that stands for "not yet known"; None for a model that has none."""
         return self.files.mask_id
 
-    def engine(self, hardware: "HardwareConfig") -> "EagerEngine":
-        """What runs this model's forward passes on that hardware."""
+    def engine(self, kind: Literal["eager", "graph"]) -> "EagerEngine | FusedEngine":
+        """What runs this model's forward passes: the modules as they are, or fused and captured."""
         from llmbench.models.engine import EagerEngine
+        from llmbench.models.fused import FusedEngine
 
-        return {"eager": EagerEngine}[hardware.engine](self.model)
+        return EagerEngine(self.model) if kind == "eager" else FusedEngine(self.model)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each prompt."""

@@ -124,7 +124,7 @@ class HardwareConfig:
 
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
-    engine: Literal["eager"] = "eager"
+    engine: Literal["auto", "eager", "graph"] = "auto"  # graph: fused blocks, whole steps as CUDA graphs
     threads: Count | None = None  # CPU threads; None leaves torch's choice
 
 

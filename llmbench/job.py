@@ -25,6 +25,7 @@ from llmbench.record import ForwardCost, Likelihood, Output, PromptScore, Record
 
 if TYPE_CHECKING:
     from llmbench.models.engine import EagerEngine
+    from llmbench.models.fused import FusedEngine
 
 Tick = Callable[[str, int, int], None]
 """Progress: phase, done, total."""
@@ -111,7 +112,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
 
     tick("load", 0, 1)
     checkpoint = checkpoints.load(prepared.checkpoint, job.hardware, job.weights)
-    engine = checkpoint.engine(job.hardware)
+    engine = checkpoint.engine("graph" if job.hardware.engine == "graph" else "eager")
     batches, tokenize_ms = _encode(prepared, checkpoint)
     _require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
     if prepared.encoder is not None:
@@ -225,7 +226,7 @@ class _Bench:
     """Decoder, engine and prompts joined into the one call that the passes repeat."""
 
     decoder: Decoder
-    engine: "EagerEngine"
+    engine: "EagerEngine | FusedEngine"
     batches: list[PromptBatch]
     seed: int
 
@@ -248,7 +249,9 @@ def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[lis
     return batches, spent * 1000 / len(batches)
 
 
-def _require_numbers(checkpoint: checkpoints.Checkpoint, engine: "EagerEngine", batch: PromptBatch, dtype: str) -> None:
+def _require_numbers(
+    checkpoint: checkpoints.Checkpoint, engine: "EagerEngine | FusedEngine", batch: PromptBatch, dtype: str
+) -> None:
     """Refuse weights that give NaN: argmax would turn it into text, and the job would finish with nonsense.
 
     Raises:
@@ -258,7 +261,7 @@ def _require_numbers(checkpoint: checkpoints.Checkpoint, engine: "EagerEngine", 
 
     mask = None if batch.mask is None else batch.mask[:1]
     last = torch.full((1, 1), batch.ids.shape[1] - 1, device=batch.ids.device)
-    if not bool(engine.denoise(batch.ids[:1], mask, last).isfinite().all()):
+    if not bool(engine.head(engine.denoise(batch.ids[:1], mask, last)).isfinite().all()):
         raise CheckpointError(
             f"checkpoint {checkpoint.files.name}: its logits are not finite numbers; the weights are damaged, "
             f"or too large for {dtype} (try hardware.dtype=float32)"
@@ -307,7 +310,7 @@ def _forward_costs(checkpoint: checkpoints.Checkpoint, shapes: Sequence) -> tupl
 
 
 def _likelihood(
-    prepared: Prepared, checkpoint: checkpoints.Checkpoint, engine: "EagerEngine", tick: Tick
+    prepared: Prepared, checkpoint: checkpoints.Checkpoint, engine: "EagerEngine | FusedEngine", tick: Tick
 ) -> Likelihood | None:
     if not prepared.job.metric.likelihood:
         return None

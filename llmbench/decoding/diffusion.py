@@ -7,11 +7,11 @@ makes the surest of them final; the schedule says how many. What is final is nev
 steps, k forwards.
 
 Where it does less work than the original, with the same result:
-- The schedule is known beforehand, so every row has the same number M of masked positions in its block, and the host
-  knows it. The head, the noise and the confidences are computed at exactly those [B, M] positions, the canvas is
-  never searched for masks, and nothing waits for the device.
-- The [B * M, V] candidates are taken in pieces that fit the cache (on a GPU: a bounded amount of memory), so that
-  neither the float64 noise nor a softmax exists for the whole canvas.
+- The schedule is known beforehand, so every row has the same number of masked positions in its block, and the host
+  knows it. The head, the noise and the confidences are computed at those [B, M] positions, the canvas is never
+  searched for masks, and nothing waits for the device.
+- The [B * M] candidates are taken in pieces whose logits fit the cache (on a GPU: a bounded amount of memory), head
+  included, so that neither logits nor float64 noise nor a softmax exist for the whole canvas.
 
 Where it differs on purpose:
 - The mask token is never proposed: a position must hold text when it is final. It stays in the softmax of the
@@ -23,6 +23,8 @@ Where it differs on purpose:
 - A mask token inside a prompt is left alone, not filled in. Guidance hides everything that is not a mask when
   generation starts, which is the prompt and its padding, as in the original.
 """
+
+from collections.abc import Callable
 
 import torch
 
@@ -37,6 +39,9 @@ _PIECE_CPU = 2**18
 _PIECE_CUDA = 2**24
 """Logits treated at once on a GPU: at most 128 MiB of float64 noise, and few launches."""
 
+_SIZES = 8
+"""Numbers of candidates for which a step is captured on a GPU. Rounding M up costs the head at most a block / 8."""
+
 
 class DiffusionDecoder:
     """Unmasking in `steps` denoising steps."""
@@ -49,56 +54,139 @@ class DiffusionDecoder:
         self._mask_id = mask_id
 
     @torch.inference_mode()
+    def prepare(self, engine: Engine, batch: PromptBatch) -> "_Loop":
+        """The static memory and captured steps for batches of this shape."""
+        shape = (*batch.ids.shape, batch.mask is not None)
+        return engine.keep(shape, lambda: _Loop(self._settings, self._stop_ids, self._mask_id, engine, shape))
+
+    @torch.inference_mode()
     def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
         """Fill a canvas of G tokens behind each prompt; `on_step(i)` follows denoising step i."""
         settings, (rows, prompt) = self._settings, batch.ids.shape
+        passes = 2 if settings.cfg_scale else 1
         length = prompt + settings.canvas
-        canvas = torch.nn.functional.pad(batch.ids, (0, settings.canvas), value=self._mask_id)
-        mask = None if batch.mask is None else torch.nn.functional.pad(batch.mask, (0, settings.canvas), value=True)
-        given = canvas != self._mask_id
-        propose = _Proposal(settings, self._stop_ids, self._mask_id, base.Draws(engine.device, seed), engine.device)
-        steps_per_block = settings.steps * settings.block_length // settings.canvas
-
+        loop = self.prepare(engine, batch)
+        loop.start(batch, seed)
         forwards: list[ForwardShape] = []
         for start in range(prompt, length, settings.block_length):
-            masked = torch.arange(start, start + settings.block_length, device=engine.device).expand(rows, -1)  # [B, M]
-            for count in rules.schedule(settings.block_length, steps_per_block):
-                logits = self._logits(engine, canvas, mask, given, masked)
-                forwards.append(self._shape(rows, length, masked.shape[1]))
-                if count:
-                    tokens, confidence = propose(logits)
-                    final, rest = rules.split(confidence, count)
-                    canvas.scatter_(1, masked.gather(1, final), tokens.gather(1, final))
-                    masked = masked.gather(1, rest)
+            loop.begin_block(start)
+            masked = settings.block_length
+            for count in loop.schedule:
+                loop.step(masked)
+                forwards.append(ForwardShape(rows=rows * passes, queries=length, keys=length, logits=masked))
+                masked -= count
                 if on_step is not None:
                     on_step(len(forwards) - 1)
-        nfe = len(forwards) * (2 if settings.cfg_scale else 1)
-        return Generation(tokens=canvas[:, prompt:], forwards=tuple(forwards), nfe=nfe)
+        tokens = loop.canvas[:, prompt:].clone()
+        return Generation(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards) * passes)
 
-    def _logits(
+
+class _Loop:
+    """What a generation works on, and its steps. Reads and writes its own memory alone, so steps can be captured."""
+
+    def __init__(
         self,
+        settings: Diffusion,
+        stop_ids: tuple[int, ...],
+        mask_id: int,
         engine: Engine,
-        canvas: torch.Tensor,
-        mask: torch.Tensor | None,
-        given: torch.Tensor,
-        masked: torch.Tensor,
-    ) -> torch.Tensor:
-        """Logits [B, M, V] at the masked positions, guided if asked for (Ho & Salimans, arXiv 2207.12598)."""
-        scale = self._settings.cfg_scale
-        if not scale:
-            return engine.denoise(canvas, mask, masked)
-        both = torch.cat([canvas, canvas.masked_fill(given, self._mask_id)])
-        both_mask = None if mask is None else torch.cat([mask, mask])
-        conditional, unconditional = engine.denoise(both, both_mask, torch.cat([masked, masked])).chunk(2)
-        return (conditional - unconditional).mul_(scale + 1).add_(unconditional)
+        shape: tuple[int, int, bool],
+    ) -> None:
+        rows, prompt, padded = shape
+        self._settings, self._engine, self._mask_id, self._prompt = settings, engine, mask_id, prompt
+        device, length = engine.device, prompt + settings.canvas
+        self.schedule = rules.schedule(settings.block_length, settings.steps * settings.block_length // settings.canvas)
+        self._counts = torch.tensor(self.schedule, device=device)
+        self._block = torch.arange(settings.block_length, device=device)
+        self._draws = base.Draws(device)
+        self._propose = _Proposal(settings, stop_ids, mask_id, self._draws, engine)
+        self.canvas = torch.full((rows, length), mask_id, device=device)
+        self._mask = torch.ones(rows, length, dtype=torch.bool, device=device) if padded else None
+        self._given = torch.zeros(rows, length, dtype=torch.bool, device=device)
+        self._done = torch.zeros(1, dtype=torch.int64, device=device)  # steps of this block
+        self._left = torch.zeros(1, dtype=torch.int64, device=device)  # masked positions of this block
+        self._open = torch.zeros(rows, settings.block_length, dtype=torch.int64, device=device)  # those come first
+        self._sizes = _sizes(settings.block_length, device)
+        self._steps = {size: engine.capture(self._step_of(size), self._rehearse, self._draws) for size in self._used()}
 
-    def _shape(self, rows: int, length: int, masked: int) -> ForwardShape:
-        passes = 2 if self._settings.cfg_scale else 1
-        return ForwardShape(rows=rows * passes, queries=length, keys=length, logits=masked)
+    def start(self, batch: PromptBatch, seed: int) -> None:
+        """Take the prompts of a batch, and mask the canvas."""
+        self.canvas[:, : self._prompt] = batch.ids
+        self.canvas[:, self._prompt :] = self._mask_id
+        torch.ne(self.canvas, self._mask_id, out=self._given)
+        if self._mask is not None and batch.mask is not None:
+            self._mask[:, : self._prompt] = batch.mask
+        self._draws.restart(seed)
+
+    def begin_block(self, start: int) -> None:
+        """All positions of the block that begins at `start` are masked."""
+        self._open.copy_(self._block + start)
+        self._left.fill_(self._settings.block_length)
+        self._done.zero_()
+
+    def step(self, masked: int) -> None:
+        """One denoising step, of a block with so many masked positions."""
+        self._steps[_round_up(masked, self._sizes)]()
+
+    def _rehearse(self) -> None:
+        self.begin_block(self._prompt)
+
+    def _used(self) -> list[int]:
+        """The sizes that this schedule meets."""
+        masked, met = self._settings.block_length, set()
+        for count in self.schedule:
+            met.add(_round_up(masked, self._sizes))
+            masked -= count
+        return sorted(met, reverse=True)  # the largest first: what it allocates serves the others
+
+    def _step_of(self, size: int) -> Callable[[], None]:
+        """The step for at most `size` masked positions; with none, the forward runs and nothing becomes final."""
+
+        def step() -> None:
+            positions = self._open[:, :size]
+            hidden = self._read(positions)
+            if size:
+                self._commit(positions, *self._propose(hidden))
+
+        return step
+
+    def _read(self, positions: torch.Tensor) -> torch.Tensor:
+        """Hidden states [B, M, C], or [2 B, M, C] with guidance: as it is, then with everything given hidden."""
+        if not self._settings.cfg_scale:
+            return self._engine.denoise(self.canvas, self._mask, positions)
+        both = torch.cat([self.canvas, self.canvas.masked_fill(self._given, self._mask_id)])
+        both_mask = None if self._mask is None else torch.cat([self._mask, self._mask])
+        return self._engine.denoise(both, both_mask, torch.cat([positions, positions]))
+
+    def _commit(self, positions: torch.Tensor, tokens: torch.Tensor, confidence: torch.Tensor) -> None:
+        """Make the surest candidates final, and list what is still masked. All arguments are [B, M]."""
+        rank = torch.arange(positions.shape[1], device=positions.device)
+        candidate = rank < self._left  # the others fill the size up
+        order = rules.surest_first(confidence.masked_fill(~candidate, float("-inf")))
+        count = self._counts[self._done]
+        final = rank < count
+        where, proposed = positions.gather(1, order), tokens.gather(1, order)
+        self.canvas.scatter_(1, where, torch.where(final, proposed, self.canvas.gather(1, where)))
+        rest = final | ~candidate
+        self._open[:, : positions.shape[1]] = rules.ascending_first(where, ~rest)
+        self._left.sub_(count)
+        self._done.add_(1)
+
+
+def _sizes(block: int, device: torch.device) -> list[int]:
+    """Numbers of candidates for which there is a step: on a CPU every one, on a GPU a few, the block's length last."""
+    if device.type == "cpu":
+        return list(range(block + 1))
+    grain = max(1, block // _SIZES)
+    return [0, *range(block % grain or grain, block + 1, grain)]
+
+
+def _round_up(masked: int, sizes: list[int]) -> int:
+    return next(size for size in sizes if size >= masked)
 
 
 class _Proposal:
-    """A token and a confidence for every masked position, from logits; holds one generation's scratch memory."""
+    """A token and a confidence for every candidate position, from hidden states."""
 
     def __init__(
         self,
@@ -106,24 +194,43 @@ class _Proposal:
         stop_ids: tuple[int, ...],
         mask_id: int,
         draws: base.Draws,
-        device: torch.device,
+        engine: Engine,
     ) -> None:
         self._settings = settings
         self._mask_id = mask_id
-        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
+        self._engine = engine
+        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=engine.device)
         self._draws = draws
         self._remasking = rules.remasking(settings)
-        self._piece = _PIECE_CPU if device.type == "cpu" else _PIECE_CUDA
-        self._noise = torch.empty(0, dtype=torch.float64, device=device)
+        self._piece = _PIECE_CPU if engine.device.type == "cpu" else _PIECE_CUDA
+        self._vocabulary = 0
+        self._noise = torch.empty(0, dtype=torch.float64, device=engine.device)
 
-    def __call__(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Propose for [B, M, V] logits, which are overwritten: tokens and confidences, both [B, M]."""
-        rows, masked, vocabulary = logits.shape
+    def __call__(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Propose for hidden states [B, M, C], or [2 B, M, C] with guidance: tokens and confidences, both [B, M]."""
+        passes = 2 if self._settings.cfg_scale else 1
+        rows, masked = hidden.shape[0] // passes, hidden.shape[1]
+        flat = hidden.reshape(passes, rows * masked, -1)
+        size = self._rows(flat)
+        pieces = [self._propose(self._logits(piece)) for piece in torch.split(flat, size, dim=1)]
+        tokens, confidence = zip(*pieces, strict=True)
+        return torch.cat(tokens).view(rows, masked), torch.cat(confidence).view(rows, masked)
+
+    def _rows(self, flat: torch.Tensor) -> int:
+        """How many positions are treated at once."""
+        if not self._vocabulary:
+            self._vocabulary = self._engine.head(flat[0, :1]).shape[-1]
+        return max(1, self._piece // self._vocabulary)
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [N, V] of hidden states [1 or 2, N, C], guided if asked for (Ho & Salimans, arXiv 2207.12598)."""
+        logits = self._engine.head(hidden[0])
+        if self._settings.cfg_scale:
+            unconditional = self._engine.head(hidden[1])
+            logits = (logits - unconditional).mul_(self._settings.cfg_scale + 1).add_(unconditional)
         if self._settings.suppress_eos:
             logits.index_fill_(-1, self._stops, float("-inf"))
-        pieces = torch.split(logits.view(rows * masked, vocabulary), max(1, self._piece // vocabulary))
-        tokens, confidence = zip(*(self._propose(piece) for piece in pieces), strict=True)
-        return torch.cat(tokens).view(rows, masked), torch.cat(confidence).view(rows, masked)
+        return logits
 
     def _propose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Propose for [N, V] logits: tokens and confidences, both [N]."""

@@ -78,17 +78,13 @@ def remasking(settings: Diffusion) -> Remasking:
             return Random()
 
 
-def split(confidence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which `count` of M candidates per row become final, and which stay masked.
+def surest_first(confidence: torch.Tensor) -> torch.Tensor:
+    """Order of the candidates [B, M] of every row by falling confidence; among equals the first comes first."""
+    return confidence.sort(dim=-1, descending=True, stable=True).indices
 
-    Among equal confidences the lowest position wins, on every device.
 
-    Args:
-        confidence: [B, M].
-        count: the same for every row.
-
-    Returns:
-        Indices into M: the final ones [B, count], surest first, and the others [B, M - count], ascending.
-    """
-    order = confidence.sort(dim=-1, descending=True, stable=True).indices
-    return order[:, :count], order[:, count:].sort(dim=-1).values
+def ascending_first(positions: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Positions [B, M] of every row sorted: the `wanted` [B, M] ones in ascending order, then the others."""
+    behind = torch.iinfo(positions.dtype).max // 2
+    ordered = torch.where(wanted, positions, positions + behind).sort(dim=-1).values
+    return torch.where(ordered >= behind, ordered - behind, ordered)

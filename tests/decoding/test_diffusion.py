@@ -12,6 +12,7 @@ from llmbench.decoding import base, diffusion
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.models.engine import EagerEngine
+from llmbench.models.fused import FusedEngine
 
 STOPS = (STOP, 7)
 
@@ -121,6 +122,41 @@ def test_tokens_are_those_of_the_plain_algorithm(changes, lengths, seed):
     assert not (generation.tokens == MASK).any()
 
 
+@pytest.mark.parametrize("changes", CASES, ids=str)
+@pytest.mark.parametrize("lengths", [[4, 4], [6, 3, 1]], ids=["even", "padded"])
+@pytest.mark.parametrize("sizes", ["every", "few"])
+def test_the_fused_engine_writes_the_same_tokens(monkeypatch, changes, lengths, sizes):
+    """Also with the few sizes of a GPU; there, candidates that fill a size up draw noise, in both engines alike."""
+    if sizes == "few":
+        monkeypatch.setattr(diffusion, "_sizes", lambda block, device: sorted({0, block // 3, block}))
+    model = tiny_models.model(causal=False)
+    ids, mask = tiny_models.prompts(lengths)
+    eager = generate(EagerEngine(model), ids, mask, **changes)
+    fused = generate(FusedEngine(model), ids, mask, **changes)
+    assert fused.tokens.tolist() == eager.tokens.tolist()
+    assert fused.forwards == eager.forwards
+
+
+@pytest.mark.parametrize("changes", [case for case in CASES if not case.get("temperature")], ids=str)
+def test_filling_sizes_up_changes_nothing(monkeypatch, changes):
+    model = tiny_models.model(causal=False)
+    ids, mask = tiny_models.prompts([6, 3, 1])
+    exact = generate(EagerEngine(model), ids, mask, **(changes | {"remasking": "low_confidence"}))
+    monkeypatch.setattr(diffusion, "_sizes", lambda block, device: sorted({0, block // 3, block}))
+    filled = generate(EagerEngine(model), ids, mask, **(changes | {"remasking": "low_confidence"}))
+    assert filled.tokens.tolist() == exact.tokens.tolist()
+
+
+def test_a_kept_loop_forgets_the_generation_before():
+    model = tiny_models.model(causal=False)
+    engine = FusedEngine(model)
+    decoder = DiffusionDecoder(settings(temperature=0.5, block_length=8), stop_ids=STOPS, mask_id=MASK)
+    batches = [PromptBatch(ids=ids, mask=mask) for ids, mask in (tiny_models.prompts([6, 3], seed=s) for s in (0, 1))]
+    first, other, again = (decoder.generate(engine, batches[i], seed=i, on_step=None).tokens for i in (0, 1, 0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 class FixedLogits:
     """An engine that says the same at every position, and remembers what it was asked."""
 
@@ -131,7 +167,16 @@ class FixedLogits:
         self.scale = scale
         self.canvases, self.positions, self.masks = [], [], []
 
-    def denoise(self, ids, mask, positions):
+    def keep(self, key, make):
+        return make()
+
+    def capture(self, step, reset, draws):
+        return step
+
+    def head(self, hidden):
+        return hidden.clone()
+
+    def denoise(self, ids, mask, positions, cache=None):
         self.canvases.append(ids.clone())
         self.positions.append(positions.clone())
         self.masks.append(mask)

@@ -22,11 +22,15 @@ def test_schedule_is_even_with_the_remainder_first(masked, steps, expected):
     assert rules.schedule(masked, steps) == expected
 
 
-def test_split_takes_the_surest_and_the_lowest_among_equals():
+def test_the_surest_come_first_and_the_lowest_among_equals():
     confidence = torch.tensor([[0.1, 0.9, 0.5, 0.9], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.2, 0.0]])
-    final, rest = rules.split(confidence, 2)
-    assert final.tolist() == [[1, 3], [0, 1], [2, 0]]
-    assert rest.tolist() == [[0, 2], [2, 3], [1, 3]]
+    assert rules.surest_first(confidence).tolist() == [[1, 3, 2, 0], [0, 1, 2, 3], [2, 0, 1, 3]]
+
+
+def test_wanted_positions_come_first_in_ascending_order():
+    positions = torch.tensor([[9, 4, 7, 5], [3, 2, 1, 0]])
+    wanted = torch.tensor([[True, False, True, False], [True, True, True, True]])
+    assert rules.ascending_first(positions, wanted).tolist() == [[7, 9, 4, 5], [0, 1, 2, 3]]
 
 
 def test_gumbel_noise_by_hand():

@@ -31,6 +31,7 @@ Count = Annotated[StrictInt, Field(ge=1)]
 CountOrZero = Annotated[StrictInt, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 
 
@@ -63,10 +64,10 @@ class Autoregressive:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Diffusion:
-    """Unmasking a canvas in a fixed number of denoising steps (`llmbench.decoding.diffusion`)."""
+    """Unmasking a canvas in denoising steps (`llmbench.decoding.diffusion`)."""
 
     kind: Literal["diffusion"]
-    steps: Count  # k, over all blocks
+    steps: Count  # k, over all blocks; with `threshold` or `factor` the most there can be
     canvas: Count  # G
     block_length: Count  # canvas = pure diffusion; smaller = block after block, left to right
     temperature: NonNegative  # of the float64 Gumbel noise; 0 is argmax
@@ -75,15 +76,29 @@ class Diffusion:
     confidence_dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     suppress_eos: StrictBool = False  # the official `logits_eos_inf`
     late_eos: StrictBool = False  # the official `confidence_eos_eot_inf`: stop tokens are committed last
+    cache: Literal["none", "prefix", "dual"] = "none"  # what later steps of a block take over from its first
+    threshold: Share | None = None  # also commit every candidate at least so probable
+    factor: Positive | None = None  # also commit the n most probable while the n-th has 1 - factor / (n + 1)
+    forced_tokens_per_forward: Count | None = None  # commit so many, whatever the text: what dummy weights need
+    early_stop: StrictBool = False  # no further block once every row has a stop token
 
     def __post_init__(self) -> None:
-        """Refuse schedules that do not divide."""
+        """Refuse schedules that do not divide, and rules that contradict each other."""
         if self.canvas % self.block_length:
             raise ValueError(f"block_length {self.block_length} must divide canvas {self.canvas}")
         blocks = self.canvas // self.block_length
         if self.steps % blocks:
             shape = f"canvas {self.canvas} / block_length {self.block_length}"
             raise ValueError(f"steps {self.steps} must be a multiple of the {blocks} blocks ({shape})")
+        if self.threshold is not None and self.factor is not None:
+            raise ValueError("threshold and factor are two rules for the same thing; set one of them to null")
+        if self.adaptive and self.remasking == "random":
+            raise ValueError("threshold and factor look at confidences; use remasking=low_confidence")
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the number of forwards depends on what is written."""
+        return self.forced_tokens_per_forward is None and (self.threshold is not None or self.factor is not None)
 
     @property
     def stochastic(self) -> bool:
@@ -202,6 +217,11 @@ class JobConfig:
         """Refuse combinations that cannot mean anything."""
         if self.weights == "dummy" and (self.metric.judge or self.metric.bertscore or self.metric.likelihood):
             raise ValueError("weights=dummy has no quality to measure; add metric=speed")
+        if self.weights == "dummy" and getattr(self.model.decoder, "adaptive", False):
+            raise ValueError(
+                "weights=dummy writes noise, and threshold or factor would count its forwards; "
+                "add model.decoder.forced_tokens_per_forward=N"
+            )
 
     @property
     def label(self) -> str:

@@ -69,6 +69,7 @@ class Marks:
     batch: int
     repeat: int
     at_ms: tuple[float, ...]  # since t_start, one per forward
+    first_text: int | None = None  # forwards until the first text is final and can be shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +198,7 @@ class Record:
     timings: tuple[Timing, ...] = ()
     marks: tuple[Marks, ...] = ()
     tokenize_ms: float | None = None  # mean over batches
+    setup_s: float | None = None  # making the engine ready for every shape: fusing, compiling, capturing
     canvas: int | None = None  # G
     block_length: int | None = None  # diffusion
     device_use: DeviceUse = field(default_factory=DeviceUse)
@@ -346,6 +348,15 @@ def _registry() -> dict[str, Metric]:
         ),
         ("throughput/nfe", "forwards", "lower", _BOTH, "any", False, "forward passes per batch"),
         ("throughput/tokens_per_forward", "tokens", "higher", _BOTH, "any", False, "valid tokens / (B x NFE)"),
+        (
+            "throughput/forwarded_tokens",
+            "tokens",
+            "lower",
+            _BOTH,
+            "any",
+            False,
+            "positions that went through the network, per output",
+        ),
         (
             "memory/peak_reserved_bytes",
             "bytes",

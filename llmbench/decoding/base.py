@@ -33,12 +33,14 @@ class Generation:
     """What one call of a decoder made.
 
     `forwards` are the passes as they ran, for the roofline: guidance runs its two halves as one pass over twice the
-    rows. `nfe` is what the papers count: function evaluations, guidance counted twice.
+    rows. `nfe` is what the papers count: function evaluations, guidance counted twice. `first_text` is the number of
+    calls of `on_step` after which the first text is final and can be shown.
     """
 
     tokens: torch.Tensor  # [B, <= G] int64, everything after the prompt, as the decoder left it
     forwards: tuple[ForwardShape, ...]
     nfe: int
+    first_text: int = 1
 
 
 class Engine(Protocol):
@@ -106,6 +108,10 @@ class Decoder(Protocol):
     @property
     def streams(self) -> bool:
         """Whether the first token is final long before the last one, so that the timed pass marks it (L_prefill)."""
+        ...
+
+    def prepare(self, engine: Engine, batch: PromptBatch) -> Any:
+        """Make an engine that keeps loops ready for batches of this shape."""
         ...
 
     def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:

@@ -3,8 +3,15 @@
 This is the official LLaDA sampler (ML-GSAI/LLaDA `generate.py` at b7e6c35; described in the LLaDA paper, arXiv
 2502.09992). The canvas is G masks behind the prompt, cut into blocks that are filled from left to right. A step reads
 the *whole* sequence, later blocks included, proposes a token for every masked position of the current block, and
-makes the surest of them final; the schedule says how many. What is final is never revised. There is no early stop: k
-steps, k forwards.
+makes the surest of them final; the schedule says how many. What is final is never revised. k steps are k forwards.
+
+Four accelerations of Fast-dLLM (arXiv 2505.22618) and its successors are options, all off by default:
+- `cache=prefix`: the first step of a block keeps all keys and values; later ones read the block and what follows it.
+  `cache=dual`: later ones read the block alone. Both are approximate inside a block and exact at its first step.
+- `threshold`, `factor`: sure candidates become final ahead of the schedule, which stays the minimum; so k is the most
+  steps there can be, and k = G is the original's one token per step at least. The host asks once per step whether a
+  block is done.
+- `early_stop`: blocks behind the last row's stop token are not filled.
 
 Where it does less work than the original, with the same result:
 - The schedule is known beforehand, so every row has the same number of masked positions in its block, and the host
@@ -24,6 +31,7 @@ Where it differs on purpose:
   generation starts, which is the prompt and its padding, as in the original.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -64,21 +72,32 @@ class DiffusionDecoder:
         """Fill a canvas of G tokens behind each prompt; `on_step(i)` follows denoising step i."""
         settings, (rows, prompt) = self._settings, batch.ids.shape
         passes = 2 if settings.cfg_scale else 1
-        length = prompt + settings.canvas
+        length = end = prompt + settings.canvas
         loop = self.prepare(engine, batch)
         loop.start(batch, seed)
         forwards: list[ForwardShape] = []
+        first_block = 0
         for start in range(prompt, length, settings.block_length):
             loop.begin_block(start)
             masked = settings.block_length
-            for count in loop.schedule:
-                loop.step(masked)
-                forwards.append(ForwardShape(rows=rows * passes, queries=length, keys=length, logits=masked))
-                masked -= count
+            for step, count in enumerate(loop.schedule):
+                queries = loop.step(step, masked)
+                forwards.append(ForwardShape(rows=rows * passes, queries=queries, keys=length, logits=masked))
                 if on_step is not None:
                     on_step(len(forwards) - 1)
-        tokens = loop.canvas[:, prompt:].clone()
-        return Generation(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards) * passes)
+                masked = loop.most_masked() if settings.adaptive else masked - count
+                if settings.adaptive and not masked:
+                    break
+            first_block = first_block or len(forwards)
+            if settings.early_stop and self._stop_ids and loop.all_stopped(start + settings.block_length):
+                end = start + settings.block_length
+                break
+        return Generation(
+            tokens=loop.canvas[:, prompt:end].clone(),
+            forwards=tuple(forwards),
+            nfe=len(forwards) * passes,
+            first_text=first_block,
+        )
 
 
 class _Loop:
@@ -94,20 +113,28 @@ class _Loop:
     ) -> None:
         rows, prompt, padded = shape
         self._settings, self._engine, self._mask_id, self._prompt = settings, engine, mask_id, prompt
-        device, length = engine.device, prompt + settings.canvas
-        self.schedule = rules.schedule(settings.block_length, settings.steps * settings.block_length // settings.canvas)
+        device, self._length, block = engine.device, prompt + settings.canvas, settings.block_length
+        self.schedule = _schedule(settings)
         self._counts = torch.tensor(self.schedule, device=device)
-        self._block = torch.arange(settings.block_length, device=device)
+        self._transfer = rules.transfer(settings)
+        self._block = torch.arange(block, device=device)
         self._draws = base.Draws(device)
         self._propose = _Proposal(settings, stop_ids, mask_id, self._draws, engine)
-        self.canvas = torch.full((rows, length), mask_id, device=device)
-        self._mask = torch.ones(rows, length, dtype=torch.bool, device=device) if padded else None
-        self._given = torch.zeros(rows, length, dtype=torch.bool, device=device)
+        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
+        self.canvas = torch.full((rows, self._length), mask_id, device=device)
+        self._mask = torch.ones(rows, self._length, dtype=torch.bool, device=device) if padded else None
+        self._given = torch.zeros(rows, self._length, dtype=torch.bool, device=device)
         self._done = torch.zeros(1, dtype=torch.int64, device=device)  # steps of this block
-        self._left = torch.zeros(1, dtype=torch.int64, device=device)  # masked positions of this block
-        self._open = torch.zeros(rows, settings.block_length, dtype=torch.int64, device=device)  # those come first
-        self._sizes = _sizes(settings.block_length, device)
-        self._steps = {size: engine.capture(self._step_of(size), self._rehearse, self._draws) for size in self._used()}
+        self._left = torch.zeros(rows, 1, dtype=torch.int64, device=device)  # masked positions of this block
+        self._open = torch.zeros(rows, block, dtype=torch.int64, device=device)  # its positions, masked ones first
+        self._where = torch.zeros(block, dtype=torch.int64, device=device)  # its positions in order
+        passes = 2 if settings.cfg_scale else 1
+        self._cache = None if settings.cache == "none" else engine.new_cache(rows * passes, self._length)
+        self._start = prompt
+        self._sizes = _sizes(settings, device)
+        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+        for start in range(prompt, self._length, block):
+            self._capture_block(start)
 
     def start(self, batch: PromptBatch, seed: int) -> None:
         """Take the prompts of a batch, and mask the canvas."""
@@ -120,63 +147,122 @@ class _Loop:
 
     def begin_block(self, start: int) -> None:
         """All positions of the block that begins at `start` are masked."""
-        self._open.copy_(self._block + start)
+        self._start = start
+        torch.add(self._block, start, out=self._where)
+        self._open.copy_(self._where)
         self._left.fill_(self._settings.block_length)
         self._done.zero_()
 
-    def step(self, masked: int) -> None:
-        """One denoising step, of a block with so many masked positions."""
-        self._steps[_round_up(masked, self._sizes)]()
+    def step(self, index: int, masked: int) -> int:
+        """Denoising step `index` of the block, with so many masked positions; returns how many positions it read."""
+        begin, size = self._span(self._start, index), _round_up(masked, self._sizes)
+        self._steps[begin, size]()
+        return self._queries(begin)
 
-    def _rehearse(self) -> None:
-        self.begin_block(self._prompt)
+    def most_masked(self) -> int:
+        """Masked positions of the row that has most. Waits for the device: the one question of an adaptive step."""
+        return int(self._left.max())
 
-    def _used(self) -> list[int]:
-        """The sizes that this schedule meets."""
-        masked, met = self._settings.block_length, set()
-        for count in self.schedule:
-            met.add(_round_up(masked, self._sizes))
+    def all_stopped(self, end: int) -> bool:
+        """Whether every row has a stop token before `end`. Waits for the device."""
+        written = self.canvas[:, self._prompt : end, None] == self._stops
+        return bool(written.any(-1).any(-1).all())
+
+    # ------------------------------------------------------------------------------------------------------------
+    # What a step reads: everything (_WHOLE), everything into the cache (_FILL), the block (_BLOCK), or all from `begin`
+
+    def _span(self, start: int, index: int) -> int:
+        """What step `index` of the block at `start` reads."""
+        match self._settings.cache:
+            case "none":
+                return _WHOLE
+            case _ if index == 0:
+                return _FILL
+            case "dual":
+                return _BLOCK
+            case "prefix":
+                return start
+
+    def _queries(self, begin: int) -> int:
+        """How many positions of a row are read."""
+        if begin == _BLOCK:
+            return self._settings.block_length
+        return self._length if begin in (_WHOLE, _FILL) else self._length - begin
+
+    def _capture_block(self, start: int) -> None:
+        """Make the steps ready that the block at `start` may need and earlier ones did not."""
+        masked, needed = self._settings.block_length, set[tuple[int, int]]()
+        for index, count in enumerate(self.schedule):
+            met = range(masked + 1) if index and self._settings.adaptive else [masked]
+            needed |= {(self._span(start, index), _round_up(most, self._sizes)) for most in met}
             masked -= count
-        return sorted(met, reverse=True)  # the largest first: what it allocates serves the others
+        for begin, size in sorted(needed - self._steps.keys(), reverse=True):  # the largest first: others reuse it
+            step = functools.partial(self._step, begin, size)
+            self._steps[begin, size] = self._engine.capture(
+                step, functools.partial(self._rehearse, start, begin), self._draws
+            )
 
-    def _step_of(self, size: int) -> Callable[[], None]:
-        """The step for at most `size` masked positions; with none, the forward runs and nothing becomes final."""
+    def _rehearse(self, start: int, begin: int) -> None:
+        """A state from which a step may run."""
+        self.begin_block(start)
+        if begin not in (_WHOLE, _FILL):
+            self._read(_FILL, self._open[:, :0])
 
-        def step() -> None:
-            positions = self._open[:, :size]
-            hidden = self._read(positions)
-            if size:
-                self._commit(positions, *self._propose(hidden))
+    def _step(self, begin: int, size: int) -> None:
+        """Read, and make final the surest of at most `size` candidates; with none, the forward runs all the same."""
+        positions = self._open[:, :size]
+        hidden = self._read(begin, positions)
+        if size:
+            self._commit(positions, *self._propose(hidden))
 
-        return step
-
-    def _read(self, positions: torch.Tensor) -> torch.Tensor:
+    def _read(self, begin: int, positions: torch.Tensor) -> torch.Tensor:
         """Hidden states [B, M, C], or [2 B, M, C] with guidance: as it is, then with everything given hidden."""
-        if not self._settings.cfg_scale:
-            return self._engine.denoise(self.canvas, self._mask, positions)
-        both = torch.cat([self.canvas, self.canvas.masked_fill(self._given, self._mask_id)])
-        both_mask = None if self._mask is None else torch.cat([self._mask, self._mask])
-        return self._engine.denoise(both, both_mask, torch.cat([positions, positions]))
+        canvas, mask = self.canvas, self._mask
+        if self._settings.cfg_scale:
+            canvas = torch.cat([canvas, canvas.masked_fill(self._given, self._mask_id)])
+            mask = None if mask is None else torch.cat([mask, mask])
+            positions = torch.cat([positions, positions])
+        if begin in (_WHOLE, _FILL):
+            return self._engine.denoise(canvas, mask, positions, self._cache)
+        where = self._where
+        if begin != _BLOCK:
+            where = torch.arange(begin, self._length, device=canvas.device)
+        return self._engine.refine(canvas.index_select(1, where), mask, where, positions, self._cache)
 
     def _commit(self, positions: torch.Tensor, tokens: torch.Tensor, confidence: torch.Tensor) -> None:
         """Make the surest candidates final, and list what is still masked. All arguments are [B, M]."""
         rank = torch.arange(positions.shape[1], device=positions.device)
         candidate = rank < self._left  # the others fill the size up
-        order = rules.surest_first(confidence.masked_fill(~candidate, float("-inf")))
-        count = self._counts[self._done]
+        confidence = confidence.masked_fill(~candidate, float("-inf"))
+        order = rules.surest_first(confidence)
+        count = self._transfer(confidence.gather(1, order))[:, None]
+        count = torch.minimum(torch.maximum(count, self._counts[self._done]), self._left)
         final = rank < count
         where, proposed = positions.gather(1, order), tokens.gather(1, order)
         self.canvas.scatter_(1, where, torch.where(final, proposed, self.canvas.gather(1, where)))
-        rest = final | ~candidate
-        self._open[:, : positions.shape[1]] = rules.ascending_first(where, ~rest)
+        still = ~final & candidate.gather(1, order)
+        self._open[:, : positions.shape[1]] = rules.ascending_first(where, still)
         self._left.sub_(count)
-        self._done.add_(1)
+        self._done.add_(1).clamp_(max=self._counts.shape[0] - 1)
 
 
-def _sizes(block: int, device: torch.device) -> list[int]:
+_WHOLE, _FILL, _BLOCK = -3, -2, -1
+
+
+def _schedule(settings: Diffusion) -> list[int]:
+    """How many tokens of a block each step must make final at least."""
+    if settings.forced_tokens_per_forward is not None:
+        return rules.forced(settings.block_length, settings.forced_tokens_per_forward)
+    return rules.schedule(settings.block_length, settings.steps * settings.block_length // settings.canvas)
+
+
+def _sizes(settings: Diffusion, device: torch.device) -> list[int]:
     """Numbers of candidates for which there is a step: on a CPU every one, on a GPU a few, the block's length last."""
+    block = settings.block_length
     if device.type == "cpu":
         return list(range(block + 1))
+    if settings.cache == "prefix":  # every block has steps of its own
+        return [0, block]
     grain = max(1, block // _SIZES)
     return [0, *range(block % grain or grain, block + 1, grain)]
 

@@ -14,6 +14,7 @@ import torch
 from llmbench.config import Autoregressive
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
+from llmbench.decoding.likeliest import likeliest
 from llmbench.record import ForwardShape
 
 
@@ -131,7 +132,7 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.D
         [B] int64.
     """
     if temperature == 0:
-        return logits.argmax(-1)
+        return likeliest(logits)[0] if logits.is_cuda else logits.argmax(-1)
     noise = draws.fill_(torch.empty(logits.shape, dtype=torch.float64, device=logits.device))
     rules.gumbel_(noise, temperature)
     return noise.add_(nucleus(logits, temperature, top_p)).argmax(-1)

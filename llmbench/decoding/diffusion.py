@@ -39,6 +39,7 @@ import torch
 from llmbench.config import Diffusion
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
+from llmbench.decoding.likeliest import likeliest
 from llmbench.record import ForwardShape
 
 _PIECE_CPU = 2**18
@@ -290,6 +291,12 @@ class _Proposal:
         self._remasking = rules.remasking(settings)
         self._piece = _PIECE_CPU if engine.device.type == "cpu" else _PIECE_CUDA
         self._vocabulary = 0
+        self._plain_greedy = (
+            settings.temperature == 0
+            and settings.remasking == "low_confidence"
+            and settings.confidence_dtype != "float64"
+            and not settings.late_eos
+        )
         self._noise = torch.empty(0, dtype=torch.float64, device=engine.device)
 
     def __call__(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -320,6 +327,9 @@ class _Proposal:
 
     def _propose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Propose for [N, V] logits: tokens and confidences, both [N]."""
+        if self._plain_greedy and logits.is_cuda:
+            tokens, probability = likeliest(logits, self._mask_id)
+            return tokens, probability.to(getattr(torch, self._settings.confidence_dtype))
         column = logits[:, self._mask_id].clone()
         logits[:, self._mask_id] = float("-inf")
         tokens = (self._noisy(logits) if self._settings.temperature else logits).argmax(-1)

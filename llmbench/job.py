@@ -21,7 +21,7 @@ from llmbench.errors import CheckpointError, ConfigError
 from llmbench.measure import device, passes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
 from llmbench.models import architecture
-from llmbench.record import ForwardCost, Likelihood, Output, PromptScore, Record
+from llmbench.record import ForwardCost, Likelihood, Output, PromptScore, Record, total
 
 if TYPE_CHECKING:
     from llmbench.models.engine import EagerEngine
@@ -79,13 +79,13 @@ def prepare(job: JobConfig) -> Prepared:
     )
     if encoder is not None:
         workload.require_references("bertscore")
-    files.require_family(job.model.decoder.kind)
-    longest = max(files.token_counts(prompt.text for prompt in workload.prompts))
+    files.require_family(job.model.decoder.family)
+    longest = max(len(files.prompt_ids(prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
     if longest + canvas > files.context:
         raise ConfigError(
             f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
-            "lower canvas or workload.prompt_words"
+            f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
     digests = {"checkpoint": files.digest, "workload": workload.digest}
     digests |= {"judge": judge.digest} if judge else {}
@@ -151,7 +151,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     record = Record(
         identity=prepared.identity,
         model=job.model.name,
-        family=job.model.decoder.kind,
+        family=job.model.decoder.family,
         steps=job.model.decoder.steps,
         status="finished",
         reason=None,
@@ -186,7 +186,7 @@ def failed(job: JobConfig, prepared: Prepared | None, reason: str, started: date
     return Record(
         identity=prepared.identity if prepared else config.identity(job, {}),
         model=job.model.name,
-        family=job.model.decoder.kind,
+        family=job.model.decoder.family,
         steps=job.model.decoder.steps,
         status="failed",
         reason=reason,
@@ -221,7 +221,7 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
         "transformers": versions.get("transformers", ""),
     }
     settings = config.to_dict(job)["model"]["decoder"]
-    own = {f"decoding.{key}": value for key, value in settings.items() if key not in ("kind", "steps")}
+    own = {f"decoding.{key}": value for key, value in settings.items() if key != "steps"}
     return {
         key: str(value) for key, value in (shared | own | {"decoding.checkpoint": prepared.checkpoint.digest}).items()
     }
@@ -256,16 +256,15 @@ class _Bench:
             self.decoder.prepare(self.engine, batch)
 
 
-def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[list[PromptBatch], float]:
-    """Prompt ids of every batch, on the device, and the mean time of making a batch of them."""
+def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[list[PromptBatch], float | None]:
+    """Prompt ids of every batch, on the device, and the mean time of making a batch of them from text."""
     batches, spent = [], 0.0
     for members in prepared.partition:
-        texts = [prepared.workload.prompts[i].text for i in members]
         begun = time.perf_counter()
-        ids = checkpoint.tokenize(texts)
+        ids = [checkpoint.files.prompt_ids(prepared.workload.prompts[i]) for i in members]
         spent += time.perf_counter() - begun
         batches.append(checkpoint.to_device(ids))
-    return batches, spent * 1000 / len(batches)
+    return batches, None if prepared.job.workload.synthetic else spent * 1000 / len(batches)
 
 
 def _require_numbers(
@@ -287,10 +286,10 @@ def _require_numbers(
         )
 
 
-def _valid_size(checkpoint: checkpoints.Checkpoint, generation: Generation) -> tuple[int, int]:
+def _valid_size(checkpoint: checkpoints.Checkpoint, generation: Generation) -> tuple[int, int | None]:
     """Valid tokens and UTF-8 bytes of a generated batch."""
     texts = checkpoint.texts(generation)
-    return sum(text.tokens for text in texts), sum(text.utf8_bytes for text in texts)
+    return sum(text.tokens for text in texts), total(text.utf8_bytes for text in texts)
 
 
 def _outputs(
@@ -304,7 +303,7 @@ def _outputs(
                 Output(
                     prompt_id=prompt.id,
                     task=prompt.task,
-                    prompt=prompt.text,
+                    prompt=prompt.text if prompt.draws is None else None,
                     text=text.text,
                     batch=batch,
                     tokens=text.tokens,
@@ -338,7 +337,7 @@ def _likelihood(
         engine,
         [checkpoint.tokenize([text])[0] for text in texts],
         texts,
-        family=prepared.job.model.decoder.kind,
+        family=prepared.job.model.decoder.family,
         mask_id=checkpoint.mask_id,
         samples=prepared.job.metric.likelihood_samples,
         seed=prepared.job.seed,
@@ -350,6 +349,8 @@ def _scores(
     prepared: Prepared, outputs: Sequence[Output], tick: Tick
 ) -> tuple[tuple[PromptScore, ...], tuple[str, ...]]:
     """Sums of every prompt for the outputs, the references and the floor texts, under judge and encoder; and notes."""
+    if prepared.judge is None and prepared.encoder is None:
+        return (), ()
     items = scoring.items(outputs, prepared.workload)
     judge = checkpoints.load_judge(prepared.judge, prepared.job.hardware) if prepared.judge else None
     encoder = bertscore.load_encoder(prepared.encoder, prepared.job.hardware) if prepared.encoder else None

@@ -174,3 +174,32 @@ def test_heldout_is_a_fixed_modest_set_of_short_texts_of_every_source():
     assert texts == workloads.heldout()
     assert len(texts) == len(set(texts)) == 24
     assert all(text == text.strip() and 60 <= len(text.split()) <= 80 for text in texts)
+
+
+def synthetic(prompts=3, tokens=5, seed=0):
+    return workloads.load(
+        WorkloadConfig(
+            source="synthetic",
+            prompts=prompts,
+            prompt_words=None,
+            reference_words=None,
+            diversity_tokens=32,
+            prompt_tokens=tokens,
+            seed=seed,
+        )
+    )
+
+
+def test_synthetic_prompts_are_equally_long_draws_without_text():
+    workload = synthetic()
+    assert [len(prompt.draws) for prompt in workload.prompts] == [5, 5, 5]
+    assert {(prompt.text, prompt.reference) for prompt in workload.prompts} == {("", None)}
+    assert len({prompt.draws for prompt in workload.prompts}) == 3
+    assert len({prompt.id for prompt in workload.prompts}) == 3
+
+
+def test_synthetic_prompts_depend_on_seed_and_size_and_keep_their_beginnings():
+    assert synthetic() == synthetic()
+    assert len({synthetic(**change).digest for change in ({}, {"seed": 1}, {"tokens": 6}, {"prompts": 4})}) == 4
+    longer = synthetic(prompts=4, tokens=6).prompts
+    assert [prompt.draws[:5] for prompt in longer[:3]] == [prompt.draws for prompt in synthetic().prompts]

@@ -28,7 +28,7 @@ from llmbench.config import TimingConfig
 from llmbench.measure.nvml import FAULTS, POWER_CAP
 from llmbench.measure.probes import Probe
 from llmbench.measure.timing import MarkMode, OnStep, Reading, time_region
-from llmbench.record import DeviceUse, Marks, Timing
+from llmbench.record import DeviceUse, Marks, Timing, total
 
 PROFILE_FORWARDS = 1024
 """No profile of a longer generation: a forward is up to 500 kernels, and every launch leaves records in host memory."""
@@ -78,7 +78,7 @@ def measure(
     plan: TimingConfig,
     probe: Probe,
     marks_first: bool,
-    valid: Callable[[G], tuple[int, int]],
+    valid: Callable[[G], tuple[int, int | None]],
     tick: Tick,
     growing: Callable[[], Callable[[int, OnStep | None], G]] | None = None,
 ) -> Measured[G]:
@@ -92,7 +92,7 @@ def measure(
         plan: how often.
         probe: the device.
         marks_first: time the first token too (a decoder whose tokens come one by one).
-        valid: valid tokens and UTF-8 bytes of a generation; called outside timed regions.
+        valid: valid tokens and UTF-8 bytes (None: no text) of a generation; called outside timed regions.
         tick: progress.
         growing: ends `generate`, and gives one whose memory grows while it generates, for the trace; None keeps
             `generate`.
@@ -138,7 +138,7 @@ class _Passes(Generic[G]):
         repeated: tuple[int, ...],
         plan: TimingConfig,
         probe: Probe,
-        valid: Callable[[G], tuple[int, int]],
+        valid: Callable[[G], tuple[int, int | None]],
         tick: Tick,
     ) -> None:
         self._generate, self._repeated, self._plan = generate, repeated, plan
@@ -283,7 +283,7 @@ class _Passes(Generic[G]):
             energy_joules=joules_after - joules_before,
             energy_window_s=elapsed,
             energy_tokens=sum(tokens for tokens, _ in sizes),
-            energy_utf8_bytes=sum(utf8_bytes for _, utf8_bytes in sizes),
+            energy_utf8_bytes=total(utf8_bytes for _, utf8_bytes in sizes),
         )
 
     def profile(self, use: DeviceUse, forwards: int) -> DeviceUse:

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from llmbench.record import METRICS, DeviceUse, Marks, Record, Timing
+from llmbench.record import METRICS, DeviceUse, Marks, Record, Timing, total
 
 CONFIDENCE = 0.95
 
@@ -182,7 +182,7 @@ def _throughput(record: Record) -> dict[str, float | Spread | None]:
     written = sum(rows[t.batch] for t in timings) * record.canvas if known and record.canvas is not None else None
     return {
         "throughput/tokens_per_s": _ratio(tokens, seconds),
-        "throughput/bytes_per_s": _ratio(sum(timing.utf8_bytes for timing in timings), seconds),
+        "throughput/bytes_per_s": _ratio(total(timing.utf8_bytes for timing in timings), seconds),
         "throughput/canvas_tokens_per_s": _ratio(written, seconds),
         "throughput/forwarded_tokens": _forwarded(record),
         "throughput/nfe": statistics.fmean(timing.forwards for timing in timings),

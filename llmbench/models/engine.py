@@ -68,7 +68,7 @@ class EagerEngine:
 
     def __init__(self, model: "PreTrainedModel") -> None:
         """Take a model of one of the kinds in `llama.BLOCKS`, on its device."""
-        self.model: Any = model
+        self.model: Any = model  # for decoders that bring their own loop
         self.device: torch.device = model.device
         self.setup_s = 0.0
         self._body: Any = model.model

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from llmbench.decoding import rules
-from llmbench.decoding.likeliest import likeliest
 from llmbench.decoding.base import Draws
+from llmbench.decoding.likeliest import likeliest
 
 
 @pytest.mark.parametrize(

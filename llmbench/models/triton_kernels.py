@@ -12,7 +12,7 @@ import triton.language as tl
 KEYS = 64
 """Keys that a program of `attend_one` looks at in one go."""
 
-BUSY = 128
+BUSY = 256
 """Programs that keep a GPU of about as many multiprocessors busy; below that, `attend_one` cuts sequences in parts."""
 
 
@@ -42,7 +42,7 @@ def gate(both: torch.Tensor) -> torch.Tensor:
     """See `kernels.gate`."""
     rows, half = both.shape[0], both.shape[1] // 2
     out = both.new_empty(rows, half)
-    _gate[(rows, triton.cdiv(half, 1024))](both, out, half, 1024, num_warps=4)
+    _gate[(rows, triton.cdiv(half, 2048))](both, out, half, 2048, num_warps=8)
     return out
 
 
@@ -60,7 +60,7 @@ def _gate(both, out, HALF: tl.constexpr, BLOCK: tl.constexpr):
 def rotate_(x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, positions: torch.Tensor) -> None:
     """See `kernels.rotate_`."""
     half = cos.shape[1]
-    block = max(1, min(triton.next_power_of_2(heads), 2048 // triton.next_power_of_2(half)))
+    block = max(1, min(triton.next_power_of_2(heads), 1024 // triton.next_power_of_2(half)))
     _rotate[(x.shape[0], triton.cdiv(heads, block))](
         x, cos, sin, positions, x.stride(0), heads, half, triton.next_power_of_2(half), block, num_warps=4
     )
@@ -96,7 +96,7 @@ def place_(
     batch, groups, _, width = keys.shape
     heads, half = qkv.shape[1] // width - 2 * groups, width // 2
     lanes = triton.next_power_of_2(half)
-    block = max(1, min(triton.next_power_of_2(heads + 2 * groups), 2048 // lanes))
+    block = max(1, min(triton.next_power_of_2(heads + 2 * groups), 1024 // lanes))
     _place[(qkv.shape[0], triton.cdiv(heads + 2 * groups, block))](
         qkv,
         keys,

@@ -85,6 +85,20 @@ def test_attend_one(dtype, tolerance, padded, batch, groups, heads, length, posi
     assert torch.equal(values, plain_values)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "heads", "groups", "few", "length"),
+    [(1, 32, 32, 32, 384), (8, 32, 32, 32, 384), (2, 32, 8, 1, 128), (3, 4, 2, 64, 70), (40, 32, 32, 5, 200)],
+)
+def test_attend_few(dtype, tolerance, padded, batch, heads, groups, few, length):
+    query = random(batch, few, heads, 128, dtype=dtype).transpose(1, 2)
+    keys, values = random(2, batch, groups, length + 7, 128, dtype=dtype)[:, :, :, :length]
+    first = torch.randint(0, length, (batch,), device="cuda") if padded else None
+    found = kernels.attend_few(query, keys, values, first)
+    assert close(found, kernels.attend_few_plain(query, keys, values, first), tolerance)
+
+
 @pytest.mark.parametrize(("rows", "vocabulary"), [(1, 128256), (32, 126464), (700, 1000)])
 @pytest.mark.parametrize("banned", [None, 7])
 def test_likeliest(rows, vocabulary, banned):

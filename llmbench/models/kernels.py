@@ -202,5 +202,5 @@ def attend_few_plain(
         scores = scores.masked_fill(
             (torch.arange(keys.shape[2], device=keys.device) < first[:, None])[:, None, None], float("-inf")
         )
-    mixed = (scores.softmax(-1).to(query.dtype) @ values).view(batch, heads, few, width)
+    mixed: torch.Tensor = (scores.softmax(-1).to(query.dtype) @ values).view(batch, heads, few, width)
     return mixed.transpose(1, 2).reshape(batch * few, heads * width)

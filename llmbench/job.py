@@ -86,6 +86,8 @@ def prepare(job: JobConfig) -> Prepared:
             f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
             "lower canvas or workload.prompt_words"
         )
+    if job.metric.likelihood:
+        _require_heldout(files, job.metric.likelihood_texts)
     digests = {"checkpoint": files.digest, "workload": workload.digest}
     digests |= {"judge": judge.digest} if judge else {}
     digests |= {"encoder": encoder.digest} if encoder else {}
@@ -100,6 +102,16 @@ def prepare(job: JobConfig) -> Prepared:
         longest_prompt=longest,
         identity=config.identity(job, digests),
     )
+
+
+def _require_heldout(files: checkpoints.CheckpointFiles, count: int | None) -> None:
+    """Refuse held-out texts that are not there, or that the model under test cannot read whole."""
+    longest = max(files.token_counts(workloads.heldout(count)))
+    if longest > files.context:
+        raise ConfigError(
+            f"metric.likelihood: a held-out text of {longest} tokens exceeds the context {files.context} of "
+            f"{files.name}; set metric.likelihood=false"
+        )
 
 
 def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Record:
@@ -312,7 +324,8 @@ def _likelihood(
 ) -> Likelihood | None:
     if not prepared.job.metric.likelihood:
         return None
-    texts = workloads.heldout()
+    texts = workloads.heldout(prepared.job.metric.likelihood_texts)
+    files, hardware = prepared.checkpoint, prepared.job.hardware
     return heldout.likelihood(
         engine,
         [checkpoint.tokenize([text])[0] for text in texts],
@@ -320,8 +333,9 @@ def _likelihood(
         family=prepared.job.model.decoder.kind,
         mask_id=checkpoint.mask_id,
         samples=prepared.job.metric.likelihood_samples,
-        seed=prepared.job.seed,
+        seed=0,  # not the job's: the figure belongs to the checkpoint, and all of its jobs show the same
         tick=tick,
+        name=f"{files.name}@{files.digest} {hardware}",
     )
 
 

@@ -68,6 +68,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
     """
     from llmbench.analysis.parity import verdicts
     from llmbench.config import TrackingConfig
+    from llmbench.report.tables import model_properties
     from llmbench.tracking import open_store
 
     number = RECIPES.index(table) + 1
@@ -89,7 +90,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
         files[f"{stem}.png"] = figures.to_png(figures.parity_figure(records, found[0]))
         files[f"{stem}.html"] = figures.parity_html(records, found[0])
     _write(out, files)
-    print("\n".join(item.text() for item in made))
+    print("\n".join([*(item.text() for item in made), *filter(None, [model_properties(records)])]))
     print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
 
 

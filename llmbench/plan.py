@@ -6,6 +6,7 @@ same conditions are taken over when `reuse` allows it; the rest is ordered by mo
 once. The sweeper (`llmbench.sweep`) is the only caller.
 """
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -124,6 +125,22 @@ def reuse(cells: Sequence[Cell], policy: str, root: Path, here: Callable[[Cell],
         if earlier.status == "finished":
             found[identity] = earlier
     return [replace(cell, reused=_fitting(found.get(cell.prepared.identity), cell, here, policy)) for cell in cells]
+
+
+def recorded(cells: Sequence[Cell], root: Path, device_name: str) -> dict[str, Record]:
+    """The newest finished Record under `root` of every cell's identity that was made on a device of this name."""
+    found: dict[str, Record] = {}
+    for path in sorted([*root.glob(f"*/*/{RECORD_FILE}"), *root.glob(f"*/{RECORD_FILE}")], reverse=True):
+        wanted = {cell.prepared.identity for cell in cells} - found.keys()
+        identity = path.parent.name.rpartition("-")[2]
+        if identity not in wanted and path.parent.parent != root:  # the folder of a single job is named by time
+            continue
+        with contextlib.suppress(RecordError):
+            earlier = record.load(path)
+            fits = earlier.status == "finished" and earlier.environment.device_name == device_name
+            if fits and earlier.identity in wanted:
+                found[earlier.identity] = earlier
+    return found
 
 
 def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environment], policy: str) -> Record | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from llmbench.analysis.verdict import Parity
     from llmbench.config import JobConfig
+    from llmbench.forecast import Forecast
     from llmbench.plan import Cell
     from llmbench.record import Record
     from llmbench.tracking import Store
@@ -64,7 +65,8 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     cells = plan.build(grid, lambda overrides: _without_hydra(config_loader.load_sweep_config(hydra_config, overrides)))
     first = cells[0].prepared.job
     cells = _take_over(cells, first)
-    print(console.plan(cells, grid=len(grid)), flush=True)
+    forecasts = _forecasts(cells) if first.dry_run else ()
+    print(console.plan(cells, grid=len(grid), forecasts=forecasts), flush=True)
     if first.dry_run:
         return []
 
@@ -124,13 +126,14 @@ def task(tree: "DictConfig") -> Outcome:
 
 def _single(tree: "DictConfig", folder: Path) -> Outcome:
     """A run of one job: checked first, then measured, logged without a parent, and printed."""
-    from llmbench import config, job, tracking
+    from llmbench import config, job, plan, tracking
     from llmbench.report import console
 
     built = config.load(tree)
     prepared = job.prepare(built)
     if built.dry_run:
-        print(console.single_plan(prepared))
+        cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
+        print(console.plan([cell], grid=1, forecasts=_forecasts([cell])))
         return Outcome(folder="", label=built.label, status="finished", reason=None, tracked=None)
     tracking.open_store(built.tracking)  # an unreachable store is refused before any work
     record = _measure(built)
@@ -201,6 +204,16 @@ def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
     from llmbench.measure import device
 
     return plan.reuse(cells, first.reuse, ROOT, lambda cell: device.environment(cell.prepared.job.hardware))
+
+
+def _forecasts(cells: "list[Cell]") -> "list[Forecast]":
+    """What is known of each job before it runs."""
+    from llmbench import forecast, plan
+    from llmbench.measure import device
+
+    name = device.environment(cells[0].prepared.job.hardware).device_name
+    earlier = plan.recorded(cells, ROOT, name)
+    return [forecast.predict(cell.prepared, earlier.get(cell.prepared.identity)) for cell in cells]
 
 
 def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[int]) -> Outcome:

@@ -85,13 +85,20 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
         if batch:
             returns = launcher.launch(batch, initial_job_idx=0)
             outcomes += [job_return.return_value for job_return in returns]
-        print(_finish(store, parent, outcomes, folder, time.monotonic() - started, recipe), flush=True)
-        close()
+        text, unlogged = _finish(store, parent, outcomes, folder, time.monotonic() - started, recipe)
+        print(text, flush=True)
+        close(logged=not unlogged and not any(outcome.tracked for outcome in outcomes))
     failed = [outcome for outcome in outcomes if outcome.status != "finished" or outcome.tracked]
     if failed:
         reasons = "; ".join(f"{outcome.label}: {outcome.reason or outcome.tracked}" for outcome in failed)
-        raise JobsFailedError(f"{len(failed)} of {len(outcomes)} jobs failed: {reasons}")
+        later = f"; {_LOG_LATER}" if any(outcome.tracked for outcome in outcomes) else ""
+        raise JobsFailedError(f"{len(failed)} of {len(outcomes)} jobs failed: {reasons}{later}")
+    if unlogged:
+        raise JobsFailedError(f"{unlogged}; {_LOG_LATER}")
     return outcomes
+
+
+_LOG_LATER = "when the store answers again, the same command logs what is recorded and measures nothing twice"
 
 
 def task(tree: "DictConfig") -> Outcome:
@@ -248,7 +255,10 @@ def _quote(text: str) -> str:
 
 @contextlib.contextmanager
 def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
-    """Keep `sweep.json` and the parent run true: running, then ended; aborted when something stops the sweep."""
+    """Keep `sweep.json` and the parent run true: running, then ended; aborted when something stops the sweep.
+
+    A sweep that could not log everything has not ended: the same command takes its Records over, and logs them.
+    """
     from llmbench.plan import SWEEP_FILE
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,17 +275,16 @@ def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
 
     closed = False
 
-    def close() -> None:
+    def close(*, logged: bool) -> None:
         nonlocal closed
         closed = True
+        write(ended=logged)
 
     write(ended=False)
     try:
         yield close
     finally:
-        if closed:
-            write(ended=True)
-        else:
+        if not closed:
             with contextlib.suppress(Exception):
                 store.abort_sweep(parent)
 
@@ -298,8 +307,14 @@ def _terminate(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
-def _finish(store: "Store", parent: str, outcomes: list[Outcome], folder: Path, seconds: float, recipe: str) -> str:
-    """Read the Records back, reach the verdict and write it to the parent run; returns what the sweep prints last."""
+def _finish(
+    store: "Store", parent: str, outcomes: list[Outcome], folder: Path, seconds: float, recipe: str
+) -> tuple[str, str]:
+    """Read the Records back, reach the verdict and write it to the parent run.
+
+    Returns:
+        What the sweep prints last, and why the verdict is not in the store ("" when it is).
+    """
     from llmbench import plan, record
     from llmbench.analysis import parity
     from llmbench.report import SweepReport, console, sweep_report
@@ -317,14 +332,18 @@ def _finish(store: "Store", parent: str, outcomes: list[Outcome], folder: Path, 
     try:
         store.finish_sweep(parent, verdicts, records, failed=failed, note=shown.note, files=shown.files)
     except TrackingError as error:  # the table is printed all the same
-        unlogged = f"The verdict is not in MLflow: {error}"
+        unlogged = f"the verdict is not in MLflow ({error})"
+    ours = store.options  # "" for the store that is found without being named
     where = [
-        f"Curves and runs: `make ui` (or python -m llmbench.report ui), from {store.shown_uri}, run {parent}",
-        f"This table again: python -m llmbench.report {recipe or 'parity'} --sweep {parent}",
+        f"Curves and runs: {'' if ours else '`make ui` or '}python -m llmbench.report ui{ours}; run {parent}",
+        f"This table again: python -m llmbench.report {recipe or 'parity'}{ours} --sweep {parent}",
     ]
-    return console.ending(shown.text, records, folder, [*where, *filter(None, [unlogged])], seconds)
+    where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
+    return console.ending(shown.text, records, folder, where, seconds), unlogged
 
 
 def _command() -> str:
-    """The line that recreates this sweep."""
-    return "python -m llmbench " + " ".join(sys.argv[1:])
+    """The line that recreates this sweep, without a password: it stands in tables and logs."""
+    from llmbench import tracking
+
+    return str(tracking.redact("python -m llmbench " + " ".join(sys.argv[1:])))

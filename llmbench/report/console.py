@@ -89,7 +89,7 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
         f"{len(first.workload.prompts)} prompts of {first.workload.name}, temperature {first.job.temperature}\n{table}"
     )
     if any(item.bound_s is not None for item in forecasts):
-        said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of this moment)"
+        said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
     return said
 
 

@@ -195,6 +195,7 @@ class JobConfig:
     steps: Count
     canvas: Count
     temperature: NonNegative
+    ignore_stop: StrictBool = False
     # The sweep's own options.
     dry_run: StrictBool = False
     reuse: Literal["interrupted", "all", "none"] = "interrupted"
@@ -252,7 +253,7 @@ def identity(job: JobConfig, digests: dict[str, str]) -> str:
     deterministic decoder.
     """
     built = to_dict(job)
-    for key in ("tracking", "scale", "steps", "canvas", "temperature", "dry_run", "reuse"):
+    for key in ("tracking", "scale", "steps", "canvas", "temperature", "ignore_stop", "dry_run", "reuse"):
         del built[key]
     if not job.model.decoder.stochastic:
         del built["seed"]

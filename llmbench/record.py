@@ -13,6 +13,7 @@ neither torch nor mlflow: a report is rebuilt on a laptop.
 import functools
 import json
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 # Format history. A format that was released keeps a recorded file as a fixture when the next one comes.
 # 1: first.
-FORMAT_VERSION = 1
+# 2: outputs without text: `Output.prompt`, `Output.text`, `utf8_bytes` of outputs and timings may be None; reads 1.
+FORMAT_VERSION = 2
+READABLE = (1, 2)
 
 Family = Literal["autoregressive", "diffusion"]
 Subject = Literal["output", "human", "shuffled", "prompt_tail", "empty"]
@@ -39,11 +42,11 @@ class Output:
 
     prompt_id: str
     task: str
-    prompt: str
-    text: str
+    prompt: str | None  # None: random tokens (synthetic prompts)
+    text: str | None  # None: random weights write no text
     batch: int
-    tokens: int  # N_i: tokens before the first stop token, at most G
-    utf8_bytes: int  # of `text`
+    tokens: int  # N_i: tokens before the first stop token, at most G; with dummy weights nothing stops
+    utf8_bytes: int | None  # of `text`
     stopped: bool  # a stop token was produced
 
 
@@ -58,7 +61,7 @@ class Timing:
     prefill_ms: float | None  # AR: until the first output token is final
     forwards: int  # NFE; guidance counts twice
     tokens: int  # sum of N_i over the batch
-    utf8_bytes: int  # of the batch's outputs
+    utf8_bytes: int | None  # of the batch's outputs; None where they have no text
     throttled: bool | None = None  # None where the device does not tell
 
 
@@ -69,6 +72,7 @@ class Marks:
     batch: int
     repeat: int
     at_ms: tuple[float, ...]  # since t_start, one per forward
+    first_text: int | None = None  # forwards until the first text is final and can be shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +201,7 @@ class Record:
     timings: tuple[Timing, ...] = ()
     marks: tuple[Marks, ...] = ()
     tokenize_ms: float | None = None  # mean over batches
+    setup_s: float | None = None  # making the engine ready for every shape: fusing, compiling, capturing
     canvas: int | None = None  # G
     block_length: int | None = None  # diffusion
     device_use: DeviceUse = field(default_factory=DeviceUse)
@@ -216,9 +221,14 @@ class Record:
                 raise RecordError(f"metric {key} of job {self.identity} is {value}; absent values must be left out")
 
     @property
+    def side(self) -> str:
+        """The label without k: what all Records of one curve share."""
+        return job_label(self.model, self.family, None, self.config.get("model", {}).get("decoder", {}))
+
+    @property
     def label(self) -> str:
-        """The job's name for people: `llama`, `llada k=16`."""
-        return self.model if self.steps is None else f"{self.model} k={self.steps}"
+        """The job's name for people: `llama`, `llama transformers static`, `llada k=16`."""
+        return self.side if self.steps is None else f"{self.side} k={self.steps}"
 
     def to_json(self) -> bytes:
         """Serialise, exactly and readably."""
@@ -232,6 +242,27 @@ class Record:
         partial.write_bytes(self.to_json())
         partial.replace(path)
         return path
+
+
+def total(sizes: Iterable[int | None]) -> int | None:
+    """The sum of sizes; None when one of them is absent."""
+    known = list(sizes)
+    return None if None in known else sum(size for size in known if size is not None)
+
+
+def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[str, Any]) -> str:
+    """A job's name for people: the model, how it is decoded where that is not its family's own way, and k.
+
+    Args:
+        model: the side.
+        family: its family; a decoder of that name needs no mention.
+        steps: k, or None.
+        decoder: its settings.
+    """
+    way = [] if decoder.get("kind", family) == family else [decoder["kind"], decoder.get("cache", "dynamic")]
+    return " ".join(
+        [model, *(word for word in way if word != "dynamic"), *([f"k={steps}"] if steps is not None else [])]
+    )
 
 
 def load(path: Path) -> Record:
@@ -250,9 +281,9 @@ def parse(data: bytes) -> Record:
 
     try:
         version = json.loads(data).get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in READABLE:
             raise RecordError(
-                f"record format {version}, this llmbench reads {FORMAT_VERSION}; use the version that wrote it"
+                f"record format {version}, this llmbench reads up to {FORMAT_VERSION}; use the version that wrote it"
             )
         return _adapter().validate_json(data)
     except (ValueError, AttributeError) as error:  # ValidationError is a ValueError
@@ -346,6 +377,15 @@ def _registry() -> dict[str, Metric]:
         ),
         ("throughput/nfe", "forwards", "lower", _BOTH, "any", False, "forward passes per batch"),
         ("throughput/tokens_per_forward", "tokens", "higher", _BOTH, "any", False, "valid tokens / (B x NFE)"),
+        (
+            "throughput/forwarded_tokens",
+            "tokens",
+            "lower",
+            _BOTH,
+            "any",
+            False,
+            "positions that went through the network, per output",
+        ),
         (
             "memory/peak_reserved_bytes",
             "bytes",

@@ -9,6 +9,10 @@ Lengths are cut in *words*, never in tokens: both models under test read the sam
 prompt keeps its last words (the ones that its continuation depends on), a reference its first; the whitespace between
 the words stays, because the line ends of verse and chats are part of the text. Whitespace at the ends goes.
 
+`source=synthetic` reads no file: prompts are `prompt_tokens` random draws each, which every checkpoint maps onto its
+own ordinary tokens (`CheckpointFiles.prompt_ids`). Both sides get equal draws whatever their vocabularies, all prompts
+are equally long, and nothing can be said about quality.
+
 The digest is taken over the selected prompts as they are used, after cutting: two jobs with equal digests read the
 same text, from whatever file. Bundled files and their licences: `llmbench/bundled/workloads/README.md`.
 `llmbench.job.prepare` calls `load` before any weights are read, so every fault of a file is one line with file and
@@ -18,13 +22,14 @@ line number.
 import hashlib
 import itertools
 import json
+import random
 import re
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbench.config import WorkloadConfig
+from llmbench.config import SYNTHETIC, WorkloadConfig
 from llmbench.errors import WorkloadError
 
 BUNDLED = Path(__file__).parent / "bundled" / "workloads"
@@ -39,11 +44,13 @@ class Prompt:
 
     id: str
     task: str
-    text: str
+    text: str  # "" where the prompt is `draws`
     reference: str | None
     gap: str = " "
     """The whitespace between prompt and reference, which tokenizers see: a new line where the prompt is in lines and
     ends on a whole one (verse), else a space (prose, or a chat that ends on `A:`)."""
+    draws: tuple[int, ...] | None = None
+    """One random number in [0, 2^32) per token of a synthetic prompt; None where the prompt is `text`."""
 
     @property
     def tail(self) -> str:
@@ -80,6 +87,8 @@ def load(config: WorkloadConfig) -> Workload:
         WorkloadError: one line that names the file, the line and what to change. The whole file is checked, also
             the lines that are not selected.
     """
+    if config.source == SYNTHETIC:
+        return _synthetic(config)
     path, name = _locate(config.source)
     prompts = _read(path)
     if len(prompts) < config.prompts:
@@ -97,8 +106,22 @@ def load(config: WorkloadConfig) -> Workload:
         )
         for prompt in itertools.islice(_in_turn(prompts), config.prompts)
     )
-    canonical = json.dumps([astuple(prompt) for prompt in selected])
-    return Workload(name=name, digest=hashlib.sha256(canonical.encode()).hexdigest()[:12], prompts=selected)
+    return _workload(name, selected, [(p.id, p.task, p.text, p.reference, p.gap) for p in selected])
+
+
+def _synthetic(config: WorkloadConfig) -> Workload:
+    """Random prompts; with more of them, or longer ones, the first draws stay the same."""
+    prompts = []
+    for number in range(config.prompts):
+        draw = random.Random(f"{config.seed}/{number}").getrandbits
+        draws = tuple(draw(32) for _ in range(config.prompt_tokens or 0))
+        prompts.append(Prompt(id=f"synthetic-{number}", task=SYNTHETIC, text="", reference=None, draws=draws))
+    return _workload(SYNTHETIC, tuple(prompts), [(p.id, p.draws) for p in prompts])
+
+
+def _workload(name: str, prompts: tuple[Prompt, ...], content: Sequence[Any]) -> Workload:
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+    return Workload(name=name, digest=digest, prompts=prompts)
 
 
 def heldout(count: int | None = None) -> list[str]:

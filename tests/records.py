@@ -152,6 +152,15 @@ def make_sweep(steps: Sequence[int] = (8, 16, 32, 64), *, reached: bool = True, 
     ]
 
 
+def implementation(kind: str, e2e_ms: float, cache: str | None = None, **changes: Any) -> Record:
+    """LLaMA as another implementation decodes it: "autoregressive" or "transformers" with its cache."""
+    own = {"decoding.kind": kind} | ({"decoding.cache": cache} if cache else {})
+    made = make_record("llama", e2e_ms=e2e_ms, conditions=own, **({"perplexity": 45.0} | changes))
+    decoder = made.config["model"]["decoder"] | {"kind": kind} | ({"cache": cache} if cache else {})
+    config = made.config | {"model": made.config["model"] | {"decoder": decoder}}
+    return replace(made, identity=f"{kind}-{cache}-{e2e_ms:.0f}", config=config)
+
+
 def _output(index: int, prompt_id: str, batch: int, tokens: int) -> Output:
     text = "word " * tokens
     return Output(

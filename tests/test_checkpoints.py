@@ -229,20 +229,20 @@ def test_code_in_a_checkpoint_is_not_run(llama):
     edit(llama, auto_map=auto_map)
     edit(llama, "tokenizer_config.json", auto_map={"AutoTokenizer": ["modeling_bomb.T", None]})
     files = checkpoints.resolve(str(llama))
-    assert list(files.token_counts(["abc"])) == [3]
+    assert len(files.tokenize("abc")) == 3
     assert type(checkpoints.load(files, CPU, "real").model).__module__.startswith("transformers.")
 
 
 def test_a_damaged_tokenizer(llama):
     (llama / "tokenizer.json").write_text("{}")
-    message = refusal(llama, then=lambda files: list(files.token_counts(["abc"])))
+    message = refusal(llama, then=lambda files: files.tokenize("abc"))
     assert "its tokenizer cannot be read" in message
 
 
 def test_a_tokenizer_of_another_model(originals, tmp_path):
     tiny_models.model(vocab=40).save_pretrained(tmp_path / "small")
     write_tokenizer(tmp_path / "small")
-    message = refusal(tmp_path / "small", then=lambda files: list(files.token_counts(["abc"])))
+    message = refusal(tmp_path / "small", then=lambda files: files.tokenize("abc"))
     assert "its vocab_size is 40" in message
 
 
@@ -356,7 +356,7 @@ def test_loaded_weights_are_the_stored_ones(originals, name):
     assert loaded.architecture.parameters * 4 == loaded.weight_bytes
     assert loaded.architecture.causal is (name == "llama")
     ids, mask = tiny_models.prompts([6, 3])
-    engine = loaded.engine(CPU)
+    engine = loaded.engine("eager")
     changed = ids.clone()
     changed[:, -1] += 1
     moved = (engine.logits(ids, mask) - engine.logits(changed, mask))[0, 0].abs().max() > 0
@@ -380,7 +380,7 @@ def test_tokens_and_texts(llama):
     files = checkpoints.resolve(str(llama))
     loaded = checkpoints.load(files, CPU, "real")
     ids = loaded.tokenize(["abc", "é"])
-    assert list(files.token_counts(["abc", "é"])) == [3, 2] == [len(row) for row in ids]
+    assert [len(row) for row in ids] == [3, 2]
     batch = loaded.to_device(ids)
     assert batch.ids.tolist() == [ids[0], [1, *ids[1]]]
     assert batch.mask.tolist() == [[True] * 3, [False, True, True]]
@@ -402,7 +402,7 @@ def test_a_bos_is_added_once(llama):
 
 def test_a_prompt_without_tokens_is_refused(llama):
     with pytest.raises(UsageError, match="has no token"):
-        list(checkpoints.resolve(str(llama)).token_counts([""]))
+        checkpoints.resolve(str(llama)).tokenize("")
 
 
 def test_a_judge_runs_in_float32_and_adds_no_special_tokens(llama):
@@ -413,3 +413,67 @@ def test_a_judge_runs_in_float32_and_adds_no_special_tokens(llama):
     assert judge.tokenize("abc") == files.tokenize("abc")[1:]
     assert (judge.eos_id, judge.context, judge.device) == (0, 128, "cpu")
     assert files.digest in judge.name
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Shapes without weights
+
+
+@pytest.mark.parametrize(
+    ("source", "parameters", "stops", "mask"),
+    [
+        ("shape:llama-3-8b", 8_030_261_248, {128001, 128009}, None),
+        ("shape:llada-8b", 8_015_581_184, {126081, 126348}, 126336),
+    ],
+)
+def test_the_8b_shapes_are_exact(source, parameters, stops, mask):
+    import math
+
+    from llmbench.models import architecture
+    from llmbench.models import llama as blocks
+
+    files = checkpoints.resolve(source, "dummy")
+    shapes = blocks.shapes(files.config)
+    assert sum(map(math.prod, shapes.values())) == parameters
+    assert architecture.from_config(files.config, 2).parameters == parameters
+    assert len(shapes) == 291
+    assert files.mask_id == mask
+    assert stops <= files.special_ids
+    files.require_family("autoregressive" if mask is None else "diffusion")
+
+
+def test_shapes_with_real_weights_are_refused_with_both_ways_out():
+    message = refusal("shape:llama-3-8b")
+    assert "shapes only; add weights=dummy workload=synthetic metric=speed, or checkpoint=local model.check" in message
+    assert "there are llada-8b, llama-3-8b" in refusal("shape:llama-4")
+
+
+def test_without_a_tokenizer_text_is_refused_and_token_ids_are_not(llama):
+    (llama / "tokenizer.json").unlink()
+    assert "no tokenizer in" in refusal(llama)
+    files = checkpoints.resolve(str(llama), "dummy")
+    with pytest.raises(UsageError, match="has no tokenizer; add workload=synthetic"):
+        files.prompt_ids(prompt(text="abc"))
+    assert files.prompt_ids(prompt(draws=(0, 1))) == [2, 3]  # 0 is the stop token, 1 padding
+
+
+def test_synthetic_ids_are_ordinary_tokens_of_either_model(llama, llada):
+    write_tokenizer(llada, bos=MASKED)
+    for folder in (llama, llada):
+        files = checkpoints.resolve(str(folder))
+        ids = files.prompt_ids(prompt(draws=tuple(range(2**10))))
+        special = {*files.special_ids, *files.tokenizer.added_tokens_decoder}
+        assert not special & set(ids)
+        assert set(ids) == set(range(min(len(files.tokenizer), files.config.vocab_size))) - special
+
+
+def test_what_dummy_weights_write_has_no_text_and_no_end(llama):
+    loaded = checkpoints.load(checkpoints.resolve(str(llama), "dummy"), CPU, "dummy")
+    (row,) = loaded.texts(Generation(tokens=torch.tensor([[5, 0, 1, 6]]), forwards=(), nfe=0))
+    assert (row.text, row.tokens, row.utf8_bytes, row.stopped) == (None, 4, None, False)
+
+
+def prompt(*, text="", draws=None):
+    from llmbench.workloads import Prompt
+
+    return Prompt(id="a", task="t", text=text, reference=None, draws=draws)

@@ -29,6 +29,8 @@ def test_defaults_build_both_families(load):
     assert isinstance(load("model=llada").model.decoder, Diffusion)
     assert load("model=llada", "steps=16").label == "llada k=16"
     assert load().label == "llama"
+    assert load("model/decoder=transformers").label == load("model=llama_generate").label == "llama transformers"
+    assert load("model=llama_generate", "model.decoder.cache=static").label == "llama transformers static"
 
 
 WRONG = {
@@ -56,6 +58,11 @@ WRONG = {
     "hardware.device=tpu": "hardware.device: input should be 'auto', 'cpu' or 'cuda'",
     "weights=none": "weights: input should be 'real' or 'dummy'",
     "weights=dummy": "weights=dummy has no quality to measure; add metric=speed",
+    "workload=synthetic": "workload=synthetic has neither text nor references to score; add metric=speed",
+    "workload=synthetic metric=speed workload.prompt_words=4": "synthetic prompts have no words; set workload.prompt_t",
+    "workload=synthetic metric=speed workload.prompt_tokens=null": "need a length: set workload.prompt_tokens",
+    "+workload.prompt_tokens=4": "prompt_tokens is for workload=synthetic; text is cut with workload.prompt_words",
+    "model/decoder=transformers model.decoder.cache=paged": "model.decoder.cache: input should be 'dynamic' or",
     "reuse=maybe": "reuse: input should be 'interrupted', 'all' or 'none'",
     "dry_run=1": "dry_run: input should be a valid boolean (got 1)",
     "timing.repeats=0": "timing.repeats: input should be greater than or equal to 1",
@@ -85,6 +92,11 @@ def test_a_job_is_checked_even_where_its_model_does_not_read_the_dial(load):
 class TestIdentity:
     def of(self, job: JobConfig, checkpoint: str = "a") -> str:
         return config.identity(job, {"checkpoint": checkpoint, "workload": "b"})
+
+    def test_every_implementation_of_a_baseline_is_its_own_job(self, load):
+        ways = [[], ["model/decoder=transformers"], ["model/decoder=transformers", "model.decoder.cache=static"]]
+        assert len({self.of(load(*way)) for way in ways}) == 3
+        assert self.of(load("model=llama_generate")) == self.of(load("model/decoder=transformers"))
 
     def test_llama_does_not_read_steps(self, load):
         assert self.of(load("steps=8")) == self.of(load("steps=64"))

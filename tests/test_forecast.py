@@ -47,12 +47,24 @@ def test_guidance_doubles_what_a_forward_holds() -> None:
     assert double == 2 * single
 
 
+@pytest.mark.parametrize("shortcut", ["cache=prefix", "threshold=0.9", "early_stop=true"])
+def test_where_the_work_depends_on_the_text_or_a_cache_the_time_is_unknown(shortcut: str) -> None:
+    prepared = prepare("model=llada", "steps=4", "model.decoder.block_length=4", f"model.decoder.{shortcut}")
+    found = forecast.predict(prepared, None)
+    assert found.bound_s is None
+    shapes = shapes_of(prepared)
+    per_token = 2 * shapes.layers * shapes.kv_heads * shapes.head_dim * 4
+    assert found.cache_bytes == (4 * (prepared.longest_prompt + 8) * per_token if shortcut == "cache=prefix" else 0)
+    cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
+    assert "unknown" in console.plan([cell], grid=1, forecasts=[found])
+
+
 def test_the_bound_is_the_least_time_of_every_forward_of_every_pass() -> None:
     """Two batches of 4 and 2 prompts; the first is generated five times: warm up, three repeats, marks."""
     prepared = prepare("model=llada", "steps=4")
     shapes, expected = shapes_of(prepared), 0.0
     for members, times in ((range(4), 5), (range(4, 6), 1)):
-        length = max(len(prepared.checkpoint.tokenize(prepared.workload.prompts[i].text)) for i in members) + 8
+        length = max(len(prepared.checkpoint.prompt_ids(prepared.workload.prompts[i])) for i in members) + 8
         shape = ForwardShape(rows=len(members), queries=length, keys=length, logits=1)
         expected += times * 4 * max(flops(shapes, shape) / 1e12, bytes_moved(shapes, shape) / 1e9)
     assert forecast.bound_seconds(prepared, shapes, FAST) == pytest.approx(expected)

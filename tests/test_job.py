@@ -137,3 +137,57 @@ def test_the_same_job_writes_the_same_text(records):
     again = job.run(prepared)
     assert [output.text for output in again.outputs] == [output.text for output in records["llada"].outputs]
     assert again.identity == records["llada"].identity
+
+
+SILENT = ["weights=dummy", "workload=synthetic", "workload.prompt_tokens=12", "workload.prompts=4"]
+
+
+@pytest.mark.parametrize("overrides", [["model=llama"], ["model=llama_generate"], ["model=llada", "steps=4"]])
+def test_dummy_weights_measure_speed_and_say_nothing_about_text(prepare, overrides):
+    small = [key for key in SMALL if "words" not in key and "prompts" not in key]
+    record = job.run(prepare(*small, *SILENT, *overrides))
+    assert [output.tokens for output in record.outputs] == [8] * 4  # nothing stops: N_i = G
+    assert {(output.prompt, output.text, output.utf8_bytes, output.stopped) for output in record.outputs} == {
+        (None, None, None, False)
+    }
+    assert {timing.tokens for timing in record.timings} == {16}
+    assert record.scores == ()
+    assert {"latency/e2e_ms", "throughput/tokens_per_s", "roofline/limit_ms"} <= record.metrics.keys()
+    absent = ("quality/", "throughput/bytes_per_s", "energy/joules_per_byte", "latency/tokenize_ms")
+    assert not [key for key in record.metrics if key.startswith(absent)]
+    assert record.signatures["workload"].startswith("synthetic@")
+
+
+def test_real_weights_answer_synthetic_prompts_in_text(prepare):
+    small = [key for key in SMALL if "words" not in key]
+    record = job.run(prepare(*small, "workload=synthetic", "workload.prompt_tokens=12", "model=llama"))
+    for output in record.outputs:
+        assert output.prompt is None
+        assert output.utf8_bytes == len(output.text.encode())
+    assert "throughput/bytes_per_s" in record.metrics
+
+
+def test_the_8b_shapes_can_be_planned_without_any_download(prepare):
+    both = ["scale=8b", "weights=dummy", "workload=synthetic", "metric=speed", "batch=8"]
+    llama, llada = (prepare("hardware=cpu", *both, f"model={model}") for model in ("llama", "llada"))
+    assert llama.workload.digest == llada.workload.digest
+    assert (llama.longest_prompt, len(llama.workload.prompts)) == (128, 8)
+    with pytest.raises(UsageError, match="shapes only; add weights=dummy"):
+        prepare("hardware=cpu", "scale=8b")
+    with pytest.raises(UsageError, match="no tokenizer; add workload=synthetic"):
+        prepare("hardware=cpu", "scale=8b", "weights=dummy", "metric=speed")
+
+
+def test_a_second_baseline_agrees_in_everything_but_its_implementation(prepare):
+    from llmbench.analysis.comparable import IMPLEMENTATION
+
+    small = [key for key in SMALL if "words" not in key]
+    ours, theirs = (job.run(prepare(*small, "temperature=0", f"model={way}")) for way in ("llama", "llama_generate"))
+    assert [output.text for output in theirs.outputs] == [output.text for output in ours.outputs]
+    assert (ours.family, theirs.family) == ("autoregressive", "autoregressive")
+    assert (ours.label, theirs.label) == ("llama", "llama transformers")
+    differing = {
+        key for key in {*ours.conditions, *theirs.conditions} if ours.conditions.get(key) != theirs.conditions.get(key)
+    }
+    assert differing <= set(IMPLEMENTATION)
+    assert "decoding.kind" in differing

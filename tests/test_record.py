@@ -64,3 +64,22 @@ def test_every_key_has_a_unit_and_a_summary(key):
     assert metric.unit
     assert metric.summary
     assert metric.families
+
+
+def test_a_record_of_format_1_still_reads():
+    old = record.load(Path(__file__).parent / "fixtures" / "record_format_1.json")
+    assert (old.format_version, old.label, len(old.outputs)) == (1, "llada k=4", 2)
+    assert all(output.utf8_bytes == len(output.text.encode()) for output in old.outputs)
+
+
+def test_what_has_no_text_comes_back_without(tmp_path):
+    whole = make_record()
+    silent = dataclasses.replace(whole.outputs[0], prompt=None, text=None, utf8_bytes=None)
+    timing = dataclasses.replace(whole.timings[0], utf8_bytes=None)
+    original = dataclasses.replace(whole, outputs=(silent,), timings=(timing,))
+    assert record.load(original.save(tmp_path)) == original
+
+
+def test_a_total_with_an_absent_part_is_absent():
+    assert record.total([1, 0, 2]) == 3
+    assert record.total([1, None]) is None

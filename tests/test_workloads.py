@@ -183,3 +183,32 @@ def test_fewer_heldout_texts_are_taken_in_turn_from_every_source_and_more_than_a
     assert workloads.heldout(8) == [*texts[:2], *texts[4:6], *texts[8::4]]
     with pytest.raises(WorkloadError, match=r"metric\.likelihood_texts=25, but there are 24"):
         workloads.heldout(25)
+
+
+def synthetic(prompts=3, tokens=5, seed=0):
+    return workloads.load(
+        WorkloadConfig(
+            source="synthetic",
+            prompts=prompts,
+            prompt_words=None,
+            reference_words=None,
+            diversity_tokens=32,
+            prompt_tokens=tokens,
+            seed=seed,
+        )
+    )
+
+
+def test_synthetic_prompts_are_equally_long_draws_without_text():
+    workload = synthetic()
+    assert [len(prompt.draws) for prompt in workload.prompts] == [5, 5, 5]
+    assert {(prompt.text, prompt.reference) for prompt in workload.prompts} == {("", None)}
+    assert len({prompt.draws for prompt in workload.prompts}) == 3
+    assert len({prompt.id for prompt in workload.prompts}) == 3
+
+
+def test_synthetic_prompts_depend_on_seed_and_size_and_keep_their_beginnings():
+    assert synthetic() == synthetic()
+    assert len({synthetic(**change).digest for change in ({}, {"seed": 1}, {"tokens": 6}, {"prompts": 4})}) == 4
+    longer = synthetic(prompts=4, tokens=6).prompts
+    assert [prompt.draws[:5] for prompt in longer[:3]] == [prompt.draws for prompt in synthetic().prompts]

@@ -19,10 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from llmbench.analysis.comparable import check_conditions, condition_sets, steps_of
+from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
 from llmbench.analysis.statistics import speedup_interval
 from llmbench.analysis.verdict import Curve, MetricParity, Parity, Speedup, Status
-from llmbench.analysis.wording import NAMES, conditions_phrase, metric_sentence, metric_title
+from llmbench.analysis.wording import (
+    baseline_phrase,
+    conditions_phrase,
+    metric_sentence,
+    metric_title,
+    named,
+    slow_phrase,
+)
 from llmbench.errors import RecordError
 from llmbench.record import METRICS, Record
 
@@ -54,8 +61,8 @@ def parity(records: Sequence[Record], seed: int = 0) -> Parity:
     """The point form over Records of one sweep under equal conditions.
 
     Args:
-        records: one autoregressive Record (the baseline) and diffusion Records of one model over k; failed ones are
-            left out.
+        records: one autoregressive Record (the baseline; of several implementations of it the fastest) and diffusion
+            Records of one model over k; failed ones are left out.
         seed: of the bootstrap that gives the speedups their intervals.
 
     Raises:
@@ -65,8 +72,9 @@ def parity(records: Sequence[Record], seed: int = 0) -> Parity:
     check_conditions(finished)
     baselines = [record for record in finished if record.family == "autoregressive"]
     candidates = sorted((record for record in finished if record.family == "diffusion"), key=steps_of)
-    _refuse_doubles(baselines, candidates)
-    baseline = baselines[0] if baselines else None
+    _refuse_doubles(candidates)
+    baseline = choose_baseline(baselines)
+    slow = slow_phrase(baseline)
     rng = np.random.default_rng(seed)
     speedups = tuple(s for c in candidates if baseline and (s := _speedup(baseline, c, rng)) is not None)
     judged = [
@@ -74,17 +82,20 @@ def parity(records: Sequence[Record], seed: int = 0) -> Parity:
     ]
     beside = tuple(curve for key in BESIDE if (curve := _curve(key, baseline, candidates)).values)
     where = conditions_phrase(finished)
-    metrics = tuple(_judge(curve, beside, speedups, (baseline, candidates[0]), where) for curve in judged if baseline)
+    metrics = tuple(
+        _judge(curve, beside, speedups, (baseline, candidates[0]), where, slow) for curve in judged if baseline
+    )
     status = _status(baseline, candidates, metrics)
     return Parity(
         status=status,
-        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where),
+        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, slow),
         headline=metrics[0].curve.metric if metrics else None,
         baseline=baseline.model if baseline else None,
         candidate=candidates[0].model if candidates else None,
         steps=tuple(steps_of(record) for record in candidates),
         prompts=len(finished[0].outputs) if finished else 0,
         where=where,
+        baseline_choice=baseline_phrase(baseline, baselines),
         identities=tuple(record.identity for record in finished),
         conditions=dict(finished[0].conditions) if finished else {},
         metrics=metrics,
@@ -95,10 +106,7 @@ def parity(records: Sequence[Record], seed: int = 0) -> Parity:
     )
 
 
-def _refuse_doubles(baselines: Sequence[Record], candidates: Sequence[Record]) -> None:
-    if len(baselines) > 1:
-        names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
-        raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
+def _refuse_doubles(candidates: Sequence[Record]) -> None:
     models = sorted({record.model for record in candidates})
     if len(models) > 1:
         raise RecordError(f"one diffusion model at a time can be compared, found {', '.join(models)}")
@@ -147,7 +155,12 @@ def _curve(metric: str, baseline: Record | None, candidates: Sequence[Record]) -
 
 
 def _judge(
-    curve: Curve, beside: Sequence[Curve], speedups: Sequence[Speedup], sides: tuple[Record, Record], where: str
+    curve: Curve,
+    beside: Sequence[Curve],
+    speedups: Sequence[Speedup],
+    sides: tuple[Record, Record],
+    where: str,
+    slow: str,
 ) -> MetricParity:
     """S_parity of one metric: the smallest k with f(k) >= Q."""
     assert curve.baseline is not None
@@ -159,7 +172,7 @@ def _judge(
     ratios = {item.steps: (item.ratio, item.low, item.high) for item in speedups}
     told: dict[str, Any] = {
         "metric": curve.metric,
-        "names": tuple(NAMES.get(side.model, side.model) for side in sides),
+        "names": tuple(named(side) for side in sides),
         "baseline": curve.baseline,
         "values": dict(curve.values),
         "reached": reached,
@@ -177,13 +190,14 @@ def _judge(
             ratios=ratios,
             entropy=(entropy.baseline, dict(entropy.values)) if entropy and entropy.baseline is not None else None,
             where=where,
+            slow=slow,
         ),
     )
 
 
-def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str) -> str:
+def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, slow: str) -> str:
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
-    times = f"; speed against the baseline: {ratios}" if ratios else ""
+    times = f"; speed against the baseline: {ratios}{slow and f' ({slow})'}" if ratios else ""
     said = f"{status.value.replace('_', ' ')}; {where}" if where else status.value.replace("_", " ")
     return f"No parity verdict ({said}){times}: {status.next_step}."
 
@@ -194,7 +208,7 @@ def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str) -> str:
 
 def _warnings(baseline: Record, candidates: Sequence[Record], metrics: Sequence[MetricParity]) -> list[str]:
     sides = (baseline, *candidates)
-    found = [_named("empty outputs", sides, "quality/empty_share", lambda share: share > 0.02)]
+    found = [_listed("empty outputs", sides, "quality/empty_share", lambda share: share > 0.02)]
     own = baseline.metrics.get("quality/length_bytes")
     if own:
         unequal = [
@@ -206,12 +220,8 @@ def _warnings(baseline: Record, candidates: Sequence[Record], metrics: Sequence[
         found.append(
             f"realised length against {baseline.label}'s: {', '.join(unequal)}; perplexity is unsafe" if unequal else ""
         )
-    efficiency = baseline.metrics.get("roofline/efficiency")
-    if baseline.ceilings is not None and baseline.ceilings.judged and efficiency is not None and efficiency < 0.5:
-        found.append(
-            f"{baseline.label} runs at {efficiency:.0%} of its roofline: a slow baseline flatters every speedup"
-        )
-    found.append(_named("throttled clocks", sides, "hardware/throttled", lambda share: share > 0))
+    found.append(slow_phrase(baseline))
+    found.append(_listed("throttled clocks", sides, "hardware/throttled", lambda share: share > 0))
     for item in metrics:
         curve, short = item.curve, item.curve.metric.partition("/")[2]
         if curve.floor is not None and curve.baseline is not None:
@@ -224,7 +234,7 @@ def _warnings(baseline: Record, candidates: Sequence[Record], metrics: Sequence[
     return [text for text in found if text]
 
 
-def _named(what: str, sides: Sequence[Record], key: str, bad: Callable[[float], bool]) -> str:
+def _listed(what: str, sides: Sequence[Record], key: str, bad: Callable[[float], bool]) -> str:
     """A warning that lists the Records whose share is bad; empty when there is none."""
-    named = [f"{r.label} {r.metrics[key]:.0%}" for r in sides if key in r.metrics and bad(r.metrics[key])]
-    return f"{what}: {', '.join(named)}" if named else ""
+    bad_ones = [f"{r.label} {r.metrics[key]:.0%}" for r in sides if key in r.metrics and bad(r.metrics[key])]
+    return f"{what}: {', '.join(bad_ones)}" if bad_ones else ""

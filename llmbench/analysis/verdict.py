@@ -78,6 +78,7 @@ class Parity:
     steps: tuple[int, ...]  # K
     prompts: int
     where: str = ""  # the conditions, for people
+    baseline_choice: str = ""  # where a sweep timed several implementations of the baseline: which one it is, and why
     identities: tuple[str, ...] = ()  # of the Records behind it
     conditions: dict[str, str] = field(default_factory=dict)
     metrics: tuple[MetricParity, ...] = ()

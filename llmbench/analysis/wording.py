@@ -1,8 +1,8 @@
 """How is a verdict said, so that it can be quoted without the table beside it? Numbers in, one sentence out.
 
 The sentence always carries the form of the test, the conditions, and what happened to diversity at the same k,
-because generative perplexity alone rewards repetition. Called by `llmbench.analysis.parity` only; `number`, `TITLES`
-and `NAMES` also serve the tables.
+because generative perplexity alone rewards repetition; a speedup against a slow baseline says so. Called by
+`llmbench.analysis.parity` only; `number`, `TITLES` and `NAMES` also serve the tables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,39 @@ TITLES: dict[str, str] = {
     "quality/entropy": "entropy",
     "quality/distinct_2": "distinct-2",
 }
+
+
+ROOFLINE_GATE = 0.5
+"""Below this share of what the device could do, a baseline is slow, and a speedup against it says little."""
+
+
+def named(record: Record) -> str:
+    """A side in prose, with its decoder where that is not its family's own: `LLaMA (transformers static)`."""
+    way = record.side.removeprefix(record.model).strip()
+    name = NAMES.get(record.model, record.model)
+    return f"{name} ({way})" if way else name
+
+
+def slow_phrase(baseline: Record | None) -> str:
+    """The gate on speedups: said when the baseline is under half of its roofline and the roofline can judge."""
+    if baseline is None or baseline.ceilings is None or not baseline.ceilings.judged:
+        return ""
+    efficiency = baseline.metrics.get("roofline/efficiency")
+    if efficiency is None or efficiency >= ROOFLINE_GATE:
+        return ""
+    return f"{named(baseline)} at {100 * efficiency:.2g} % of its roofline limit: a speedup against a slow baseline"
+
+
+def baseline_phrase(chosen: Record | None, baselines: Sequence[Record]) -> str:
+    """Which of several implementations is the baseline, with every one's time; empty where there is no choice."""
+    if chosen is None or len(baselines) < 2:
+        return ""
+    times = ", ".join(
+        f"{record.label} {number(record.metrics['latency/e2e_ms'])} ms"
+        for record in baselines
+        if "latency/e2e_ms" in record.metrics
+    )
+    return f"The baseline is {chosen.label}, the fastest of its implementations by L_e2e ({times})."
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -55,6 +88,7 @@ def metric_sentence(
     ratios: Mapping[int, tuple[float, float | None, float | None]],
     entropy: tuple[float, Mapping[int, float]] | None,
     where: str,
+    slow: str = "",
 ) -> str:
     """The verdict on one metric as one sentence.
 
@@ -69,15 +103,17 @@ def metric_sentence(
         ratios: speedup, low and high at each k.
         entropy: the baseline's and the candidate's at each k.
         where: the conditions.
+        slow: from `slow_phrase`.
     """
     left, right = names
     title = TITLES[metric]
+    gate = f" ({slow})" if slow else ""
     if reached is not None:
         head = (
             f"{right} matches {left}'s {title} at k = {reached} diffusion steps "
             f"({number(values[reached])} against {number(baseline)}, point form; {where})"
         )
-        speed = f" and is {_ratio(*ratios[reached])} there" if reached in ratios else ""
+        speed = f" and is {_ratio(*ratios[reached])} there{gate}" if reached in ratios else ""
         return head + speed + _entropy(metric, left, reached, entropy) + "."
     most = max(values)
     whole = ", the whole canvas" if canvas is not None and most >= canvas else ""
@@ -91,7 +127,7 @@ def metric_sentence(
         ends = " and ".join(
             f"{_ratio(*ratios[steps])} at k = {steps}" for steps in dict.fromkeys((timed[0], timed[-1]))
         )
-        speed = f"; it is {ends}, but no speedup at parity exists"
+        speed = f"; it is {ends}{gate}, but no speedup at parity exists"
     return head + speed + _entropy(metric, left, best, entropy) + "."
 
 

@@ -1,16 +1,17 @@
 """How does text come out of a model? One decoder per kind of model, chosen by the type of its settings.
 
-Tokens in, tokens out: this room knows neither clocks nor tokenizers nor Transformers. It asks an `Engine` for logits
-and hands back a `Generation`. `job.run` builds one decoder per job; adding a family means one settings class in
-`config`, one decoder here, and one line in `build`.
+Tokens in, tokens out: this room knows neither clocks nor tokenizers. It asks an `Engine` for logits and hands back a
+`Generation`; `generate` alone asks for the model and lets Transformers run its own loop. `job.run` builds one decoder
+per job; adding a family means one settings class in `config`, one decoder here, and one line in `build`.
 """
 
 from collections.abc import Sequence
 
-from llmbench.config import Autoregressive, DecoderConfig, Diffusion
+from llmbench.config import Autoregressive, DecoderConfig, Diffusion, Transformers
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import Decoder
 from llmbench.decoding.diffusion import DiffusionDecoder
+from llmbench.decoding.generate import TransformersDecoder
 from llmbench.errors import ConfigError
 
 
@@ -29,6 +30,8 @@ def build(settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask
     match settings:
         case Autoregressive():
             return AutoregressiveDecoder(settings, stop_ids=tuple(stop_ids), pad_id=pad_id)
+        case Transformers():
+            return TransformersDecoder(settings, stop_ids=tuple(stop_ids), pad_id=pad_id)
         case Diffusion():
             if mask_id is None:
                 raise ConfigError(

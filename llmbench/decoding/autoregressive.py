@@ -14,6 +14,7 @@ import torch
 from llmbench.config import Autoregressive
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
+from llmbench.decoding.likeliest import likeliest
 from llmbench.record import ForwardShape
 
 
@@ -24,8 +25,14 @@ class AutoregressiveDecoder:
 
     def __init__(self, settings: Autoregressive, *, stop_ids: tuple[int, ...], pad_id: int) -> None:
         self._settings = settings
-        self._stop_ids = stop_ids
+        self._stop_ids = () if settings.ignore_stop else stop_ids
         self._pad_id = pad_id
+
+    @torch.inference_mode()
+    def prepare(self, engine: Engine, batch: PromptBatch) -> "_Loop":
+        """The static memory and captured steps for batches of this shape."""
+        shape = (*batch.ids.shape, batch.mask is not None)
+        return engine.keep(shape, lambda: _Loop(self._settings, self._stop_ids, self._pad_id, engine, shape))
 
     @torch.inference_mode()
     def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
@@ -34,30 +41,82 @@ class AutoregressiveDecoder:
         Rows that stopped are filled with the padding token. One forward per token; `on_step(i)` follows token i.
         """
         settings, (rows, prompt) = self._settings, batch.ids.shape
-        stops = torch.tensor(self._stop_ids, dtype=torch.int64, device=engine.device)
-        draws = base.Draws(engine.device, seed)
-        watch = bool(self._stop_ids) and not settings.ignore_stop
-        done = torch.zeros(rows, dtype=torch.bool, device=engine.device)
-        tokens = torch.full((rows, settings.max_new_tokens), self._pad_id, device=engine.device)
-
-        logits, cache = engine.prefill(batch.ids, batch.mask)
-        forwards = [ForwardShape(rows=rows, queries=prompt, keys=prompt, logits=1)]
+        loop = self.prepare(engine, batch)
+        loop.start(batch, seed)
+        forwards: list[ForwardShape] = []
         for i in range(settings.max_new_tokens):
-            token = choose(logits, settings.temperature, settings.top_p, draws)
-            if watch:
-                token = token.masked_fill(done, self._pad_id)
-                done |= torch.isin(token, stops)
-            tokens[:, i] = token
+            if i == 0:
+                loop.first()
+            else:
+                loop.next()
+            queries = prompt if i == 0 else 1
+            forwards.append(ForwardShape(rows=rows, queries=queries, keys=prompt + i, logits=1))
             if on_step is not None:
                 on_step(i)
-            made = i + 1
-            if made == settings.max_new_tokens or (
-                watch and made % settings.stop_check_every == 0 and bool(done.all())
-            ):
+            if self._stop_ids and (i + 1) % settings.stop_check_every == 0 and bool(loop.done.all()):
                 break
-            logits = engine.decode(token, cache)
-            forwards.append(ForwardShape(rows=rows, queries=1, keys=prompt + made, logits=1))
-        return Generation(tokens=tokens[:, : len(forwards)], forwards=tuple(forwards), nfe=len(forwards))
+        tokens = loop.tokens[:, : len(forwards)].clone()
+        return Generation(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards))
+
+
+class _Loop:
+    """What a generation works on, and its two steps. They touch this memory alone, so they can be captured."""
+
+    def __init__(
+        self,
+        settings: Autoregressive,
+        stop_ids: tuple[int, ...],
+        pad_id: int,
+        engine: Engine,
+        shape: tuple[int, int, bool],
+    ) -> None:
+        rows, prompt, padded = shape
+        self._settings, self._pad_id, self._engine = settings, pad_id, engine
+        device = engine.device
+        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
+        self._draws = base.Draws(device)
+        self._ids = torch.full((rows, prompt), pad_id, device=device)
+        self._mask = torch.ones(rows, prompt, dtype=torch.bool, device=device) if padded else None
+        self._cache = engine.new_cache(rows, prompt + settings.max_new_tokens)
+        self._token = torch.full((rows,), pad_id, device=device)
+        self._made = torch.zeros(1, dtype=torch.int64, device=device)
+        self.tokens = torch.full((rows, settings.max_new_tokens), pad_id, device=device)
+        self.done = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.first = engine.capture(self._first, self._reset, self._draws)
+        self.next = engine.capture(self._next, self._begin, self._draws) if settings.max_new_tokens > 1 else self.first
+
+    def start(self, batch: PromptBatch, seed: int) -> None:
+        """Take the prompts of a batch."""
+        self._ids.copy_(batch.ids)
+        if self._mask is not None and batch.mask is not None:
+            self._mask.copy_(batch.mask)
+        self._draws.restart(seed)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._made.zero_()
+        self.done.zero_()
+        self.tokens.fill_(self._pad_id)
+
+    def _begin(self) -> None:
+        self._reset()
+        self._first()
+
+    def _first(self) -> None:
+        self._commit(self._engine.prefill(self._ids, self._mask, self._cache))
+
+    def _next(self) -> None:
+        self._commit(self._engine.decode(self._token, self._cache))
+
+    def _commit(self, logits: torch.Tensor) -> None:
+        """Choose the next token of every row, and write it down."""
+        token = choose(logits, self._settings.temperature, self._settings.top_p, self._draws)
+        if self._stops.numel():
+            token = token.masked_fill(self.done, self._pad_id)
+            self.done.logical_or_((token[:, None] == self._stops).any(-1))
+        self._token.copy_(token)
+        self.tokens.index_copy_(1, self._made, token[:, None])
+        self._made.add_(1)
 
 
 def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.Draws) -> torch.Tensor:
@@ -73,7 +132,7 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.D
         [B] int64.
     """
     if temperature == 0:
-        return logits.argmax(-1)
+        return likeliest(logits)[0] if logits.is_cuda else logits.argmax(-1)
     noise = draws.fill_(torch.empty(logits.shape, dtype=torch.float64, device=logits.device))
     rules.gumbel_(noise, temperature)
     return noise.add_(nucleus(logits, temperature, top_p)).argmax(-1)

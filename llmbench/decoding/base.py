@@ -1,19 +1,20 @@
 """What do decoders, engines and the passes that time them say to each other?
 
 Three roles, each owned by who calls it. The timed passes call a `Decoder`; a decoder calls an `Engine`; whoever
-counts text calls `valid_lengths`. An engine keeps no state between calls: the key-value cache is handed out by
-`prefill` and handed back to `decode`, so dropping it frees it. Shapes: B rows, P prompt tokens, S tokens of a whole
-sequence, G new tokens, M positions, V vocabulary.
+counts text calls `valid_lengths`. Shapes: B rows, P prompt tokens, S tokens of a whole sequence, Q of a part of it, G
+new tokens, M positions, C channels, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from llmbench.record import ForwardShape
+
+T = TypeVar("T")
 
 OnStep = Callable[[int], None]
 """Called with 0, 1, 2, ... right after the tokens of that forward are final on the device; nothing is synchronised."""
@@ -32,32 +33,68 @@ class Generation:
     """What one call of a decoder made.
 
     `forwards` are the passes as they ran, for the roofline: guidance runs its two halves as one pass over twice the
-    rows. `nfe` is what the papers count: function evaluations, guidance counted twice.
+    rows. `nfe` is what the papers count: function evaluations, guidance counted twice. `first_text` is the number of
+    calls of `on_step` after which the first text is final and can be shown.
     """
 
     tokens: torch.Tensor  # [B, <= G] int64, everything after the prompt, as the decoder left it
     forwards: tuple[ForwardShape, ...]
     nfe: int
+    first_text: int = 1
 
 
 class Engine(Protocol):
-    """A model that is ready to run. Logits come in the model's dtype, and the caller may overwrite them."""
+    """A model that is ready to run. Logits come in the model's dtype, and the caller may overwrite them.
+
+    A decoder puts all that a generation works on into static memory (a *loop*), and says what happens in a step as a
+    function of that memory alone: `keep` and `capture` let an engine replay steps as CUDA graphs. An engine that does
+    not makes a new loop for every generation and calls its steps as they are.
+    """
 
     @property
     def device(self) -> torch.device:
         """Where ids, masks and positions must be."""
         ...
 
-    def prefill(self, ids: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, Any]:
-        """Read the prompts [B, P]: logits of the token after them [B, V], and a key-value cache."""
+    def new_cache(self, rows: int, length: int) -> Any:
+        """Memory for keys and values of `rows` sequences of at most `length` positions."""
+        ...
+
+    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The loop of a shape: what `make` returns, or returned when this key came first."""
+        ...
+
+    def capture(self, step: Callable[[], None], reset: Callable[[], None], draws: "Draws") -> Callable[[], None]:
+        """`step`, made ready to be called many times; `reset` prepares the static memory for a rehearsal of it."""
+        ...
+
+    def prefill(self, ids: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
+        """Read the prompts [B, P] into the cache: logits of the token after them [B, V]."""
         ...
 
     def decode(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
         """Append one token per row [B] to the cache: logits of the next one [B, V]."""
         ...
 
-    def denoise(self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor) -> torch.Tensor:
-        """Read whole sequences [B, S]; logits [B, M, V] at `positions` [B, M] alone; no head elsewhere."""
+    def denoise(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: Any = None
+    ) -> torch.Tensor:
+        """Read whole sequences [B, S], into a cache if there is one; hidden states [B, M, C] at `positions` [B, M]."""
+        ...
+
+    def refine(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        where: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Any,
+    ) -> torch.Tensor:
+        """Read the part [B, Q] at `where` [Q] anew against the cache; hidden states [B, M, C] at `positions` [B, M]."""
+        ...
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [..., V] of hidden states [..., C]."""
         ...
 
     def logits(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -71,6 +108,10 @@ class Decoder(Protocol):
     @property
     def streams(self) -> bool:
         """Whether the first token is final long before the last one, so that the timed pass marks it (L_prefill)."""
+        ...
+
+    def prepare(self, engine: Engine, batch: PromptBatch) -> Any:
+        """Make an engine that keeps loops ready for batches of this shape."""
         ...
 
     def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
@@ -101,16 +142,23 @@ class Draws:
     """Uniform random numbers on a device, from a seed; any non-negative integer is one, 0 included.
 
     On a CPU numpy's SFC64 fills memory twice as fast as torch's Mersenne Twister, and half of a sampled denoising step
-    was that. On a GPU torch's own generator draws on the device.
+    was that. On a GPU torch's own generator draws on the device, also inside a captured step.
     """
 
-    def __init__(self, device: torch.device, seed: int) -> None:
-        self._host = np.random.Generator(np.random.SFC64(seed)) if device.type == "cpu" else None
-        self._device = None if self._host is not None else torch.Generator(device).manual_seed(seed % 2**63)
+    def __init__(self, device: torch.device, seed: int = 0) -> None:
+        self.generator = None if device.type == "cpu" else torch.Generator(device)
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """Begin again from a seed."""
+        if self.generator is None:
+            self._host = np.random.Generator(np.random.SFC64(seed))
+        else:
+            self.generator.manual_seed(seed % 2**63)
 
     def fill_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Overwrite a contiguous float64 tensor with draws from [0, 1), in the order of its memory."""
-        if self._host is not None:
+        if self.generator is None:
             self._host.random(out=tensor.numpy())
             return tensor
-        return tensor.uniform_(generator=self._device)
+        return tensor.uniform_(generator=self.generator)

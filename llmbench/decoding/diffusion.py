@@ -3,15 +3,22 @@
 This is the official LLaDA sampler (ML-GSAI/LLaDA `generate.py` at b7e6c35; described in the LLaDA paper, arXiv
 2502.09992). The canvas is G masks behind the prompt, cut into blocks that are filled from left to right. A step reads
 the *whole* sequence, later blocks included, proposes a token for every masked position of the current block, and
-makes the surest of them final; the schedule says how many. What is final is never revised. There is no early stop: k
-steps, k forwards.
+makes the surest of them final; the schedule says how many. What is final is never revised. k steps are k forwards.
+
+Four accelerations of Fast-dLLM (arXiv 2505.22618) and its successors are options, all off by default:
+- `cache=prefix`: the first step of a block keeps all keys and values; later ones read the block and what follows it.
+  `cache=dual`: later ones read the block alone. Both are approximate inside a block and exact at its first step.
+- `threshold`, `factor`: sure candidates become final ahead of the schedule, which stays the minimum; so k is the most
+  steps there can be, and k = G is the original's one token per step at least. The host asks once per step whether a
+  block is done.
+- `early_stop`: blocks behind the last row's stop token are not filled.
 
 Where it does less work than the original, with the same result:
-- The schedule is known beforehand, so every row has the same number M of masked positions in its block, and the host
-  knows it. The head, the noise and the confidences are computed at exactly those [B, M] positions, the canvas is
-  never searched for masks, and nothing waits for the device.
-- The [B * M, V] candidates are taken in pieces that fit the cache (on a GPU: a bounded amount of memory), so that
-  neither the float64 noise nor a softmax exists for the whole canvas.
+- The schedule is known beforehand, so every row has the same number of masked positions in its block, and the host
+  knows it. The head, the noise and the confidences are computed at those [B, M] positions, the canvas is never
+  searched for masks, and nothing waits for the device.
+- The [B * M] candidates are taken in pieces whose logits fit the cache (on a GPU: a bounded amount of memory), head
+  included, so that neither logits nor float64 noise nor a softmax exist for the whole canvas.
 
 Where it differs on purpose:
 - The mask token is never proposed: a position must hold text when it is final. It stays in the softmax of the
@@ -24,18 +31,28 @@ Where it differs on purpose:
   generation starts, which is the prompt and its padding, as in the original.
 """
 
+import functools
+from collections.abc import Callable, Iterator
+
 import torch
 
 from llmbench.config import Diffusion
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
+from llmbench.decoding.likeliest import likeliest
 from llmbench.record import ForwardShape
 
 _PIECE_CPU = 2**18
-"""Logits treated at once on a CPU: 2 MiB of float64 noise stay in the second-level cache."""
+"""Logits computed at once on a CPU: 2 MiB of float64 noise stay in the second-level cache."""
 
-_PIECE_CUDA = 2**24
-"""Logits treated at once on a GPU: at most 128 MiB of float64 noise, and few launches."""
+_PIECE_CUDA = 2**26
+"""Logits computed at once on a GPU: at most 128 MiB in bfloat16, and the head's weights are read as rarely as that."""
+
+_NOISE_CUDA = 2**24
+"""Draws at once on a GPU: at most 128 MiB in float64."""
+
+_SIZES = 8
+"""Numbers of candidates for which a step is captured on a GPU. Rounding M up costs the head at most a block / 8."""
 
 
 class DiffusionDecoder:
@@ -49,56 +66,217 @@ class DiffusionDecoder:
         self._mask_id = mask_id
 
     @torch.inference_mode()
+    def prepare(self, engine: Engine, batch: PromptBatch) -> "_Loop":
+        """The static memory and captured steps for batches of this shape."""
+        shape = (*batch.ids.shape, batch.mask is not None)
+        return engine.keep(shape, lambda: _Loop(self._settings, self._stop_ids, self._mask_id, engine, shape))
+
+    @torch.inference_mode()
     def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
         """Fill a canvas of G tokens behind each prompt; `on_step(i)` follows denoising step i."""
         settings, (rows, prompt) = self._settings, batch.ids.shape
-        length = prompt + settings.canvas
-        canvas = torch.nn.functional.pad(batch.ids, (0, settings.canvas), value=self._mask_id)
-        mask = None if batch.mask is None else torch.nn.functional.pad(batch.mask, (0, settings.canvas), value=True)
-        given = canvas != self._mask_id
-        propose = _Proposal(settings, self._stop_ids, self._mask_id, base.Draws(engine.device, seed), engine.device)
-        steps_per_block = settings.steps * settings.block_length // settings.canvas
-
+        passes = 2 if settings.cfg_scale else 1
+        length = end = prompt + settings.canvas
+        loop = self.prepare(engine, batch)
+        loop.start(batch, seed)
         forwards: list[ForwardShape] = []
+        first_block = 0
         for start in range(prompt, length, settings.block_length):
-            masked = torch.arange(start, start + settings.block_length, device=engine.device).expand(rows, -1)  # [B, M]
-            for count in rules.schedule(settings.block_length, steps_per_block):
-                logits = self._logits(engine, canvas, mask, given, masked)
-                forwards.append(self._shape(rows, length, masked.shape[1]))
-                if count:
-                    tokens, confidence = propose(logits)
-                    final, rest = rules.split(confidence, count)
-                    canvas.scatter_(1, masked.gather(1, final), tokens.gather(1, final))
-                    masked = masked.gather(1, rest)
+            loop.begin_block(start)
+            masked = settings.block_length
+            for step, count in enumerate(loop.schedule):
+                queries = loop.step(step, masked)
+                forwards.append(ForwardShape(rows=rows * passes, queries=queries, keys=length, logits=masked))
                 if on_step is not None:
                     on_step(len(forwards) - 1)
-        nfe = len(forwards) * (2 if settings.cfg_scale else 1)
-        return Generation(tokens=canvas[:, prompt:], forwards=tuple(forwards), nfe=nfe)
+                masked = loop.most_masked() if settings.adaptive else masked - count
+                if settings.adaptive and not masked:
+                    break
+            first_block = first_block or len(forwards)
+            if settings.early_stop and self._stop_ids and loop.all_stopped(start + settings.block_length):
+                end = start + settings.block_length
+                break
+        return Generation(
+            tokens=loop.canvas[:, prompt:end].clone(),
+            forwards=tuple(forwards),
+            nfe=len(forwards) * passes,
+            first_text=first_block,
+        )
 
-    def _logits(
+
+class _Loop:
+    """What a generation works on, and its steps. Reads and writes its own memory alone, so steps can be captured."""
+
+    def __init__(
         self,
+        settings: Diffusion,
+        stop_ids: tuple[int, ...],
+        mask_id: int,
         engine: Engine,
-        canvas: torch.Tensor,
-        mask: torch.Tensor | None,
-        given: torch.Tensor,
-        masked: torch.Tensor,
-    ) -> torch.Tensor:
-        """Logits [B, M, V] at the masked positions, guided if asked for (Ho & Salimans, arXiv 2207.12598)."""
-        scale = self._settings.cfg_scale
-        if not scale:
-            return engine.denoise(canvas, mask, masked)
-        both = torch.cat([canvas, canvas.masked_fill(given, self._mask_id)])
-        both_mask = None if mask is None else torch.cat([mask, mask])
-        conditional, unconditional = engine.denoise(both, both_mask, torch.cat([masked, masked])).chunk(2)
-        return (conditional - unconditional).mul_(scale + 1).add_(unconditional)
+        shape: tuple[int, int, bool],
+    ) -> None:
+        rows, prompt, padded = shape
+        self._settings, self._engine, self._mask_id, self._prompt = settings, engine, mask_id, prompt
+        device, self._length, block = engine.device, prompt + settings.canvas, settings.block_length
+        self.schedule = _schedule(settings)
+        self._counts = torch.tensor(self.schedule, device=device)
+        self._transfer = rules.transfer(settings)
+        self._block = torch.arange(block, device=device)
+        self._draws = base.Draws(device)
+        self._propose = _Proposal(settings, stop_ids, mask_id, self._draws, engine)
+        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
+        self.canvas = torch.full((rows, self._length), mask_id, device=device)
+        self._mask = torch.ones(rows, self._length, dtype=torch.bool, device=device) if padded else None
+        self._given = torch.zeros(rows, self._length, dtype=torch.bool, device=device)
+        self._done = torch.zeros(1, dtype=torch.int64, device=device)  # steps of this block
+        self._left = torch.zeros(rows, 1, dtype=torch.int64, device=device)  # masked positions of this block
+        self._open = torch.zeros(rows, block, dtype=torch.int64, device=device)  # its positions, masked ones first
+        self._where = torch.zeros(block, dtype=torch.int64, device=device)  # its positions in order
+        passes = 2 if settings.cfg_scale else 1
+        self._cache = None if settings.cache == "none" else engine.new_cache(rows * passes, self._length)
+        self._start = prompt
+        self._sizes = _sizes(settings, device)
+        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+        for start in range(prompt, self._length, block):
+            self._capture_block(start)
 
-    def _shape(self, rows: int, length: int, masked: int) -> ForwardShape:
-        passes = 2 if self._settings.cfg_scale else 1
-        return ForwardShape(rows=rows * passes, queries=length, keys=length, logits=masked)
+    def start(self, batch: PromptBatch, seed: int) -> None:
+        """Take the prompts of a batch, and mask the canvas."""
+        self.canvas[:, : self._prompt] = batch.ids
+        self.canvas[:, self._prompt :] = self._mask_id
+        torch.ne(self.canvas, self._mask_id, out=self._given)
+        if self._mask is not None and batch.mask is not None:
+            self._mask[:, : self._prompt] = batch.mask
+        self._draws.restart(seed)
+
+    def begin_block(self, start: int) -> None:
+        """All positions of the block that begins at `start` are masked."""
+        self._start = start
+        torch.add(self._block, start, out=self._where)
+        self._open.copy_(self._where)
+        self._left.fill_(self._settings.block_length)
+        self._done.zero_()
+
+    def step(self, index: int, masked: int) -> int:
+        """Denoising step `index` of the block, with so many masked positions; returns how many positions it read."""
+        begin, size = self._span(self._start, index), _round_up(masked, self._sizes)
+        self._steps[begin, size]()
+        return self._queries(begin)
+
+    def most_masked(self) -> int:
+        """Masked positions of the row that has most. Waits for the device: the one question of an adaptive step."""
+        return int(self._left.max())
+
+    def all_stopped(self, end: int) -> bool:
+        """Whether every row has a stop token before `end`. Waits for the device."""
+        written = self.canvas[:, self._prompt : end, None] == self._stops
+        return bool(written.any(-1).any(-1).all())
+
+    # ------------------------------------------------------------------------------------------------------------
+    # What a step reads: everything (_WHOLE), everything into the cache (_FILL), the block (_BLOCK), or all from `begin`
+
+    def _span(self, start: int, index: int) -> int:
+        """What step `index` of the block at `start` reads."""
+        match self._settings.cache:
+            case "none":
+                return _WHOLE
+            case _ if index == 0:
+                return _FILL
+            case "dual":
+                return _BLOCK
+            case "prefix":
+                return start
+
+    def _queries(self, begin: int) -> int:
+        """How many positions of a row are read."""
+        if begin == _BLOCK:
+            return self._settings.block_length
+        return self._length if begin in (_WHOLE, _FILL) else self._length - begin
+
+    def _capture_block(self, start: int) -> None:
+        """Make the steps ready that the block at `start` may need and earlier ones did not."""
+        masked, needed = self._settings.block_length, set[tuple[int, int]]()
+        for index, count in enumerate(self.schedule):
+            met = range(masked + 1) if index and self._settings.adaptive else [masked]
+            needed |= {(self._span(start, index), _round_up(most, self._sizes)) for most in met}
+            masked -= count
+        for begin, size in sorted(needed - self._steps.keys(), reverse=True):  # the largest first: others reuse it
+            step = functools.partial(self._step, begin, size)
+            self._steps[begin, size] = self._engine.capture(
+                step, functools.partial(self._rehearse, start, begin), self._draws
+            )
+
+    def _rehearse(self, start: int, begin: int) -> None:
+        """A state from which a step may run."""
+        self.begin_block(start)
+        if begin not in (_WHOLE, _FILL):
+            self._read(_FILL, self._open[:, :0])
+
+    def _step(self, begin: int, size: int) -> None:
+        """Read, and make final the surest of at most `size` candidates; with none, the forward runs all the same."""
+        positions = self._open[:, :size]
+        hidden = self._read(begin, positions)
+        if size:
+            self._commit(positions, *self._propose(hidden))
+
+    def _read(self, begin: int, positions: torch.Tensor) -> torch.Tensor:
+        """Hidden states [B, M, C], or [2 B, M, C] with guidance: as it is, then with everything given hidden."""
+        canvas, mask = self.canvas, self._mask
+        if self._settings.cfg_scale:
+            canvas = torch.cat([canvas, canvas.masked_fill(self._given, self._mask_id)])
+            mask = None if mask is None else torch.cat([mask, mask])
+            positions = torch.cat([positions, positions])
+        if begin in (_WHOLE, _FILL):
+            return self._engine.denoise(canvas, mask, positions, self._cache)
+        where = self._where
+        if begin != _BLOCK:
+            where = torch.arange(begin, self._length, device=canvas.device)
+        return self._engine.refine(canvas.index_select(1, where), mask, where, positions, self._cache)
+
+    def _commit(self, positions: torch.Tensor, tokens: torch.Tensor, confidence: torch.Tensor) -> None:
+        """Make the surest candidates final, and list what is still masked. All arguments are [B, M]."""
+        rank = torch.arange(positions.shape[1], device=positions.device)
+        candidate = rank < self._left  # the others fill the size up
+        confidence = confidence.masked_fill(~candidate, float("-inf"))
+        order = rules.surest_first(confidence)
+        count = self._transfer(confidence.gather(1, order))[:, None]
+        count = torch.minimum(torch.maximum(count, self._counts[self._done]), self._left)
+        final = rank < count
+        where, proposed = positions.gather(1, order), tokens.gather(1, order)
+        self.canvas.scatter_(1, where, torch.where(final, proposed, self.canvas.gather(1, where)))
+        still = ~final & candidate.gather(1, order)
+        self._open[:, : positions.shape[1]] = rules.ascending_first(where, still)
+        self._left.sub_(count)
+        self._done.add_(1).clamp_(max=self._counts.shape[0] - 1)
+
+
+_WHOLE, _FILL, _BLOCK = -3, -2, -1
+
+
+def _schedule(settings: Diffusion) -> list[int]:
+    """How many tokens of a block each step must make final at least."""
+    if settings.forced_tokens_per_forward is not None:
+        return rules.forced(settings.block_length, settings.forced_tokens_per_forward)
+    return rules.schedule(settings.block_length, settings.steps * settings.block_length // settings.canvas)
+
+
+def _sizes(settings: Diffusion, device: torch.device) -> list[int]:
+    """Numbers of candidates for which there is a step: on a CPU every one, on a GPU a few, the block's length last."""
+    block = settings.block_length
+    if device.type == "cpu":
+        return list(range(block + 1))
+    if settings.cache == "prefix":  # every block has steps of its own
+        return [0, block]
+    grain = max(1, block // _SIZES)
+    return [0, *range(block % grain or grain, block + 1, grain)]
+
+
+def _round_up(masked: int, sizes: list[int]) -> int:
+    return next(size for size in sizes if size >= masked)
 
 
 class _Proposal:
-    """A token and a confidence for every masked position, from logits; holds one generation's scratch memory."""
+    """A token and a confidence for every candidate position, from hidden states."""
 
     def __init__(
         self,
@@ -106,27 +284,63 @@ class _Proposal:
         stop_ids: tuple[int, ...],
         mask_id: int,
         draws: base.Draws,
-        device: torch.device,
+        engine: Engine,
     ) -> None:
         self._settings = settings
         self._mask_id = mask_id
-        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
+        self._engine = engine
+        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=engine.device)
         self._draws = draws
         self._remasking = rules.remasking(settings)
-        self._piece = _PIECE_CPU if device.type == "cpu" else _PIECE_CUDA
-        self._noise = torch.empty(0, dtype=torch.float64, device=device)
+        self._piece = _PIECE_CPU if engine.device.type == "cpu" else _PIECE_CUDA
+        self._vocabulary = 0
+        self._plain_greedy = (
+            settings.temperature == 0
+            and settings.remasking == "low_confidence"
+            and settings.confidence_dtype != "float64"
+            and not settings.late_eos
+        )
+        self._noise = torch.empty(0, dtype=torch.float64, device=engine.device)
 
-    def __call__(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Propose for [B, M, V] logits, which are overwritten: tokens and confidences, both [B, M]."""
-        rows, masked, vocabulary = logits.shape
+    def __call__(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Propose for hidden states [B, M, C], or [2 B, M, C] with guidance: tokens and confidences, both [B, M]."""
+        passes = 2 if self._settings.cfg_scale else 1
+        rows, masked = hidden.shape[0] // passes, hidden.shape[1]
+        flat = hidden.reshape(passes, rows * masked, -1)
+        size = self._rows(flat)
+        tokens, confidence = zip(
+            *(part for piece in torch.split(flat, size, dim=1) for part in self._parts(self._logits(piece))),
+            strict=True,
+        )
+        return torch.cat(tokens).view(rows, masked), torch.cat(confidence).view(rows, masked)
+
+    def _rows(self, flat: torch.Tensor) -> int:
+        """How many positions are treated at once."""
+        if not self._vocabulary:
+            self._vocabulary = self._engine.head(flat[0, :1]).shape[-1]
+        return max(1, self._piece // self._vocabulary)
+
+    def _parts(self, logits: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Propose for [N, V] logits in parts, where the noise is what takes memory."""
+        sampled = self._settings.temperature > 0 and logits.is_cuda
+        for part in torch.split(logits, max(1, _NOISE_CUDA // logits.shape[1])) if sampled else (logits,):
+            yield self._propose(part)
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [N, V] of hidden states [1 or 2, N, C], guided if asked for (Ho & Salimans, arXiv 2207.12598)."""
+        logits = self._engine.head(hidden[0])
+        if self._settings.cfg_scale:
+            unconditional = self._engine.head(hidden[1])
+            logits = (logits - unconditional).mul_(self._settings.cfg_scale + 1).add_(unconditional)
         if self._settings.suppress_eos:
             logits.index_fill_(-1, self._stops, float("-inf"))
-        pieces = torch.split(logits.view(rows * masked, vocabulary), max(1, self._piece // vocabulary))
-        tokens, confidence = zip(*(self._propose(piece) for piece in pieces), strict=True)
-        return torch.cat(tokens).view(rows, masked), torch.cat(confidence).view(rows, masked)
+        return logits
 
     def _propose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Propose for [N, V] logits: tokens and confidences, both [N]."""
+        if self._plain_greedy and logits.is_cuda:
+            tokens, probability = likeliest(logits, self._mask_id)
+            return tokens, probability.to(getattr(torch, self._settings.confidence_dtype))
         column = logits[:, self._mask_id].clone()
         logits[:, self._mask_id] = float("-inf")
         tokens = (self._noisy(logits) if self._settings.temperature else logits).argmax(-1)

@@ -23,6 +23,59 @@ def schedule(masked: int, steps: int) -> list[int]:
     return [each + (step < rest) for step in range(steps)]
 
 
+def forced(masked: int, each: int) -> list[int]:
+    """The schedule that makes `each` tokens final in every step, fewer in the last."""
+    return [min(each, masked - done) for done in range(0, masked, each)]
+
+
+class Transfer(Protocol):
+    """How many of its candidates a row makes final beyond what the schedule demands."""
+
+    def __call__(self, confidence: torch.Tensor) -> torch.Tensor:
+        """Counts [B] from confidences [B, M] in falling order; what is no candidate has -inf."""
+        ...
+
+
+class Scheduled:
+    """None: the schedule alone decides."""
+
+    def __call__(self, confidence: torch.Tensor) -> torch.Tensor:
+        """Zeros."""
+        return torch.zeros(confidence.shape[0], dtype=torch.int64, device=confidence.device)
+
+
+class Threshold:
+    """Every candidate that is sure enough (Fast-dLLM, arXiv 2505.22618)."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+
+    def __call__(self, confidence: torch.Tensor) -> torch.Tensor:
+        """Candidates with a confidence of at least the threshold."""
+        return (confidence >= self._threshold).sum(-1)
+
+
+class Factor:
+    """The longest prefix in which the n-th confidence is at least 1 - factor / (n + 1) (Fast-dLLM, theorem 1)."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+
+    def __call__(self, confidence: torch.Tensor) -> torch.Tensor:
+        """Length of that prefix."""
+        rank = torch.arange(1, confidence.shape[1] + 1, device=confidence.device)
+        return (confidence >= 1 - self._factor / (rank + 1)).cumprod(-1).sum(-1)
+
+
+def transfer(settings: Diffusion) -> Transfer:
+    """The rule that `settings` ask for."""
+    if settings.adaptive and settings.threshold is not None:
+        return Threshold(settings.threshold)
+    if settings.adaptive and settings.factor is not None:
+        return Factor(settings.factor)
+    return Scheduled()
+
+
 def gumbel_(uniform: torch.Tensor, temperature: float) -> torch.Tensor:
     """Turn uniform draws from [0, 1) into temperature-scaled Gumbel noise, in place.
 
@@ -78,17 +131,13 @@ def remasking(settings: Diffusion) -> Remasking:
             return Random()
 
 
-def split(confidence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which `count` of M candidates per row become final, and which stay masked.
+def surest_first(confidence: torch.Tensor) -> torch.Tensor:
+    """Order of the candidates [B, M] of every row by falling confidence; among equals the first comes first."""
+    return confidence.sort(dim=-1, descending=True, stable=True).indices
 
-    Among equal confidences the lowest position wins, on every device.
 
-    Args:
-        confidence: [B, M].
-        count: the same for every row.
-
-    Returns:
-        Indices into M: the final ones [B, count], surest first, and the others [B, M - count], ascending.
-    """
-    order = confidence.sort(dim=-1, descending=True, stable=True).indices
-    return order[:, :count], order[:, count:].sort(dim=-1).values
+def ascending_first(positions: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Positions [B, M] of every row sorted: the `wanted` [B, M] ones in ascending order, then the others."""
+    behind = torch.iinfo(positions.dtype).max // 2
+    ordered = torch.where(wanted, positions, positions + behind).sort(dim=-1).values
+    return torch.where(ordered >= behind, ordered - behind, ordered)

@@ -28,7 +28,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "mlflow", "bert
 
 
 def resolve(hardware: HardwareConfig) -> HardwareConfig:
-    """Replace "auto" by what this machine has: cuda and bfloat16, else cpu and float32. Sets nothing.
+    """Replace "auto" by what this machine has: cuda, bfloat16 and graph, else cpu, float32 and eager. Sets nothing.
 
     A CUDA device without bfloat16 units (compute capability below 8.0) gets float16 under dtype "auto".
 
@@ -38,7 +38,11 @@ def resolve(hardware: HardwareConfig) -> HardwareConfig:
     device = hardware.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if hardware.engine == "auto":
+        hardware = replace(hardware, engine="graph" if device == "cuda" else "eager")
     if device == "cpu":
+        if hardware.engine == "graph":
+            raise HardwareError("hardware.engine: graph needs a CUDA device; use hardware.engine=eager or auto")
         if hardware.dtype == "float16":
             raise HardwareError(
                 "hardware.dtype: float16 is not computed on the CPU; use hardware.dtype=float32 or bfloat16"

@@ -7,9 +7,9 @@ Each instrument has a pass of its own; the timed pass has none (AR: one unsynchr
                nor for the first kernel of a shape
     timed      repeat 0 = every batch of the partition, repeats 1.. = the repeated batches; peaks are read at its end
     marked     the repeated batches, a mark at every token or step
-    trace      CUDA: reserved bytes at every token or step
     energy     CUDA: generations back to back over a window that is long for the driver's counter
-    profile    CUDA, last, because a profiler can outstay its session: the time in which a kernel runs
+    profile    CUDA, last of what is timed, because a profiler can outstay its session: the time in which a kernel runs
+    trace      CUDA: reserved bytes at every token or step, of an eager engine: static memory does not grow
 
 M_peak is the most reserved over settle and timed pass together: generation from a clean allocator, without set-up.
 A throttled batch is generated again, a bounded number of times (nvbench issue 231: unbounded discarding left no result
@@ -28,7 +28,7 @@ from llmbench.config import TimingConfig
 from llmbench.measure.nvml import FAULTS, POWER_CAP
 from llmbench.measure.probes import Probe
 from llmbench.measure.timing import MarkMode, OnStep, Reading, time_region
-from llmbench.record import DeviceUse, Marks, Timing
+from llmbench.record import DeviceUse, Marks, Timing, total
 
 PROFILE_FORWARDS = 1024
 """No profile of a longer generation: a forward is up to 500 kernels, and every launch leaves records in host memory."""
@@ -43,6 +43,10 @@ class Generated(Protocol):
     @property
     def nfe(self) -> int:
         """Forwards made; guidance counts twice."""
+
+    @property
+    def first_text(self) -> int:
+        """Calls of `on_step` until the first text is final."""
 
     @property
     def tokens(self) -> torch.Tensor:
@@ -74,8 +78,9 @@ def measure(
     plan: TimingConfig,
     probe: Probe,
     marks_first: bool,
-    valid: Callable[[G], tuple[int, int]],
+    valid: Callable[[G], tuple[int, int | None]],
     tick: Tick,
+    growing: Callable[[], Callable[[int, OnStep | None], G]] | None = None,
 ) -> Measured[G]:
     """Run all passes of one job.
 
@@ -87,8 +92,10 @@ def measure(
         plan: how often.
         probe: the device.
         marks_first: time the first token too (a decoder whose tokens come one by one).
-        valid: valid tokens and UTF-8 bytes of a generation; called outside timed regions.
+        valid: valid tokens and UTF-8 bytes (None: no text) of a generation; called outside timed regions.
         tick: progress.
+        growing: ends `generate`, and gives one whose memory grows while it generates, for the trace; None keeps
+            `generate`.
     """
     bench = _Passes(generate=generate, repeated=tuple(repeated), plan=plan, probe=probe, valid=valid, tick=tick)
     bench.warm_up()
@@ -108,9 +115,10 @@ def measure(
     )
     marks = bench.marked()
     if probe.kind == "cuda":
-        use = replace(use, reserved_trace_bytes=bench.trace())
         use = bench.energy(use)
         use = bench.profile(use, first_pass[repeated[0]].nfe)
+        if plan.memory_trace:
+            use = replace(use, reserved_trace_bytes=bench.trace(growing() if growing else generate))
     return Measured(
         timings=timings,
         marks=marks,
@@ -130,7 +138,7 @@ class _Passes(Generic[G]):
         repeated: tuple[int, ...],
         plan: TimingConfig,
         probe: Probe,
-        valid: Callable[[G], tuple[int, int]],
+        valid: Callable[[G], tuple[int, int | None]],
         tick: Tick,
     ) -> None:
         self._generate, self._repeated, self._plan = generate, repeated, plan
@@ -227,19 +235,17 @@ class _Passes(Generic[G]):
         marks: list[Marks] = []
         rounds = self._rounds("marked", self._plan.marked_repeats)
         for repeat, batch in rounds:
-            reading, _ = self._time(batch, "every")
-            marks.append(Marks(batch=batch, repeat=repeat, at_ms=reading.marks_ms))
+            reading, made = self._time(batch, "every")
+            marks.append(Marks(batch=batch, repeat=repeat, at_ms=reading.marks_ms, first_text=made.first_text))
             self._tick("marked", len(marks), len(rounds))
         return tuple(marks)
 
-    def trace(self) -> tuple[int, ...]:
+    def trace(self, generate: Callable[[int, OnStep | None], G]) -> tuple[int, ...]:
         """M_reserved(t) over one generation of the first repeated batch, from a clean allocator."""
-        if not self._plan.memory_trace:
-            return ()
         self._tick("trace", 0, 1)
         self._probe.clean()
         trace: list[int | None] = []
-        self._generate(self._repeated[0], lambda _: trace.append(self._probe.reserved_bytes()))
+        generate(self._repeated[0], lambda _: trace.append(self._probe.reserved_bytes()))
         self._probe.synchronize()
         self._tick("trace", 1, 1)
         return tuple(value for value in trace if value is not None)
@@ -277,7 +283,7 @@ class _Passes(Generic[G]):
             energy_joules=joules_after - joules_before,
             energy_window_s=elapsed,
             energy_tokens=sum(tokens for tokens, _ in sizes),
-            energy_utf8_bytes=sum(utf8_bytes for _, utf8_bytes in sizes),
+            energy_utf8_bytes=total(utf8_bytes for _, utf8_bytes in sizes),
         )
 
     def profile(self, use: DeviceUse, forwards: int) -> DeviceUse:

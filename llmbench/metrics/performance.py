@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from llmbench.record import METRICS, DeviceUse, Marks, Record, Timing
+from llmbench.record import METRICS, DeviceUse, Marks, Record, Timing, total
 
 CONFIDENCE = 0.95
 
@@ -152,7 +152,7 @@ def _first_text(record: Record, e2e: Spread | None, prefill: Spread | None) -> f
     """When final text could first be shown: prefill (AR), end of the first block, or end of a whole canvas.
 
     The end of a block is read from the marked pass, the others from the timed pass. Marks are one per denoising step,
-    also under guidance, and a block takes steps / (canvas / block_length) of them.
+    also under guidance.
     """
     if record.family == "autoregressive":
         return prefill.median if prefill else None
@@ -160,8 +160,9 @@ def _first_text(record: Record, e2e: Spread | None, prefill: Spread | None) -> f
         return None
     if record.block_length >= record.canvas:
         return e2e.median if e2e else None
-    per_block = record.steps * record.block_length // record.canvas
-    ends = [mark.at_ms[per_block - 1] for mark in record.marks if len(mark.at_ms) >= per_block]
+    per_block = record.steps * record.block_length // record.canvas  # of a Record that does not say when it was
+    needed = [(mark.at_ms, mark.first_text or per_block) for mark in record.marks]
+    ends = [at_ms[count - 1] for at_ms, count in needed if len(at_ms) >= count]
     return statistics.fmean(ends) if ends else None
 
 
@@ -181,13 +182,22 @@ def _throughput(record: Record) -> dict[str, float | Spread | None]:
     written = sum(rows[t.batch] for t in timings) * record.canvas if known and record.canvas is not None else None
     return {
         "throughput/tokens_per_s": _ratio(tokens, seconds),
-        "throughput/bytes_per_s": _ratio(sum(timing.utf8_bytes for timing in timings), seconds),
+        "throughput/bytes_per_s": _ratio(total(timing.utf8_bytes for timing in timings), seconds),
         "throughput/canvas_tokens_per_s": _ratio(written, seconds),
+        "throughput/forwarded_tokens": _forwarded(record),
         "throughput/nfe": statistics.fmean(timing.forwards for timing in timings),
         "throughput/tokens_per_forward": _ratio(
             tokens, sum(rows[t.batch] * t.forwards for t in timings) if known else None
         ),
     }
+
+
+def _forwarded(record: Record) -> float | None:
+    """Positions through the network per output, in the first repeated batch: guidance twice, refreshes included."""
+    if not record.forward_costs or not record.repeated_batches or not record.partition:
+        return None
+    rows = len(record.partition[record.repeated_batches[0]])
+    return sum(cost.count * cost.shape.rows * cost.shape.queries for cost in record.forward_costs) / rows
 
 
 def _memory(record: Record) -> dict[str, float | Spread | None]:

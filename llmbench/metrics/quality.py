@@ -59,7 +59,8 @@ def per_prompt(record: Record, key: str) -> dict[str, Terms]:
         KeyError: for a key that is no quality of prompts.
     """
     if key in _OF_OUTPUT:
-        return {output.prompt_id: _OF_OUTPUT[key](output) for output in record.outputs}
+        measured = {output.prompt_id: _OF_OUTPUT[key](output) for output in record.outputs}
+        return {prompt_id: pair for prompt_id, pair in measured.items() if pair is not None}
     if key.endswith("_human"):
         return _terms(record, key.removesuffix("_human"), "human")
     if key.endswith("_floor"):
@@ -147,7 +148,7 @@ _OF_SCORE: dict[str, Callable[[PromptScore], Terms | None]] = {
     "quality/bertscore_recall": _mean(lambda score: score.bertscore_recall),
 }
 
-_OF_OUTPUT: dict[str, Callable[[Output], Terms]] = {
-    "quality/empty_share": lambda output: (float(output.tokens == 0), 1.0),
-    "quality/length_bytes": lambda output: (float(output.utf8_bytes), 1.0),
+_OF_OUTPUT: dict[str, Callable[[Output], Terms | None]] = {
+    "quality/empty_share": lambda output: None if output.text is None else (float(output.tokens == 0), 1.0),
+    "quality/length_bytes": lambda output: None if output.utf8_bytes is None else (float(output.utf8_bytes), 1.0),
 }

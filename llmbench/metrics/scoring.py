@@ -111,6 +111,7 @@ def items(outputs: Sequence[Output], workload: Prompts) -> tuple[Item, ...]:
             reference=references[output.prompt_id],
         )
         for output in outputs
+        if output.prompt is not None and output.text is not None
     ]
 
     def add(prompt: PromptText, subject: Subject, text: str, reference: str | None) -> None:

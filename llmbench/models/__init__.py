@@ -1,4 +1,6 @@
-"""What is a model here? Transformers' own blocks (`llama`), made fast (`engine`), and counted (`architecture`).
+"""What is a model here? Transformers' blocks (`llama`), run as they are (`engine`) or fast (`fused`), and counted.
 
-Nothing in this room knows checkpoints' names, decoders or clocks. `llmbench.checkpoints` puts the parts together.
+`fused` stands on `kernels` (what is between two matrix products) and `graphs` (a step as one CUDA graph);
+`architecture` counts the work of a forward. Nothing in this room knows checkpoints' names, decoders or clocks.
+`llmbench.checkpoints` puts the parts together.
 """

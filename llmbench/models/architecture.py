@@ -5,11 +5,12 @@ implementation could avoid is left out, and the limit errs on the fast side:
 
 - FLOPs: matrix products only, two per multiply-add. Norms, rotary embedding, softmax and activation functions are not
   counted. A causal query is charged for the keys that it may see; a causal mask that is computed and thrown away is
-  not work.
+  not work. In the last block, only keys and values are needed at positions whose logits nobody asks for.
 - Bytes: every weight of the blocks once per forward however many rows share it; of the embedding table only the rows
   that are looked up (none beyond the head's own read when head and embedding are one table); the head once if any
-  logits are asked for; of the key-value cache one read of what was there and one write of what is new. Activations,
-  logits included, may stay on chip and are not counted.
+  logits are asked for; of the key-value cache one read of what was there and one write of what is new (of a
+  bidirectional model where a forward has more keys than queries, and so reads a cache). Activations, logits included,
+  may stay on chip and are not counted.
 
 Pure arithmetic, no torch. `job` applies it to the `ForwardShape`s that a decoder reports.
 """
@@ -50,8 +51,11 @@ class Architecture:
     @property
     def kv_bytes_per_token(self) -> int:
         """What one more token adds to the key-value cache of a row; 0 for a model that caches nothing."""
-        if not self.causal:
-            return 0
+        return self.kv_bytes_per_position if self.causal else 0
+
+    @property
+    def kv_bytes_per_position(self) -> int:
+        """Keys and values of one position in all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * self.bytes_per_element
 
 
@@ -73,13 +77,19 @@ def from_config(config: Any, bytes_per_element: int) -> Architecture:
 
 def flops(architecture: Architecture, shape: ForwardShape) -> float:
     """Floating-point operations of one forward: projections and feed-forward, attention scores and sums, head."""
-    matrices = architecture.layers * (architecture.block_parameters - 2 * architecture.hidden)
-    pairs = shape.queries * shape.keys
-    if architecture.causal:  # the last query sees all keys, the one before it one less, ...
-        pairs -= shape.queries * (shape.queries - 1) // 2
-    attention = 2 * pairs * architecture.layers * architecture.heads * architecture.head_dim
+    block = architecture.block_parameters - 2 * architecture.hidden
+    keys_values = 2 * architecture.hidden * architecture.kv_heads * architecture.head_dim
+    full = architecture.layers - 1
+    matrices = shape.queries * (full * block + keys_values) + shape.logits * (block - keys_values)
+    pairs = full * _pairs(architecture, shape.queries, shape.keys) + _pairs(architecture, shape.logits, shape.keys)
+    attention = 2 * pairs * architecture.heads * architecture.head_dim
     head = shape.logits * architecture.hidden * architecture.vocab
-    return 2.0 * shape.rows * (shape.queries * matrices + attention + head)
+    return 2.0 * shape.rows * (matrices + attention + head)
+
+
+def _pairs(architecture: Architecture, queries: int, keys: int) -> int:
+    """Pairs of a query and a key that it sees; causal queries are the last ones: all keys, one less, ..."""
+    return queries * keys - (queries * (queries - 1) // 2 if architecture.causal else 0)
 
 
 def bytes_moved(architecture: Architecture, shape: ForwardShape) -> float:
@@ -90,5 +100,5 @@ def bytes_moved(architecture: Architecture, shape: ForwardShape) -> float:
     rows_read = 0 if architecture.tied and head else min(shape.rows * shape.queries, architecture.vocab)
     weights = (blocks + head + rows_read * architecture.hidden) * architecture.bytes_per_element
     # read: what was there before these queries; written: the queries' own
-    cache = shape.rows * shape.keys * architecture.kv_bytes_per_token
-    return float(weights + cache)
+    kept = architecture.causal or shape.keys > shape.queries
+    return float(weights + (shape.rows * shape.keys * architecture.kv_bytes_per_position if kept else 0))

@@ -64,6 +64,7 @@ class SpecialIds:
     stop: tuple[int, ...]  # that end an output; may be empty
     pad: int
     mask: int | None  # None for models that know none
+    all: frozenset[int]  # these and the beginning of a text
 
 
 def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
@@ -91,7 +92,9 @@ def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
     if mask is not None and mask in (pad, *stop):
         role = "pad_token_id" if mask == pad else "eos_token_id"
         raise CheckpointError(f"checkpoint {name}: mask_token_id {mask} is its {role} too; they must differ")
-    return SpecialIds(stop=stop, pad=pad, mask=mask)
+    begin = (getattr(config, "bos_token_id", None), generation.get("bos_token_id"))
+    named_ids = frozenset(i for i in (*stop, pad, mask, *begin) if isinstance(i, int))
+    return SpecialIds(stop=stop, pad=pad, mask=mask, all=named_ids)
 
 
 def field(config: Any, key: str, name: str) -> int:

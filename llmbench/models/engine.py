@@ -5,11 +5,13 @@ and memory than the blocks of a short one. The padding mask is turned into an ad
 once per forward: given the 2-D mask, Transformers asks the device whether it is all ones, a synchronisation per
 forward. Without padding there is no mask at all, and attention can choose its fastest kernel.
 
-`EagerEngine` fills the role `decoding.base.Engine` by its shape alone; the two rooms do not import each other.
+This is what a CPU runs, and what the faster `models.fused` is compared with, token by token. Both fill the role
+`decoding.base.Engine` by their shape alone; the two rooms do not import each other.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -17,16 +19,48 @@ from llmbench.models.llama import is_causal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-    from transformers.cache_utils import Cache
+
+T = TypeVar("T")
 
 
-@dataclass
-class KVCache:
-    """Keys and values so far, and what the next token needs to know about padding."""
+class GrowingCache:
+    """Keys and values of a causal model so far, and what the next token needs to know about padding."""
 
-    layers: "Cache"
-    bias: torch.Tensor | None  # [B, 1, 1, keys so far], added to attention scores; None without padding
-    position: torch.Tensor | None  # [B, 1] of the last token; None without padding: the cache's length says it
+    def __init__(self, layers: Any) -> None:
+        self.layers = layers  # Transformers' DynamicCache
+        self.bias: torch.Tensor | None = None  # [B, 1, 1, keys so far], added to scores; None without padding
+        self.position: torch.Tensor | None = None  # [B, 1] of the last token; None: the cache's length says it
+
+
+class CanvasCache:
+    """Keys and values of a whole canvas, of which a part can be replaced. Speaks Transformers' cache protocol.
+
+    Keys are kept rotated: a position never moves, so rotating them again at every step would change nothing.
+    """
+
+    is_compileable = False
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.where: torch.Tensor | None = None  # [Q], where the rows that come next belong; None: they are the canvas
+
+    @property
+    def length(self) -> int:
+        """S, positions of the canvas."""
+        return self._kept[0][0].shape[2]
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any) -> Any:
+        """Keep [B, heads, Q, D] keys and values of one layer; return those of the whole canvas."""
+        if self.where is None:
+            self._kept[layer] = keys, values
+            return keys, values
+        for kept, fresh in zip(self._kept[layer], (keys, values), strict=True):
+            kept.index_copy_(2, self.where, fresh)
+        return self._kept[layer]
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        """Nothing lies before the rows that come next: their positions are passed explicitly."""
+        return 0
 
 
 class EagerEngine:
@@ -34,67 +68,120 @@ class EagerEngine:
 
     def __init__(self, model: "PreTrainedModel") -> None:
         """Take a model of one of the kinds in `llama.BLOCKS`, on its device."""
+        self.model: Any = model  # for decoders that bring their own loop
+        self.device: torch.device = model.device
+        self.setup_s = 0.0
         self._body: Any = model.model
-        self._head: Any = model.lm_head
         self._causal = is_causal(model.config)
         self._dtype: torch.dtype = model.dtype
-        self._device: torch.device = model.device
+        # renamed in Transformers 5.24; the old name warns at every forward
+        parameters = inspect.signature(self._body.forward).parameters
+        self._cache_name = "cache" if "cache" in parameters else "past_key_values"
 
-    @property
-    def device(self) -> torch.device:
-        """Where ids, masks and positions must be."""
-        return self._device
-
-    @torch.inference_mode()
-    def prefill(self, ids: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, KVCache]:
-        """Read left-padded prompts [B, P]: logits of the next token [B, V] and a cache that grows with every token."""
+    def new_cache(self, rows: int, length: int) -> Any:
+        """Memory for keys and values of `rows` sequences; here it grows with what is written."""
         from transformers import DynamicCache
 
-        cache = KVCache(DynamicCache(config=self._body.config), None, None)
+        return GrowingCache(DynamicCache(config=self._body.config)) if self._causal else CanvasCache()
+
+    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns, new every time: nothing outlives a generation."""
+        return make()
+
+    def capture(self, step: Callable[[], None], reset: Callable[[], None], draws: Any) -> Callable[[], None]:
+        """`step` as it is."""
+        return step
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    @torch.inference_mode()
+    def prefill(self, ids: torch.Tensor, mask: torch.Tensor | None, cache: GrowingCache) -> torch.Tensor:
+        """Read left-padded prompts [B, P] into an empty cache: logits of the next token [B, V]."""
         bias, positions = self._padding(mask)
         if mask is not None and positions is not None:
             cache.bias, cache.position = _additive(mask[:, None, None, :], self._dtype), positions[:, -1:]
-        hidden = self._hidden(ids, bias, positions, cache.layers)
-        return self._head(hidden[:, -1]), cache
+        return self.head(self._hidden(ids, bias, positions, cache.layers)[:, -1])
 
     @torch.inference_mode()
-    def decode(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
+    def decode(self, tokens: torch.Tensor, cache: GrowingCache) -> torch.Tensor:
         """Append tokens [B] to the cache, in place: logits of the next ones [B, V]."""
         if cache.bias is not None and cache.position is not None:
             cache.bias = torch.nn.functional.pad(cache.bias, (0, 1))
             cache.position = cache.position + 1
-        hidden = self._hidden(tokens[:, None], cache.bias, cache.position, cache.layers)
-        return self._head(hidden[:, -1])  # type: ignore[no-any-return]
+        return self.head(self._hidden(tokens[:, None], cache.bias, cache.position, cache.layers)[:, -1])
 
     @torch.inference_mode()
-    def denoise(self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor) -> torch.Tensor:
-        """Read whole sequences [B, S]: logits [B, M, V] at `positions` [B, M] alone."""
-        hidden = self._hidden(ids, *self._padding(mask))
-        where = positions[..., None].expand(-1, -1, hidden.shape[-1])
-        return self._head(hidden.gather(1, where))  # type: ignore[no-any-return]
+    def denoise(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: CanvasCache | None = None
+    ) -> torch.Tensor:
+        """Read whole sequences [B, S], and keep their keys and values if a cache is given.
+
+        Returns:
+            Final hidden states [B, M, C] at `positions` [B, M] alone.
+        """
+        bias, where = self._padding(mask)
+        if cache is not None:
+            cache.where = None
+            bias = bias if bias is not None else self._no_bias(ids, ids.shape[1])
+        return _pick(self._hidden(ids, bias, where, cache), positions)
+
+    @torch.inference_mode()
+    def refine(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        where: torch.Tensor,
+        positions: torch.Tensor,
+        cache: CanvasCache,
+    ) -> torch.Tensor:
+        """Read a part of each canvas anew, against the kept keys and values of the rest.
+
+        Args:
+            ids: [B, Q], the part.
+            mask: [B, S] of the whole canvas, False where padded.
+            where: [Q] int64, consecutive: where the part lies in the canvas.
+            positions: [B, M] in the canvas, within the part.
+            cache: filled by `denoise`; the part's keys and values are replaced.
+
+        Returns:
+            Final hidden states [B, M, C] at `positions` alone.
+        """
+        cache.where = where
+        bias = self._no_bias(ids, cache.length)
+        rotation = where.expand(ids.shape[0], -1)
+        if mask is not None:
+            bias = bias.masked_fill(~mask[:, None, None, :], float("-inf"))
+            rotation = (mask.cumsum(-1) - 1).clamp_(min=0).index_select(1, where)
+        return _pick(self._hidden(ids, bias, rotation, cache), positions - where[0])
+
+    @torch.inference_mode()
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [..., V] of final hidden states [..., C]; the caller may overwrite them."""
+        return self.model.lm_head(hidden)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def logits(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Read whole sequences [B, S]: logits at every position [B, S, V]."""
-        return self._head(self._hidden(ids, *self._padding(mask)))  # type: ignore[no-any-return]
+        return self.head(self._hidden(ids, *self._padding(mask)))
 
     def _hidden(
-        self,
-        ids: torch.Tensor,
-        bias: torch.Tensor | None,
-        positions: torch.Tensor | None,
-        cache: "Cache | None" = None,
+        self, ids: torch.Tensor, bias: torch.Tensor | None, positions: torch.Tensor | None, cache: Any = None
     ) -> torch.Tensor:
-        """Final hidden states [B, Q, H] of new tokens [B, Q]."""
+        """Final hidden states [B, Q, C] of new tokens [B, Q]."""
         output = self._body(
             input_ids=ids,
             attention_mask=bias,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{self._cache_name: cache},
         )
         hidden: torch.Tensor = output.last_hidden_state
         return hidden
+
+    def _no_bias(self, ids: torch.Tensor, keys: int) -> torch.Tensor:
+        """An additive mask that hides nothing: keeps Transformers from deriving one from the cache."""
+        return torch.zeros(ids.shape[0], 1, ids.shape[1], keys, dtype=self._dtype, device=ids.device)
 
     def _padding(self, mask: torch.Tensor | None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Additive mask and position ids of whole sequences [B, S]; (None, None) when nothing is padded.
@@ -110,6 +197,11 @@ class EagerEngine:
             square = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device)
             visible = (visible & square.tril()) | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
         return _additive(visible, self._dtype), positions
+
+
+def _pick(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Hidden states [B, M, C] at `positions` [B, M] of [B, S, C]."""
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
 def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -65,9 +65,17 @@ def load(folder: Path, config: "PretrainedConfig", dtype: torch.dtype, gguf: str
 
 
 def dummy(config: "PretrainedConfig", dtype: torch.dtype, device: str, seed: int = 0) -> "PreTrainedModel":
-    """Random weights of the right shapes: matrices from normal(0, 0.02), norms 1. The same on every call."""
-    with torch.device(device):
+    """Random weights of the right shapes: matrices from normal(0, 0.02), norms 1. The same on every call.
+
+    No zeros: power draw depends on values. Every weight is written once, on the device and in `dtype`: 16 GB need no
+    host memory and no float32 copy.
+    """
+    with torch.device("meta"):
         model = _from_config(config, dtype)
+    model.to_empty(device=device)
+    model.tie_weights()  # emptying made two tensors of one
+    with torch.device(device):  # what no checkpoint holds is computed: emptying lost it
+        model.model.rotary_emb = type(model.model.rotary_emb)(config)
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():

@@ -40,16 +40,23 @@ def sweep_report(
     markdown = "\n".join(table.markdown() for table in tables)
     name = recipe if recipe in RECIPES else "parity"
     files: dict[str, str | bytes] = {f"{name}.md": markdown}
+    text = "\n".join(table.text() for table in tables)
     if len(verdicts) == 1 and verdicts[0].speedups:
-        from llmbench.report import figures
-
-        picture = figures.parity_figure(records, verdicts[0])
-        files["parity.png"] = figures.to_png(picture)
-        files["parity.html"] = figures.parity_html(records, verdicts[0])
+        try:
+            files |= _figures(records, verdicts[0])
+        except Exception as error:  # a drawing library's trouble must not take the table with it
+            text += f"\nNo figure: {type(error).__name__}: {error}\n"
     said = "\n\n".join(verdict.sentence for verdict in verdicts)  # first: MLflow folds a long description
-    text = "\n".join([*(table.text() for table in tables), *([f"{properties}\n"] if properties else [])])
+    text += f"\n{properties}\n" if properties else ""
     note = "\n\n".join(filter(None, [said, properties, markdown]))
     return SweepReport(text=text, note=note, files=files)
+
+
+def _figures(records: "Sequence[Record]", verdict: "Parity") -> dict[str, str | bytes]:
+    from llmbench.report import figures
+
+    png = figures.to_png(figures.parity_figure(records, verdict))
+    return {"parity.png": png, "parity.html": figures.parity_html(records, verdict)}
 
 
 def recipe_tables(

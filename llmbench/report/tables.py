@@ -10,7 +10,7 @@ command. Called by the sweep's ending, `python -m llmbench.report` and notebooks
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from llmbench.analysis.comparable import check_conditions, condition_sets, steps_of
+from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
 from llmbench.analysis.verdict import Parity
 from llmbench.analysis.wording import TITLES, number
 from llmbench.record import Record
@@ -176,9 +176,9 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
     ratios: dict[int, str] = {}
     for members in condition_sets(ordered):
         check_conditions(members)
-        bases = [rate(record) for record in members if record.family == "autoregressive"]
-        if len(bases) == 1 and bases[0]:
-            ratios |= {id(r): number(own / bases[0]) for r in members if r.steps is not None and (own := rate(r))}
+        base = choose_baseline([record for record in members if record.family == "autoregressive"])
+        if base is not None and (below := rate(base)):
+            ratios |= {id(r): number(own / below) for r in members if r.steps is not None and (own := rate(r))}
     columns: tuple[Column, ...] = (
         ("", lambda record: record.label),
         ("batch", _condition("batch")),
@@ -232,12 +232,14 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         ("", lambda record: record.label),
         _E2E,
         ("speedup [95 %]", lambda record: _speedup(parity, record)),
+        ("roofline", _judged_roofline),
         _TOKENS,
         _BYTES,
         *_MEMORY,
     ]
     columns += [(TITLES[key], value(key)) for key in _QUALITY]
     notes = [parity.sentence, *(f"{item.title}." for item in parity.metrics[1:])]
+    notes += [parity.baseline_choice] if parity.baseline_choice else []
     notes += [f"Warning: {text}" for text in parity.warnings]
     if parity.speedups:
         notes.append(
@@ -271,6 +273,12 @@ def model_properties(records: Iterable[Record]) -> str:
     if not said:
         return ""
     return f"Bits per byte of held-out text, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
+
+
+def _judged_roofline(record: Record) -> str:
+    """Least possible time / L_e2e, where the ceilings can judge it."""
+    judged = record.ceilings is not None and record.ceilings.judged
+    return value("roofline/efficiency")(record) if judged else ABSENT
 
 
 def _speedup(parity: Parity, record: Record) -> str:

@@ -61,7 +61,7 @@ def params(record: Record, swept: Mapping[str, str]) -> dict[str, str]:
     """Short values that people filter and group by; the whole configuration is an artifact."""
     conditions = record.conditions
     named = {
-        "model": record.model,
+        "model": record.side,  # curves are grouped by it
         "family": record.family,
         "steps": record.steps,
         "temperature": conditions.get("decoding.temperature"),

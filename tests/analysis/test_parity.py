@@ -10,7 +10,7 @@ from llmbench.analysis.comparable import condition_sets
 from llmbench.analysis.parity import oriented, parity, verdicts
 from llmbench.analysis.verdict import Parity, Status
 from llmbench.errors import RecordError
-from records import make_record, make_sweep
+from records import implementation, make_record, make_sweep
 
 
 def test_perplexity_is_compared_in_nats_per_token_with_less_being_better() -> None:
@@ -176,7 +176,10 @@ def test_one_baseline_serves_every_decoding_of_the_other_side() -> None:
 WARNINGS = {
     "empty outputs: llada k=8 25%": {"llada": {"empty": 2}},
     "realised length against llama's: llada k=8 50%": {"llada": {"tokens": 10}},
-    "llama runs at 6% of its roofline": {"llama": {"device": "cuda"}, "llada": {"device": "cuda"}},
+    "LLaMA at 6 % of its roofline limit: a speedup against a slow baseline": {
+        "llama": {"device": "cuda"},
+        "llada": {"device": "cuda"},
+    },
     "throttled clocks: llada k=8 50%": {"llada": {"metrics": {"hardware/throttled": 0.5}}},
 }
 
@@ -231,3 +234,68 @@ def test_the_series_draws_both_sides_over_k() -> None:
     assert by_key["parity/s_parity_perplexity"] == {32: 32}
     assert by_key["parity/speedup_at_parity_perplexity"] == {32: pytest.approx(0.625)}
     assert all(math.isfinite(value) for _, _, value in rows)
+
+
+def test_of_several_implementations_the_fastest_is_the_baseline() -> None:
+    candidates = [replace(r, conditions=r.conditions | {"decoding.kind": "diffusion"}) for r in make_sweep()[1:]]
+    slow, fast = implementation("transformers", 400.0, "dynamic"), implementation("autoregressive", 200.0)
+    static = implementation("transformers", 100.0, "static")
+    (verdict,) = verdicts([slow, fast, *candidates])
+    assert {s.steps: round(s.ratio, 4) for s in verdict.speedups} == {8: 2.5, 16: 1.25, 32: 0.625, 64: 0.3125}
+    assert verdict.baseline_choice == (
+        "The baseline is llama, the fastest of its implementations by L_e2e (llama transformers 400 ms, llama 200 ms)."
+    )
+    assert set(verdict.identities) == {r.identity for r in (slow, fast, *candidates)}
+    assert "matches LLaMA's perplexity" in verdict.sentence
+    (other,) = verdicts([slow, fast, static, *candidates])
+    assert other.speedups[0].ratio == pytest.approx(1.25)
+    assert "matches LLaMA (transformers static)'s perplexity" in other.sentence
+    assert "llama transformers static 100 ms" in other.baseline_choice
+
+
+def test_baselines_that_differ_in_more_than_their_implementation_are_refused() -> None:
+    nucleus = implementation("transformers", 400.0, "dynamic")
+    nucleus = replace(nucleus, conditions=nucleus.conditions | {"decoding.top_p": "0.9"})
+    with pytest.raises(RecordError, match=r"decoding\.top_p is None and '0\.9'"):
+        verdicts([implementation("autoregressive", 200.0), nucleus, make_record("llada", 8)])
+    twice = [implementation("transformers", 400.0, "dynamic"), implementation("transformers", 300.0, "dynamic")]
+    with pytest.raises(RecordError, match="one autoregressive Record is needed as the baseline, found 2"):
+        verdicts([*twice, make_record("llada", 8)])
+
+
+def test_implementations_without_a_candidate_stand_in_one_table() -> None:
+    both = [implementation("transformers", 400.0, "dynamic"), implementation("autoregressive", 200.0)]
+    (verdict,) = verdicts(both)
+    assert verdict.status is Status.MISSING_CANDIDATES
+    assert len(verdict.identities) == 2
+
+
+GATE = "LLaMA at 6 % of its roofline limit: a speedup against a slow baseline"
+
+
+@pytest.mark.parametrize(
+    "quality", [{}, {"reached": False}, {"perplexity": None}], ids=["reached", "not reached", "speed only"]
+)
+def test_a_slow_baseline_gates_the_speedup_where_the_speedup_stands(quality: dict) -> None:
+    """The least time is 4 x 3e7 bytes at 1e10 bytes/s, 12 ms; LLaMA takes 200 ms."""
+    (verdict,) = verdicts(make_sweep(device="cuda", **quality))
+    assert f"({GATE})" in verdict.sentence
+    assert GATE in verdict.warnings
+
+
+@pytest.mark.parametrize(
+    ("efficiency", "judged", "gated"), [(0.49, True, True), (0.5, True, False), (0.1, False, False)]
+)
+def test_the_gate_opens_at_half_of_the_roofline_and_only_a_judging_roofline_closes_it(
+    efficiency: float, judged: bool, gated: bool
+) -> None:
+    llama, *others = make_sweep()
+    assert llama.ceilings is not None
+    llama = replace(
+        llama,
+        ceilings=replace(llama.ceilings, judged=judged),
+        metrics=llama.metrics | {"roofline/efficiency": efficiency},
+    )
+    (verdict,) = verdicts([llama, *others])
+    assert any("slow baseline" in warning for warning in verdict.warnings) is gated
+    assert ("slow baseline" in verdict.sentence) is gated

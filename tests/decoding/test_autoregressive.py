@@ -9,6 +9,7 @@ from llmbench.config import Autoregressive
 from llmbench.decoding.autoregressive import AutoregressiveDecoder, choose, nucleus
 from llmbench.decoding.base import Draws, PromptBatch, valid_lengths
 from llmbench.models.engine import EagerEngine
+from llmbench.models.fused import FusedEngine
 
 G = 24
 
@@ -17,9 +18,9 @@ def settings(**changes):
     return Autoregressive(**({"kind": "autoregressive", "max_new_tokens": G, "temperature": 0.0} | changes))
 
 
-def generate(model, ids, mask, stop_ids, *, seed=0, on_step=None, **changes):
+def generate(model, ids, mask, stop_ids, *, seed=0, on_step=None, engine=EagerEngine, **changes):
     decoder = AutoregressiveDecoder(settings(**changes), stop_ids=tuple(stop_ids), pad_id=PAD)
-    return decoder.generate(EagerEngine(model), PromptBatch(ids=ids, mask=mask), seed=seed, on_step=on_step)
+    return decoder.generate(engine(model), PromptBatch(ids=ids, mask=mask), seed=seed, on_step=on_step)
 
 
 def reference(model, ids, mask, stop_ids):
@@ -48,13 +49,14 @@ def stops_that_occur(model, ids, mask):
 @pytest.mark.parametrize("lengths", [[5, 5, 5, 5], [9, 2, 5, 1]])
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("check_every", [1, 7])
-def test_greedy_is_token_identical_to_generate(lengths, seed, check_every):
+@pytest.mark.parametrize("engine", [EagerEngine, FusedEngine])
+def test_greedy_is_token_identical_to_generate(lengths, seed, check_every, engine):
     model = tiny_models.model(seed=seed)
     model.generation_config.eos_token_id = None
     ids, mask = tiny_models.prompts(lengths, seed=seed)
     for stop_ids in ([], stops_that_occur(model, ids, mask)):
         expected = reference(model, ids, mask, stop_ids)
-        tokens = generate(model, ids, mask, stop_ids, stop_check_every=check_every).tokens
+        tokens = generate(model, ids, mask, stop_ids, stop_check_every=check_every, engine=engine).tokens
         width = expected.shape[1]
         assert tokens[:, :width].tolist() == expected.tolist()
         assert (tokens[:, width:] == PAD).all()
@@ -136,3 +138,11 @@ def test_sampled_frequencies_are_the_probabilities_of_the_nucleus():
     error = (draws.bincount(minlength=5) / n - expected).abs()
     assert (error <= 4 * (expected * (1 - expected) / n).sqrt()).all()
     assert 1 < len(inside) < 5
+
+
+def test_a_kept_loop_forgets_the_generation_before():
+    engine = FusedEngine(tiny_models.model(causal=True))
+    decoder = AutoregressiveDecoder(settings(temperature=0.8), stop_ids=(3, 4, 5), pad_id=PAD)
+    batches = [PromptBatch(ids=ids, mask=mask) for ids, mask in (tiny_models.prompts([6, 3], seed=s) for s in (0, 1))]
+    first, other, again = (decoder.generate(engine, batches[i], seed=i, on_step=None).tokens for i in (0, 1, 0))
+    assert first.tolist() == again.tolist() != other.tolist()

@@ -12,6 +12,7 @@ from llmbench.decoding import base, diffusion
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.models.engine import EagerEngine
+from llmbench.models.fused import FusedEngine
 
 STOPS = (STOP, 7)
 
@@ -121,6 +122,186 @@ def test_tokens_are_those_of_the_plain_algorithm(changes, lengths, seed):
     assert not (generation.tokens == MASK).any()
 
 
+class KeptKeys:
+    """Forwards in which all keys and values outside of a part are those of an earlier forward, by hooks on the modules.
+
+    The whole canvas is read every time; what the part's positions give is what a cache of the rest gives.
+    """
+
+    def __init__(self, model):
+        self.model, self.kept = model, {}
+        layers = enumerate(layer.self_attn for layer in model.model.layers)
+        self.modules = [(i, part, getattr(layer, part)) for i, layer in layers for part in ("k_proj", "v_proj")]
+
+    def __call__(self, x, attention, part):
+        def hook(name):
+            def swap(module, args, output):
+                fresh = output.clone()
+                if part is not None:
+                    fresh[:, ~part] = self.kept[name][:, ~part]
+                self.kept[name] = fresh
+                return fresh
+
+            return swap
+
+        hooks = [module.register_forward_hook(hook((i, name))) for i, name, module in self.modules]
+        try:
+            return self.model(x, attention_mask=attention).logits
+        finally:
+            for one in hooks:
+                one.remove()
+
+
+def fast_reference(model, ids, mask, *, seed, **changes):
+    """The accelerated algorithm of Fast-dLLM's description in the plainest form, and its number of forwards.
+
+    Random numbers as in `reference`; there are as many in a row as in the row with most masked positions.
+    """
+    s = settings(**changes)
+    rows, prompt = ids.shape
+    x = torch.cat([ids, torch.full((rows, s.canvas), MASK)], dim=1)
+    attention = torch.ones_like(x)
+    if mask is not None:
+        attention[:, :prompt] = mask.long()
+    read = KeptKeys(model)
+    draw = base.Draws(torch.device("cpu"), seed)
+    blocks = s.canvas // s.block_length
+    forwards = 0
+    for block in range(blocks):
+        start = prompt + block * s.block_length
+        end = start + s.block_length
+        for step in range(s.steps // blocks):
+            part = None
+            if step and s.cache != "none":
+                part = torch.zeros(x.shape[1], dtype=torch.bool)
+                part[start : end if s.cache == "dual" else None] = True
+            logits = read(x, attention, part)
+            forwards += 1
+            masked = [[p for p in range(start, end) if x[row, p] == MASK] for row in range(rows)]
+            most = max(map(len, masked))
+            uniform = draw.fill_(torch.empty(rows, most, VOCAB, dtype=torch.float64)) if s.temperature else None
+            for row in range(rows):
+                ranked = []
+                for n, p in enumerate(masked[row]):
+                    candidates = logits[row, p].double()
+                    if s.temperature:
+                        candidates = candidates - s.temperature * (-uniform[row, n].log()).log()
+                    candidates[MASK] = -torch.inf
+                    token = candidates.argmax().item()
+                    ranked.append((-logits[row, p].softmax(-1)[token].item(), p, token))
+                ranked.sort()
+                steps = s.steps // blocks
+                transfer = s.block_length // steps + (step < s.block_length % steps)
+                if s.forced_tokens_per_forward:
+                    transfer = s.forced_tokens_per_forward
+                elif s.threshold:
+                    transfer = max(transfer, sum(-confidence >= s.threshold for confidence, _, _ in ranked))
+                elif s.factor:
+                    passing = 0
+                    while passing < len(ranked) and -ranked[passing][0] >= 1 - s.factor / (passing + 2):
+                        passing += 1
+                    transfer = max(transfer, passing)
+                for _, p, token in ranked[:transfer]:
+                    x[row, p] = token
+            if not (x[:, start:end] == MASK).any() and (s.adaptive or s.forced_tokens_per_forward):
+                break
+        if s.early_stop and all(any(t in STOPS for t in row) for row in x[:, prompt:end].tolist()):
+            return x[:, prompt:end], forwards
+    return x[:, prompt:], forwards
+
+
+FAST_CASES = [
+    {"cache": cache, "block_length": block, "steps": steps, **more}
+    for cache in ("none", "prefix", "dual")
+    for block, steps, more in (
+        (4, 16, {}),
+        (8, 6, {"temperature": 0.8}),
+        (16, 4, {}),
+        (4, 16, {"threshold": 0.3}),
+        (8, 16, {"threshold": 0.6, "temperature": 0.5}),
+        (8, 4, {"factor": 0.8}),
+        (4, 8, {"factor": 1.5, "temperature": 0.3}),
+        (8, 16, {"threshold": 0.9, "forced_tokens_per_forward": 3}),
+        (4, 16, {"early_stop": True, "temperature": 1.5}),
+    )
+]
+
+
+@pytest.mark.parametrize("changes", FAST_CASES, ids=str)
+@pytest.mark.parametrize(("lengths", "seed"), [([4, 4], 0), ([6, 3, 1], 5)], ids=["even", "padded"])
+def test_accelerated_tokens_are_those_of_the_plain_algorithm(changes, lengths, seed):
+    model = tiny_models.model(causal=False, seed=seed)
+    ids, mask = tiny_models.prompts(lengths, seed=seed)
+    with torch.inference_mode():
+        expected, forwards = fast_reference(model, ids, mask, seed=seed, **changes)
+    generation = generate(EagerEngine(model), ids, mask, seed=seed, **changes)
+    assert generation.tokens.tolist() == expected.tolist()
+    assert generation.nfe == len(generation.forwards) == forwards
+
+
+def test_acceleration_saves_forwards_and_positions():
+    model = tiny_models.model(causal=False)
+    ids, mask = tiny_models.prompts([4])
+    slow = generate(EagerEngine(model), ids, mask, steps=16, block_length=8)
+    sure = generate(EagerEngine(model), ids, mask, steps=16, block_length=8, threshold=0.3)
+    assert sure.nfe < slow.nfe == 16
+    dual = generate(EagerEngine(model), ids, mask, steps=16, block_length=8, cache="dual")
+    assert [shape.queries for shape in dual.forwards] == [20, *[8] * 7] * 2
+    prefix = generate(EagerEngine(model), ids, mask, steps=16, block_length=8, cache="prefix")
+    assert [shape.queries for shape in prefix.forwards] == [20, *[16] * 7, 20, *[8] * 7]
+    assert slow.first_text == dual.first_text == 8
+    assert generate(EagerEngine(model), ids, mask, steps=16).first_text == 16
+
+
+def test_guidance_works_with_a_cache():
+    model = tiny_models.model(causal=False)
+    ids, mask = tiny_models.prompts([6, 3, 1])
+    whole = generate(EagerEngine(model), ids, mask, steps=2, block_length=8, cfg_scale=1.0)
+    dual = generate(EagerEngine(model), ids, mask, steps=2, block_length=8, cfg_scale=1.0, cache="dual")
+    assert dual.tokens.tolist() == whole.tokens.tolist(), "with one step per block nothing is taken over"
+    more = generate(EagerEngine(model), ids, mask, steps=8, block_length=8, cfg_scale=1.0, cache="dual")
+    assert more.nfe == 16
+
+
+def few_sizes(settings, device):
+    return sorted({0, settings.block_length // 3, settings.block_length})
+
+
+@pytest.mark.parametrize("changes", CASES + FAST_CASES, ids=str)
+@pytest.mark.parametrize("lengths", [[4, 4], [6, 3, 1]], ids=["even", "padded"])
+@pytest.mark.parametrize("sizes", ["every", "few"])
+def test_the_fused_engine_writes_the_same_tokens(monkeypatch, changes, lengths, sizes):
+    """Also with the few sizes of a GPU; there, candidates that fill a size up draw noise, in both engines alike."""
+    if sizes == "few":
+        monkeypatch.setattr(diffusion, "_sizes", few_sizes)
+    model = tiny_models.model(causal=False)
+    ids, mask = tiny_models.prompts(lengths)
+    eager = generate(EagerEngine(model), ids, mask, **changes)
+    fused = generate(FusedEngine(model), ids, mask, **changes)
+    assert fused.tokens.tolist() == eager.tokens.tolist()
+    assert fused.forwards == eager.forwards
+
+
+@pytest.mark.parametrize("changes", [case for case in CASES + FAST_CASES if not case.get("temperature")], ids=str)
+def test_filling_sizes_up_changes_nothing(monkeypatch, changes):
+    model = tiny_models.model(causal=False)
+    ids, mask = tiny_models.prompts([6, 3, 1])
+    exact = generate(EagerEngine(model), ids, mask, **(changes | {"remasking": "low_confidence"}))
+    monkeypatch.setattr(diffusion, "_sizes", few_sizes)
+    filled = generate(EagerEngine(model), ids, mask, **(changes | {"remasking": "low_confidence"}))
+    assert filled.tokens.tolist() == exact.tokens.tolist()
+
+
+def test_a_kept_loop_forgets_the_generation_before():
+    model = tiny_models.model(causal=False)
+    engine = FusedEngine(model)
+    decoder = DiffusionDecoder(settings(temperature=0.5, block_length=8), stop_ids=STOPS, mask_id=MASK)
+    batches = [PromptBatch(ids=ids, mask=mask) for ids, mask in (tiny_models.prompts([6, 3], seed=s) for s in (0, 1))]
+    first, other, again = (decoder.generate(engine, batches[i], seed=i, on_step=None).tokens for i in (0, 1, 0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 class FixedLogits:
     """An engine that says the same at every position, and remembers what it was asked."""
 
@@ -131,7 +312,16 @@ class FixedLogits:
         self.scale = scale
         self.canvases, self.positions, self.masks = [], [], []
 
-    def denoise(self, ids, mask, positions):
+    def keep(self, key, make):
+        return make()
+
+    def capture(self, step, reset, draws):
+        return step
+
+    def head(self, hidden):
+        return hidden.clone()
+
+    def denoise(self, ids, mask, positions, cache=None):
         self.canvases.append(ids.clone())
         self.positions.append(positions.clone())
         self.masks.append(mask)
@@ -160,7 +350,7 @@ def test_blocks_fill_from_left_to_right_and_final_tokens_stay():
     class Recorder(EagerEngine):
         canvases, positions = [], []
 
-        def denoise(self, ids, mask, positions):
+        def denoise(self, ids, mask, positions, cache=None):
             self.canvases.append(ids.clone())
             self.positions.append(positions.clone())
             return super().denoise(ids, mask, positions)

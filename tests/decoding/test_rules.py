@@ -7,6 +7,7 @@ import torch
 
 from llmbench.decoding import rules
 from llmbench.decoding.base import Draws
+from llmbench.decoding.likeliest import likeliest
 
 
 @pytest.mark.parametrize(
@@ -22,11 +23,24 @@ def test_schedule_is_even_with_the_remainder_first(masked, steps, expected):
     assert rules.schedule(masked, steps) == expected
 
 
-def test_split_takes_the_surest_and_the_lowest_among_equals():
+def test_the_surest_come_first_and_the_lowest_among_equals():
     confidence = torch.tensor([[0.1, 0.9, 0.5, 0.9], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.2, 0.0]])
-    final, rest = rules.split(confidence, 2)
-    assert final.tolist() == [[1, 3], [0, 1], [2, 0]]
-    assert rest.tolist() == [[0, 2], [2, 3], [1, 3]]
+    assert rules.surest_first(confidence).tolist() == [[1, 3, 2, 0], [0, 1, 2, 3], [2, 0, 1, 3]]
+
+
+def test_wanted_positions_come_first_in_ascending_order():
+    positions = torch.tensor([[9, 4, 7, 5], [3, 2, 1, 0]])
+    wanted = torch.tensor([[True, False, True, False], [True, True, True, True]])
+    assert rules.ascending_first(positions, wanted).tolist() == [[7, 9, 4, 5], [0, 1, 2, 3]]
+
+
+def test_the_likeliest_token_by_hand():
+    logits = torch.tensor([[1.0, 3.0, 3.0, 2.0], [9.0, 0.0, 0.0, 1.0]])
+    tokens, probability = likeliest(logits, banned=0)
+    assert tokens.tolist() == [1, 3]  # the lowest among equals; the banned one is not chosen, but has its share
+    shares = [sum(math.exp(x) for x in row) for row in logits.tolist()]
+    assert probability.tolist() == pytest.approx([math.exp(3) / shares[0], math.exp(1) / shares[1]])
+    assert likeliest(logits)[0].tolist() == [1, 0]
 
 
 def test_gumbel_noise_by_hand():

@@ -39,7 +39,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None
 )
 def test_without_a_gpu_auto_is_the_cpu_in_float32(asked: tuple, got: tuple) -> None:  # type: ignore[type-arg]
     resolved = device.resolve(HardwareConfig(device=asked[0], dtype=asked[1], threads=3))
-    assert resolved == HardwareConfig(device=got[0], dtype=got[1], threads=3)
+    assert resolved == HardwareConfig(device=got[0], dtype=got[1], engine="eager", threads=3)
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_the_captured_engine_needs_a_gpu() -> None:
+    with pytest.raises(HardwareError, match="engine: graph needs a CUDA device"):
+        device.resolve(HardwareConfig(device="auto", dtype="auto", engine="graph"))
 
 
 @pytest.mark.parametrize(

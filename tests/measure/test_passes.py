@@ -21,6 +21,7 @@ from llmbench.measure.timing import Clock, HostClock, OnStep
 class Text:
     tokens: torch.Tensor
     nfe: int
+    first_text: int = 1
 
 
 @dataclass
@@ -204,9 +205,21 @@ def test_a_missing_energy_counter_is_noted_and_does_not_end_the_job() -> None:
     assert measured.notes[0].startswith("energy/* is absent")
 
 
-def test_the_profile_comes_last_and_brings_its_own_end_to_end_time() -> None:
+def test_the_trace_is_of_an_engine_that_grows_and_comes_last() -> None:
+    bench, grown = Bench(), []
+
+    def growing() -> Any:
+        assert "profiled:" in bench.log
+        return lambda batch, on_step: (grown.append(batch), bench.generate(batch, on_step))[1]
+
+    measured = run(bench, plan(profile=True, memory_trace=True), growing=growing)
+    assert grown == [0]
+    assert len(measured.device_use.reserved_trace_bytes) == 4
+
+
+def test_the_profile_comes_last_of_what_is_timed_and_brings_its_own_end_to_end_time() -> None:
     bench = Bench()
-    use = run(bench, plan(profile=True, memory_trace=True, energy_seconds=0.001)).device_use
+    use = run(bench, plan(profile=True, energy_seconds=0.001)).device_use
     assert (use.kernel_ms, use.profiled_e2e_ms) == (150.0, 230.0)
     assert bench.log[-2:] == ["profiled:", "generate 0"]
 
@@ -228,9 +241,9 @@ def test_progress_is_announced_and_completed_for_every_phase() -> None:
         "warm up",
         "timed",
         "marked",
-        "trace",
         "energy",
         "profile",
+        "trace",
     ]
     last = {phase: (done, total) for phase, done, total in ticks}
     assert all(done == total for done, total in last.values())

@@ -14,6 +14,7 @@ from llmbench.record import ForwardShape
 SMALL = Architecture(
     layers=2, hidden=4, heads=2, kv_heads=1, head_dim=2, ffn=6, vocab=10, tied=False, causal=True, bytes_per_element=2
 )
+KV = 16
 BOTH_WAYS = replace(SMALL, causal=False)
 DECODE = ForwardShape(rows=3, queries=1, keys=5, logits=1)
 PREFILL = ForwardShape(rows=1, queries=3, keys=3, logits=1)
@@ -45,11 +46,11 @@ def test_parameters_of_the_real_pair(shapes, parameters, kv_bytes):
     [
         # 2 layers x 120 weights in matrices; scores and sums 2 x 5 pairs x 2 layers x 4; head 40; 3 rows, 2 FLOPs each
         (SMALL, DECODE, 2 * 3 * (240 + 80 + 40)),
-        # a causal triangle of 6 pairs
-        (SMALL, PREFILL, 2 * (3 * 240 + 2 * 6 * 8 + 40)),
-        # a square of 9 pairs, head at two positions
-        (BOTH_WAYS, DENOISE, 2 * (3 * 240 + 2 * 9 * 8 + 2 * 40)),
-        (BOTH_WAYS, replace(DENOISE, logits=0), 2 * (3 * 240 + 2 * 9 * 8)),
+        # first layer: a causal triangle of 6 pairs; last one: keys and values (KV weights) thrice, the rest once
+        (SMALL, PREFILL, 2 * (3 * (120 + KV) + (120 - KV) + 2 * (6 + 3) * 4 + 40)),
+        # first layer: a square of 9 pairs; last one and head at two positions
+        (BOTH_WAYS, DENOISE, 2 * (3 * (120 + KV) + 2 * (120 - KV) + 2 * (9 + 6) * 4 + 2 * 40)),
+        (BOTH_WAYS, replace(DENOISE, logits=0), 2 * (3 * (120 + KV) + 2 * 9 * 4)),
     ],
 )
 def test_flops(model, shape, expected):
@@ -68,6 +69,8 @@ def test_flops(model, shape, expected):
         # no cache, and no head where no logits are asked for
         (BOTH_WAYS, DENOISE, 2 * (260 + 40 + 12)),
         (BOTH_WAYS, replace(DENOISE, logits=0), 2 * (260 + 12)),
+        # three of seven positions anew: the other four are read from a cache, the three written
+        (BOTH_WAYS, replace(DENOISE, keys=7), 2 * (260 + 40 + 12) + 7 * 16),
         # 5 x 3 look-ups cannot touch more than the 10 rows there are
         (BOTH_WAYS, replace(DENOISE, rows=5), 2 * (260 + 40 + 40)),
     ],

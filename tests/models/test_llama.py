@@ -52,3 +52,47 @@ def test_shapes_are_those_of_the_stored_tensors(tied):
     }
     assert llama.shapes(config) == expected
     assert ("lm_head.weight" in expected) is not tied
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_dummy_weights_compute_what_a_normally_built_model_computes(causal, tied):
+    from transformers import AutoModelForCausalLM
+
+    config = tiny_models.config(causal=causal, tied=tied)
+    made = llama.dummy(config, torch.float32, "cpu")
+    normal = AutoModelForCausalLM.from_config(config).eval()
+    normal.load_state_dict(made.state_dict())
+    assert {name: value.tolist() for name, value in made.named_buffers()} == {
+        name: value.tolist() for name, value in normal.named_buffers()
+    }
+    assert (made.lm_head.weight is made.model.embed_tokens.weight) is tied
+    ids, _ = tiny_models.prompts([7, 7])
+    with torch.inference_mode():
+        assert torch.equal(made(ids).logits, normal(ids).logits)
+
+
+def test_dummy_weights_exist_once_and_never_in_another_dtype():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Allocations(TorchDispatchMode):
+        """Every tensor of a matrix's size that an operation made anew, outside `meta`."""
+
+        def __init__(self):
+            super().__init__()
+            self.seen = {}
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            for tensor in [made] if isinstance(made, torch.Tensor) else []:
+                if tensor.device.type != "meta" and tensor.numel() >= 32 * 32:
+                    self.seen[tensor.untyped_storage().data_ptr()] = (tensor.dtype, tensor.numel())
+            return made
+
+    with Allocations() as allocations:
+        made = llama.dummy(tiny_models.config(), torch.bfloat16, "cpu")
+    assert {dtype for dtype, _ in allocations.seen.values()} == {torch.bfloat16}
+    assert sorted(size for _, size in allocations.seen.values()) == sorted(
+        weight.numel() for weight in made.parameters() if weight.numel() >= 32 * 32
+    )
+    assert made.model.rotary_emb.inv_freq.dtype == torch.float32

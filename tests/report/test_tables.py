@@ -19,7 +19,7 @@ from llmbench.report.tables import (
     provenance,
     throughput_table,
 )
-from records import make_record, make_sweep
+from records import implementation, make_record, make_sweep
 
 
 def cells(table: Table) -> dict[str, dict[str, str]]:
@@ -207,3 +207,28 @@ def test_likelihood_is_one_line_per_model_beside_the_table_and_no_column_over_k(
     assert model_properties(records) in shown.text
     assert model_properties(records) in shown.note
     assert "1.54" not in parity_table(records, verdicts(records)[0]).text()
+
+
+def test_every_implementation_of_the_baseline_stands_in_the_table_and_the_fastest_is_compared_with() -> None:
+    slow, fast = implementation("transformers", 400.0, "static"), implementation("autoregressive", 200.0)
+    records = [slow, fast, *make_sweep()[1:]]
+    (verdict,) = verdicts(records)
+    table = parity_table(records, verdict)
+    speedup = table.header.index("speedup [95 %]")
+    cells = {row[0]: row[speedup].partition(" ")[0] for row in table.rows}
+    assert cells["llama"] == cells["llama transformers static"] == "-"
+    assert cells["llada k=8"] == "2.50x"
+    assert verdict.baseline_choice in table.notes
+    ratios = throughput_table(records)
+    column = ratios.header.index("R(B)")
+    assert {row[0]: row[column] for row in ratios.rows}["llada k=8"] == "2.50"
+
+
+@pytest.mark.parametrize(("device", "shown"), [("cuda", True), ("cpu", False)])
+def test_the_roofline_stands_beside_the_speedup_where_it_can_judge(device: str, shown: bool) -> None:
+    records = make_sweep(device=device)
+    table = parity_table(records, verdicts(records)[0])
+    assert ("roofline" in table.header) is shown
+    if shown:
+        at = table.header.index("speedup [95 %]") + 1
+        assert [row[at] for row in table.rows[:2]] == ["0.0600", "0.150"]

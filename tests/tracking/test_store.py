@@ -233,3 +233,11 @@ def test_the_view_opens_curves_grouped_by_model(store: Store) -> None:
     saved = json.loads(store.client.get_experiment(store.experiment_id).tags["mlflow.sharedViewState.llmbench"])
     state = json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
     assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "model"}]
+
+
+def test_curves_of_two_implementations_are_not_averaged_into_one() -> None:
+    from llmbench.tracking.content import params
+    from records import implementation
+
+    made = [implementation("autoregressive", 200.0), implementation("transformers", 300.0, "dynamic")]
+    assert [params(record, {"model": "llama"})["model"] for record in made] == ["llama", "llama transformers"]

@@ -1,0 +1,34 @@
+"""Which token is the likeliest, and how likely is it? One look at the logits instead of six.
+
+A greedy step needs two numbers of 10^5 per position. As PyTorch operations (mask a column, argmax, copy to float32,
+softmax of the whole vocabulary, gather, put the column back) they read and write the logits many times over, in kernels
+that a few rows do not fill; here they are one pass.
+"""
+
+import torch
+
+
+def likeliest(logits: torch.Tensor, banned: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most probable token of every row and its probability.
+
+    Args:
+        logits: [N, V]; not changed.
+        banned: a token that is not chosen, but keeps its share of the probability.
+
+    Returns:
+        Tokens [N] int64, the lowest among equals; probabilities [N] float32, softmax over all V.
+    """
+    if logits.is_cuda:
+        from llmbench.decoding import triton_kernels
+
+        return triton_kernels.likeliest(logits, -1 if banned is None else banned)
+    return likeliest_plain(logits, banned)
+
+
+def likeliest_plain(logits: torch.Tensor, banned: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`likeliest` in PyTorch."""
+    allowed = (
+        logits if banned is None else logits.index_fill(-1, torch.tensor([banned], device=logits.device), -torch.inf)
+    )
+    tokens = allowed.argmax(-1)
+    return tokens, logits.float().softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)

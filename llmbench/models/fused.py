@@ -1,0 +1,382 @@
+"""How fast can the same forward pass be? Few kernels per block, static memory, and whole steps as CUDA graphs.
+
+`FusedEngine` computes what `engine.EagerEngine` computes, from the same weights, for both families alike:
+
+- The query, key and value matrices of a block are one matrix, gate and up another. The weights exist once: the
+  original parameters become views of the fused ones, so Transformers' modules still run, on the same memory.
+- The residual sum is the `beta` of the matrix product that ends each half of a block. Between two products runs one
+  kernel of `models.kernels`.
+- The last block's queries, output and feed-forward are computed only where a hidden state is asked for: the last token
+  of a prompt, the masked positions of a canvas. Its keys and values are computed everywhere, so nothing changes.
+- Keys and values live in static memory, written by position, and are never repeated for grouped queries. One arena
+  serves all shapes, because two shapes are never in use at once.
+- A step is captured once per shape as one CUDA graph, head and sampling included (`capture`), and replayed: 350 kernel
+  launches cost the host more time than they cost the device.
+
+Rotation uses the position in the padded sequence, not in the prompt: attention depends on differences of positions
+only. On a CPU nothing is captured and the plain twins of the kernels run; tests compare with the eager engine there.
+"""
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from llmbench.errors import ConfigError
+from llmbench.models import kernels
+from llmbench.models.graphs import Graph
+from llmbench.models.llama import is_causal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+T = TypeVar("T")
+
+_PORTION = 2**27
+"""Most elements of gate and up computed at once: 256 MiB in bfloat16, some 5,000 rows of an 8B model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The weights of one block; all but the norms are [out, in]."""
+
+    norm_attention: torch.Tensor
+    qkv: torch.Tensor
+    out: torch.Tensor
+    norm_ffn: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class StaticCache:
+    """Keys and values of every layer, [L, B, K, S, D] each, in memory that stays."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    position: torch.Tensor  # [1] int64: where the next token goes (causal models)
+    first: torch.Tensor  # [B] int64: the first position that is no padding
+    padded: list[bool]  # one element: whether `first` must be looked at; known to the host, fixed when captured
+
+
+class FusedEngine:
+    """Runs a model of the Llama kind at the speed of its matrix products; see the module docstring."""
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        """Fuse the weights of a model on its device.
+
+        Raises:
+            ConfigError: its blocks are of a form that the kernels do not compute.
+        """
+        begun = time.perf_counter()
+        _require_plain(model.config)
+        self.model: Any = model
+        self.device: torch.device = model.device
+        body: Any = model.model
+        config: Any = model.config
+        self._causal = is_causal(config)
+        self._dtype: torch.dtype = model.dtype
+        self._embedding: torch.Tensor = body.embed_tokens.weight
+        self._blocks = [_fuse(layer) for layer in body.layers]
+        self._norm: torch.Tensor = body.norm.weight
+        self._head: torch.Tensor = self.model.lm_head.weight
+        self._epsilon: float = config.rms_norm_eps
+        self._width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._heads: int = config.num_attention_heads
+        self._groups: int = config.num_key_value_heads
+        with torch.inference_mode():
+            self._cos, self._sin = _rotation(body, config.max_position_embeddings)
+        self._arena = torch.empty(0, dtype=self._dtype, device=self.device)
+        self._kept: dict[Hashable, Any] = {}
+        self._pool: Any = None
+        self.setup_s = time.perf_counter() - begun
+
+    # ------------------------------------------------------------------------------------------------------------
+    # Static memory and capture
+
+    def new_cache(self, rows: int, length: int) -> StaticCache:
+        """Static memory for keys and values; valid until the next generation of another shape begins."""
+        shape = (2, len(self._blocks), rows, self._groups, length, self._width)
+        needed = torch.Size(shape).numel()
+        if self._arena.numel() < needed:  # graphs captured over an older arena keep it alive
+            self._arena = torch.zeros(needed, dtype=self._dtype, device=self.device)
+        keys, values = self._arena[:needed].view(shape)
+        return StaticCache(
+            keys=keys,
+            values=values,
+            position=torch.zeros(1, dtype=torch.int64, device=self.device),
+            first=torch.zeros(rows, dtype=torch.int64, device=self.device),
+            padded=[False],
+        )
+
+    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returned when this key came first."""
+        if key not in self._kept:
+            begun = time.perf_counter()
+            self._kept[key] = make()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            self.setup_s += time.perf_counter() - begun
+        return self._kept[key]  # type: ignore[no-any-return]
+
+    def capture(self, step: Callable[[], None], reset: Callable[[], None], draws: Any) -> Callable[[], None]:
+        """`step` as one CUDA graph; on a CPU as it is.
+
+        Args:
+            step: works on memory that stays, and never waits for the device.
+            reset: puts that memory into a state from which `step` may run; called before each rehearsal.
+            draws: where `step` takes random numbers from.
+        """
+        if self.device.type != "cuda":
+            return step
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        return Graph(step, reset, draws.generator, self._pool)
+
+    def close(self) -> None:
+        """Destroy what was captured: graphs keep their memory through `empty_cache`."""
+        self._kept.clear()
+        self._pool = None
+        self._arena = torch.empty(0, dtype=self._dtype, device=self.device)
+
+    # ------------------------------------------------------------------------------------------------------------
+    # The role decoding.base.Engine
+
+    @torch.inference_mode()
+    def prefill(self, ids: torch.Tensor, mask: torch.Tensor | None, cache: StaticCache) -> torch.Tensor:
+        """Read left-padded prompts [B, P] into the cache from its beginning: logits of the next token [B, V]."""
+        rows, length = ids.shape
+        cache.position.fill_(length)
+        cache.padded[0] = mask is not None
+        if mask is not None:
+            cache.first.copy_((~mask).sum(-1))
+        last = torch.full((rows, 1), length - 1, device=self.device)
+        where = torch.arange(length, device=self.device)
+        return self.head(self._read(ids, where, last, self._bias(mask), cache)[:, 0])
+
+    @torch.inference_mode()
+    def decode(self, tokens: torch.Tensor, cache: StaticCache) -> torch.Tensor:
+        """Append tokens [B] to the cache, in place: logits of the next ones [B, V]."""
+        first = cache.first if cache.padded[0] else None
+        residual = self._embedding.index_select(0, tokens)
+        for layer, block in enumerate(self._blocks):
+            qkv = linear(kernels.norm(residual, block.norm_attention, self._epsilon), block.qkv)
+            mixed = kernels.attend_one(
+                qkv, cache.keys[layer], cache.values[layer], self._cos, self._sin, cache.position, first
+            )
+            self._finish(residual, mixed, block)
+        cache.position.add_(1)
+        return self.head(kernels.norm(residual, self._norm, self._epsilon))
+
+    @torch.inference_mode()
+    def denoise(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: StaticCache | None = None
+    ) -> torch.Tensor:
+        """Read whole sequences [B, S], and keep their keys and values if a cache is given.
+
+        Returns:
+            Final hidden states [B, M, C] at `positions` [B, M] alone.
+        """
+        where = torch.arange(ids.shape[1], device=self.device)
+        bias = self._bias(mask)
+        if self._causal:  # a position in the middle needs a mask of its own: no decoder asks for that
+            return _pick(self._read(ids, where, where.expand(ids.shape), bias, cache), positions)
+        return self._read(ids, where, positions, bias, cache)
+
+    @torch.inference_mode()
+    def refine(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        where: torch.Tensor,
+        positions: torch.Tensor,
+        cache: StaticCache,
+    ) -> torch.Tensor:
+        """Read a part [B, Q] of each canvas anew; see `EagerEngine.refine`."""
+        return self._read(ids, where, positions, self._bias(mask), cache, whole=False)
+
+    @torch.inference_mode()
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [..., V] of final hidden states [..., C]; the caller may overwrite them."""
+        return linear(hidden, self._head)
+
+    @torch.inference_mode()
+    def logits(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Read whole sequences [B, S]: logits at every position [B, S, V]."""
+        where = torch.arange(ids.shape[1], device=self.device)
+        return self.head(self._read(ids, where, where.expand(ids.shape), self._bias(mask), None))
+
+    # ------------------------------------------------------------------------------------------------------------
+    # Many queries
+
+    def _read(
+        self,
+        ids: torch.Tensor,
+        where: torch.Tensor,
+        positions: torch.Tensor,
+        bias: torch.Tensor | None,
+        cache: StaticCache | None,
+        *,
+        whole: bool = True,
+    ) -> torch.Tensor:
+        """Final hidden states [B, M, C] at `positions` [B, M] of new tokens [B, Q] at `where` [Q] of their sequences.
+
+        With `whole` the tokens see each other only; without, everything in the cache.
+        """
+        rows, length = ids.shape
+        rotation = where.repeat(rows)
+        residual = self._embedding.index_select(0, ids.reshape(-1))
+        for layer, block in enumerate(self._blocks[:-1]):
+            self._finish(residual, self._mix(residual, block, layer, rows, rotation, bias, cache, whole), block)
+        last, layer = self._blocks[-1], len(self._blocks) - 1
+        if positions.shape[1] == length:
+            self._finish(residual, self._mix(residual, last, layer, rows, rotation, bias, cache, whole), last)
+            hidden = kernels.norm(residual, self._norm, self._epsilon).view(rows, length, -1)
+            return _pick(hidden, positions - where[0])
+        chosen = (torch.arange(0, rows * length, length, device=self.device)[:, None] + (positions - where[0])).view(-1)
+        mixed = self._mix(residual, last, layer, rows, rotation, bias, cache, whole, chosen)
+        residual = residual.index_select(0, chosen)
+        if chosen.numel():
+            self._finish(residual, mixed, last)
+        hidden = kernels.norm(residual, self._norm, self._epsilon)
+        return hidden.view(rows, positions.shape[1], self._norm.numel())
+
+    def _mix(
+        self,
+        residual: torch.Tensor,
+        block: Block,
+        layer: int,
+        rows: int,
+        rotation: torch.Tensor,
+        bias: torch.Tensor | None,
+        cache: StaticCache | None,
+        whole: bool,
+        chosen: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What attention says [B M, H D] to the residual stream [B Q, C]; to the `chosen` [B M] rows of it alone."""
+        normal = kernels.norm(residual, block.norm_attention, self._epsilon)
+        if chosen is None:
+            query, key, value = self._place(linear(normal, block.qkv), self._heads, rows, rotation, cache, layer, whole)
+            return self._attend(query, key, value, bias, causal=self._causal and bias is None)
+        wide = self._heads * self._width
+        _, key, value = self._place(linear(normal, block.qkv[wide:]), 0, rows, rotation, cache, layer, whole)
+        picked = linear(normal.index_select(0, chosen), block.qkv[:wide])
+        if not chosen.numel():
+            return picked
+        kernels.rotate_(picked, self._heads, self._cos, self._sin, rotation.index_select(0, chosen))
+        query = picked.view(rows, -1, self._heads, self._width).transpose(1, 2)
+        return self._attend(query, key, value, bias, causal=False)
+
+    def _place(
+        self,
+        qkv: torch.Tensor,
+        heads: int,
+        rows: int,
+        rotation: torch.Tensor,
+        cache: StaticCache | None,
+        layer: int,
+        whole: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rotated queries [B, heads, Q, D], and the keys and values [B, K, S, D] that they may see."""
+        split = qkv.view(rows, -1, heads + 2 * self._groups, self._width).transpose(1, 2)
+        if cache is None:
+            kernels.rotate_(qkv, heads + self._groups, self._cos, self._sin, rotation)
+            return split[:, :heads], split[:, heads : heads + self._groups], split[:, heads + self._groups :]
+        kernels.place_(qkv, cache.keys[layer], cache.values[layer], self._cos, self._sin, rotation)
+        seen = split.shape[2] if whole else cache.keys.shape[3]
+        return split[:, :heads], cache.keys[layer][:, :, :seen], cache.values[layer][:, :, :seen]
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, *, causal: bool
+    ) -> torch.Tensor:
+        """Attention of many queries [B, H, M, D]: [B M, H D]. The kernel is PyTorch's choice, by shape."""
+        grouped = self._groups != self._heads
+        if bias is not None:
+            if self._causal:  # the last query alone: its row of the mask
+                bias = bias[:, :, -query.shape[2] :]
+            if grouped:  # no kernel takes a mask and grouped queries, and a padded prompt is read once
+                key, value = (part.repeat_interleave(self._heads // self._groups, 1) for part in (key, value))
+        mixed = scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, is_causal=causal, enable_gqa=grouped and bias is None
+        )
+        return mixed.transpose(1, 2).reshape(-1, self._heads * self._width)
+
+    def _finish(self, residual: torch.Tensor, mixed: torch.Tensor, block: Block) -> None:
+        """The rest of a block behind attention, added to the residual stream [N, C] in place.
+
+        Rows are taken in portions: gate and up of a large batch would be the largest tensor there is.
+        """
+        residual.addmm_(mixed, block.out.t())
+        del mixed
+        portions = -(-residual.shape[0] * block.gate_up.shape[0] // _PORTION)
+        for part in residual.chunk(portions):
+            both = linear(kernels.norm(part, block.norm_ffn, self._epsilon), block.gate_up)
+            part.addmm_(kernels.gate(both), block.down.t())
+
+    def _bias(self, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Additive mask [B, 1, 1 or S, S] of padded sequences [B, S]; None when nothing is padded.
+
+        Under a causal mask a padded position sees itself, because a row of -inf alone has no softmax.
+        """
+        if mask is None:
+            return None
+        visible = mask[:, None, None, :]
+        if self._causal:
+            square = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device)
+            visible = (visible & square.tril()) | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+        zeros = torch.zeros(visible.shape, dtype=self._dtype, device=mask.device)
+        return zeros.masked_fill_(~visible, float("-inf"))
+
+
+def _require_plain(config: Any) -> None:
+    """Raises ConfigError for forms of Llama that the fused blocks do not compute."""
+    wrong = {
+        "attention_bias": getattr(config, "attention_bias", False),
+        "mlp_bias": getattr(config, "mlp_bias", False),
+        f"hidden_act {config.hidden_act}": config.hidden_act != "silu",
+    }
+    for form, present in wrong.items():
+        if present:
+            raise ConfigError(f"hardware.engine=graph does not compute {form}; use hardware.engine=eager")
+
+
+def _fuse(layer: Any) -> Block:
+    """Join the matrices of a block that read the same input; the modules' parameters become views of the result."""
+    attention, ffn = layer.self_attn, layer.mlp
+    return Block(
+        norm_attention=layer.input_layernorm.weight,
+        qkv=_join([attention.q_proj, attention.k_proj, attention.v_proj]),
+        out=attention.o_proj.weight,
+        norm_ffn=layer.post_attention_layernorm.weight,
+        gate_up=_join([ffn.gate_proj, ffn.up_proj]),
+        down=ffn.down_proj.weight,
+    )
+
+
+def _join(modules: list[Any]) -> torch.Tensor:
+    """The weights of linear modules, one below the other; what an earlier engine joined is found, not copied."""
+    weights = [module.weight.detach() for module in modules]
+    rows, columns = [weight.shape[0] for weight in weights], weights[0].shape[1]
+    memory = [weight.untyped_storage() for weight in weights]
+    if {part.data_ptr() for part in memory} == {weights[0].data_ptr()}:
+        whole: torch.Tensor = weights[0].as_strided((sum(rows), columns), (columns, 1))
+        return whole
+    joined: torch.Tensor = torch.cat(weights)
+    for module, part in zip(modules, torch.split(joined, rows), strict=True):
+        module.weight = torch.nn.Parameter(part, requires_grad=False)
+    return joined
+
+
+def _pick(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Hidden states [B, M, C] at `positions` [B, M] of [B, S, C]."""
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def _rotation(body: Any, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of every position, [context, R] float32, from the model's own rotary embedding."""
+    positions = torch.arange(context, device=body.norm.weight.device)[None]
+    cos, sin = body.rotary_emb(torch.zeros(1, device=positions.device), positions)
+    half = cos.shape[-1] // 2
+    return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()

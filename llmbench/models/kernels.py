@@ -1,0 +1,163 @@
+"""What stands between two matrix products: normalise, rotate, gate, attend with one query. In Triton, and in PyTorch.
+
+A forward pass is matrix products (cuBLAS), attention of many queries (`scaled_dot_product_attention`), and these.
+Run as PyTorch operations they are a dozen small kernels per block, each of which waits for the one before. Here they
+are one kernel each. Triton and not `torch.compile`, because one compiled kernel then serves every batch and length: a
+sweep over prompts of twelve lengths would compile twelve times.
+
+Every function has its plain twin below it, which is the specification, what runs on a CPU, and what the tests hold the
+kernels against. `models.fused` is the caller. Shapes: N rows (positions of all sequences), C channels, B sequences,
+H query heads, K key-value heads, D = 2R head channels, S positions of a cache.
+"""
+
+from typing import Any
+
+import torch
+
+_KERNELS: Any = None
+
+
+def _kernels() -> Any:
+    """The Triton functions, compiled at first use; imported here because a CPU build of torch has no Triton."""
+    global _KERNELS
+    if _KERNELS is None:
+        from llmbench.models import triton_kernels
+
+        _KERNELS = triton_kernels
+    return _KERNELS
+
+
+def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """RMSNorm (Zhang and Sennrich, arXiv 1910.07467) of [N, C], in float32 inside, as Transformers' Llama does it."""
+    return _kernels().norm(x, weight, epsilon) if x.is_cuda else norm_plain(x, weight, epsilon)
+
+
+def norm_plain(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """`norm` in PyTorch."""
+    wide = x.float()
+    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
+
+
+def gate(both: torch.Tensor) -> torch.Tensor:
+    """SiLU(gate) * up of [N, 2F], gate first: [N, F] (Shazeer, arXiv 2002.05202)."""
+    return _kernels().gate(both) if both.is_cuda else gate_plain(both)
+
+
+def gate_plain(both: torch.Tensor) -> torch.Tensor:
+    """`gate` in PyTorch."""
+    half = both.shape[-1] // 2
+    return torch.nn.functional.silu(both[..., :half]) * both[..., half:]
+
+
+def rotate_(x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, positions: torch.Tensor) -> None:
+    """Rotate the first `heads` heads of every row in place (RoPE, arXiv 2104.09864, Llama's half-split form).
+
+    Args:
+        x: [N, >= heads * D]; what lies behind the rotated heads is left alone.
+        heads: how many.
+        cos: [context, R] float32.
+        sin: [context, R] float32.
+        positions: [N] int64, the position of each row.
+    """
+    (_kernels().rotate_ if x.is_cuda else rotate_plain_)(x, heads, cos, sin, positions)
+
+
+def rotate_plain_(x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, positions: torch.Tensor) -> None:
+    """`rotate_` in PyTorch."""
+    half = cos.shape[1]
+    view = x[:, : heads * 2 * half].view(x.shape[0], heads, 2, half)
+    first, second = view[:, :, 0].float(), view[:, :, 1].float()
+    c, s = cos[positions, None], sin[positions, None]
+    view.copy_(torch.stack([first * c - second * s, second * c + first * s], dim=2))
+
+
+def place_(
+    qkv: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    positions: torch.Tensor,
+) -> None:
+    """Rotate queries in place; write rotated keys, and values, into the cache at their positions.
+
+    Args:
+        qkv: [B Q, (h + 2K) D], sequence after sequence; any number h of query heads, 0 included.
+        keys: [B, K, S, D]; overwritten at `positions`.
+        values: [B, K, S, D]; overwritten at `positions`.
+        cos: [context, R] float32.
+        sin: [context, R] float32.
+        positions: [B Q] int64, of each row: in the cache, and for the rotation.
+    """
+    (_kernels().place_ if qkv.is_cuda else place_plain_)(qkv, keys, values, cos, sin, positions)
+
+
+def place_plain_(
+    qkv: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    positions: torch.Tensor,
+) -> None:
+    """`place_` in PyTorch."""
+    batch, groups, _, width = keys.shape
+    heads = qkv.shape[1] // width - groups
+    rotate_plain_(qkv, heads, cos, sin, positions)
+    split = qkv.view(batch, -1, heads + groups, width).transpose(1, 2)  # [B, h + 2K, Q, D]
+    where = positions.view(batch, 1, -1, 1).expand(-1, groups, -1, width)
+    keys.scatter_(2, where, split[:, heads - groups : heads])
+    values.scatter_(2, where, split[:, heads:])
+
+
+def attend_one(
+    qkv: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    position: torch.Tensor,
+    first: torch.Tensor | None,
+) -> torch.Tensor:
+    """One new token per sequence: rotate its query and key, append key and value, attend to all positions so far.
+
+    Keys and values are read where they lie and never repeated for the query heads of a group.
+
+    Args:
+        qkv: [B, (H + 2K) D], not rotated.
+        keys: [B, K, S, D], rotated; row `position` is overwritten.
+        values: [B, K, S, D]; row `position` is overwritten.
+        cos: [context, R] float32.
+        sin: [context, R] float32.
+        position: [1] int64, of the new token.
+        first: [B] int64, the first position that is no padding; None when nothing is padded.
+
+    Returns:
+        [B, H D].
+    """
+    run = _kernels().attend_one if qkv.is_cuda and cos.shape[1] >= 16 else attend_one_plain
+    return run(qkv, keys, values, cos, sin, position, first)
+
+
+def attend_one_plain(
+    qkv: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    position: torch.Tensor,
+    first: torch.Tensor | None,
+) -> torch.Tensor:
+    """`attend_one` in PyTorch: two plain matrix products per key-value head, over the whole cache."""
+    batch, groups, length, width = keys.shape
+    heads = qkv.shape[1] // width - 2 * groups
+    qkv = qkv.clone()
+    rotate_plain_(qkv, heads + groups, cos, sin, position.expand(batch))
+    query, key, value = torch.split(qkv.view(batch, -1, width), [heads, groups, groups], dim=1)
+    keys.index_copy_(2, position, key.unsqueeze(2))
+    values.index_copy_(2, position, value.unsqueeze(2))
+    scores = query.reshape(batch, groups, heads // groups, width) @ keys.transpose(2, 3) * width**-0.5
+    where = torch.arange(length, device=qkv.device)
+    hidden = (where > position)[None] if first is None else (where > position) | (where < first[:, None])
+    weights: torch.Tensor = scores.float().masked_fill_(hidden[:, None, None], float("-inf")).softmax(-1).to(qkv.dtype)
+    return (weights @ values).view(batch, heads * width)

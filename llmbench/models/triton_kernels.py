@@ -1,0 +1,323 @@
+"""The kernels of `models.kernels` in Triton. Imported only where there is a GPU (or Triton's interpreter).
+
+Each function computes in float32 whatever the tensors are, and launches on the current stream without waiting, so all
+of them can be captured in a CUDA graph. Sizes that depend on the model are compile-time constants; batch and lengths
+are arguments, so each kernel compiles once per model, not once per shape.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+KEYS = 64
+"""Keys that a program of `attend_one` looks at in one go."""
+
+BUSY = 256
+"""Programs that keep a GPU of about as many multiprocessors busy; below that, `attend_one` cuts sequences in parts."""
+
+
+def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """See `kernels.norm`."""
+    rows, channels = x.shape
+    out = torch.empty_like(x)
+    block = triton.next_power_of_2(channels)
+    _norm[(rows,)](x, weight, out, epsilon, channels, block, num_warps=min(16, max(1, block // 256)))
+    return out
+
+
+@triton.jit
+def _norm(x, weight, out, epsilon, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < CHANNELS
+    value = tl.load(x + row * CHANNELS + at, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(value * value) / CHANNELS + epsilon)
+    # Transformers rounds to the model's dtype before it multiplies with the weight
+    normal = (value * scale).to(out.dtype.element_ty).to(tl.float32)
+    normal *= tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * CHANNELS + at, normal.to(out.dtype.element_ty), mask=inside)
+
+
+def gate(both: torch.Tensor) -> torch.Tensor:
+    """See `kernels.gate`."""
+    rows, half = both.shape[0], both.shape[1] // 2
+    out = both.new_empty(rows, half)
+    _gate[(rows, triton.cdiv(half, 2048))](both, out, half, 2048, num_warps=8)
+    return out
+
+
+@triton.jit
+def _gate(both, out, HALF: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < HALF
+    gate = tl.load(both + row * 2 * HALF + at, mask=inside).to(tl.float32)
+    up = tl.load(both + row * 2 * HALF + HALF + at, mask=inside).to(tl.float32)
+    silu = (gate * tl.sigmoid(gate)).to(out.dtype.element_ty).to(tl.float32)  # rounded where PyTorch rounds
+    tl.store(out + row * HALF + at, (silu * up).to(out.dtype.element_ty), mask=inside)
+
+
+def rotate_(x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, positions: torch.Tensor) -> None:
+    """See `kernels.rotate_`."""
+    half = cos.shape[1]
+    block = max(1, min(triton.next_power_of_2(heads), 1024 // triton.next_power_of_2(half)))
+    _rotate[(x.shape[0], triton.cdiv(heads, block))](
+        x, cos, sin, positions, x.stride(0), heads, half, triton.next_power_of_2(half), block, num_warps=4
+    )
+
+
+@triton.jit
+def _rotate(
+    x, cos, sin, positions, stride, HEADS: tl.constexpr, HALF: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    lane = tl.arange(0, LANES)
+    position = tl.load(positions + row)
+    c = tl.load(cos + position * HALF + lane, mask=lane < HALF)
+    s = tl.load(sin + position * HALF + lane, mask=lane < HALF)
+    at = x + row * stride + head[:, None] * 2 * HALF + lane[None, :]
+    inside = (head < HEADS)[:, None] & (lane < HALF)[None, :]
+    first = tl.load(at, mask=inside).to(tl.float32)
+    second = tl.load(at + HALF, mask=inside).to(tl.float32)
+    tl.store(at, (first * c[None, :] - second * s[None, :]).to(x.dtype.element_ty), mask=inside)
+    tl.store(at + HALF, (second * c[None, :] + first * s[None, :]).to(x.dtype.element_ty), mask=inside)
+
+
+def place_(
+    qkv: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    positions: torch.Tensor,
+) -> None:
+    """See `kernels.place_`."""
+    batch, groups, _, width = keys.shape
+    heads, half = qkv.shape[1] // width - 2 * groups, width // 2
+    lanes = triton.next_power_of_2(half)
+    block = max(1, min(triton.next_power_of_2(heads + 2 * groups), 1024 // lanes))
+    _place[(qkv.shape[0], triton.cdiv(heads + 2 * groups, block))](
+        qkv,
+        keys,
+        values,
+        cos,
+        sin,
+        positions,
+        qkv.shape[0] // batch,
+        keys.stride(0),
+        keys.stride(1),
+        heads,
+        groups,
+        half,
+        lanes,
+        block,
+        num_warps=4,
+    )
+
+
+@triton.jit
+def _place(
+    qkv,
+    keys,
+    values,
+    cos,
+    sin,
+    positions,
+    queries,
+    stride_row,
+    stride_head,
+    HEADS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    HALF: tl.constexpr,
+    LANES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    lane = tl.arange(0, LANES)
+    position = tl.load(positions + row)
+    c = tl.load(cos + position * HALF + lane, mask=lane < HALF)[None, :]
+    s = tl.load(sin + position * HALF + lane, mask=lane < HALF)[None, :]
+    real = (lane < HALF)[None, :]
+    at = qkv + row * (HEADS + 2 * GROUPS) * 2 * HALF + head[:, None] * 2 * HALF + lane[None, :]
+    inside = (head < HEADS + 2 * GROUPS)[:, None] & real
+    first, second = tl.load(at, mask=inside), tl.load(at + HALF, mask=inside)
+    a, b = first.to(tl.float32), second.to(tl.float32)
+    turned_a, turned_b = (a * c - b * s).to(first.dtype), (b * c + a * s).to(first.dtype)
+    query = (head < HEADS)[:, None] & real
+    tl.store(at, turned_a, mask=query)
+    tl.store(at + HALF, turned_b, mask=query)
+    base = (row // queries) * stride_row + position * 2 * HALF + lane[None, :]
+    group = head - HEADS
+    at = keys + base + group[:, None].to(tl.int64) * stride_head
+    key = ((group >= 0) & (group < GROUPS))[:, None] & real
+    tl.store(at, turned_a, mask=key)
+    tl.store(at + HALF, turned_b, mask=key)
+    at = values + base + (group - GROUPS)[:, None].to(tl.int64) * stride_head
+    value = ((group >= GROUPS) & (group < 2 * GROUPS))[:, None] & real
+    tl.store(at, first, mask=value)
+    tl.store(at + HALF, second, mask=value)
+
+
+def attend_one(
+    qkv: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    position: torch.Tensor,
+    first: torch.Tensor | None,
+) -> torch.Tensor:
+    """See `kernels.attend_one`. Split over the keys (Flash-Decoding) while there are fewer programs than processors."""
+    batch, groups, length, width = keys.shape
+    heads = qkv.shape[1] // width - 2 * groups
+    out = qkv.new_empty(batch, heads * width)
+    tiles = triton.cdiv(length, KEYS)
+    parts = min(tiles, triton.cdiv(BUSY, batch * groups))
+    share = heads // groups
+    lanes = max(16, triton.next_power_of_2(share))
+    partial = qkv.new_empty((batch * groups, parts, lanes, width), dtype=torch.float32) if parts > 1 else out
+    sums = qkv.new_empty((batch * groups, parts, lanes), dtype=torch.float32) if parts > 1 else out
+    _attend_one[(batch, groups, parts)](
+        qkv,
+        keys,
+        values,
+        cos,
+        sin,
+        position,
+        first if first is not None else position,
+        out,
+        partial,
+        sums,
+        width**-0.5,
+        keys.stride(0),
+        keys.stride(1),
+        parts,
+        triton.cdiv(tiles, parts),
+        groups,
+        share,
+        lanes,
+        width // 2,
+        KEYS,
+        first is not None,
+        parts > 1,
+        qkv.dtype == torch.float32,
+        num_warps=4,
+    )
+    if parts > 1:
+        _merge[(batch * groups, share)](out, partial, sums, parts, groups, share, lanes, width, num_warps=1)
+    return out
+
+
+@triton.jit
+def _attend_one(
+    qkv,
+    keys,
+    values,
+    cos,
+    sin,
+    position,
+    first,
+    out,
+    partial,
+    sums,
+    scale,
+    stride_row,
+    stride_head,
+    parts,
+    tiles,
+    GROUPS: tl.constexpr,
+    SHARE: tl.constexpr,
+    LANES: tl.constexpr,
+    HALF: tl.constexpr,
+    KEYS: tl.constexpr,
+    PADDED: tl.constexpr,
+    SPLIT: tl.constexpr,
+    EXACT: tl.constexpr,
+):
+    row, group, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    precision: tl.constexpr = "ieee" if EXACT else "tf32"
+    kind = qkv.dtype.element_ty
+    now = tl.load(position).to(tl.int32)
+    begin = tl.load(first + row).to(tl.int32) if PADDED else 0
+    lane, half, whole = tl.arange(0, LANES), tl.arange(0, HALF), tl.arange(0, 2 * HALF)
+    c = tl.load(cos + now * HALF + half)
+    s = tl.load(sin + now * HALF + half)
+    base = qkv + row.to(tl.int64) * (SHARE + 2) * GROUPS * 2 * HALF
+
+    at = base + (group * SHARE + lane[:, None]) * 2 * HALF + half[None, :]
+    some = (lane < SHARE)[:, None]
+    a = tl.load(at, mask=some, other=0.0).to(tl.float32)
+    b = tl.load(at + HALF, mask=some, other=0.0).to(tl.float32)
+    query_a = (a * c[None, :] - b * s[None, :]).to(kind)
+    query_b = (b * c[None, :] + a * s[None, :]).to(kind)
+    at_key = base + (SHARE * GROUPS + group) * 2 * HALF + half
+    a = tl.load(at_key).to(tl.float32)
+    b = tl.load(at_key + HALF).to(tl.float32)
+    key_a, key_b = (a * c - b * s).to(kind), (b * c + a * s).to(kind)
+    value = tl.load(base + ((SHARE + 1) * GROUPS + group) * 2 * HALF + whole)
+
+    rows = row.to(tl.int64) * stride_row + group * stride_head
+    top = tl.full([LANES], float("-inf"), tl.float32)
+    total = tl.zeros([LANES], tl.float32)
+    mixed = tl.zeros([LANES, 2 * HALF], tl.float32)
+    low = part * tiles * KEYS
+    high = tl.minimum(low + tiles * KEYS, now + 1)
+    for tile in range(low, high, KEYS):
+        where = tile + tl.arange(0, KEYS)
+        seen = where <= now
+        new = (where == now)[:, None]
+        at_keys = keys + rows + where[:, None].to(tl.int64) * 2 * HALF
+        k_a = tl.where(new, key_a[None, :], tl.load(at_keys + half[None, :], mask=seen[:, None], other=0.0))
+        k_b = tl.where(new, key_b[None, :], tl.load(at_keys + HALF + half[None, :], mask=seen[:, None], other=0.0))
+        score = tl.dot(query_a, tl.trans(k_a), input_precision=precision)
+        score = tl.dot(query_b, tl.trans(k_b), score, input_precision=precision) * scale
+        score = tl.where((seen & (where >= begin))[None, :], score, float("-inf"))
+        higher = tl.maximum(top, tl.max(score, 1))
+        safe = tl.where(higher == float("-inf"), 0.0, higher)  # a tile of padding alone
+        weight = tl.exp(score - safe[:, None])
+        fade = tl.exp(top - safe)
+        total = total * fade + tl.sum(weight, 1)
+        at_values = values + rows + where[:, None].to(tl.int64) * 2 * HALF + whole[None, :]
+        v = tl.where(new, value[None, :], tl.load(at_values, mask=seen[:, None], other=0.0))
+        mixed = tl.dot(weight.to(kind), v, mixed * fade[:, None], input_precision=precision)
+        top = higher
+    if (low <= now) & (now < low + tiles * KEYS):  # one part holds the new position, and alone looks at its row
+        tl.store(keys + rows + now * 2 * HALF + half, key_a)
+        tl.store(keys + rows + now * 2 * HALF + HALF + half, key_b)
+        tl.store(values + rows + now * 2 * HALF + whole, value)
+    if SPLIT:
+        slot = (row * GROUPS + group) * parts + part
+        # a part is left as its average and the logarithm of its weight; an empty one weighs nothing
+        some_weight = tl.where(total > 0, total, 1.0)
+        at = partial + (slot * LANES + lane[:, None]) * 2 * HALF + whole[None, :]
+        tl.store(at, mixed / some_weight[:, None])
+        tl.store(sums + slot * LANES + lane, tl.where(total > 0, top + tl.log(some_weight), float("-inf")))
+    else:
+        at = out + ((row * GROUPS + group) * SHARE + lane[:, None]) * 2 * HALF + whole[None, :]
+        tl.store(at, (mixed / total[:, None]).to(kind), mask=some)
+
+
+@triton.jit
+def _merge(
+    out,
+    partial,
+    sums,
+    PARTS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SHARE: tl.constexpr,
+    LANES: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    slot, lane, whole = tl.program_id(0), tl.program_id(1), tl.arange(0, WIDTH)
+    top = float("-inf")
+    for part in tl.static_range(PARTS):
+        top = tl.maximum(top, tl.load(sums + (slot * PARTS + part) * LANES + lane))
+    total = 0.0
+    mixed = tl.zeros([WIDTH], tl.float32)
+    for part in tl.static_range(PARTS):
+        weight = tl.exp(tl.load(sums + (slot * PARTS + part) * LANES + lane) - top)
+        total += weight
+        mixed += weight * tl.load(partial + ((slot * PARTS + part) * LANES + lane) * WIDTH + whole)
+    tl.store(out + (slot * SHARE + lane) * WIDTH + whole, (mixed / total).to(out.dtype.element_ty))

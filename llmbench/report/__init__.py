@@ -33,7 +33,10 @@ def sweep_report(
         recipe: the file of conf/experiment that was run, if any.
         command: what was typed.
     """
+    from llmbench.report.tables import model_properties
+
     tables = recipe_tables(records, verdicts, recipe, command)
+    properties = model_properties(records)
     markdown = "\n".join(table.markdown() for table in tables)
     name = recipe if recipe in RECIPES else "parity"
     files: dict[str, str | bytes] = {f"{name}.md": markdown}
@@ -44,7 +47,9 @@ def sweep_report(
         except Exception as error:  # a drawing library's trouble must not take the table with it
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
     said = "\n\n".join(verdict.sentence for verdict in verdicts)  # first: MLflow folds a long description
-    return SweepReport(text=text, note=f"{said}\n\n{markdown}", files=files)
+    text += f"\n{properties}\n" if properties else ""
+    note = "\n\n".join(filter(None, [said, properties, markdown]))
+    return SweepReport(text=text, note=note, files=files)
 
 
 def _figures(records: "Sequence[Record]", verdict: "Parity") -> dict[str, str | bytes]:

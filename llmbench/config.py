@@ -258,6 +258,8 @@ class JobConfig:
     canvas: Count
     temperature: NonNegative
     ignore_stop: StrictBool = False
+    block_length: Count | None = None
+    cache: Literal["none", "prefix", "dual"] = "none"
     # The sweep's own options.
     dry_run: StrictBool = False
     reuse: Literal["interrupted", "all", "none"] = "interrupted"
@@ -322,13 +324,15 @@ def identity(job: JobConfig, digests: dict[str, str]) -> str:
     deterministic decoder.
     """
     built = to_dict(job)
-    for key in ("tracking", "scale", "steps", "canvas", "temperature", "ignore_stop", "dry_run", "reuse"):
+    for key in ("tracking", "scale", *_DIALS, "dry_run", "reuse"):
         del built[key]
     if not job.model.decoder.stochastic:
         del built["seed"]
     canonical = json.dumps({"built": built, "digests": digests}, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
+
+_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "block_length", "cache")
 
 _JOB: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
 

@@ -55,6 +55,12 @@ def test_llama_is_one_job_and_models_are_not_interleaved():
     assert plan.steps_axis(cells) == [8, 16, 32, 64]
 
 
+def test_what_only_llada_reads_does_not_multiply_llama():
+    cells = build("model=llama,llada", "steps=16", "block_length=16,32", "cache=none,dual", "hardware=cpu")
+    assert [cell.prepared.job.label for cell in cells] == ["llama", *["llada k=16", "llada dual k=16"] * 2]
+    assert cells[0].merged == 4
+
+
 def test_the_first_wrong_cell_is_named():
     with pytest.raises(ConfigError, match=r"^\[steps=12\] model.decoder: steps 12 must be a multiple"):
         build("model=llada", "steps=8,12", "model.decoder.block_length=8", "hardware=cpu")

@@ -142,3 +142,26 @@ class TestIdentity:
 def test_configurations_are_frozen(load):
     with pytest.raises(dataclasses.FrozenInstanceError):
         load().batch = 3
+
+
+def test_every_setting_can_be_changed_from_the_command_line():
+    """A field that stands in no YAML file would be refused by Hydra as "no such key"."""
+
+    def tree(*overrides):
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+
+    elsewhere = {  # set by the sweep; settings of workload=synthetic alone
+        "tracking": {"parent", "steps_axis", "swept"},
+        "workload": {"prompt_tokens", "seed"},
+    }
+    for group in ("model", "hardware", "workload", "metric", "tracking"):
+        for choice in (path.stem for path in (conf_folder() / group).glob("*.yaml")):
+            overrides = [f"{group}={choice}", *(["metric=speed"] if choice == "synthetic" else [])]
+            overrides += ["workload.source=x.jsonl"] if choice == "jsonl" else []
+            composed = tree(*overrides)
+            built = dataclasses.asdict(config.load(composed))[group]
+            assert set(built) - elsewhere.get(group, set()) <= set(composed[group]), choice
+            if group == "model":
+                assert set(built["decoder"]) <= set(composed[group]["decoder"]), choice
+    assert set(dataclasses.asdict(config.load(tree()).timing)) <= set(tree().timing)

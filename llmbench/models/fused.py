@@ -80,7 +80,7 @@ class FusedEngine:
         self._causal = is_causal(config)
         self._dtype: torch.dtype = model.dtype
         self._embedding: torch.Tensor = body.embed_tokens.weight
-        self._blocks = [_fuse(layer) for layer in body.layers]
+        self._blocks = [_fuse(layer, self.device) for layer in body.layers]
         self._norm: torch.Tensor = body.norm.weight
         self._head: torch.Tensor = self.model.lm_head.weight
         self._epsilon: float = config.rms_norm_eps
@@ -353,10 +353,10 @@ def _require_plain(config: Any) -> None:
             raise ConfigError(f"hardware.engine=graph does not compute {form}; use hardware.engine=eager")
 
 
-def _fuse(layer: Any) -> Block:
+def _fuse(layer: Any, device: torch.device) -> Block:
     """Join the matrices of a block that read the same input; the modules' parameters become views of the result."""
     attention, ffn = layer.self_attn, layer.mlp
-    return Block(
+    block = Block(
         norm_attention=layer.input_layernorm.weight,
         qkv=_join([attention.q_proj, attention.k_proj, attention.v_proj]),
         out=attention.o_proj.weight,
@@ -364,6 +364,9 @@ def _fuse(layer: Any) -> Block:
         gate_up=_join([ffn.gate_proj, ffn.up_proj]),
         down=ffn.down_proj.weight,
     )
+    if device.type == "cuda":  # the next block would cut what was freed into pieces that stay reserved
+        torch.cuda.empty_cache()
+    return block
 
 
 def _join(modules: list[Any]) -> torch.Tensor:

@@ -180,7 +180,9 @@ def _measure(built: "JobConfig") -> "Record":
 
     begun = datetime.datetime.now(datetime.UTC)
     prepared = None
-    axes = {key: value for key, value in json.loads(built.tracking.swept).items() if key not in ("model", "steps")}
+    axes = {
+        key: value for key, value in json.loads(built.tracking.swept).items() if key not in ("model", "steps", "cache")
+    }
     with console.Progress(" ".join([built.label, *(f"{key}={value}" for key, value in axes.items())])) as progress:
         try:
             prepared = job.prepare(built)

@@ -141,6 +141,10 @@ class FusedEngine:
         self._pool = None
         self._arena = torch.empty(0, dtype=self._dtype, device=self.device)
 
+    def products(self) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
+        """The matrices that a forward multiplies with: of every block (qkv, out, gate and up, down), and the head."""
+        return [(block.qkv, block.out, block.gate_up, block.down) for block in self._blocks], self._head
+
     # ------------------------------------------------------------------------------------------------------------
     # The role decoding.base.Engine
 

@@ -33,17 +33,18 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--only: no case {unknown[0]}; there are {', '.join(NAMES)}")
     if given.smoke and given.out == Path("docs/results"):
         parser.error("--smoke measures nothing that docs/ may show; add --out FOLDER")
-    results = _measure(only, smoke=given.smoke)
-    stem = re.sub(r"[^a-z0-9]+", "-", results["environment"]["device_name"].lower()).strip("-")
-    print(_write(results, given.out, stem))
-    failed = [row["name"] for row in results["rows"] if row["failed"]]
+    if only and given.out == Path("docs/results"):
+        parser.error("--only would replace a complete page by a part of one; add --out FOLDER")
+    results = _measure(only, given.out, smoke=given.smoke)
+    print(_write(results, given.out, _stem(results)))
+    failed = [row["name"] for row in results["rows"] if row["failed"] or row["missing"]]
     if failed:
         print(f"llmbench.bench: {len(failed)} cases failed: {', '.join(failed)}", file=sys.stderr)
     return 4 if failed else 0
 
 
-def _measure(only: set[str] | None, *, smoke: bool) -> dict[str, Any]:
-    """All that the page needs, as plain data."""
+def _measure(only: set[str] | None, out: Path, *, smoke: bool) -> dict[str, Any]:
+    """All that the page needs, as plain data; saved after every row: a run that is cut off leaves what it had."""
     from llmbench.bench import measure
     from llmbench.config import HardwareConfig
     from llmbench.measure import device
@@ -60,18 +61,30 @@ def _measure(only: set[str] | None, *, smoke: bool) -> dict[str, Any]:
         "ceilings": dataclasses.asdict(device.ceilings(hardware, 16 * 10**9)),
         "sm_clock_mhz": [probe.sm_clock_mhz()],
     }  # fmt: skip
-    results["rows"] = [
-        dataclasses.asdict(row)
-        for row in measure.run(only, hardware, smoke=smoke, say=lambda text: print(text, flush=True))
-    ]
-    results["sm_clock_mhz"].append(probe.sm_clock_mhz())
+    results["rows"] = []
+    results["sm_clock_mhz"].append(None)
+    _save(results, out, _stem(results))  # a folder that cannot be written to is found now
+    for row in measure.run(only, hardware, smoke=smoke, say=lambda text: print(text, flush=True)):
+        results["rows"].append(dataclasses.asdict(row))
+        results["sm_clock_mhz"][1] = probe.sm_clock_mhz()
+        _save(results, out, _stem(results))
     return results
+
+
+def _stem(results: dict[str, Any]) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", results["environment"]["device_name"].lower()).strip("-")
+
+
+def _save(results: dict[str, Any], folder: Path, stem: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{stem}.partial"
+    partial.write_text(json.dumps(results, indent=1) + "\n")
+    partial.replace(folder / f"{stem}.json")
 
 
 def _write(results: dict[str, Any], folder: Path, stem: str) -> str:
     """JSON, page and picture into `folder`; returns where."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n")
+    _save(results, folder, stem)
     (folder / f"{stem}.png").write_bytes(page.picture(results))
     (folder / f"{stem}.md").write_text(page.markdown(results, f"{stem}.png"))
     return f"{page.tables(results)}\nWritten: {folder / stem}.md, .json, .png"

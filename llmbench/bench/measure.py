@@ -49,6 +49,7 @@ class Row:
     prefill_ms: list[float] = field(default_factory=list)
     profile: list[dict[str, Any]] = field(default_factory=list)
     failed: str | None = None
+    missing: dict[str, str] = field(default_factory=dict)  # parts that failed while the others are there, and why
 
 
 class Bench:
@@ -84,19 +85,25 @@ class Bench:
                 self._tokens(case, row)
             else:
                 self._denoising(case, row)
-        with self._cleaned():
-            if case.model == "llama":
-                row.samples[EAGER] = self._generate(case.batch, "dynamic")
-            elif case.cache == "none":
-                row.samples[OFFICIAL] = self._official_steps(case.batch)
+        if case.model == "llama":
+            self._part(row, EAGER, lambda: self._generate(case.batch, "dynamic"))
+        elif case.cache == "none":
+            self._part(row, OFFICIAL, lambda: self._official_steps(case.batch))
         if case.model == "llama" and case.batch == 1:  # one shape: it compiles for most of a minute
-            with self._cleaned():
-                row.samples[STATIC] = self._generate(case.batch, "static")
+            self._part(row, STATIC, lambda: self._generate(case.batch, "static"))
         return row
 
+    def _part(self, row: Row, name: str, measure: Callable[[], list[float]]) -> None:
+        """Samples of somebody else's loop; its failure leaves the rest of the row as it is."""
+        with self._cleaned():
+            try:
+                row.samples[name] = measure()
+            except Exception as error:
+                row.missing[name] = one_line(error)
+
     @torch.inference_mode()
-    def whole(self, case: WholeCase, repeats: int = 3) -> Row:
-        """Samples of whole generations, and of what they are held against."""
+    def whole(self, case: WholeCase, repeats: int = 6) -> Row:
+        """Samples of whole generations, each beside one of its reference; 6 are the fewest that have an interval."""
         row = Row(name=case.name)
         with self._cleaned():
             batch, decoder = self._batch(case.batch), self._decoder(case.model, case.cache)
@@ -107,7 +114,7 @@ class Bench:
                     loop.start(batch, 0)
                     row.prefill_ms.append(self._ms(loop.first))
                     row.samples.setdefault("inter-token", []).append(self._later_tokens(loop, batch))
-                elif len(row.samples.get(OFFICIAL, [])) < 2:
+                else:
                     row.samples.setdefault(OFFICIAL, []).append(self._ms(lambda: self._official(batch)))
         return row
 
@@ -129,7 +136,7 @@ class Bench:
         loop.start(batch, 0)
         loop.first()
         _times(self.canvas // 2, loop.next)
-        row.profile = profile(loop.next, self._hardware.device)
+        self._profile(row, loop.next)
 
     @torch.inference_mode()
     def _denoising(self, case: StepCase, row: Row) -> None:
@@ -158,7 +165,14 @@ class Bench:
             begin()
             self._pair(row, products, steps, len(masked) - skipped)
         begin()
-        row.profile = profile(lambda: loop.step(skipped, masked[skipped]), self._hardware.device)
+        self._profile(row, lambda: loop.step(skipped, masked[skipped]))
+
+    def _profile(self, row: Row, step: Callable[[], object]) -> None:
+        """The kernels of a step; without them the row still has its times."""
+        try:
+            row.profile = profile(step, self._hardware.device)
+        except RuntimeError as error:
+            row.missing["profile"] = one_line(error)
 
     def _pair(self, row: Row, products: Callable[[], None], ours: Callable[[], object], count: int) -> None:
         """One sample of the floor and one of ours, per step."""
@@ -218,8 +232,9 @@ class Bench:
 
     def _decoder(self, model: str, cache: str) -> Any:
         if model == "llama":
-            ar = Autoregressive(kind="autoregressive", max_new_tokens=self.canvas, temperature=0.0, ignore_stop=True)
-            return AutoregressiveDecoder(ar, stop_ids=(), pad_id=0)
+            ar = Autoregressive(kind="autoregressive", max_new_tokens=self.canvas, temperature=0.0)
+            never = self._vocabulary  # the stop check is part of a generation: made, and never true
+            return AutoregressiveDecoder(ar, stop_ids=(never,), pad_id=0)
         assert self._mask_id is not None
         diffusion = Diffusion(
             kind="diffusion",
@@ -286,8 +301,13 @@ def run(names: set[str] | None, hardware: HardwareConfig, *, smoke: bool, say: C
             try:
                 yield bench.step(case) if isinstance(case, StepCase) else bench.whole(case)
             except Exception as error:
-                yield Row(name=case.name, failed=" ".join(f"{type(error).__name__}: {error}".split()))
+                yield Row(name=case.name, failed=one_line(error))
         bench.close()
+
+
+def one_line(error: Exception) -> str:
+    """An error as it stands on the page."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _times(count: int, call: Callable[[], object]) -> None:

@@ -106,7 +106,10 @@ def picture(results: dict[str, Any]) -> bytes:
 
 def _failed(results: dict[str, Any]) -> str:
     """Why cases have no numbers."""
-    reasons = [f"- {case.title}: {row['failed']}" for case, row in _found(results, cases.ALL) if row["failed"]]
+    reasons = []
+    for case, row in _found(results, cases.ALL):
+        reasons += [f"- {case.title}: {row['failed']}"] if row["failed"] else []
+        reasons += [f"- {case.title}, {part}: {why}" for part, why in row.get("missing", {}).items()]
     return "## Failed\n\n" + "\n".join(reasons) + "\n\n" if reasons else ""
 
 
@@ -146,11 +149,7 @@ def _wholes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             continue
         ours = row["samples"].get(OURS, [])
         against = row["samples"].get(OFFICIAL) or _sums(row, results["settings"]["canvas"] - 1)
-        values = (
-            _ratios(ours, against)
-            if case.better == "lower"
-            else [statistics.median(against) / sample for sample in ours if against]
-        )
+        values = _ratios(ours, against) if case.better == "lower" else _ratios(against, ours)
         rows.append(
             [
                 case.title,
@@ -218,8 +217,8 @@ def _sums(row: dict[str, Any], tokens: int) -> list[float]:
     return [prefill + tokens * each for prefill, each in zip(row["prefill_ms"], later, strict=True)]
 
 
-def _ratios(ours: Sequence[float], floor: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(ours, floor, strict=False)]
+def _ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(over, under, strict=False)]
 
 
 def _ms(samples: Sequence[float] | None) -> str:

@@ -3,27 +3,26 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
+from llmbench.measure.profiling import device_work
 
 TOP = 12
 
 
 def profile(run: Callable[[], object], device: str) -> list[dict[str, Any]]:
-    """The kernels of one call that take most time: name, count, microseconds together, share; [] on a CPU."""
+    """The kernels of one call that take most time: name, count, microseconds together, share; [] on a CPU.
+
+    Raises:
+        RuntimeError: the profiler does not tell.
+    """
     if device != "cuda":
         return []
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as session
-
     run()
-    torch.cuda.synchronize()
-    with session(activities=[ProfilerActivity.CUDA]) as recorded:
-        run()
-        torch.cuda.synchronize()
+    work, _ = device_work(run)
+    if isinstance(work, Exception):
+        raise RuntimeError(f"the profiler failed: {work}")
     found: dict[str, list[float]] = {}
-    for event in recorded.profiler.kineto_results.events():
-        if event.device_type().name == "CUDA":
-            found.setdefault(event.name(), []).append(event.duration_ns() / 1e3)
+    for item in work:
+        found.setdefault(item.name, []).append((item.end_ns - item.start_ns) / 1e3)
     total = sum(map(sum, found.values()))
     longest = sorted(found.items(), key=lambda item: -sum(item[1]))[:TOP]
     return [

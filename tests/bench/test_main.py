@@ -20,7 +20,7 @@ def test_a_trial_runs_every_case_and_the_page_comes_again_from_its_json(tmp_path
     (found,) = tmp_path.glob("*.json")
     results = json.loads(found.read_text())
     assert len(results["rows"]) == 13
-    assert not any(row["failed"] for row in results["rows"])
+    assert not any(row["failed"] or row["missing"] for row in results["rows"])
     written = found.with_suffix(".md").read_text()
     found.with_suffix(".md").unlink()
     assert bench("page", str(found)).returncode == 0
@@ -31,6 +31,7 @@ def test_wrong_arguments_are_refused_in_one_line():
     for arguments, said in (
         (["--only", "ar-1,nothing"], "no case nothing"),
         (["--smoke"], "--smoke measures nothing that docs/ may show"),
+        (["--only", "ar-1"], "--only would replace a complete page"),
         (["page"], "give the JSON file"),
     ):
         done = bench(*arguments)

@@ -35,6 +35,7 @@ RESULTS = {
             "prefill_ms": [],
             "profile": [{"kernel": "_attend", "count": 32, "us": 160.0, "share": 0.25}],
             "failed": None,
+            "missing": {"Transformers static + compile": "RuntimeError: no compiler"},
         },
         {
             "name": "full-32",
@@ -97,6 +98,7 @@ def test_a_missed_goal_names_the_kernels_and_a_failure_its_reason(text):
     assert cells(text, "`_attend`")[1:] == ["32", "5.0", "25.0 %"]
     assert cells(text, "LLaDA dual cache, inner step, B=8")[1:4] == ["-", "-", "failed"]
     assert "- LLaDA dual cache, inner step, B=8: RuntimeError: out of memory" in text
+    assert "- LLaMA inter-token, B=1, Transformers static + compile: RuntimeError: no compiler" in text
 
 
 def test_wholes_are_held_against_their_references(text):

@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", metavar="NAME,...", help=f"cases to run: {', '.join(NAMES)}")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the page (docs/results)")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, also without a GPU: tries the code alone")
+    parser.add_argument("--no-compile", action="store_true", help="leave out Transformers' compiled static cache")
     given = parser.parse_args(arguments)
     if given.action == "page":
         if given.file is None or not given.file.is_file():
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
         parser.error("--smoke measures nothing that docs/ may show; add --out FOLDER")
     if only and given.out == Path("docs/results"):
         parser.error("--only would replace a complete page by a part of one; add --out FOLDER")
-    results = _measure(only, given.out, smoke=given.smoke)
+    results = _measure(only, given.out, smoke=given.smoke, compile=not given.no_compile)
     print(_write(results, given.out, _stem(results)))
     failed = [row["name"] for row in results["rows"] if row["failed"] or row["missing"]]
     if failed:
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
     return 4 if failed else 0
 
 
-def _measure(only: set[str] | None, out: Path, *, smoke: bool) -> dict[str, Any]:
+def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) -> dict[str, Any]:
     """All that the page needs, as plain data; saved after every row: a run that is cut off leaves what it had."""
     from llmbench.bench import measure
     from llmbench.config import HardwareConfig
@@ -64,7 +65,7 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool) -> dict[str, Any]
     results["rows"] = []
     results["sm_clock_mhz"].append(None)
     _save(results, out, _stem(results))  # a folder that cannot be written to is found now
-    for row in measure.run(only, hardware, smoke=smoke, say=lambda text: print(text, flush=True)):
+    for row in measure.run(only, hardware, smoke=smoke, compile=compile, say=lambda text: print(text, flush=True)):
         results["rows"].append(dataclasses.asdict(row))
         results["sm_clock_mhz"][1] = probe.sm_clock_mhz()
         _save(results, out, _stem(results))

@@ -55,8 +55,8 @@ class Row:
 class Bench:
     """One model on the device, and how its cases are measured."""
 
-    def __init__(self, model: str, hardware: HardwareConfig, *, smoke: bool) -> None:
-        self._hardware, self._smoke = hardware, smoke
+    def __init__(self, model: str, hardware: HardwareConfig, *, smoke: bool, compile: bool) -> None:
+        self._hardware, self._smoke, self._compile = hardware, smoke, compile
         self._probe = device.probe(hardware)
         files = checkpoints.resolve({"llama": "shape:llama-3-8b", "llada": "shape:llada-8b"}[model], "dummy")
         if smoke:
@@ -89,7 +89,7 @@ class Bench:
             self._part(row, EAGER, lambda: self._generate(case.batch, "dynamic"))
         elif case.cache == "none":
             self._part(row, OFFICIAL, lambda: self._official_steps(case.batch))
-        if case.model == "llama" and case.batch == 1:  # one shape: it compiles for most of a minute
+        if case.model == "llama" and case.batch == 1 and self._compile:  # one shape: that takes most of a minute
             self._part(row, STATIC, lambda: self._generate(case.batch, "static"))
         return row
 
@@ -102,9 +102,13 @@ class Bench:
                 row.missing[name] = one_line(error)
 
     @torch.inference_mode()
-    def whole(self, case: WholeCase, repeats: int = 6) -> Row:
-        """Samples of whole generations, each beside one of its reference; 6 are the fewest that have an interval."""
+    def whole(self, case: WholeCase) -> Row:
+        """Samples of whole generations, each beside one of its reference.
+
+        6 are the fewest that have an interval; LLaMA's repeats lie within a thousandth of each other, so 3 do.
+        """
         row = Row(name=case.name)
+        repeats = 3 if case.model == "llama" else 6
         with self._cleaned():
             batch, decoder = self._batch(case.batch), self._decoder(case.model, case.cache)
             loop = decoder.prepare(self.engine, batch)
@@ -161,7 +165,7 @@ class Bench:
         asked = -(-sum(masked[skipped:]) // len(masked[skipped:])) * case.batch
         queries = self.block if case.cache == "dual" else self.prompt + self.canvas
         products = floor.capture(self.engine, case.batch * queries, asked)
-        for _ in range(2 if self._smoke else {1: 12, 8: 8}.get(case.batch, 4)):
+        for _ in range(2 if self._smoke else {1: 12, 8: 8}.get(case.batch, 6)):
             begin()
             self._pair(row, products, steps, len(masked) - skipped)
         begin()
@@ -286,7 +290,9 @@ class _Cleaned:
         self._probe.clean()
 
 
-def run(names: set[str] | None, hardware: HardwareConfig, *, smoke: bool, say: Callable[[str], None]) -> Iterator[Row]:
+def run(
+    names: set[str] | None, hardware: HardwareConfig, *, smoke: bool, compile: bool, say: Callable[[str], None]
+) -> Iterator[Row]:
     """Measure the cases in turn, model by model; a case that fails gives a row that says why."""
     for model in ("llama", "llada"):
         chosen: list[StepCase | WholeCase] = [
@@ -295,7 +301,7 @@ def run(names: set[str] | None, hardware: HardwareConfig, *, smoke: bool, say: C
         if not chosen:
             continue
         say(f"{model}: load")
-        bench = Bench(model, hardware, smoke=smoke)
+        bench = Bench(model, hardware, smoke=smoke, compile=compile)
         for case in chosen:
             say(case.title)
             try:

@@ -53,8 +53,8 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) ->
     hardware = device.resolve(HardwareConfig(device="auto" if smoke else "cuda", dtype="auto"))
     probe = device.probe(hardware)
     results: dict[str, Any] = {
-        "format": 1,
-        "command": "python -m llmbench.bench " + " ".join(sys.argv[1:]),
+        "format": 2,
+        "command": _command(only, smoke=smoke, compile=compile),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "smoke": smoke,
         "settings": dataclasses.asdict(cases.SMOKE if smoke else cases.FULL) | {"dtype": hardware.dtype},
@@ -70,6 +70,14 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) ->
         results["sm_clock_mhz"][1] = probe.sm_clock_mhz()
         _save(results, out, _stem(results))
     return results
+
+
+def _command(only: set[str] | None, *, smoke: bool, compile: bool) -> str:
+    """What measures this again; where it is written to is nobody's business."""
+    words = [f"--only {','.join(sorted(only))}"] if only else []
+    words += ["--smoke"] if smoke else []
+    words += [] if compile else ["--no-compile"]
+    return " ".join(["python -m llmbench.bench", *words])
 
 
 def _stem(results: dict[str, Any]) -> str:

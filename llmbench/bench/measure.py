@@ -1,14 +1,17 @@
 """How are the samples taken? Floor and decoder in turn, in one run, because a GPU's clocks drift with its power draw.
 
-A step is timed inside the generation that it belongs to: LLaMA's tokens 2 to G in portions, LLaDA's by the block, each
-portion beside as many replays of the floor; a ratio is taken per pair. The loops of others are so much slower that they
-are timed once per case. One model is on the device at a time, and what a case captured is destroyed before the next.
+A step is timed inside the generation that it belongs to (LLaMA's tokens 2 to G, the steps of a block of LLaDA), each
+step behind one replay of the floor; a sample is the mean over some steps, and a ratio is taken per pair of samples. The
+loops of others are so much slower that they are timed once per case. One model is on the device at a time, and what a
+case captured is destroyed before the next.
 """
 
 import dataclasses
+import functools
 import gc
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +27,7 @@ from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.decoding.generate import TransformersDecoder
 from llmbench.measure import device
-from llmbench.measure.timing import time_region
+from llmbench.measure.timing import OnStep, time_region
 from llmbench.models.engine import EagerEngine
 from llmbench.models.fused import FusedEngine
 
@@ -136,7 +139,7 @@ class Bench:
             loop.start(batch, 0)
             loop.first()
             for _ in range((self.canvas - 1) // portion):
-                self._pair(row, products, lambda: _times(portion, loop.next), portion)
+                self._pair(row, products, [loop.next] * portion)
         loop.start(batch, 0)
         loop.first()
         _times(self.canvas // 2, loop.next)
@@ -151,9 +154,7 @@ class Bench:
         skipped = 0 if case.cache == "none" else 1
         masked = [self.block - sum(loop.schedule[:index]) for index in range(len(loop.schedule))]
 
-        def steps() -> None:
-            for index in range(skipped, len(masked)):
-                loop.step(index, masked[index])
+        steps = [functools.partial(loop.step, index, masked[index]) for index in range(skipped, len(masked))]
 
         def begin() -> None:
             loop.begin_block(self.prompt)
@@ -161,15 +162,15 @@ class Bench:
                 loop.step(0, masked[0])
 
         if case.cache == "none":
-            row.over_model_bytes = self._over_model(begin, steps)
+            row.over_model_bytes = self._over_model(begin, *steps)
         asked = -(-sum(masked[skipped:]) // len(masked[skipped:])) * case.batch
         queries = self.block if case.cache == "dual" else self.prompt + self.canvas
         products = floor.capture(self.engine, case.batch * queries, asked)
         for _ in range(2 if self._smoke else {1: 12, 8: 8}.get(case.batch, 6)):
             begin()
-            self._pair(row, products, steps, len(masked) - skipped)
+            self._pair(row, products, steps)
         begin()
-        self._profile(row, lambda: loop.step(skipped, masked[skipped]))
+        self._profile(row, steps[0])
 
     def _profile(self, row: Row, step: Callable[[], object]) -> None:
         """The kernels of a step; without them the row still has its times."""
@@ -178,10 +179,24 @@ class Bench:
         except RuntimeError as error:
             row.missing["profile"] = one_line(error)
 
-    def _pair(self, row: Row, products: Callable[[], None], ours: Callable[[], object], count: int) -> None:
-        """One sample of the floor and one of ours, per step."""
-        row.samples.setdefault(FLOOR, []).append(self._ms(lambda: _times(count, products)) / count)
-        row.samples.setdefault(OURS, []).append(self._ms(ours) / count)
+    def _pair(self, row: Row, products: Callable[[], None], steps: Sequence[Callable[[], object]]) -> None:
+        """One sample of the floor and one of ours, per step: floor and step in turn, queued without waiting.
+
+        Turns of one step each, because a GPU at its power limit lets the one that comes after a pause run faster.
+        """
+
+        def turns(mark: OnStep | None) -> None:
+            assert mark is not None
+            for number, step in enumerate(steps):
+                products()
+                mark(2 * number)
+                step()
+                mark(2 * number + 1)
+
+        reading, _ = time_region(self._probe.clock(), turns, "every")
+        spans = [after - before for before, after in itertools.pairwise((0.0, *reading.marks_ms))]
+        row.samples.setdefault(FLOOR, []).append(sum(spans[::2]) / len(steps))
+        row.samples.setdefault(OURS, []).append(sum(spans[1::2]) / len(steps))
 
     def _later_tokens(self, loop: Any, batch: PromptBatch) -> float:
         """Milliseconds per token of tokens 2 to G."""

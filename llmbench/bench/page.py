@@ -42,9 +42,9 @@ Dummy weights, normal(0, 0.02), of the exact shapes of LLaMA-3-8B and LLaDA-8B, 
 ## Per step
 
 The floor is every matrix product of the model at that shape through cuBLAS, in one CUDA graph and nothing else. A ratio
-is taken per pair of samples, one after the other; in brackets the 95 % interval of its median over the pairs. It meets
-a bar or a goal when it is no larger. Our last block computes its queries only where logits are asked for; the floor
-multiplies everywhere.
+is taken per pair of samples, {_turns(results)}; in brackets
+the 95 % interval of its median over the pairs. It meets a bar or a goal when it is no larger. Our last block computes
+its queries only where logits are asked for; the floor multiplies everywhere.
 
 {_github(_steps(results))}
 
@@ -54,9 +54,23 @@ multiplies everywhere.
 
 {_missed(results)}{_failed(results)}## Not measured here
 
-Fast-dLLM's own code (its caches at batch 1), vLLM and SGLang. Transformers' static cache is compiled for B=1 alone: it
-takes most of a minute per shape.
+Fast-dLLM's own code (its caches at batch 1), vLLM and SGLang. {_static(results)}
 """
+
+
+def _turns(results: dict[str, Any]) -> str:
+    """How floor and decoder were interleaved; format 1 took turns of many steps."""
+    if results["format"] == 1:
+        return "floor and decoder in turns of 7 to 15 steps, the floor always first"
+    return "floor and decoder in turns of one step"
+
+
+def _static(results: dict[str, Any]) -> str:
+    """What is said of the baseline that is compiled."""
+    static = "Transformers static + compile"
+    if any(static in row["samples"] for row in results["rows"]):
+        return "Transformers' static cache was compiled for B=1 alone: it takes most of a minute per shape."
+    return "Transformers' static cache with compile was left out of this run."
 
 
 def _provenance(results: dict[str, Any]) -> str:
@@ -76,29 +90,37 @@ def _provenance(results: dict[str, Any]) -> str:
 
 
 def picture(results: dict[str, Any]) -> bytes:
-    """Bars of milliseconds per step, as PNG: the floor, this project, others."""
+    """Milliseconds per step, as PNG: the floor, this project, others. Points, because a logarithm has no zero."""
     from matplotlib.figure import Figure
 
     rows = [row for row in _found(results, cases.STEP_CASES) if row[1]["samples"]]
-    figure = Figure(figsize=(9, 0.9 + 0.75 * max(1, len(rows))), layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 0.45 * max(1, len(rows))), layout="constrained")
     axes = figure.subplots()
-    colours = {FLOOR: "0.75", OURS: "#1f77b4", OFFICIAL: "#d62728", "Transformers eager": "#ff7f0e"}
-    seen: set[str] = set()
-    for position, (_, row) in enumerate(rows):
-        height = 0.8 / len(row["samples"])
-        for index, (name, samples) in enumerate(row["samples"].items()):
-            value = statistics.median(samples)
-            at = position - 0.4 + height * (index + 0.5)
-            label = None if name in seen else name
-            axes.barh(at, value, height=height, color=colours.get(name, "#9467bd"), label=label)
-            axes.text(value, at, f" {value:.3g}", va="center", fontsize=7)
-            seen.add(name)
+    looks = {
+        FLOOR: ("|", "0.35"),
+        OURS: ("o", "#1f77b4"),
+        OFFICIAL: ("s", "#d62728"),
+        "Transformers eager": ("^", "#ff7f0e"),
+        "Transformers static + compile": ("v", "#9467bd"),
+    }
+    for name, (marker, colour) in looks.items():
+        points = [
+            (statistics.median(row["samples"][name]), i) for i, (_, row) in enumerate(rows) if name in row["samples"]
+        ]
+        if points:
+            values, heights = zip(*points, strict=True)
+            axes.plot(values, heights, marker, color=colour, label=name, markersize=14 if marker == "|" else 7)
+            for value, height in points if name != FLOOR else []:
+                axes.annotate(
+                    f"{value:.3g}", (value, height), (0, 8), textcoords="offset points", ha="center", fontsize=7
+                )
     axes.set_yticks(range(len(rows)), [case.title for case, _ in rows], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.7)
+    axes.grid(axis="y", color="0.9")
     if rows:
         axes.set_xscale("log")
-        axes.legend(fontsize=8, loc="lower right")
-    axes.set_xlabel("milliseconds per step (log)")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=5, frameon=False)
+    axes.set_xlabel("milliseconds per step (logarithmic)")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from llmbench.record import Record
     from llmbench.report.layout import Table
 
-RECIPES = ("latency", "throughput", "memory", "parity")
+SPEED_RECIPES = ("latency", "throughput", "memory")
+RECIPES = (*SPEED_RECIPES, "parity")
 """Tables 1 to 4; the file of the same name in conf/experiment runs what each needs."""
 
 
@@ -43,8 +44,8 @@ def sweep_report(
             files |= _figures(records, verdicts[0])
         except Exception as error:  # a drawing library's trouble must not take the table with it
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
-    said = "\n\n".join(verdict.sentence for verdict in verdicts)  # first: MLflow folds a long description
-    return SweepReport(text=text, note=f"{said}\n\n{markdown}", files=files)
+    said = [verdict.sentence for verdict in verdicts if recipe in SPEED_RECIPES]  # parity tables begin with theirs
+    return SweepReport(text=text, note="\n\n".join([*said, markdown]), files=files)
 
 
 def _figures(records: "Sequence[Record]", verdict: "Parity") -> dict[str, str | bytes]:
@@ -58,9 +59,13 @@ def recipe_tables(
     records: "Sequence[Record]", verdicts: "Sequence[Parity]", recipe: str, command: str
 ) -> "list[Table]":
     """The tables of one recipe; an unknown recipe gives a parity table for each verdict."""
-    from llmbench.report import tables
+    from llmbench.report import evidence, tables
 
     makers = {"latency": tables.latency_table, "throughput": tables.throughput_table, "memory": tables.memory_table}
     if recipe in makers:
         return [makers[recipe](records, command)]
-    return [tables.parity_table(records, verdict, command) for verdict in verdicts]
+    return [
+        table
+        for verdict in verdicts
+        for table in (tables.parity_table(records, verdict, command), *evidence.evidence_tables(verdict))
+    ]

@@ -94,8 +94,10 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
 
 
 def _newest(store: "Store", table: str, number: int) -> "Sweep":
+    from llmbench.analysis.verdict import TESTED
+
     def fits(sweep: "Sweep") -> bool:
-        main_job = table == "parity" and not sweep.recipe and sweep.verdict in ("reached", "not_reached")
+        main_job = table == "parity" and not sweep.recipe and sweep.verdict in {status.value for status in TESTED}
         return sweep.recipe == table or main_job
 
     found = store.latest_sweep(fits)

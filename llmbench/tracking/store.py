@@ -48,13 +48,14 @@ class Store:
         """The URI as it may be printed: without a password."""
         return str(place.redact(self.uri))
 
-    def start_sweep(self, *, name: str, command: str, jobs: int, recipe: str = "") -> str:
-        """Open the parent run of a sweep; returns its run id."""
+    def start_sweep(self, *, name: str, command: str, jobs: int, recipe: str = "", registered: str = "") -> str:
+        """Open the parent run of a sweep; returns its run id. `registered`: what its verdict will test, as JSON."""
         tags = {
             "kind": "sweep",
             "recipe": recipe,
             "command": place.redact(command),
             "jobs": str(jobs),
+            "registered": registered,
             **content.origin(),
         }
         with place.translated("cannot start the sweep's run"):

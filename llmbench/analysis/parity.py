@@ -146,7 +146,9 @@ def _value(metric: str, side: Sequence[Record]) -> float | None:
     if not below or any(metric not in record.metrics for record in side):
         return None
     ratio = math.fsum(pair[0] for pair in terms) / below
-    return math.exp(-ratio) if metric == "quality/perplexity" else ratio
+    if metric != "quality/perplexity":
+        return ratio
+    return math.exp(-ratio) if -ratio < 709 else None  # exp(710) is no float
 
 
 def _metric(
@@ -162,29 +164,7 @@ def _metric(
     """Both forms of one metric, and the gates that its own sums do not pass."""
     assert curve.baseline is not None
     key = curve.metric
-    margin = getattr(look.options.margins, key.partition("/")[2])
-    own, more = samples(sides, key)
-    varied = None
-    if key in NEED_DIVERSITY:
-        varied, lacking = samples(sides, DIVERSITY)
-        more += lacking
-    blocked = [
-        gate for gate in (*found, *more) if gate.blocks == "parity" and (not gate.metrics or key in gate.metrics)
-    ]
-    everything = "; ".join(f"{gate.name}: {gate.reason}" for gate in blocked if gate.steps is None or gate in more)
-    if own is None or (key in NEED_DIVERSITY and varied is None):
-        tested = Tested(status=Status.INVALID, reason=everything)
-    else:
-        tested = judge(
-            own,
-            varied,
-            margin=margin,
-            diversity_margin=look.options.margins.entropy,
-            blocked=_by_steps(blocked),
-            set_blocked=everything,
-            alpha=look.alpha,
-            rng=rng,
-        )
+    tested, prompts, more = _tested(key, sides, found, look, rng)
     target = oriented(key, curve.baseline)
     deltas = tuple((k, oriented(key, value) - target) for k, value in curve.values)
     point = next((k for k, delta in deltas if delta >= 0), None)
@@ -200,15 +180,15 @@ def _metric(
         entropy=_entropy_of(beside),
         where=where,
         slow=wording.slow_phrase(sides.baseline),
-        margin=margin,
-        diversity_margin=look.options.margins.entropy if key in NEED_DIVERSITY else None,
+        margin=_margin(key, look),
+        diversity_margin=_margin(DIVERSITY, look) if key in NEED_DIVERSITY else None,
         error=look.error,
     )
     made = MetricParity(
         curve=curve,
-        margin=margin,
+        margin=said.margin,
         diversity_margin=said.diversity_margin,
-        prompts=len(own.prompts) if own else len(sides.baseline[0].outputs),
+        prompts=prompts,
         **{name: getattr(tested, name) for name in Tested.__dataclass_fields__},
         flags=wording.flags(tested.reached, tested.stopped_at, tested.stopped_by, point, sorted(said.values)),
         deltas=deltas,
@@ -218,6 +198,38 @@ def _metric(
         point_sentence=wording.point_sentence(said),
     )
     return made, more
+
+
+def _tested(
+    key: str, sides: Group, found: tuple[Gate, ...], look: looks.Look, rng: np.random.Generator
+) -> tuple[Tested, int, tuple[Gate, ...]]:
+    """The tested form of one metric, how many prompts stand behind it, and the gates that its sums do not pass."""
+    own, more = samples(sides, key)
+    varied = None
+    if key in NEED_DIVERSITY:
+        varied, lacking = samples(sides, DIVERSITY)
+        more += lacking
+    blocked = [gate for gate in found if gate.blocks == "parity" and (not gate.metrics or key in gate.metrics)]
+    whole = [*(gate for gate in blocked if gate.steps is None), *more]
+    everything = "; ".join(f"{gate.name}: {gate.reason}" for gate in whole)
+    if own is None or (key in NEED_DIVERSITY and varied is None):
+        return Tested(status=Status.INVALID, reason=everything), len(sides.baseline[0].outputs), more
+    tested = judge(
+        own,
+        varied,
+        margin=_margin(key, look),
+        diversity_margin=_margin(DIVERSITY, look),
+        blocked=_by_steps(blocked),
+        set_blocked=everything,
+        alpha=look.alpha,
+        rng=rng,
+    )
+    return tested, len(own.prompts), more
+
+
+def _margin(key: str, look: looks.Look) -> float:
+    margin: float = getattr(look.options.margins, key.partition("/")[2])
+    return margin
 
 
 def _entropy_of(beside: Sequence[Curve]) -> tuple[float, dict[int, float]] | None:

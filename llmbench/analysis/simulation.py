@@ -35,7 +35,7 @@ from llmbench.analysis.statistics import (
 MARGIN = 0.1
 SIZES = (32, 48, 100, 316, 1000)
 LAWS = {"mild": 0.3, "skewed": 0.5, "heavy": 0.8}
-"""s of the candidate. Skewness of a prompt's NLL per token: 0.95, 1.75, 3.7; the bundled pair's is below 1."""
+"""s of the candidate. Skewness of a prompt's NLL per token: 0.95, 1.75, 3.7; of the bundled LLaDA: at most 0.71."""
 
 SPEEDS = ((1, 6), (1, 12), (4, 6), (12, 6), (12, 20))
 """Batches and repeats."""
@@ -222,8 +222,8 @@ def markdown(rates: Sequence[Rate], command: str, sizes: Sequence[int] = SIZES) 
         "Each cell is a share of simulated studies in %, in brackets two Monte-Carlo standard errors. **Bold**:",
         "outside the limits by more than that. Limits: false claims 5 % (15 % for three unannounced looks), coverage",
         "93 to 97 %.",
-        f"Margin {MARGIN:g}. Skewness of a prompt's NLL per token: mild 0.95, skewed 1.75, heavy 3.7 (bundled pair:",
-        "below 1).",
+        f"Margin {MARGIN:g}. Skewness of a prompt's NLL per token: mild 0.95, skewed 1.75, heavy 3.7 (LLaDA of the",
+        "bundled pair: at most 0.71).",
         "",
         "![Error, coverage and power over the number of prompts](simulation.png)",
         "",

@@ -8,7 +8,7 @@ the baseline's numerator and denominator of a prompt and (c, d) the candidate's,
     lower = Delta - t(1 - alpha, n - 1) sd(z) / sqrt n             the one-sided bound that is tested
 
 (Cochran, Sampling Techniques, 3rd ed. 1977, 6.4). Where z is skewed to the bad side the t bound claims too much, so
-the bound is the lower of that and of Hall's (JRSS B 54, 1992) with the skewness taken one standard error worse, and
+the bound is the lower of that and of Hall's (JRSS B 54, 1992) with the skewness taken at its own 95 % limit, and
 n >= 25 G^2 prompts are asked for (Cochran, 2.15): never more liberal than t. `resampled_ratios` is the paired
 bootstrap: prompts are drawn whole, both sides and every k with them. `llmbench.analysis.simulation` measures how far
 the bound keeps its promise.
@@ -80,11 +80,11 @@ class Differences:
         return np.asarray((self.prompts >= wanted) | (self.sd <= _FLAT))
 
     def _doubted(self, skewness: Array) -> Array:
-        """Skewness one standard error worse: a sample that lacks its rare texts shows too little of it."""
+        """The 95 % lower limit of skewness: a sample that lacks its rare texts shows too little of it."""
         n = self.prompts
         if n < 3:
             return np.full_like(skewness, np.nan)
-        return skewness - float(np.sqrt(6 * n * (n - 1) / ((n - 2) * (n + 1) * (n + 3))))
+        return skewness - 1.645 * float(np.sqrt(6 * n * (n - 1) / ((n - 2) * (n + 1) * (n + 3))))
 
     def _width(self, alpha: float, skewness: Array) -> Array:
         """How far a bound lies away: that of t, or of Hall's transformation where that is farther."""

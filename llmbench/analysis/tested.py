@@ -85,7 +85,17 @@ def judge(
         status=Status.UNDECIDED, reason="", tests=tests, diversity=varied, assay=_assay(samples, margin, alpha),
         frequencies=frequencies,
     )  # fmt: skip
-    return _decide(known, blocked, set_blocked, margin, diversity_margin, alpha)
+    top = max(samples.candidates.keys() | blocked.keys())
+    invalid = set_blocked or blocked.get(top, "")
+    numbers = [[t.delta, t.lower, t.upper, t.drawn_low, t.drawn_high] for t in (*tests, *varied)]
+    if not np.isfinite(numbers).all():  # what is no number is not handed on
+        known = replace(known, tests=(), diversity=(), frequencies=())
+        invalid = invalid or f"no finite bound from {len(samples.prompts)} prompts"
+    if invalid:
+        return replace(known, status=Status.INVALID, reason=invalid)
+    if known.assay is None or not known.assay.sensitive:
+        return replace(known, status=Status.INSENSITIVE, reason=_insensitive(known.assay))
+    return _decide(known, blocked, margin, diversity_margin, alpha)
 
 
 def delta_tests(
@@ -145,16 +155,13 @@ def _assay(samples: Samples, margin: float, alpha: float) -> Assay | None:
 def _decide(
     known: Tested,
     blocked: Mapping[int, str],
-    set_blocked: str,
     margin: float,
     diversity_margin: float,
     alpha: float,
 ) -> Tested:
-    """The first status that matches."""
+    """The first status that matches, of those that rest on the tests."""
     tests, varied = {item.steps: item for item in known.tests}, {item.steps: item for item in known.diversity}
     steps = sorted(tests.keys() | blocked.keys())  # a k whose job failed is blocked and has no test
-    if (early := _untestable(known, steps[-1], blocked, set_blocked)) is not None:
-        return early
     passes = [k not in blocked and tests[k].passes and (not varied or varied[k].passes) for k in steps]
     count = int(passed_from_the_top(np.array(passes)))
     if count < len(steps):
@@ -172,17 +179,6 @@ def _decide(
         return replace(known, status=Status.NOT_REACHED, reason=known.stopped_by)
     needed = _needed(top, varied.get(top.steps), margin, diversity_margin, alpha)
     return replace(known, reason=known.stopped_by, prompts_needed=needed)
-
-
-def _untestable(known: Tested, top: int, blocked: Mapping[int, str], set_blocked: str) -> Tested | None:
-    """`invalid` and `insensitive`, which come before any test."""
-    if set_blocked or top in blocked:
-        return replace(known, status=Status.INVALID, reason=set_blocked or blocked[top])
-    if odd := [item.steps for item in (*known.tests, *known.diversity) if not np.isfinite(item.lower)]:
-        return replace(known, status=Status.INVALID, reason=f"no finite bound at k = {odd[0]}")
-    if known.assay is None or not known.assay.sensitive:
-        return replace(known, status=Status.INSENSITIVE, reason=_insensitive(known.assay))
-    return None
 
 
 def _insensitive(assay: Assay | None) -> str:

@@ -122,7 +122,8 @@ def sentence(tested: "Tested", told: Told) -> str:
         )
         speed = f" and is {_ratio(*told.ratios[k])} there{_gate(told)}" if k in told.ratios else ""
         return head + speed + _entropy(told, k) + "."
-    return _without_claim(tested, told, allowed) + f"; {told.error}; {told.where}{_times(told)}."
+    claim = "exists" if tested.status is Status.NOT_REACHED else "may be claimed"
+    return _without_claim(tested, told, allowed) + f"; {told.error}; {told.where}{_times(told, claim)}."
 
 
 def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
@@ -138,10 +139,13 @@ def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
     if tested.status is Status.DEGENERATE:
         return (
             f"No parity: at k = {most} {right}'s {what} is as good ({number(told.values[most])} against "
-            f"{number(told.baseline)}) while its text is less varied ({tested.reason}){_entropy(told, most)}"
+            f"{number(told.baseline)}) while its text {_less_varied(tested, told)} ({tested.reason})"
+            f"{_entropy(told, most)}"
         )
     if tested.status is Status.NOT_REACHED:
-        whole = ", the whole canvas" if told.canvas is not None and most >= told.canvas else ""
+        whole = ""
+        if told.canvas is not None:
+            whole = ", the whole canvas" if most >= told.canvas else f" on a canvas of {told.canvas}"
         return (
             f"Parity not reached for k up to {most}{whole}: {right}'s {what} is worse by more than {_margin(told)} at "
             f"every k, {number(told.values[told.best])} at best (k = {told.best}) against {left}'s "
@@ -181,10 +185,17 @@ def title(tested: "Tested", told: Told) -> str:
     short = {
         Status.INVALID: "the comparison is not valid",
         Status.INSENSITIVE: f"it cannot tell {left} from its floor",
-        Status.DEGENERATE: f"as good at k = {most}, but less varied than {left}",
+        Status.DEGENERATE: f"as good at k = {most}, but its text {_less_varied(tested, told)}",
     }
     said = short.get(tested.status, f"undecided at k = {most}")
     return f"No parity claim in {what}: {said}"
+
+
+def _less_varied(tested: "Tested", told: Told) -> str:
+    """Shown to be less varied, or only not shown to be as varied."""
+    top = next((item for item in tested.diversity if item.steps == max(told.values)), None)
+    shown = top is not None and told.diversity_margin is not None and top.upper < -told.diversity_margin
+    return "is less varied" if shown else "cannot be shown to be as varied"
 
 
 def flags(
@@ -231,11 +242,11 @@ def _gate(told: Told) -> str:
     return f" ({told.slow})" if told.slow else ""
 
 
-def _times(told: Told) -> str:
+def _times(told: Told, claim: str) -> str:
     """The time ratios where nothing may be claimed of them."""
     timed = [steps for steps in sorted(told.values) if steps in told.ratios]
     ends = " and ".join(f"{_ratio(*told.ratios[k])} at k = {k}" for k in dict.fromkeys(timed[:1] + timed[-1:]))
-    return f"; {told.names[1]} is {ends}{_gate(told)}, but no speedup at parity exists" if timed else ""
+    return f"; {told.names[1]} is {ends}{_gate(told)}, but no speedup at parity {claim}" if timed else ""
 
 
 def _ratio(ratio: float, low: float | None, high: float | None) -> str:

@@ -39,20 +39,25 @@ def sweep_report(
     name = recipe if recipe in RECIPES else "parity"
     files: dict[str, str | bytes] = {f"{name}.md": markdown}
     text = "\n".join(table.text() for table in tables)
-    if len(verdicts) == 1 and verdicts[0].speedups:
+    if verdicts:
         try:
-            files |= _figures(records, verdicts[0])
+            files |= _figures(records, verdicts)
         except Exception as error:  # a drawing library's trouble must not take the table with it
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
     said = [verdict.sentence for verdict in verdicts if recipe in SPEED_RECIPES]  # parity tables begin with theirs
     return SweepReport(text=text, note="\n\n".join([*said, markdown]), files=files)
 
 
-def _figures(records: "Sequence[Record]", verdict: "Parity") -> dict[str, str | bytes]:
+def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[str, str | bytes]:
     from llmbench.report import figures
 
-    png = figures.to_png(figures.parity_figure(records, verdict))
-    return {"parity.png": png, "parity.html": figures.parity_html(records, verdict)}
+    files: dict[str, str | bytes] = {}
+    if figures.frontier(records):
+        files["frontier.png"] = figures.to_png(figures.frontier_figure(records))
+    if len(verdicts) == 1 and verdicts[0].speedups:
+        files["parity.png"] = figures.to_png(figures.parity_figure(records, verdicts[0]))
+        files["parity.html"] = figures.parity_html(records, verdicts[0])
+    return files
 
 
 def recipe_tables(

@@ -88,6 +88,8 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
 
         files[f"{stem}.png"] = figures.to_png(figures.parity_figure(records, found[0]))
         files[f"{stem}.html"] = figures.parity_html(records, found[0])
+        if figures.frontier(records):
+            files[f"{stem}_frontier.png"] = figures.to_png(figures.frontier_figure(records))
     _write(out, files)
     print("\n".join(item.text() for item in made))
     print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")

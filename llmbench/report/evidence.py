@@ -57,8 +57,9 @@ def _outcome(head: MetricParity, varied: DeltaTest | None, steps: int, gates: Se
         and gate.steps in (None, steps)
         and (not gate.metrics or head.curve.metric in gate.metrics)
     ]
-    against += ["quality"] if test is not None and not test.passes else []
-    against += ["entropy"] if varied is not None and not varied.passes else []
+    for name, item, margin in (("quality", test, head.margin), ("entropy", varied, head.diversity_margin or 0)):
+        if item is not None and not item.passes:
+            against.append("too few prompts" if item.lower >= -margin else name)
     if against:
         return f"no: {', '.join(dict.fromkeys(against))}"
     if head.status is Status.INSENSITIVE:

@@ -4,6 +4,7 @@ Prompts differ from each other here, so that the tests have something to weigh; 
 project's own formulas.
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -86,7 +87,13 @@ def outputs_only(change: Callable[[PromptScore], PromptScore | None]) -> Callabl
 def test_a_repeating_model_is_degenerate() -> None:
     verdict, found = judged(*all_steps(worse=-2.5, entropy=0.7))
     assert (verdict.status, found.s_parity) == (Status.DEGENERATE, 8)
-    assert "entropy, lower bound" in verdict.sentence
+    assert "while its text is less varied (entropy, lower bound" in verdict.sentence
+
+
+def test_diversity_in_doubt_is_said_to_be_in_doubt() -> None:
+    verdict, _ = judged(*all_steps(worse=-0.5, entropy=3.1))
+    assert verdict.status is Status.DEGENERATE
+    assert "while its text cannot be shown to be as varied" in verdict.sentence
 
 
 def test_an_empty_model_is_invalid() -> None:
@@ -101,6 +108,7 @@ def test_an_empty_model_is_invalid() -> None:
     verdict, found = judged(*silent)
     assert (verdict.status, found.s_parity) == (Status.INVALID, 8)
     assert "empty outputs: llada k=32: 100 % of the outputs" in verdict.sentence
+    json.dumps(verdict.to_dict(), allow_nan=False)
 
 
 def test_a_model_that_is_silent_on_the_hard_half_is_invalid() -> None:
@@ -301,3 +309,20 @@ def test_small_samples_are_undecided_and_say_how_many_prompts_would_decide() -> 
     _, found = judged(*all_steps(worse=0.14))
     assert (found.status, found.prompts_needed) == (Status.UNDECIDED, None)
     assert "would decide" not in found.sentence
+
+
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_so_few_prompts_that_there_is_no_bound_are_invalid(prompts: int) -> None:
+    sides = [make_record(model, 8, prompts=prompts, batch=1, perplexity=40.0) for model in ("llama", "llada")]
+    verdict = parity(sides)
+    assert verdict.status is Status.INVALID
+    assert f"no finite bound from {prompts} prompts" in verdict.sentence
+    json.dumps(verdict.to_dict(), allow_nan=False)
+
+
+def test_a_model_without_entropy_is_invalid_and_says_so() -> None:
+    """The other half of perplexity must be there on both sides."""
+    mute = [rescored(record, outputs_only(lambda s: replace(s, entropy_nats=None))) for record in all_steps(worse=-0.5)]
+    verdict, _ = judged(*mute)
+    assert verdict.status is Status.INVALID
+    assert "llada k=8 has no quality/entropy for 96 of 96 prompts" in verdict.sentence

@@ -9,7 +9,7 @@ SWEEP := $(BIN)/python -m llmbench -m
 REPORT := $(BIN)/python -m llmbench.report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui table1 table2 table3 table4 tables pretrain clean
+.PHONY: help setup run test check ui bench table1 table2 table3 table4 tables pretrain clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ table3: setup ## memory over length (paper/table3.md, .tex)
 table4: setup ## parity (paper/table4.md, .tex)
 	$(SWEEP) experiment=parity reuse=all
 	$(REPORT) parity
+
+bench: setup ## 8B models on a GPU against their limit (docs/results/*.md); minutes
+	$(BIN)/python -m llmbench.bench
 
 tables: table1 table2 table3 table4 ## all four
 

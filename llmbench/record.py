@@ -227,7 +227,7 @@ class Record:
 
     @property
     def label(self) -> str:
-        """The job's name for people: `llama`, `llama transformers static`, `llada k=16`."""
+        """The job's name for people: `llama`, `llama transformers static`, `llada k=16`, `llada dual k=16`."""
         return self.side if self.steps is None else f"{self.side} k={self.steps}"
 
     def to_json(self) -> bytes:
@@ -259,10 +259,12 @@ def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[st
         steps: k, or None.
         decoder: its settings.
     """
-    way = [] if decoder.get("kind", family) == family else [decoder["kind"], decoder.get("cache", "dynamic")]
-    return " ".join(
-        [model, *(word for word in way if word != "dynamic"), *([f"k={steps}"] if steps is not None else [])]
-    )
+    kind, cache = decoder.get("kind", family), decoder.get("cache")
+    words = [model]
+    words += [kind] if kind != family else []
+    words += [cache] if cache not in (None, "none", "dynamic") else []
+    words += [f"{rule}={decoder[rule]}" for rule in ("threshold", "factor") if decoder.get(rule) is not None]
+    return " ".join(words if steps is None else [*words, f"k={steps}"])
 
 
 def load(path: Path) -> Record:

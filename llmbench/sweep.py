@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from llmbench.analysis.verdict import Parity
     from llmbench.config import JobConfig, ParityConfig
+    from llmbench.forecast import Forecast
     from llmbench.plan import Cell
     from llmbench.record import Record
     from llmbench.tracking import Store
@@ -64,7 +65,11 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     cells = plan.build(grid, lambda overrides: _without_hydra(config_loader.load_sweep_config(hydra_config, overrides)))
     first = cells[0].prepared.job
     cells = _take_over(cells, first)
-    print(console.plan(cells, grid=len(grid)), flush=True)
+    warning = plan.neighbours(cells, hydra_config.hydra.launcher)
+    forecasts = _forecasts(cells) if first.dry_run else ()
+    print(console.plan(cells, grid=len(grid), forecasts=forecasts), flush=True)
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
     if first.dry_run:
         return []
 
@@ -88,13 +93,20 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
             returns = launcher.launch(batch, initial_job_idx=0)
             outcomes += [job_return.return_value for job_return in returns]
         seconds = time.monotonic() - started
-        print(_finish(store, parent, outcomes, folder, seconds, recipe, first.parity), flush=True)
-        close()
+        text, unlogged = _finish(store, parent, outcomes, folder, seconds, recipe, first.parity)
+        print(text, flush=True)
+        close(logged=not unlogged and not any(outcome.tracked for outcome in outcomes))
     failed = [outcome for outcome in outcomes if outcome.status != "finished" or outcome.tracked]
     if failed:
         reasons = "; ".join(f"{outcome.label}: {outcome.reason or outcome.tracked}" for outcome in failed)
-        raise JobsFailedError(f"{len(failed)} of {len(outcomes)} jobs failed: {reasons}")
+        later = f"; {_LOG_LATER}" if any(outcome.tracked for outcome in outcomes) else ""
+        raise JobsFailedError(f"{len(failed)} of {len(outcomes)} jobs failed: {reasons}{later}")
+    if unlogged:
+        raise JobsFailedError(f"{unlogged}; {_LOG_LATER}")
     return outcomes
+
+
+_LOG_LATER = "when the store answers again, the same command logs what is recorded and measures nothing twice"
 
 
 def task(tree: "DictConfig") -> Outcome:
@@ -129,13 +141,14 @@ def task(tree: "DictConfig") -> Outcome:
 
 def _single(tree: "DictConfig", folder: Path) -> Outcome:
     """A run of one job: checked first, then measured, logged without a parent, and printed."""
-    from llmbench import config, job, tracking
+    from llmbench import config, job, plan, tracking
     from llmbench.report import console
 
     built = config.load(tree)
     prepared = job.prepare(built)
     if built.dry_run:
-        print(console.single_plan(prepared))
+        cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
+        print(console.plan([cell], grid=1, forecasts=_forecasts([cell])))
         return Outcome(folder="", label=built.label, status="finished", reason=None, tracked=None)
     tracking.open_store(built.tracking)  # an unreachable store is refused before any work
     record = _measure(built)
@@ -172,7 +185,9 @@ def _measure(built: "JobConfig") -> "Record":
 
     begun = datetime.datetime.now(datetime.UTC)
     prepared = None
-    axes = {key: value for key, value in json.loads(built.tracking.swept).items() if key not in ("model", "steps")}
+    axes = {
+        key: value for key, value in json.loads(built.tracking.swept).items() if key not in ("model", "steps", "cache")
+    }
     with console.Progress(" ".join([built.label, *(f"{key}={value}" for key, value in axes.items())])) as progress:
         try:
             prepared = job.prepare(built)
@@ -208,6 +223,16 @@ def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
     return plan.reuse(cells, first.reuse, ROOT, lambda cell: device.environment(cell.prepared.job.hardware))
 
 
+def _forecasts(cells: "list[Cell]") -> "list[Forecast]":
+    """What is known of each job before it runs."""
+    from llmbench import forecast, plan
+    from llmbench.measure import device
+
+    name = device.environment(cells[0].prepared.job.hardware).device_name
+    earlier = plan.recorded(cells, ROOT, name)
+    return [forecast.predict(cell.prepared, earlier.get(cell.prepared.identity)) for cell in cells]
+
+
 def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[int]) -> Outcome:
     """Carry a finished Record into this sweep: its folder and its parent run."""
     assert cell.reused is not None
@@ -240,7 +265,10 @@ def _quote(text: str) -> str:
 
 @contextlib.contextmanager
 def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
-    """Keep `sweep.json` and the parent run true: running, then ended; aborted when something stops the sweep."""
+    """Keep `sweep.json` and the parent run true: running, then ended; aborted when something stops the sweep.
+
+    A sweep that could not log everything has not ended: the same command takes its Records over, and logs them.
+    """
     from llmbench.plan import SWEEP_FILE
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,17 +285,16 @@ def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
 
     closed = False
 
-    def close() -> None:
+    def close(*, logged: bool) -> None:
         nonlocal closed
         closed = True
+        write(ended=logged)
 
     write(ended=False)
     try:
         yield close
     finally:
-        if closed:
-            write(ended=True)
-        else:
+        if not closed:
             with contextlib.suppress(Exception):
                 store.abort_sweep(parent)
 
@@ -298,8 +325,12 @@ def _finish(
     seconds: float,
     recipe: str,
     options: "ParityConfig",
-) -> str:
-    """Read the Records back, reach the verdict and write it to the parent run; returns what the sweep prints last."""
+) -> tuple[str, str]:
+    """Read the Records back, reach the verdict and write it to the parent run.
+
+    Returns:
+        What the sweep prints last, and why the verdict is not in the store ("" when it is).
+    """
     from llmbench import plan, record
     from llmbench.analysis import parity
     from llmbench.report import SweepReport, console, sweep_report
@@ -317,14 +348,18 @@ def _finish(
     try:
         store.finish_sweep(parent, verdicts, records, failed=failed, note=shown.note, files=shown.files)
     except TrackingError as error:  # the table is printed all the same
-        unlogged = f"The verdict is not in MLflow: {error}"
+        unlogged = f"the verdict is not in MLflow ({error})"
+    ours = store.options  # "" for the store that is found without being named
     where = [
-        f"Curves and runs: `make ui` (or python -m llmbench.report ui), from {store.shown_uri}, run {parent}",
-        f"This table again: python -m llmbench.report {recipe or 'parity'} --sweep {parent}",
+        f"Curves and runs: {'' if ours else '`make ui` or '}python -m llmbench.report ui{ours}; run {parent}",
+        f"This table again: python -m llmbench.report {recipe or 'parity'}{ours} --sweep {parent}",
     ]
-    return console.ending(shown.text, records, folder, [*where, *filter(None, [unlogged])], seconds)
+    where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
+    return console.ending(shown.text, records, folder, where, seconds), unlogged
 
 
 def _command() -> str:
-    """The line that recreates this sweep."""
-    return "python -m llmbench " + " ".join(sys.argv[1:])
+    """The line that recreates this sweep, without a password: it stands in tables and logs."""
+    from llmbench import tracking
+
+    return str(tracking.redact("python -m llmbench " + " ".join(sys.argv[1:])))

@@ -124,17 +124,29 @@ def _workload(name: str, prompts: tuple[Prompt, ...], content: Sequence[Any]) ->
     return Workload(name=name, digest=digest, prompts=prompts)
 
 
-def heldout() -> list[str]:
+def heldout(count: int | None = None) -> list[str]:
     """Texts for `likelihood/*`: the first 80 words of the first four texts of each of the six held-out sources.
 
     A fixed set, so that the figure depends on the model alone: 24 texts, about 10 kB (some chats are shorter than 80
     words), which cost the bundled models seconds.
+
+    Args:
+        count: so many of them, in turn from every source; None takes all.
+
+    Raises:
+        WorkloadError: there are not so many.
     """
     by_source: dict[str, list[str]] = {}
     for line in (BUNDLED / "heldout.jsonl").read_bytes().splitlines():  # bytes: split at line feeds only
         row = json.loads(line)
         by_source.setdefault(row["source"], []).append(_first_words(row["text"], HELDOUT_WORDS))
-    return [text for texts in by_source.values() for text in texts[:HELDOUT_PER_SOURCE]]
+    whole = HELDOUT_PER_SOURCE * len(by_source)
+    if count is None:
+        count = whole
+    elif count > whole:
+        raise WorkloadError(f"metric.likelihood_texts={count}, but there are {whole} held-out texts; null takes all")
+    each, more = divmod(count, len(by_source))
+    return [text for i, texts in enumerate(by_source.values()) for text in texts[: each + (i < more)]]
 
 
 def _locate(source: str) -> tuple[Path, str]:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import llmbench
+from llmbench import sweep
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,3 +50,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments):
     assert result.stderr.startswith("llmbench: ")
     assert WRONG[arguments] in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_command_that_tables_carry_has_no_password(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["llmbench", "-m", "steps=4,8", "tracking.uri='postgresql://me:pa55@host/db'"])
+    assert sweep._command() == "python -m llmbench -m steps=4,8 tracking.uri='postgresql://host/db'"

@@ -39,6 +39,7 @@ WRONG = {
     "steps=abc": "steps: input should be a valid integer",
     "steps=true": "steps: input should be a valid integer (got True)",
     "steps=0": "steps: input should be greater than or equal to 1 (got 0)",
+    "ignore_stop=1": "ignore_stop: input should be a valid boolean (got 1)",
     "steps=null": "steps: input should be a valid integer (got None)",
     "model=llada model.decoder.block_length=7": "model.decoder: block_length 7 must divide canvas 64",
     "model=llada model.decoder.block_length=16 steps=6": "steps 6 must be a multiple of the 4 blocks",
@@ -118,6 +119,17 @@ class TestIdentity:
     def test_what_does_not_change_the_work_does_not(self, load, override):
         assert self.of(load(override)) == self.of(load())
 
+    def test_only_llama_reads_whether_stop_tokens_are_ignored(self, load):
+        ignoring = load("ignore_stop=true")
+        assert ignoring.model.decoder.ignore_stop
+        assert self.of(ignoring) != self.of(load())
+        assert self.of(ignoring) == self.of(load("model.decoder.ignore_stop=true"))
+        assert self.of(load("model=llada", "ignore_stop=true")) == self.of(load("model=llada"))
+
+    def test_the_memory_recipe_fills_the_canvas_on_both_sides(self, load):
+        assert load("experiment=memory").model.decoder.ignore_stop
+        assert isinstance(load("experiment=memory", "model=llada").model.decoder, Diffusion)
+
     def test_other_weights_under_the_same_name_are_another_job(self, load):
         assert self.of(load()) != self.of(load(), "other")
 
@@ -136,3 +148,26 @@ class TestIdentity:
 def test_configurations_are_frozen(load):
     with pytest.raises(dataclasses.FrozenInstanceError):
         load().batch = 3
+
+
+def test_every_setting_can_be_changed_from_the_command_line():
+    """A field that stands in no YAML file would be refused by Hydra as "no such key"."""
+
+    def tree(*overrides):
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+
+    elsewhere = {  # set by the sweep; settings of workload=synthetic alone
+        "tracking": {"parent", "steps_axis", "swept"},
+        "workload": {"prompt_tokens", "seed"},
+    }
+    for group in ("model", "hardware", "workload", "metric", "tracking"):
+        for choice in (path.stem for path in (conf_folder() / group).glob("*.yaml")):
+            overrides = [f"{group}={choice}", *(["metric=speed"] if choice == "synthetic" else [])]
+            overrides += ["workload.source=x.jsonl"] if choice == "jsonl" else []
+            composed = tree(*overrides)
+            built = dataclasses.asdict(config.load(composed))[group]
+            assert set(built) - elsewhere.get(group, set()) <= set(composed[group]), choice
+            if group == "model":
+                assert set(built["decoder"]) <= set(composed[group]["decoder"]), choice
+    assert set(dataclasses.asdict(config.load(tree()).timing)) <= set(tree().timing)

@@ -1,13 +1,14 @@
 """`prepare` refuses what cannot run, in one line and without weights; a Record holds what a job did."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
-from llmbench import config, job
+from llmbench import checkpoints, config, job
 from llmbench.cli import conf_folder
 from llmbench.errors import UsageError
 
@@ -37,6 +38,15 @@ def lines(path: Path, *rows: object) -> str:
     return f"workload=jsonl workload.prompts=1 batch=1 workload.source={path}"
 
 
+def short(folder: Path) -> Path:
+    """The bundled LLaMA, saying that it reads no more than 100 tokens: enough for a prompt and its canvas."""
+    copied = folder / "short"
+    shutil.copytree(checkpoints.BUNDLED / "llama", copied)
+    settings = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 100}))
+    return copied
+
+
 def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
     good = {"id": "a", "task": "t", "prompt": "Once upon a time", "reference": "there was"}
     empty_folder = tmp_path / "empty"
@@ -62,6 +72,8 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
         "metric.bertscore_layer=99": "layer",
         "metric.bertscore=/no/such/encoder": "/no/such/encoder",
         "hardware.dtype=float16": "float16",
+        "metric.likelihood_texts=25": "24 held-out texts",
+        f"checkpoint=local model.checkpoint={short(tmp_path)}": "set metric.likelihood=false",
     }
     import torch
 

@@ -55,6 +55,12 @@ def test_llama_is_one_job_and_models_are_not_interleaved():
     assert plan.steps_axis(cells) == [8, 16, 32, 64]
 
 
+def test_what_only_llada_reads_does_not_multiply_llama():
+    cells = build("model=llama,llada", "steps=16", "block_length=16,32", "cache=none,dual", "hardware=cpu")
+    assert [cell.prepared.job.label for cell in cells] == ["llama", *["llada k=16", "llada dual k=16"] * 2]
+    assert cells[0].merged == 4
+
+
 def test_the_first_wrong_cell_is_named():
     with pytest.raises(ConfigError, match=r"^\[steps=12\] model.decoder: steps 12 must be a multiple"):
         build("model=llada", "steps=8,12", "model.decoder.block_length=8", "hardware=cpu")
@@ -119,3 +125,35 @@ class TestReuse:
         record = self.leave(tmp_path, cells[0], ended=False)
         (tmp_path / "earlier" / cells[0].name / plan.RECORD_FILE).write_text("{")
         assert not self.found(cells, "all", tmp_path, record)
+
+
+JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}
+"""`hydra.launcher` of hydra-joblib-launcher 1.2.0, cut to what says how many jobs run at once."""
+
+
+def on_gpu(cell: plan.Cell) -> plan.Cell:
+    """The same job for a CUDA device; nothing of it runs."""
+    own = cell.prepared
+    hardware = dataclasses.replace(own.job.hardware, device="cuda")
+    return dataclasses.replace(
+        cell, prepared=dataclasses.replace(own, job=dataclasses.replace(own.job, hardware=hardware))
+    )
+
+
+def test_jobs_at_once_are_refused_on_a_gpu_and_warned_of_on_a_cpu():
+    cells = build("steps=8,16", "model=llada", "hardware=cpu")
+    for count in (2, -1):
+        assert "disturb each other" in plan.neighbours(cells, JOBLIB | {"n_jobs": count})
+        with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.n_jobs={count}: .*use hydra\.launcher\.n_jobs=1"):
+            plan.neighbours([on_gpu(cell) for cell in cells], JOBLIB | {"n_jobs": count})
+    assert "SlurmLauncher may run several jobs" in plan.neighbours(cells, {"_target_": "somewhere.SlurmLauncher"})
+
+
+def test_jobs_one_after_the_other_are_nobodys_neighbours():
+    cells = build("steps=8,16", "model=llada", "hardware=cpu")
+    basic = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
+    assert plan.neighbours(cells, basic) == ""
+    assert plan.neighbours([on_gpu(cell) for cell in cells], JOBLIB | {"n_jobs": 1}) == ""
+    assert plan.neighbours([on_gpu(cells[0])], JOBLIB | {"n_jobs": 2}) == ""
+    taken_over = dataclasses.replace(cells[1], reused=make_record())
+    assert plan.neighbours([on_gpu(cells[0]), on_gpu(taken_over)], JOBLIB | {"n_jobs": 2}) == ""

@@ -32,7 +32,8 @@ class AutoregressiveDecoder:
     def prepare(self, engine: Engine, batch: PromptBatch) -> "_Loop":
         """The static memory and captured steps for batches of this shape."""
         shape = (*batch.ids.shape, batch.mask is not None)
-        return engine.keep(shape, lambda: _Loop(self._settings, self._stop_ids, self._pad_id, engine, shape))
+        key = self._settings, self._stop_ids, shape
+        return engine.keep(key, lambda: _Loop(self._settings, self._stop_ids, self._pad_id, engine, shape))
 
     @torch.inference_mode()
     def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:

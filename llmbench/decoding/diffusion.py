@@ -69,7 +69,8 @@ class DiffusionDecoder:
     def prepare(self, engine: Engine, batch: PromptBatch) -> "_Loop":
         """The static memory and captured steps for batches of this shape."""
         shape = (*batch.ids.shape, batch.mask is not None)
-        return engine.keep(shape, lambda: _Loop(self._settings, self._stop_ids, self._mask_id, engine, shape))
+        key = self._settings, self._stop_ids, shape
+        return engine.keep(key, lambda: _Loop(self._settings, self._stop_ids, self._mask_id, engine, shape))
 
     @torch.inference_mode()
     def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
@@ -300,7 +301,7 @@ class _Proposal:
             and settings.confidence_dtype != "float64"
             and not settings.late_eos
         )
-        self._noise = torch.empty(0, dtype=torch.float64, device=engine.device)
+        self._noise = torch.empty(0, dtype=torch.float64)  # CPU: memory that stays is memory in the cache
 
     def __call__(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Propose for hidden states [B, M, C], or [2 B, M, C] with guidance: tokens and confidences, both [B, M]."""
@@ -350,8 +351,11 @@ class _Proposal:
         return tokens, self._remasking(logits, tokens, self._draws)
 
     def _noisy(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits plus Gumbel noise, in float64, in memory that is reused."""
-        if self._noise.numel() < logits.numel():  # the first piece of the first step is the largest
-            self._noise = torch.empty(logits.numel(), dtype=torch.float64, device=logits.device)
-        noise = self._noise[: logits.numel()].view_as(logits)
+        """Logits plus Gumbel noise, in float64."""
+        if logits.is_cuda:  # the allocator hands the same memory to every piece, and to every captured step
+            noise = torch.empty(logits.shape, dtype=torch.float64, device=logits.device)
+        else:
+            if self._noise.numel() < logits.numel():  # the first piece of the first step is the largest
+                self._noise = torch.empty(logits.numel(), dtype=torch.float64)
+            noise = self._noise[: logits.numel()].view_as(logits)
         return rules.gumbel_(self._draws.fill_(noise), self._settings.temperature).add_(logits)

@@ -7,7 +7,7 @@ import triton.language as tl
 BLOCK = 2048
 """Logits that a program looks at in one go."""
 
-PROGRAMS = 512
+PROGRAMS = 2048
 """So many programs keep a GPU busy; rows are cut in parts until there are about as many."""
 
 

@@ -131,8 +131,11 @@ def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 def _git(folder: Path) -> tuple[str | None, bool | None]:
     """Commit of `folder` and whether files differ from it; (None, None) where it is not the top of a checkout.
 
-    An installed copy inside somebody's repository (a virtual environment) must not carry that repository's commit.
+    An installed copy inside somebody's repository (a virtual environment) must not carry that repository's commit. A
+    copy that was made without its repository (a container) is told in LLMBENCH_COMMIT what it is a clean copy of.
     """
+    if told := os.environ.get("LLMBENCH_COMMIT"):
+        return told, False
 
     def git(*arguments: str) -> str | None:
         try:

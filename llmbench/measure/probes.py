@@ -7,16 +7,16 @@ left in the allocator's cache would be charged to the next one.
 
 import contextlib
 import ctypes
+import functools
 import gc
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 
 from llmbench.measure.nvml import Nvml
+from llmbench.measure.profiling import device_work
 from llmbench.measure.timing import Clock, CudaClock, HostClock
 
 T = TypeVar("T")
@@ -218,75 +218,19 @@ class CudaProbe:
         return self._nvml.throttle_reasons()
 
     def busy_ms(self, run: Callable[[], T]) -> tuple[float | None, T]:
-        """Run under torch.profiler (CUDA activity only) and sum the time in which a kernel or copy runs.
-
-        Two faults of the profiler are worked around. CUPTI stays attached after a session and slows everything
-        after it by 10 to 20 % (pytorch issue 144455) unless it is told to detach. And the first records of a
-        session can carry a foreign time (pytorch issue 192021: one more per session of the process), so some kernels
-        are spent before the region, and records outside the region are dropped.
-        """
-        os.environ.setdefault("TEARDOWN_CUPTI", "1")
-        os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # none: its stage lines would land inside the progress display
-        from torch.profiler import ProfilerActivity, profile
-
-        session = profile(activities=[ProfilerActivity.CUDA])
-        try:
-            session.start()
-        except Exception as error:
-            self._doubt(error)
-            return None, run()
-        try:
-            spent = torch.zeros(1, device="cuda")
-            for _ in range(64):
-                spent.add_(1)
-            torch.cuda.synchronize()
-            time.sleep(2 * _SLACK_NS / 1e9)
-            begin = time.time_ns()  # kineto's records carry Unix time
-            result = run()
-            torch.cuda.synchronize()
-            end = time.time_ns()
-        except BaseException:
-            with contextlib.suppress(Exception):
-                session.stop()
-            raise
-        try:
-            session.stop()
-            recorded = _device_spans(session)
-        except Exception as error:
-            self._doubt(error)
+        """Run under torch.profiler and sum the time in which a kernel or copy runs."""
+        work, result = device_work(run)
+        if isinstance(work, Exception):
+            self._doubts.append(
+                f"latency/host_overhead_ms is absent: the profiler failed ({type(work).__name__}: {work})"
+            )
             return None, result
-        spans = [span for span in recorded if begin - _SLACK_NS <= span[0] <= end + _SLACK_NS]
-        if not spans:
-            self._doubt(LookupError(f"{len(recorded)} records, none inside the region"))
-            return None, result
-        return union_ns(spans) / 1e6, result
+        return union_ns([(item.start_ns, item.end_ns) for item in work]) / 1e6, result
 
     def notes(self) -> tuple[str, ...]:
         """NVML or profiler missing."""
         missing = (f"no energy, clocks or throttle reasons: {self._nvml.reason}",) if self._nvml.reason else ()
         return missing + tuple(self._doubts)
-
-    def _doubt(self, error: Exception) -> None:
-        self._doubts.append(
-            f"latency/host_overhead_ms is absent: the profiler failed ({type(error).__name__}: {error})"
-        )
-
-
-_SLACK_NS = 10_000_000
-"""Tolerated difference between the profiler's clock and the host's."""
-
-
-def _device_spans(session: Any) -> list[tuple[int, int]]:
-    """(start, end) in ns of what ran on the device: kernels, copies, fills.
-
-    Kineto's raw records, not `session.events()`: that builds some 2 kB of Python objects per kernel.
-    """
-    return [
-        (event.start_ns(), event.start_ns() + event.duration_ns())
-        for event in session.profiler.kineto_results.events()
-        if event.device_type().name == "CUDA"
-        and not getattr(event, "is_user_annotation", lambda: False)()  # spans of other records, no work of its own
-    ]
 
 
 def union_ns(spans: list[tuple[int, int]]) -> int:
@@ -296,6 +240,18 @@ def union_ns(spans: list[tuple[int, int]]) -> int:
         total += max(0, end - max(start, reached))
         reached = max(reached, end)
     return total
+
+
+@functools.cache
+def set_libraries_aside() -> None:
+    """Keep what was imported so far out of every later collection; once per process, before a model is loaded.
+
+    Torch, Transformers and MLflow leave about a million objects that live as long as the process. Each of a job's three
+    collections, and the interpreter's end, would visit them all, to find nothing. A model must not be among them: what
+    is set aside is freed by its last reference only, never by a collection, and could stay on the device.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def device_uuid() -> str | None:

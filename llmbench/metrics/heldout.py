@@ -13,7 +13,8 @@ official minibatch rounds half to even and is off by several percent for short t
 The first token of a text is given and not scored, for both families: a causal model without a start token has no
 prediction for it, and this way the two numbers are about the same tokens. Where a tokenizer adds a start token, that
 is the given one. The bytes are those of the whole text. There is no argument for diffusion steps: likelihood is a
-property of the model and never f(k). Called by `llmbench.job` while the model under test is on the device.
+property of the model and never f(k): a figure that was computed once is kept, as numbers, for the model's next job in
+the process. Called by `llmbench.job` while the model under test is on the device.
 """
 
 import math
@@ -51,6 +52,7 @@ def likelihood(
     samples: int,
     seed: int,
     tick: Callable[[str, int, int], None],
+    name: str | None = None,
 ) -> Likelihood:
     """Summed negative log-likelihood of held-out texts.
 
@@ -64,12 +66,16 @@ def likelihood(
             draws inside one stratified half are not independent. With one sample there is no error estimate.
         seed: of the masks. They are drawn on the CPU, so that every device sees the same ones.
         tick: progress.
+        name: of the model with its content hash, device and dtype: kept figures are found by it. None keeps nothing.
 
     Raises:
         ConfigError: diffusion without a mask token.
     """
     import torch
 
+    asked = (name, family, tuple(texts), samples, seed)
+    if name is not None and asked in _KEPT:
+        return _KEPT[asked]
     if family == "diffusion" and mask_id is None:
         raise ConfigError(
             "metric.likelihood=true needs a mask token, and this checkpoint has none; set metric.likelihood=false"
@@ -90,12 +96,19 @@ def likelihood(
             total += sum(means) / len(means)
             variance += (means[0] - means[-1]) ** 2 / 4
     tick("likelihood", len(token_ids), len(token_ids))
-    return Likelihood(
+    found = Likelihood(
         nll_nats=total,
         utf8_bytes=sum(len(text.encode()) for text in texts),
         bound=family == "diffusion",
         standard_error_nats=math.sqrt(variance) if family == "diffusion" and samples > 1 else None,
     )
+    if name is not None:
+        _KEPT[asked] = found
+    return found
+
+
+_KEPT: dict[tuple[object, ...], Likelihood] = {}
+"""Figures under (model, family, texts, samples, seed); no models, no tensors."""
 
 
 def masked_counts(length: int, samples: int, u: float) -> list[int]:

@@ -80,7 +80,7 @@ class FusedEngine:
         self._causal = is_causal(config)
         self._dtype: torch.dtype = model.dtype
         self._embedding: torch.Tensor = body.embed_tokens.weight
-        self._blocks = [_fuse(layer) for layer in body.layers]
+        self._blocks = [_fuse(layer, self.device) for layer in body.layers]
         self._norm: torch.Tensor = body.norm.weight
         self._head: torch.Tensor = self.model.lm_head.weight
         self._epsilon: float = config.rms_norm_eps
@@ -141,6 +141,10 @@ class FusedEngine:
         self._pool = None
         self._arena = torch.empty(0, dtype=self._dtype, device=self.device)
 
+    def products(self) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
+        """The matrices that a forward multiplies with: of every block (qkv, out, gate and up, down), and the head."""
+        return [(block.qkv, block.out, block.gate_up, block.down) for block in self._blocks], self._head
+
     # ------------------------------------------------------------------------------------------------------------
     # The role decoding.base.Engine
 
@@ -154,7 +158,7 @@ class FusedEngine:
             cache.first.copy_((~mask).sum(-1))
         last = torch.full((rows, 1), length - 1, device=self.device)
         where = torch.arange(length, device=self.device)
-        return self.head(self._read(ids, where, last, self._bias(mask), cache)[:, 0])
+        return self.head(self._read(ids, where, last, self._padding(mask), cache)[:, 0])
 
     @torch.inference_mode()
     def decode(self, tokens: torch.Tensor, cache: StaticCache) -> torch.Tensor:
@@ -180,10 +184,10 @@ class FusedEngine:
             Final hidden states [B, M, C] at `positions` [B, M] alone.
         """
         where = torch.arange(ids.shape[1], device=self.device)
-        bias = self._bias(mask)
+        padding = self._padding(mask)
         if self._causal:  # a position in the middle needs a mask of its own: no decoder asks for that
-            return _pick(self._read(ids, where, where.expand(ids.shape), bias, cache), positions)
-        return self._read(ids, where, positions, bias, cache)
+            return _pick(self._read(ids, where, where.expand(ids.shape), padding, cache), positions)
+        return self._read(ids, where, positions, padding, cache)
 
     @torch.inference_mode()
     def refine(
@@ -195,7 +199,7 @@ class FusedEngine:
         cache: StaticCache,
     ) -> torch.Tensor:
         """Read a part [B, Q] of each canvas anew; see `EagerEngine.refine`."""
-        return self._read(ids, where, positions, self._bias(mask), cache, whole=False)
+        return self._read(ids, where, positions, self._padding(mask), cache, whole=False)
 
     @torch.inference_mode()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -206,7 +210,7 @@ class FusedEngine:
     def logits(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Read whole sequences [B, S]: logits at every position [B, S, V]."""
         where = torch.arange(ids.shape[1], device=self.device)
-        return self.head(self._read(ids, where, where.expand(ids.shape), self._bias(mask), None))
+        return self.head(self._read(ids, where, where.expand(ids.shape), self._padding(mask), None))
 
     # ------------------------------------------------------------------------------------------------------------
     # Many queries
@@ -216,7 +220,7 @@ class FusedEngine:
         ids: torch.Tensor,
         where: torch.Tensor,
         positions: torch.Tensor,
-        bias: torch.Tensor | None,
+        padding: "_Padding",
         cache: StaticCache | None,
         *,
         whole: bool = True,
@@ -229,14 +233,14 @@ class FusedEngine:
         rotation = where.repeat(rows)
         residual = self._embedding.index_select(0, ids.reshape(-1))
         for layer, block in enumerate(self._blocks[:-1]):
-            self._finish(residual, self._mix(residual, block, layer, rows, rotation, bias, cache, whole), block)
+            self._finish(residual, self._mix(residual, block, layer, rows, rotation, padding, cache, whole), block)
         last, layer = self._blocks[-1], len(self._blocks) - 1
         if positions.shape[1] == length:
-            self._finish(residual, self._mix(residual, last, layer, rows, rotation, bias, cache, whole), last)
+            self._finish(residual, self._mix(residual, last, layer, rows, rotation, padding, cache, whole), last)
             hidden = kernels.norm(residual, self._norm, self._epsilon).view(rows, length, -1)
             return _pick(hidden, positions - where[0])
         chosen = (torch.arange(0, rows * length, length, device=self.device)[:, None] + (positions - where[0])).view(-1)
-        mixed = self._mix(residual, last, layer, rows, rotation, bias, cache, whole, chosen)
+        mixed = self._mix(residual, last, layer, rows, rotation, padding, cache, whole, chosen)
         residual = residual.index_select(0, chosen)
         if chosen.numel():
             self._finish(residual, mixed, last)
@@ -250,7 +254,7 @@ class FusedEngine:
         layer: int,
         rows: int,
         rotation: torch.Tensor,
-        bias: torch.Tensor | None,
+        padding: "_Padding",
         cache: StaticCache | None,
         whole: bool,
         chosen: torch.Tensor | None = None,
@@ -259,7 +263,7 @@ class FusedEngine:
         normal = kernels.norm(residual, block.norm_attention, self._epsilon)
         if chosen is None:
             query, key, value = self._place(linear(normal, block.qkv), self._heads, rows, rotation, cache, layer, whole)
-            return self._attend(query, key, value, bias, causal=self._causal and bias is None)
+            return self._attend(query, key, value, padding, causal=self._causal)
         wide = self._heads * self._width
         _, key, value = self._place(linear(normal, block.qkv[wide:]), 0, rows, rotation, cache, layer, whole)
         picked = linear(normal.index_select(0, chosen), block.qkv[:wide])
@@ -267,7 +271,7 @@ class FusedEngine:
             return picked
         kernels.rotate_(picked, self._heads, self._cos, self._sin, rotation.index_select(0, chosen))
         query = picked.view(rows, -1, self._heads, self._width).transpose(1, 2)
-        return self._attend(query, key, value, bias, causal=False)
+        return self._attend(query, key, value, padding, causal=False)
 
     def _place(
         self,
@@ -289,17 +293,20 @@ class FusedEngine:
         return split[:, :heads], cache.keys[layer][:, :, :seen], cache.values[layer][:, :, :seen]
 
     def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, *, causal: bool
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, padding: "_Padding", *, causal: bool
     ) -> torch.Tensor:
-        """Attention of many queries [B, H, M, D]: [B M, H D]. The kernel is PyTorch's choice, by shape."""
+        """Attention of rotated queries [B, H, M, D]: [B M, H D]. The shape chooses the kernel, for both families.
+
+        A few queries that see everything go to `kernels.attend_few`, many to PyTorch's choice.
+        """
+        if query.shape[2] <= kernels.FEW and not causal:
+            return kernels.attend_few(query, key, value, padding.first)
+        bias = padding.bias
         grouped = self._groups != self._heads
-        if bias is not None:
-            if self._causal:  # the last query alone: its row of the mask
-                bias = bias[:, :, -query.shape[2] :]
-            if grouped:  # no kernel takes a mask and grouped queries, and a padded prompt is read once
-                key, value = (part.repeat_interleave(self._heads // self._groups, 1) for part in (key, value))
+        if bias is not None and grouped:  # no kernel takes a mask and grouped queries; a padded prompt is read once
+            key, value = (part.repeat_interleave(self._heads // self._groups, 1) for part in (key, value))
         mixed = scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, is_causal=causal, enable_gqa=grouped and bias is None
+            query, key, value, attn_mask=bias, is_causal=causal and bias is None, enable_gqa=grouped and bias is None
         )
         return mixed.transpose(1, 2).reshape(-1, self._heads * self._width)
 
@@ -315,19 +322,27 @@ class FusedEngine:
             both = linear(kernels.norm(part, block.norm_ffn, self._epsilon), block.gate_up)
             part.addmm_(kernels.gate(both), block.down.t())
 
-    def _bias(self, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Additive mask [B, 1, 1 or S, S] of padded sequences [B, S]; None when nothing is padded.
+    def _padding(self, mask: torch.Tensor | None) -> "_Padding":
+        """What attention must know of padded sequences [B, S].
 
         Under a causal mask a padded position sees itself, because a row of -inf alone has no softmax.
         """
         if mask is None:
-            return None
+            return _Padding(None, None)
         visible = mask[:, None, None, :]
         if self._causal:
             square = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device)
             visible = (visible & square.tril()) | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
         zeros = torch.zeros(visible.shape, dtype=self._dtype, device=mask.device)
-        return zeros.masked_fill_(~visible, float("-inf"))
+        return _Padding((~mask).sum(-1), zeros.masked_fill_(~visible, float("-inf")))
+
+
+@dataclass(frozen=True, eq=False)
+class _Padding:
+    """Padding on the left, in the two forms that kernels want; None twice when nothing is padded."""
+
+    first: torch.Tensor | None  # [B] int64, the first position that is no padding
+    bias: torch.Tensor | None  # [B, 1, 1 or S, S], added to scores
 
 
 def _require_plain(config: Any) -> None:
@@ -342,10 +357,10 @@ def _require_plain(config: Any) -> None:
             raise ConfigError(f"hardware.engine=graph does not compute {form}; use hardware.engine=eager")
 
 
-def _fuse(layer: Any) -> Block:
+def _fuse(layer: Any, device: torch.device) -> Block:
     """Join the matrices of a block that read the same input; the modules' parameters become views of the result."""
     attention, ffn = layer.self_attn, layer.mlp
-    return Block(
+    block = Block(
         norm_attention=layer.input_layernorm.weight,
         qkv=_join([attention.q_proj, attention.k_proj, attention.v_proj]),
         out=attention.o_proj.weight,
@@ -353,6 +368,9 @@ def _fuse(layer: Any) -> Block:
         gate_up=_join([ffn.gate_proj, ffn.up_proj]),
         down=ffn.down_proj.weight,
     )
+    if device.type == "cuda":  # the next block would cut what was freed into pieces that stay reserved
+        torch.cuda.empty_cache()
+    return block
 
 
 def _join(modules: list[Any]) -> torch.Tensor:

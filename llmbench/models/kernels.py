@@ -161,3 +161,46 @@ def attend_one_plain(
     hidden = (where > position)[None] if first is None else (where > position) | (where < first[:, None])
     weights: torch.Tensor = scores.float().masked_fill_(hidden[:, None, None], float("-inf")).softmax(-1).to(qkv.dtype)
     return (weights @ values).view(batch, heads * width)
+
+
+FEW = 64
+"""Most queries for which `attend_few` is meant; beyond, `scaled_dot_product_attention` fills the device by itself."""
+
+
+def attend_few(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, first: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of a few queries per sequence to all positions, without a mask but for padding on the left.
+
+    A block of a canvas or the last token of a prompt: with one program per head, most of a GPU would be idle, so the
+    positions are cut into parts.
+
+    Args:
+        query: [B, H, M, D], rotated; any strides with D in a row, as for the others.
+        keys: [B, K, S, D], rotated.
+        values: [B, K, S, D].
+        first: [B] int64, the first position that is no padding; None when nothing is padded.
+
+    Returns:
+        [B M, H D].
+    """
+    usable = query.is_cuda and query.shape[3] >= 16 and query.shape[3] & (query.shape[3] - 1) == 0
+    if usable:
+        return _kernels().attend_few(query, keys, values, first)  # type: ignore[no-any-return]
+    return attend_few_plain(query, keys, values, first)
+
+
+def attend_few_plain(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, first: torch.Tensor | None
+) -> torch.Tensor:
+    """`attend_few` in PyTorch: two plain matrix products per key-value head."""
+    batch, heads, few, width = query.shape
+    groups = keys.shape[1]
+    scores = query.reshape(batch, groups, -1, width) @ keys.transpose(2, 3) * width**-0.5
+    scores = scores.float()
+    if first is not None:
+        scores = scores.masked_fill(
+            (torch.arange(keys.shape[2], device=keys.device) < first[:, None])[:, None, None], float("-inf")
+        )
+    mixed: torch.Tensor = (scores.softmax(-1).to(query.dtype) @ values).view(batch, heads, few, width)
+    return mixed.transpose(1, 2).reshape(batch * few, heads * width)

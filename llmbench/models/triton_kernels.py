@@ -206,7 +206,8 @@ def attend_one(
         num_warps=4,
     )
     if parts > 1:
-        _merge[(batch * groups, share)](out, partial, sums, parts, groups, share, lanes, width, num_warps=1)
+        strides = heads * width, share * width, width
+        _merge[(batch, groups, share)](out, partial, sums, *strides, parts, groups, lanes, width, num_warps=1)
     return out
 
 
@@ -304,20 +305,94 @@ def _merge(
     out,
     partial,
     sums,
+    stride_row,
+    stride_head,
+    stride_lane,
     PARTS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    SHARE: tl.constexpr,
+    HEADS: tl.constexpr,
     LANES: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    slot, lane, whole = tl.program_id(0), tl.program_id(1), tl.arange(0, WIDTH)
+    row, head, lane, whole = tl.program_id(0), tl.program_id(1), tl.program_id(2), tl.arange(0, WIDTH)
+    slot = (row * HEADS + head) * PARTS
     top = float("-inf")
     for part in tl.static_range(PARTS):
-        top = tl.maximum(top, tl.load(sums + (slot * PARTS + part) * LANES + lane))
+        top = tl.maximum(top, tl.load(sums + (slot + part) * LANES + lane))
     total = 0.0
     mixed = tl.zeros([WIDTH], tl.float32)
     for part in tl.static_range(PARTS):
-        weight = tl.exp(tl.load(sums + (slot * PARTS + part) * LANES + lane) - top)
+        weight = tl.exp(tl.load(sums + (slot + part) * LANES + lane) - top)
         total += weight
-        mixed += weight * tl.load(partial + ((slot * PARTS + part) * LANES + lane) * WIDTH + whole)
-    tl.store(out + (slot * SHARE + lane) * WIDTH + whole, (mixed / total).to(out.dtype.element_ty))
+        mixed += weight * tl.load(partial + ((slot + part) * LANES + lane) * WIDTH + whole)
+    at = out + row * stride_row + head * stride_head + lane * stride_lane + whole
+    tl.store(at, (mixed / total).to(out.dtype.element_ty))
+
+
+def attend_few(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, first: torch.Tensor | None
+) -> torch.Tensor:
+    """See `kernels.attend_few`."""
+    batch, heads, few, width = query.shape
+    length = keys.shape[2]
+    out = query.new_empty(batch * few, heads * width)
+    tiles = triton.cdiv(length, KEYS)
+    parts = min(tiles, triton.cdiv(BUSY, batch * heads))
+    lanes = max(16, triton.next_power_of_2(few))
+    partial = query.new_empty((batch * heads, parts, lanes, width), dtype=torch.float32) if parts > 1 else out
+    sums = query.new_empty((batch * heads, parts, lanes), dtype=torch.float32) if parts > 1 else out
+    strides = few * heads * width, width, heads * width
+    _attend_few[(batch, heads, parts)](
+        query, keys, values, first if first is not None else query, out, partial, sums, width**-0.5,
+        *query.stride()[:3], *keys.stride()[:3], *values.stride()[:3], *strides, length, parts,
+        triton.cdiv(tiles, parts), few, heads, heads // keys.shape[1], lanes, width, KEYS, first is not None,
+        parts > 1, query.dtype == torch.float32, num_warps=4, num_stages=3,
+    )  # fmt: skip
+    if parts > 1:
+        _merge[(batch, heads, few)](out, partial, sums, *strides, parts, heads, lanes, width, num_warps=1)
+    return out
+
+
+@triton.jit
+def _attend_few(
+    query, keys, values, first, out, partial, sums, scale,
+    query_row, query_head, query_at, keys_row, keys_head, keys_at, values_row, values_head, values_at,
+    out_row, out_head, out_at, length, parts, tiles, few,
+    HEADS: tl.constexpr, SHARE: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr,
+    PADDED: tl.constexpr, SPLIT: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    row, head, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    precision: tl.constexpr = "ieee" if EXACT else "tf32"
+    kind = query.dtype.element_ty
+    begin = tl.load(first + row).to(tl.int32) if PADDED else 0
+    lane, whole = tl.arange(0, LANES), tl.arange(0, WIDTH)
+    some = (lane < few)[:, None]
+    at = query + row * query_row + head * query_head + lane[:, None] * query_at + whole[None, :]
+    asked = tl.load(at, mask=some, other=0.0)
+    base_keys = keys + row * keys_row + (head // SHARE) * keys_head + whole[None, :]
+    base_values = values + row * values_row + (head // SHARE) * values_head + whole[None, :]
+    top = tl.full([LANES], float("-inf"), tl.float32)
+    total = tl.zeros([LANES], tl.float32)
+    mixed = tl.zeros([LANES, WIDTH], tl.float32)
+    low = part * tiles * KEYS
+    for tile in range(low, tl.minimum(low + tiles * KEYS, length), KEYS):
+        where = tile + tl.arange(0, KEYS)
+        seen = where < length
+        k = tl.load(base_keys + where[:, None] * keys_at, mask=seen[:, None], other=0.0)
+        score = tl.dot(asked, tl.trans(k), input_precision=precision) * scale
+        score = tl.where((seen & (where >= begin))[None, :], score, float("-inf"))
+        higher = tl.maximum(top, tl.max(score, 1))
+        safe = tl.where(higher == float("-inf"), 0.0, higher)  # a tile of padding alone
+        weight = tl.exp(score - safe[:, None])
+        fade = tl.exp(top - safe)
+        total = total * fade + tl.sum(weight, 1)
+        v = tl.load(base_values + where[:, None] * values_at, mask=seen[:, None], other=0.0)
+        mixed = tl.dot(weight.to(kind), v, mixed * fade[:, None], input_precision=precision)
+        top = higher
+    some_weight = tl.where(total > 0, total, 1.0)
+    if SPLIT:
+        slot = (row * HEADS + head) * parts + part
+        tl.store(partial + (slot * LANES + lane[:, None]) * WIDTH + whole[None, :], mixed / some_weight[:, None])
+        tl.store(sums + slot * LANES + lane, tl.where(total > 0, top + tl.log(some_weight), float("-inf")))
+    else:
+        at = out + row * out_row + head * out_head + lane[:, None] * out_at + whole[None, :]
+        tl.store(at, (mixed / some_weight[:, None]).to(kind), mask=some)

@@ -34,7 +34,10 @@ def sweep_report(
         recipe: the file of conf/experiment that was run, if any.
         command: what was typed.
     """
+    from llmbench.report.tables import model_properties
+
     tables = recipe_tables(records, verdicts, recipe, command)
+    properties = model_properties(records)
     markdown = "\n".join(table.markdown() for table in tables)
     name = recipe if recipe in RECIPES else "parity"
     files: dict[str, str | bytes] = {f"{name}.md": markdown}
@@ -45,7 +48,10 @@ def sweep_report(
         except Exception as error:  # a drawing library's trouble must not take the table with it
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
     said = [verdict.sentence for verdict in verdicts if recipe in SPEED_RECIPES]  # parity tables begin with theirs
-    return SweepReport(text=text, note="\n\n".join([*said, markdown]), files=files)
+    text += f"\n{properties}\n" if properties else ""
+    # parity's sentences first: MLflow folds a long description
+    order = [*said, properties, markdown] if said else [markdown, properties]
+    return SweepReport(text=text, note="\n\n".join(filter(None, order)), files=files)
 
 
 def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[str, str | bytes]:

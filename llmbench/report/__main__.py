@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from llmbench.errors import LlmbenchError, TrackingError
 from llmbench.report import RECIPES, recipe_tables
+from llmbench.tracking.store import EXPERIMENT
 
 if TYPE_CHECKING:
     from llmbench.tracking import Store, Sweep
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument("table", choices=(*RECIPES, "ui"), help="table 1, 2, 3 or 4; or MLflow's pages")
     own.add_argument("--uri", default=None, help="MLflow store or server (default: multirun/mlflow.db)")
-    own.add_argument("--experiment", default="llmbench", help="MLflow experiment (default: %(default)s)")
+    own.add_argument("--experiment", default=EXPERIMENT, help="MLflow experiment (default: %(default)s)")
     own.add_argument("--sweep", default=None, metavar="RUN_ID", help="parent run (default: the newest that fits)")
     own.add_argument("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
     own.add_argument("--port", type=int, default=5000, help="of ui (default: %(default)s, or the next that is free)")
@@ -68,6 +69,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
     """
     from llmbench.analysis.parity import verdicts
     from llmbench.config import TrackingConfig
+    from llmbench.report.tables import model_properties
     from llmbench.tracking import open_store
 
     number = RECIPES.index(table) + 1
@@ -91,7 +93,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
         if figures.frontier(records):
             files[f"{stem}_frontier.png"] = figures.to_png(figures.frontier_figure(records))
     _write(out, files)
-    print("\n".join(item.text() for item in made))
+    print("\n".join([*(item.text() for item in made), *filter(None, [model_properties(records)])]))
     print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
 
 

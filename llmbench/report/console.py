@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
+from llmbench.analysis.wording import number
 from llmbench.record import METRICS, Record
 
 if TYPE_CHECKING:
-    from llmbench.job import Prepared
+    from llmbench.forecast import Forecast
     from llmbench.plan import Cell
 
 
@@ -67,31 +68,46 @@ class Progress:
             print(f"{self._label}: {ending}", file=sys.stderr, flush=True)
 
 
-def plan(cells: "Sequence[Cell]", grid: int) -> str:
-    """The jobs of a sweep in order, before they run."""
+def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = ()) -> str:
+    """The jobs of a sweep in order, before they run; with forecasts, also their time and memory."""
     from llmbench.plan import forwards
 
     rows = []
-    for number, cell in enumerate(cells, start=1):
+    for place, cell in enumerate(cells, start=1):
         prepared = cell.prepared
         note = "recorded already" if cell.reused else f"stands for {cell.merged} cells" if cell.merged > 1 else ""
         decoder = prepared.job.model.decoder
-        rows.append([number, prepared.job.label, prepared.job.batch, decoder.canvas, forwards(cell), cell.name, note])
+        expected = _expected(forecasts[place - 1]) if forecasts else []
+        made = [place, prepared.job.label, prepared.job.batch, decoder.canvas, forwards(cell)]
+        rows.append([*made, *expected, cell.name, note])
     first = cells[0].prepared
-    table = tabulate(rows, headers=["", "job", "B", "G", "forwards", "folder", ""], tablefmt="simple")
+    columns = ["time", "memory, estimated"] if forecasts else []
+    table = tabulate(rows, headers=["", "job", "B", "G", "forwards", *columns, "folder", ""], tablefmt="simple")
+    jobs = "1 job" if len(cells) == 1 else f"{len(cells)} jobs"
     merged = f" ({grid} cells of the grid)" if grid != len(cells) else ""
-    return (
-        f"{len(cells)} jobs{merged} on {first.job.hardware.device}, {first.job.hardware.dtype}; "
+    said = (
+        f"{jobs}{merged} on {first.job.hardware.device}, {first.job.hardware.dtype}; "
         f"{len(first.workload.prompts)} prompts of {first.workload.name}, temperature {first.job.temperature}\n{table}"
     )
+    if any(item.bound_s is not None for item in forecasts):
+        said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
+    return said
 
 
-def single_plan(prepared: "Prepared") -> str:
-    """What a run of one job would do."""
-    job = prepared.job
-    return (
-        f"1 job: {job.label} ({prepared.identity}) on {job.hardware.device}, {len(prepared.workload.prompts)} prompts"
-    )
+def _expected(forecast: "Forecast") -> list[str]:
+    """Time with its source, and memory with its parts."""
+    if forecast.measured_s is not None:
+        time = f"{forecast.measured_s:.0f} s, measured {forecast.measured_on}"
+    else:
+        time = "unknown" if forecast.bound_s is None else f"> {number(forecast.bound_s, 2)} s"
+    parts = [(forecast.weight_bytes, "weights"), (forecast.cache_bytes, "cache")]
+    parts += [(forecast.activation_bytes, "activations")]
+    said = " + ".join(f"{_mib(size)} {name}" for size, name in parts if size)
+    return [time, f"{_mib(forecast.memory_bytes)} MiB: {said}"]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.3g}" if size < 1000 * 2**20 else f"{size / 2**20:.0f}"
 
 
 def job_table(record: Record) -> str:

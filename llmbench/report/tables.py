@@ -2,10 +2,12 @@
 
 One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`. A cell is
 text with sensible digits and an interval where one exists; an absent value is "-". Columns that no row can fill are
-left out. Every table ends with its provenance, made from the values that were really used: device, versions, commit,
-prompts, repeats, date, command. Called by the sweep's ending, `python -m llmbench.report` and notebooks.
+left out. What belongs to a model and not to k is no column but a line of its own, `model_properties`. Every table ends
+with its provenance, made from the values that were really used: device, versions, commit, prompts, repeats, date,
+command. Called by the sweep's ending, `python -m llmbench.report` and notebooks.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -268,6 +270,25 @@ def _effect(gate: Gate) -> str:
     what = " and ".join(TITLES[key] for key in gate.metrics) or "nothing"
     where = f"at k = {gate.steps}" if gate.steps is not None else "anywhere"
     return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
+
+
+def model_properties(records: Iterable[Record]) -> str:
+    """One line on what does not depend on k: how well each model itself predicts held-out text. "" when unknown."""
+    said: list[str] = []
+    for record in in_order(records):
+        found, bits = record.likelihood, record.metrics.get("likelihood/bits_per_byte")
+        if found is None or bits is None:
+            continue
+        name = f"{record.model} ({record.signatures.get('checkpoint', 'unnamed checkpoint')})"
+        if not found.bound:
+            said.append(f"{name} {bits:.4f}, exact")
+            continue
+        error = found.standard_error_nats
+        margin = "" if error is None else f" ± {error / (math.log(2) * found.utf8_bytes):.4f} (standard error)"
+        said.append(f"{name} at most {bits:.4f}{margin}")
+    if not said:
+        return ""
+    return f"Bits per byte of held-out text, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
 
 
 def _judged_roofline(record: Record) -> str:

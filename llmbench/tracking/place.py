@@ -102,6 +102,27 @@ def check_reachable(uri: str, create: bool) -> None:
         reason = getattr(error, "reason", None) or error
         change = "start the server, or leave tracking.uri out for a local file"
         raise TrackingError(f"tracking.uri={redact(uri)} does not answer ({reason}); {change}") from error
+    if scheme in _DATABASES:
+        _check_database(uri)
+
+
+def _check_database(uri: str) -> None:
+    """Log in once: MLflow would try a wrong name or password again for a minute and a half."""
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
+    except ImportError as error:
+        driver = error.name or "of this database"
+        remedy = 'pip install "psycopg[binary]"' if driver == "psycopg" else "install it"
+        raise TrackingError(
+            f"tracking.uri={redact(uri)} needs the driver {driver}; {remedy}, or name another (as in postgresql+psycopg2://)"
+        ) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise TrackingError(f"tracking.uri={redact(uri)}: {redact(reason)}") from error
 
 
 def _any_certificate() -> Any:

@@ -18,6 +18,9 @@ from llmbench.errors import TrackingError
 from llmbench.record import Record
 from llmbench.tracking import content, place
 
+EXPERIMENT = "llmbench"
+"""The experiment that readers take when none is named."""
+
 _BATCH = 900
 """Metrics in one request; MLflow takes 1000 entities."""
 
@@ -40,6 +43,7 @@ class Store:
     """An open store: its experiment, and a client bound to it."""
 
     uri: str
+    experiment: str
     experiment_id: str
     client: Any
 
@@ -47,6 +51,12 @@ class Store:
     def shown_uri(self) -> str:
         """The URI as it may be printed: without a password."""
         return str(place.redact(self.uri))
+
+    @property
+    def options(self) -> str:
+        """What `python -m llmbench.report` needs to find this store again, with a space in front."""
+        named = {"--uri": (self.uri, place.resolve_uri(None)), "--experiment": (self.experiment, EXPERIMENT)}
+        return "".join(f" {key} {place.redact(own)}" for key, (own, default) in named.items() if own != default)
 
     def start_sweep(self, *, name: str, command: str, jobs: int, recipe: str = "", registered: str = "") -> str:
         """Open the parent run of a sweep; returns its run id. `registered`: what its verdict will test, as JSON."""
@@ -267,4 +277,4 @@ def open_store(config: TrackingConfig, *, create: bool = True) -> "Store":
             )
         if create:
             client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{content.VIEW}", content.view_state())
-    return Store(uri=uri, experiment_id=experiment_id, client=client)
+    return Store(uri=uri, experiment=config.experiment, experiment_id=experiment_id, client=client)

@@ -292,6 +292,14 @@ def test_filling_sizes_up_changes_nothing(monkeypatch, changes):
     assert filled.tokens.tolist() == exact.tokens.tolist()
 
 
+def test_two_decoders_on_one_engine_do_not_share_a_loop():
+    engine = FusedEngine(tiny_models.model(causal=False))
+    ids, mask = tiny_models.prompts([6, 3])
+    one = generate(engine, ids, mask, steps=4)
+    other = generate(engine, ids, mask, steps=16)
+    assert (one.nfe, other.nfe) == (4, 16)
+
+
 def test_a_kept_loop_forgets_the_generation_before():
     model = tiny_models.model(causal=False)
     engine = FusedEngine(model)

@@ -42,6 +42,12 @@ def test_without_a_gpu_auto_is_the_cpu_in_float32(asked: tuple, got: tuple) -> N
     assert resolved == HardwareConfig(device=got[0], dtype=got[1], engine="eager", threads=3)
 
 
+def test_a_copy_without_a_repository_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBENCH_COMMIT", "0123abc")
+    made = device.environment(HardwareConfig(device="cpu", dtype="float32", engine="eager"))
+    assert (made.git_commit, made.git_dirty) == ("0123abc", False)
+
+
 @pytest.mark.usefixtures("no_cuda")
 def test_the_captured_engine_needs_a_gpu() -> None:
     with pytest.raises(HardwareError, match="engine: graph needs a CUDA device"):

@@ -1,6 +1,7 @@
 """Readings of the process, and the arithmetic behind those of a GPU."""
 
 import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def test_cleaning_forgets_an_earlier_peak_of_the_resident_set() -> None:
     without_block = probe.peak_rss_bytes()
     assert without_block is not None
     assert with_block - without_block > 150_000_000
+
+
+def test_setting_libraries_aside_still_frees_a_model_that_is_loaded_later() -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.itself = self  # only a collection can free it
+
+    probes.set_libraries_aside()
+    assert gc.get_freeze_count() > 100_000
+    model = Model()
+    probes.set_libraries_aside()  # every job calls it: the second time must not keep the first one's model
+    gone = weakref.ref(model)
+    del model
+    CpuProbe().clean()
+    assert gone() is None
 
 
 def test_a_peak_that_cannot_be_reset_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -111,3 +111,15 @@ def test_one_sample_has_no_error_estimate_and_batches_stay_small():
 def test_a_diffusion_model_without_a_mask_token_is_refused():
     with pytest.raises(ConfigError, match=r"metric\.likelihood=false"):
         measure(TinyEngine(causal=False), [[1, 2]], mask_id=None)
+
+
+def test_a_models_second_job_shows_the_same_figure_and_computes_nothing():
+    engine = TinyEngine(causal=False)
+    first = measure(engine, [[1, 4, 2, 8]], name="model@1 cpu")
+    engine.largest = 0
+    assert measure(engine, [[1, 4, 2, 8]], name="model@1 cpu") == first
+    assert engine.largest == 0
+    other = TinyEngine(causal=False, seed=1)
+    for changed in ({"name": "model@2 cpu"}, {"samples": 4}, {"seed": 1}):
+        assert measure(other, [[1, 4, 2, 8]], **({"name": "model@1 cpu"} | changed)) != first
+    assert measure(other, [[1, 4, 2, 8]]) != first, "without a name nothing is found"

@@ -1,5 +1,6 @@
 """The tables of the paper, cell by cell."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,18 @@ import pytest
 from llmbench.analysis.parity import verdicts
 from llmbench.analysis.wording import number
 from llmbench.errors import RecordError
+from llmbench.record import Likelihood, Record
 from llmbench.report import recipe_tables, sweep_report
 from llmbench.report.evidence import evidence_tables
 from llmbench.report.layout import Table
-from llmbench.report.tables import latency_table, memory_table, parity_table, provenance, throughput_table
+from llmbench.report.tables import (
+    latency_table,
+    memory_table,
+    model_properties,
+    parity_table,
+    provenance,
+    throughput_table,
+)
 from records import implementation, make_record, make_sweep
 
 
@@ -173,6 +182,33 @@ def test_a_recipe_chooses_its_table() -> None:
         "Memory over the canvas",
         *["Steps to quality parity"] * 3,
     ]
+
+
+def held(record: Record, bits: float, error: float | None) -> Record:
+    """The Record with a likelihood of so many bits per byte, over 1000 bytes."""
+    scale = math.log(2) * 1000
+    found = Likelihood(
+        nll_nats=bits * scale,
+        utf8_bytes=1000,
+        bound=record.steps is not None,
+        standard_error_nats=None if error is None else error * scale,
+    )
+    return replace(record, likelihood=found, metrics=record.metrics | {"likelihood/bits_per_byte": bits})
+
+
+def test_likelihood_is_one_line_per_model_beside_the_table_and_no_column_over_k() -> None:
+    records = make_sweep()
+    assert model_properties(records) == ""
+    records = [held(record, 1.41, None) if record.steps is None else held(record, 1.54, 0.024) for record in records]
+    assert model_properties(records) == (
+        "Bits per byte of held-out text, a property of the model and not of k: "
+        "llama (bundled:llama@llama0) 1.4100, exact; "
+        "llada (bundled:llada@llada0) at most 1.5400 ± 0.0240 (standard error)."
+    )
+    shown = sweep_report(records, verdicts(records))
+    assert model_properties(records) in shown.text
+    assert model_properties(records) in shown.note
+    assert "1.54" not in parity_table(records, verdicts(records)[0]).text()
 
 
 def test_every_implementation_of_the_baseline_stands_in_the_table_and_the_fastest_is_compared_with() -> None:

@@ -103,6 +103,24 @@ def test_a_reader_makes_no_store(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_database_driver_that_is_missing_is_named_at_once_and_without_the_password() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"127.0.0.1:{listening.getsockname()[1]}/mlflow"
+        for scheme in ("postgresql+nosuchdriver", "mysql+nosuchdriver"):
+            with pytest.raises(TrackingError, match="nosuchdriver") as caught:
+                open_store(TrackingConfig(uri=f"{scheme}://user:pa55@{address}", experiment="x"))
+            assert "pa55" not in str(caught.value)
+            assert "\n" not in str(caught.value)
+
+
+def test_readers_are_told_only_of_a_store_that_they_would_not_find_by_themselves(tmp_path: Path) -> None:
+    assert open_store(TrackingConfig(uri=None, experiment="llmbench")).options == ""
+    other = open_store(TrackingConfig(uri=f"sqlite:///{tmp_path}/other.db", experiment="mine"))
+    assert other.options == f" --uri sqlite:///{tmp_path}/other.db --experiment mine"
+
+
 def test_passwords_leave_uris_wherever_they_stand() -> None:
     value = {"uri": "http://user:pa55@host:1/x", "list": ["see https://tok@host, or sqlite:////a/b@c.db"], "n": 3}
     assert redact(value) == {"uri": "http://host:1/x", "list": ["see https://host, or sqlite:////a/b@c.db"], "n": 3}

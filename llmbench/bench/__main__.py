@@ -1,0 +1,95 @@
+"""`python -m llmbench.bench`: measure, and write the page. `... page FILE.json`: the page again, without a GPU."""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from llmbench.bench import cases, page
+
+NAMES = [case.name for case in cases.ALL]
+
+
+def main(arguments: list[str]) -> int:
+    """Run; the exit code is 4 when a case failed."""
+    parser = argparse.ArgumentParser(prog="python -m llmbench.bench", description=__doc__)
+    parser.add_argument("action", nargs="?", choices=["run", "page"], default="run")
+    parser.add_argument("file", nargs="?", type=Path, help="page: a JSON file of an earlier run")
+    parser.add_argument("--only", metavar="NAME,...", help=f"cases to run: {', '.join(NAMES)}")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the page (docs/results)")
+    parser.add_argument("--smoke", action="store_true", help="tiny shapes, also without a GPU: tries the code alone")
+    parser.add_argument("--no-compile", action="store_true", help="leave out Transformers' compiled static cache")
+    given = parser.parse_args(arguments)
+    if given.action == "page":
+        if given.file is None or not given.file.is_file():
+            parser.error("page: give the JSON file of an earlier run")
+        print(_write(json.loads(given.file.read_text()), given.file.parent, given.file.stem))
+        return 0
+    only = set(given.only.split(",")) if given.only else None
+    if only and (unknown := sorted(only - set(NAMES))):
+        parser.error(f"--only: no case {unknown[0]}; there are {', '.join(NAMES)}")
+    if given.smoke and given.out == Path("docs/results"):
+        parser.error("--smoke measures nothing that docs/ may show; add --out FOLDER")
+    if only and given.out == Path("docs/results"):
+        parser.error("--only would replace a complete page by a part of one; add --out FOLDER")
+    results = _measure(only, given.out, smoke=given.smoke, compile=not given.no_compile)
+    print(_write(results, given.out, _stem(results)))
+    failed = [row["name"] for row in results["rows"] if row["failed"] or row["missing"]]
+    if failed:
+        print(f"llmbench.bench: {len(failed)} cases failed: {', '.join(failed)}", file=sys.stderr)
+    return 4 if failed else 0
+
+
+def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) -> dict[str, Any]:
+    """All that the page needs, as plain data; saved after every row: a run that is cut off leaves what it had."""
+    from llmbench.bench import measure
+    from llmbench.config import HardwareConfig
+    from llmbench.measure import device
+
+    hardware = device.resolve(HardwareConfig(device="auto" if smoke else "cuda", dtype="auto"))
+    probe = device.probe(hardware)
+    results: dict[str, Any] = {
+        "format": 1,
+        "command": "python -m llmbench.bench " + " ".join(sys.argv[1:]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "smoke": smoke,
+        "settings": dataclasses.asdict(cases.SMOKE if smoke else cases.FULL) | {"dtype": hardware.dtype},
+        "environment": dataclasses.asdict(device.environment(hardware)),
+        "ceilings": dataclasses.asdict(device.ceilings(hardware, 16 * 10**9)),
+        "sm_clock_mhz": [probe.sm_clock_mhz()],
+    }  # fmt: skip
+    results["rows"] = []
+    results["sm_clock_mhz"].append(None)
+    _save(results, out, _stem(results))  # a folder that cannot be written to is found now
+    for row in measure.run(only, hardware, smoke=smoke, compile=compile, say=lambda text: print(text, flush=True)):
+        results["rows"].append(dataclasses.asdict(row))
+        results["sm_clock_mhz"][1] = probe.sm_clock_mhz()
+        _save(results, out, _stem(results))
+    return results
+
+
+def _stem(results: dict[str, Any]) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", results["environment"]["device_name"].lower()).strip("-")
+
+
+def _save(results: dict[str, Any], folder: Path, stem: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{stem}.partial"
+    partial.write_text(json.dumps(results, indent=1) + "\n")
+    partial.replace(folder / f"{stem}.json")
+
+
+def _write(results: dict[str, Any], folder: Path, stem: str) -> str:
+    """JSON, page and picture into `folder`; returns where."""
+    _save(results, folder, stem)
+    (folder / f"{stem}.png").write_bytes(page.picture(results))
+    (folder / f"{stem}.md").write_text(page.markdown(results, f"{stem}.png"))
+    return f"{page.tables(results)}\nWritten: {folder / stem}.md, .json, .png"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

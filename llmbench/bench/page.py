@@ -1,0 +1,247 @@
+"""From the JSON of a run to its page. Pure: every number on the page is in the JSON, what is absent there is "-" here.
+
+Ratios are medians over pairs of samples taken one after the other; the interval is that of `metrics.performance`, from
+order statistics. A bar or goal is met when the median meets it.
+"""
+
+import io
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from llmbench.bench import cases
+from llmbench.metrics.performance import median_interval
+
+FLOOR, OURS, OFFICIAL = "matmul floor", "llmbench", "official loop"
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Both tables for a terminal."""
+    return "\n\n".join(
+        tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+        for headers, rows in (_steps(results), _wholes(results))
+        if rows
+    )
+
+
+def markdown(results: dict[str, Any], picture_name: str) -> str:
+    """The page."""
+    settings = results["settings"]
+    trial = "**A trial of the code with tiny shapes: none of these numbers means anything.**\n\n"
+    return f"""# 8B models at the limit of one {results["environment"]["device_name"]}
+
+{trial if results["smoke"] else ""}{_provenance(results)}
+
+Dummy weights, normal(0, 0.02), of the exact shapes of LLaMA-3-8B and LLaDA-8B, {settings["dtype"]}, greedy; prompt
+{settings["prompt"]}, {settings["canvas"]} new tokens, block {settings["block"]}, k = {settings["steps"]}. Medians.
+
+![Milliseconds per step]({picture_name})
+
+## Per step
+
+The floor is every matrix product of the model at that shape through cuBLAS, in one CUDA graph and nothing else. A ratio
+is taken per pair of samples, one after the other; in brackets the 95 % interval of its median over the pairs. It meets
+a bar or a goal when it is no larger. Our last block computes its queries only where logits are asked for; the floor
+multiplies everywhere.
+
+{_github(_steps(results))}
+
+## Whole generations, nothing excluded
+
+{_github(_wholes(results))}
+
+{_missed(results)}{_failed(results)}## Not measured here
+
+Fast-dLLM's own code (its caches at batch 1), vLLM and SGLang. Transformers' static cache is compiled for B=1 alone: it
+takes most of a minute per shape.
+"""
+
+
+def _provenance(results: dict[str, Any]) -> str:
+    """Command, date, code, hardware, software and ceilings, in one paragraph."""
+    environment, ceilings = results["environment"], results["ceilings"]
+    found = environment["versions"]
+    versions = ", ".join(f"{name} {found[name]}" for name in ("torch", "transformers", "cuda") if name in found)
+    clocks = " then ".join("-" if mhz is None else f"{mhz} MHz" for mhz in results["sm_clock_mhz"])
+    commit = (environment["git_commit"] or "unknown")[:10] + (" (changed)" if environment["git_dirty"] else "")
+    return (
+        f"Measured by `{results['command'].strip()}`, {results['date'][:10]}, commit {commit}:\n"
+        f"{environment['device_name']}, driver {environment['driver'] or '-'}, Python {environment['python']}, "
+        f"{versions}; SM clock {clocks}.\n"
+        f"Ceilings of the same run: copy {ceilings['bytes_per_s'] / 1e12:.2f} TB/s, matrix product "
+        f"{ceilings['flops_per_s'] / 1e12:.0f} TFLOP/s."
+    )
+
+
+def picture(results: dict[str, Any]) -> bytes:
+    """Bars of milliseconds per step, as PNG: the floor, this project, others."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in _found(results, cases.STEP_CASES) if row[1]["samples"]]
+    figure = Figure(figsize=(9, 0.9 + 0.75 * max(1, len(rows))), layout="constrained")
+    axes = figure.subplots()
+    colours = {FLOOR: "0.75", OURS: "#1f77b4", OFFICIAL: "#d62728", "Transformers eager": "#ff7f0e"}
+    seen: set[str] = set()
+    for position, (_, row) in enumerate(rows):
+        height = 0.8 / len(row["samples"])
+        for index, (name, samples) in enumerate(row["samples"].items()):
+            value = statistics.median(samples)
+            at = position - 0.4 + height * (index + 0.5)
+            label = None if name in seen else name
+            axes.barh(at, value, height=height, color=colours.get(name, "#9467bd"), label=label)
+            axes.text(value, at, f" {value:.3g}", va="center", fontsize=7)
+            seen.add(name)
+    axes.set_yticks(range(len(rows)), [case.title for case, _ in rows], fontsize=8)
+    axes.invert_yaxis()
+    if rows:
+        axes.set_xscale("log")
+        axes.legend(fontsize=8, loc="lower right")
+    axes.set_xlabel("milliseconds per step (log)")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _failed(results: dict[str, Any]) -> str:
+    """Why cases have no numbers."""
+    reasons = []
+    for case, row in _found(results, cases.ALL):
+        reasons += [f"- {case.title}: {row['failed']}"] if row["failed"] else []
+        reasons += [f"- {case.title}, {part}: {why}" for part, why in row.get("missing", {}).items()]
+    return "## Failed\n\n" + "\n".join(reasons) + "\n\n" if reasons else ""
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def _steps(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    headers = ["per step, ms", FLOOR, "**llmbench**", "ratio [95 %]", "bar", "goal", "others"]
+    rows = []
+    for case, row in _found(results, cases.STEP_CASES):
+        if row["failed"]:
+            rows.append([case.title, "-", "-", "failed", f"{case.bar:.2f}", f"{case.goal:.2f}", "-"])
+            continue
+        others = [f"{name} {_ms(samples)}" for name, samples in row["samples"].items() if name not in (FLOOR, OURS)]
+        ratio = _ratios(row["samples"].get(OURS, []), row["samples"].get(FLOOR, []))
+        rows.append(
+            [
+                case.title,
+                _ms(row["samples"].get(FLOOR)),
+                _ms(row["samples"].get(OURS)),
+                _interval(ratio),
+                _judged(ratio, case.bar, "lower"),
+                _judged(ratio, case.goal, "lower"),
+                ", ".join(others) or "-",
+            ]
+        )
+    return headers, rows
+
+
+def _wholes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    headers = ["whole", "**llmbench**", "against", "value [95 %]", "bar", "goal"]
+    rows = []
+    for case, row in _found(results, cases.WHOLE_CASES):
+        if row["failed"]:
+            rows.append([case.title, "-", "-", "failed", f"{case.bar:.2f}", f"{case.goal:.2f}"])
+            continue
+        ours = row["samples"].get(OURS, [])
+        against = row["samples"].get(OFFICIAL) or _sums(row, results["settings"]["canvas"] - 1)
+        values = _ratios(ours, against) if case.better == "lower" else _ratios(against, ours)
+        rows.append(
+            [
+                case.title,
+                f"{_ms(ours)} ms",
+                f"{_ms(against)} ms",
+                _interval(values),
+                _judged(values, case.bar, case.better),
+                _judged(values, case.goal, case.better),
+            ]
+        )
+    return headers, rows + _others(results)
+
+
+def _others(results: dict[str, Any]) -> list[list[str]]:
+    """Memory and set-up, from the step rows."""
+    rows = []
+    found = {case.name: row for case, row in _found(results, cases.STEP_CASES)}
+    over = found.get("full-32", {}).get("over_model_bytes")
+    if over is not None:
+        gib = over / 2**30
+        rows.append(
+            ["reserved over the model, LLaDA B=32", f"{gib:.2f} GiB", "-", "-",
+             _judged([gib], cases.MEMORY_BAR, "lower"), _judged([gib], cases.MEMORY_GOAL, "lower")]
+        )  # fmt: skip
+    setups = {name: row["setup_s"] for name, row in found.items() if row["setup_s"] is not None}
+    if setups:
+        worst = max(setups, key=lambda name: setups[name])
+        rows.append(
+            [f"engine set-up per shape, the slowest ({worst})", f"{setups[worst]:.1f} s", "-", "-",
+             _judged([setups[worst]], cases.SETUP_BAR, "lower"), _judged([setups[worst]], cases.SETUP_GOAL, "lower")]
+        )  # fmt: skip
+    return rows
+
+
+def _missed(results: dict[str, Any]) -> str:
+    """Where a goal is missed: the kernels of one step."""
+    parts: list[str] = []
+    for case, row in _found(results, cases.STEP_CASES):
+        ratio = _ratios(row["samples"].get(OURS, []), row["samples"].get(FLOOR, []))
+        if not ratio or statistics.median(ratio) <= case.goal or not row["profile"]:
+            continue
+        by = 100 * (statistics.median(ratio) / case.goal - 1)
+        kernels = [
+            [f"`{k['kernel'][:70]}`", str(k["count"]), f"{k['us'] / k['count']:.1f}", f"{100 * k['share']:.1f} %"]
+            for k in row["profile"]
+        ]
+        table = _github((["kernel", "launches", "us each", "share"], kernels))
+        parts.append(f"**{case.title}** misses its goal by {by:.1f} %. Kernels of one step:\n\n{table}\n\n")
+    return "## What holds back where a goal is missed\n\n" + "".join(parts) if parts else ""
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Numbers
+
+
+def _found(results: dict[str, Any], wanted: Sequence[Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """The cases that were run, in order, with their rows."""
+    rows = {row["name"]: row for row in results["rows"]}
+    return [(case, rows[case.name]) for case in wanted if case.name in rows]
+
+
+def _sums(row: dict[str, Any], tokens: int) -> list[float]:
+    """Prefill plus all later tokens at the inter-token time of the same repeat."""
+    later = row["samples"].get("inter-token", [])
+    return [prefill + tokens * each for prefill, each in zip(row["prefill_ms"], later, strict=True)]
+
+
+def _ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(over, under, strict=False)]
+
+
+def _ms(samples: Sequence[float] | None) -> str:
+    return "-" if not samples else f"{statistics.median(samples):.4g}"
+
+
+def _interval(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    interval = median_interval(values)
+    shown = f"{statistics.median(values):.3f}"
+    return shown if interval is None else f"{shown} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _judged(values: Sequence[float], limit: float, better: str) -> str:
+    """The limit, and whether the median keeps it."""
+    if not values:
+        return f"{limit:.2f}"
+    middle = statistics.median(values)
+    kept = middle <= limit if better == "lower" else middle >= limit
+    return f"{limit:.2f} {'met' if kept else '**missed**'}"
+
+
+def _github(table: tuple[list[str], list[list[str]]]) -> str:
+    headers, rows = table
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)

@@ -1,0 +1,39 @@
+"""The command, tried with tiny shapes on whatever is here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "llmbench.bench", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def test_a_trial_runs_every_case_and_the_page_comes_again_from_its_json(tmp_path):
+    done = bench("--smoke", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (found,) = tmp_path.glob("*.json")
+    results = json.loads(found.read_text())
+    assert len(results["rows"]) == 13
+    assert not any(row["failed"] or row["missing"] for row in results["rows"])
+    written = found.with_suffix(".md").read_text()
+    found.with_suffix(".md").unlink()
+    assert bench("page", str(found)).returncode == 0
+    assert found.with_suffix(".md").read_text() == written
+
+
+def test_wrong_arguments_are_refused_in_one_line():
+    for arguments, said in (
+        (["--only", "ar-1,nothing"], "no case nothing"),
+        (["--smoke"], "--smoke measures nothing that docs/ may show"),
+        (["--only", "ar-1"], "--only would replace a complete page"),
+        (["page"], "give the JSON file"),
+    ):
+        done = bench(*arguments)
+        assert done.returncode == 2
+        assert said in done.stderr

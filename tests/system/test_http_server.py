@@ -1,0 +1,153 @@
+"""A whole sweep against an MLflow server: while it answers, and when it dies in the middle."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SWEEP = [
+    "-m",
+    "model=llama,llada",
+    "steps=2,4",
+    "metric=speed",
+    "workload.prompts=4",
+    "batch=2",
+    "canvas=8",
+    "timing.repeats=2",
+    "hardware=cpu",
+]
+
+
+def environment() -> dict[str, str]:
+    settings = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return os.environ | settings | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def serve(tmp_path: Path, port: int) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts a server over one and the same store, each time it is called; none outlives the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        options += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+        options += ["--artifacts-destination", str(tmp_path / "artifacts")]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *options],
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        started.append(process)
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                return process
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.2)
+
+    yield start
+    for process in started:
+        kill(process)
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """End a server with its workers, at once."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def runs(port: int) -> dict[str | None, list]:
+    """Runs of the server by parent; None holds the sweeps themselves."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"http://127.0.0.1:{port}")
+    experiment = client.get_experiment_by_name("llmbench")
+    found: dict[str | None, list] = {}
+    for run in client.search_runs([experiment.experiment_id], max_results=100):
+        found.setdefault(run.data.tags.get("mlflow.parentRunId"), []).append(run)
+    return found
+
+
+def test_a_sweep_is_logged_to_a_server_and_its_last_line_finds_it_there(tmp_path, port, serve):
+    serve()
+    result = python(tmp_path, "llmbench", *SWEEP, f"tracking.uri=http://127.0.0.1:{port}")
+    assert result.returncode == 0, result.stderr
+    (parent,) = runs(port)[None]
+    assert parent.info.status == "FINISHED"
+    children = runs(port)[parent.info.run_id]
+    assert sorted(run.info.run_name for run in children) == ["llada k=2", "llada k=4", "llama"]
+    assert {run.info.status for run in children} == {"FINISHED"}
+    assert not list(tmp_path.rglob("mlflow.db"))
+
+    line = next(line for line in result.stdout.splitlines() if line.startswith("This table again: "))
+    again = python(tmp_path, *line.partition("python -m ")[2].split())
+    assert again.returncode == 0, again.stderr
+    rows = [line for line in result.stdout.splitlines() if line.startswith(("llama ", "llada k="))]
+    assert len(rows) == 3
+    assert all(row in again.stdout for row in rows)
+
+
+def test_a_server_that_dies_costs_no_record_and_the_same_command_logs_them_later(tmp_path, port, serve):
+    server = serve()
+    arguments = ["llmbench", *SWEEP, f"tracking.uri=http://127.0.0.1:{port}"]
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("multirun/*/llama-*/record.json")):
+        assert sweep.poll() is None, "the sweep ended before the server did"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    kill(server)
+    shown, said = sweep.communicate(timeout=240)
+    assert sweep.returncode == 4
+    assert len(list(tmp_path.glob("multirun/*/*/record.json"))) == 3
+    assert "Steps to quality parity" in shown
+    assert "the same command logs what is recorded" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+    unreachable = python(tmp_path, *arguments)
+    assert unreachable.returncode == 2
+    assert len(unreachable.stderr.splitlines()) == 1
+    assert "does not answer" in unreachable.stderr
+    assert len(list(tmp_path.glob("multirun/*/*/record.json"))) == 3, "nothing may run"
+
+    serve()
+    later = python(tmp_path, *arguments)
+    assert later.returncode == 0, later.stderr
+    assert later.stdout.count("recorded already") == 3
+    assert "done in" not in later.stderr, "nothing may be measured again"
+    parents = {run.info.status: run.info.run_id for run in runs(port)[None]}
+    assert sorted(parents) == ["FINISHED", "KILLED"]
+    assert len(runs(port)[parents["FINISHED"]]) == 3

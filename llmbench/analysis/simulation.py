@@ -37,6 +37,9 @@ SIZES = (32, 48, 100, 316, 1000)
 LAWS = {"mild": 0.3, "skewed": 0.5, "heavy": 0.8}
 """s of the candidate. Skewness of a prompt's NLL per token: 0.95, 1.75, 3.7; of the bundled LLaDA: at most 0.71."""
 
+COLLAPSES = (0.01, 0.05)
+"""Shares of texts in `collapses`."""
+
 SPEEDS = ((1, 6), (1, 12), (4, 6), (12, 6), (12, 20))
 """Batches and repeats."""
 
@@ -149,6 +152,32 @@ def false_claims(rng: np.random.Generator, studies: int, count: int, law: str, d
     ]
 
 
+def collapses(rng: np.random.Generator, studies: int, count: int, share: float) -> list[Rate]:
+    """False claims where a rare text collapses: 4 nats per token worse, in a share of the candidate's texts.
+
+    This world was not used to choose the bound. A sample that holds no collapsed text cannot know of them.
+    """
+    found = plain = 0
+    for some in _chunks(studies, count, 2):
+        length = rng.integers(16, 65, size=(2, some, count)).astype(np.float64)
+        rate = 2 + 0.3 * rng.standard_normal((2, some, count))
+        rate[1] += MARGIN + 4.0 * ((rng.random((some, count)) < share) - share)
+        base, other = np.stack([-rate * length, length], axis=-1)
+        found += int(passed(base, other, 0.05).sum())
+        plain += int(plainly_passed(base, other, 0.05).sum())
+    setting = f"{100 * share:g} % collapse"
+    return [
+        Rate(
+            what="false claim at the boundary", setting=setting, prompts=count, value=found / studies,
+            studies=studies, low=None, high=0.05,
+        ),
+        Rate(
+            what="for comparison: t bound alone", setting=setting, prompts=count, value=plain / studies,
+            studies=studies, low=None, high=None,
+        ),
+    ]  # fmt: skip
+
+
 def coverage(rng: np.random.Generator, studies: int, count: int, law: str) -> Rate:
     """How often the two-sided 95 % interval of Delta(k) holds the truth."""
     held = 0
@@ -209,6 +238,9 @@ def run(studies: int, seed: int = 0) -> list[Rate]:
             rates.append(coverage(rng, studies, count, law))
             rates += [power(rng, studies, count, law, shift) for shift in (0.0, MARGIN / 2)]
             print(f"{law}, {count} prompts", file=sys.stderr, flush=True)
+    for share in COLLAPSES:
+        for count in SIZES:
+            rates += collapses(rng, studies, count, share)
     for batches, repeats in SPEEDS:
         rates.append(speed_coverage(rng, min(studies, 4000), batches, repeats))
     return rates

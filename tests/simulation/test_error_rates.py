@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from llmbench.analysis.simulation import LAWS, Rate, coverage, false_claims, figure, markdown, power, speed_coverage
+from llmbench.analysis.simulation import (
+    LAWS,
+    Rate,
+    collapses,
+    coverage,
+    false_claims,
+    figure,
+    markdown,
+    power,
+    speed_coverage,
+)
 
 STUDIES = 4000
 
@@ -25,6 +35,14 @@ def test_the_t_bound_alone_would_claim_too_much() -> None:
     """Why the bound looks at skewness."""
     rates = {rate.what: rate for rate in false_claims(generator(2), STUDIES, 32, "heavy", drawn=0)}
     assert rates["for comparison: t bound alone"].value > 0.1
+
+
+def test_rare_collapses_are_claimed_less_often_than_by_the_t_bound_alone() -> None:
+    """They stay outside the limits with few prompts (docs/method.md): a sample without one cannot know of them."""
+    for prompts in (32, 100):
+        ours, plain = collapses(generator(7, prompts), STUDIES, prompts, 0.05)
+        assert ours.value < plain.value
+    assert ours.held
 
 
 @pytest.mark.parametrize("law", LAWS)

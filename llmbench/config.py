@@ -229,6 +229,25 @@ class TimingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MarginsConfig:
+    """How much worse the diffusion side may be and still count as equal, in the unit of the oriented metric."""
+
+    perplexity: NonNegative = 0.1  # nats per token
+    bits_per_byte: NonNegative = 0.04
+    bertscore_f1: NonNegative = 0.01
+    accuracy: NonNegative = 0.02
+    entropy: NonNegative = 0.1  # nats: delta_H, the other half of perplexity
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ParityConfig:
+    """What the verdict tests, fixed before the run. It changes no job: it is no part of a job's identity."""
+
+    margins: MarginsConfig = Field(default_factory=MarginsConfig)
+    looks: Count = 1  # J: announced verdicts on data that grows; each tests at 0.05 / J
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrackingConfig:
     """The MLflow store. The fields below `experiment` are set by the sweep, not by people."""
 
@@ -261,6 +280,7 @@ class JobConfig:
     block_length: Count | None = None
     cache: Literal["none", "prefix", "dual"] = "none"
     # The sweep's own options.
+    parity: ParityConfig = Field(default_factory=ParityConfig)
     dry_run: StrictBool = False
     reuse: Literal["interrupted", "all", "none"] = "interrupted"
 
@@ -320,11 +340,11 @@ def identity(job: JobConfig, digests: dict[str, str]) -> str:
         job: a configuration whose hardware is resolved (no "auto").
         digests: content hashes of workload, checkpoint, judge and encoder.
 
-    Tracking, the sweep's options and dials that nobody read are not part of it; neither is the seed of a
-    deterministic decoder.
+    Tracking, the sweep's options, the verdict's margins and dials that nobody read are not part of it; neither is the
+    seed of a deterministic decoder.
     """
     built = to_dict(job)
-    for key in ("tracking", "scale", *_DIALS, "dry_run", "reuse"):
+    for key in ("tracking", "scale", *_DIALS, "dry_run", "reuse", "parity"):
         del built[key]
     if not job.model.decoder.stochastic:
         del built["seed"]

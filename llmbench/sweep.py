@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from llmbench.analysis.verdict import Parity
-    from llmbench.config import JobConfig
+    from llmbench.config import JobConfig, ParityConfig
     from llmbench.forecast import Forecast
     from llmbench.plan import Cell
     from llmbench.record import Record
@@ -74,6 +74,7 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
         return []
 
     from llmbench import tracking
+    from llmbench.analysis import looks
 
     store = tracking.open_store(first.tracking)
     _close_dead_sweeps(store)
@@ -81,14 +82,18 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     axis = plan.steps_axis(cells)
     recipe = str(hydra_config.hydra.runtime.choices.get("experiment") or "")
     signal.signal(signal.SIGTERM, _terminate)  # `kill` closes the books; only `kill -9` cannot
-    parent = store.start_sweep(name=folder.name, command=_command(), jobs=len(cells), recipe=recipe)
+    registered = looks.registration(first.parity, axis)  # before the first job
+    parent = store.start_sweep(
+        name=folder.name, command=_command(), jobs=len(cells), recipe=recipe, registered=registered
+    )
     with _books(folder, store, parent) as close:
         outcomes = [_take(cell, folder, store, parent, axis) for cell in cells if cell.reused is not None]
         batch = [_overrides(cell, store.uri, parent, axis) for cell in cells if cell.reused is None]
         if batch:
             returns = launcher.launch(batch, initial_job_idx=0)
             outcomes += [job_return.return_value for job_return in returns]
-        text, unlogged = _finish(store, parent, outcomes, folder, time.monotonic() - started, recipe)
+        seconds = time.monotonic() - started
+        text, unlogged = _finish(store, parent, outcomes, folder, seconds, recipe, first.parity)
         print(text, flush=True)
         close(logged=not unlogged and not any(outcome.tracked for outcome in outcomes))
     failed = [outcome for outcome in outcomes if outcome.status != "finished" or outcome.tracked]
@@ -313,7 +318,13 @@ def _terminate(number: int, frame: Any) -> None:
 
 
 def _finish(
-    store: "Store", parent: str, outcomes: list[Outcome], folder: Path, seconds: float, recipe: str
+    store: "Store",
+    parent: str,
+    outcomes: list[Outcome],
+    folder: Path,
+    seconds: float,
+    recipe: str,
+    options: "ParityConfig",
 ) -> tuple[str, str]:
     """Read the Records back, reach the verdict and write it to the parent run.
 
@@ -328,7 +339,7 @@ def _finish(
     records = [record.load(path) for path in paths if path.is_file()]
     verdicts: tuple[Parity, ...] = ()
     try:
-        verdicts = parity.verdicts(records)
+        verdicts = parity.verdicts(records, options=options)
         shown = sweep_report(records, verdicts, recipe=recipe, command=_command())
     except RecordError as error:  # what was measured is kept; only the comparison is refused
         shown = SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})

@@ -146,7 +146,7 @@ def make_sweep(steps: Sequence[int] = (8, 16, 32, 64), *, reached: bool = True, 
     llama = make_record("llama", e2e_ms=200.0, **(own | common))
     return [llama] + [
         make_record(
-            "llada", k, e2e_ms=10.0 * k, **({"perplexity": qualities.get(k, 50.0), "entropy": 2.6 + k / 200} | common)
+            "llada", k, e2e_ms=10.0 * k, **({"perplexity": qualities.get(k, 50.0), "entropy": 3.0 + k / 200} | common)
         )
         for k in steps
     ]
@@ -202,7 +202,7 @@ def _scores(
         PromptScore(
             prompt_id=output.prompt_id,
             subject=subject,  # type: ignore[arg-type]
-            utf8_bytes=100,
+            utf8_bytes=(output.utf8_bytes or 0) if subject == "output" else 100,
             nll_nats=20 * math.log(quality),
             judged_tokens=20,
             entropy_nats=diversity,

@@ -63,6 +63,9 @@ WRONG = {
     "workload=synthetic metric=speed workload.prompt_tokens=null": "need a length: set workload.prompt_tokens",
     "+workload.prompt_tokens=4": "prompt_tokens is for workload=synthetic; text is cut with workload.prompt_words",
     "model/decoder=transformers model.decoder.cache=paged": "model.decoder.cache: input should be 'dynamic' or",
+    "parity.margins.perplexity=-0.1": "parity.margins.perplexity: input should be greater than or equal to 0",
+    "parity.looks=0": "parity.looks: input should be greater than or equal to 1",
+    "+parity.margins.rouge=0.1": "parity.margins.rouge: no such key",
     "reuse=maybe": "reuse: input should be 'interrupted', 'all' or 'none'",
     "dry_run=1": "dry_run: input should be a valid boolean (got 1)",
     "timing.repeats=0": "timing.repeats: input should be greater than or equal to 1",
@@ -109,7 +112,10 @@ class TestIdentity:
     def test_what_changes_the_work_changes_the_identity(self, load, override):
         assert self.of(load(override)) != self.of(load())
 
-    @pytest.mark.parametrize("override", ["tracking.experiment=other", "dry_run=true", "reuse=all"])
+    @pytest.mark.parametrize(
+        "override",
+        ["tracking.experiment=other", "dry_run=true", "reuse=all", "parity.margins.perplexity=0.2", "parity.looks=3"],
+    )
     def test_what_does_not_change_the_work_does_not(self, load, override):
         assert self.of(load(override)) == self.of(load())
 

@@ -1,8 +1,8 @@
 """Which Records may meet in one comparison? Those whose conditions agree; a difference is named, never averaged over.
 
-A sweep may vary batch, canvas, seed or decoding settings on purpose: `condition_sets` cuts it into the sets inside
-which everything but k agrees. What nobody varies on purpose (device name, package versions) must agree:
-`check_conditions` refuses it.
+A sweep may vary batch, canvas or decoding settings on purpose: `condition_sets` cuts it into the sets inside which
+everything but k and the seed agrees. Seeds join: the sums of a prompt are added up over them. What nobody varies on
+purpose (device name, package versions) must agree: `check_conditions` refuses it.
 
 A sweep may also time the baseline in several implementations (`model=llama,llama_generate`): the same model under the
 same settings, decoded by other code. They share a set, and `choose_baseline` takes the fastest, because a speedup
@@ -11,39 +11,86 @@ against a slow baseline is the fault of most published ones.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from llmbench.errors import RecordError
 from llmbench.record import Record
 
-_VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "seed", "workload", "judge", "encoder")
+_VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder")
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
 IMPLEMENTATION = ("decoding.kind", "decoding.cache", "decoding.stop_check_every")
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Comparable Records by side, each side's over seeds."""
+
+    baseline: tuple[Record, ...]
+    candidates: tuple[tuple[int, tuple[Record, ...]], ...]  # (k, its Records), k rising
+    implementations: tuple[Record, ...]  # every autoregressive Record, the chosen ones among them
+
+    @property
+    def sides(self) -> tuple[tuple[int | None, tuple[Record, ...]], ...]:
+        """(None, baseline) and (k, candidate) for each k."""
+        return ((None, self.baseline), *self.candidates) if self.baseline else self.candidates
+
+
+def group(records: Sequence[Record]) -> Group:
+    """Sort one set's finished Records into sides.
+
+    Raises:
+        RecordError: conditions differ, or two Records claim one place.
+    """
+    check_conditions(records)
+    implementations = tuple(record for record in records if record.family == "autoregressive")
+    candidates: dict[int, list[Record]] = {}
+    for record in sorted(records, key=steps_of):
+        if record.family == "diffusion":
+            candidates.setdefault(steps_of(record), []).append(record)
+    models = sorted({record.model for members in candidates.values() for record in members})
+    if len(models) > 1:
+        raise RecordError(f"one diffusion model at a time can be compared, found {', '.join(models)}")
+    for members in candidates.values():
+        if double := _double(members):
+            first, second = double
+            raise RecordError(f"two Records of {second.label}: {first.identity} and {second.identity}; drop one")
+    return Group(
+        baseline=choose_baseline(implementations),
+        candidates=tuple((k, tuple(sorted(members, key=seed_of))) for k, members in candidates.items()),
+        implementations=implementations,
+    )
+
+
 def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
-    """Cut Records into sets for `parity`: one diffusion model under one setting over k, with its baseline.
+    """Cut Records into sets for `parity`: one diffusion model under one setting over k and seeds, with its baseline.
 
     A baseline serves every set that shares its conditions. Where a sweep over temperature leaves several, the one
     with the candidates' temperature is taken. Implementations of one baseline share a set, also where no candidate is.
+    A failed Record of a diffusion model goes with the sets it belongs to: its k is missing there.
     """
-    finished = [record for record in records if record.status == "finished"]
+    known = list(records)
+    finished = [record for record in known if record.status == "finished"]
+    failed = [record for record in known if record.status == "failed" and record.family == "diffusion"]
     baselines = [record for record in finished if record.family == "autoregressive"]
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in finished:
         if record.family == "diffusion":
-            own = sorted((key, value) for key, value in record.conditions.items() if key.startswith("decoding."))
-            groups.setdefault((record.model, _varied(record), tuple(own)), []).append(record)
+            groups.setdefault((record.model, _varied(record), _own(record)), []).append(record)
     sets, used = [], set()
-    for (_, varied, own_settings), candidates in groups.items():
+    for (model, varied, own), candidates in groups.items():
         fitting = [record for record in baselines if _varied(record) == varied]
-        if len(fitting) > 1:
-            wanted = dict(own_settings).get("decoding.temperature")
+        if len({r.conditions.get("decoding.temperature") for r in fitting}) > 1:
+            wanted = dict(own).get("decoding.temperature")
             fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
         used |= {id(record) for record in fitting}
-        sets.append((*fitting, *sorted(candidates, key=steps_of)))
+        absent = [
+            r for r in failed if r.model == model and (not r.conditions or (_varied(r), _own(r)) == (varied, own))
+        ]
+        sets.append((*fitting, *sorted(candidates, key=steps_of), *absent))
     alone: dict[tuple[Any, ...], list[Record]] = {}
     for record in baselines:
         if id(record) not in used:
@@ -51,23 +98,51 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     return sets + [tuple(members) for members in alone.values()]
 
 
-def choose_baseline(baselines: Sequence[Record]) -> Record | None:
-    """The fastest implementation of the baseline by `latency/e2e_ms`, or the only one; None when there is none.
+def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
+    """The fastest implementation of the baseline by `latency/e2e_ms`, or the only one, over its seeds; () for none.
 
     Raises:
-        RecordError: two of them are the same implementation, or differ in more than that.
+        RecordError: two of them are the same implementation and seed, or differ in more than that.
     """
-    ways = {tuple(record.conditions.get(key) for key in IMPLEMENTATION) for record in baselines}
-    if len(ways) < len(baselines) or len({(r.model, _sampling(r)) for r in baselines}) > 1:
+    ways: dict[tuple[str | None, ...], list[Record]] = {}
+    for record in baselines:
+        ways.setdefault(tuple(record.conditions.get(key) for key in IMPLEMENTATION), []).append(record)
+    if any(map(_double, ways.values())) or len({(r.model, _sampling(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
-    return min(baselines, key=lambda record: record.metrics.get("latency/e2e_ms", math.inf), default=None)
+    chosen = min(
+        ways.values(), key=lambda way: fmean(r.metrics.get("latency/e2e_ms", math.inf) for r in way), default=()
+    )
+    return tuple(sorted(chosen, key=seed_of))
+
+
+def stochastic(record: Record) -> bool:
+    """Whether the seed changes the text: sampling, or positions drawn at random."""
+    greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
+    return not greedy or record.conditions.get("decoding.remasking") == "random"
+
+
+def seed_of(record: Record) -> str:
+    """The seed, where it changes anything."""
+    return record.conditions.get("seed", "") if stochastic(record) else ""
+
+
+def _double(records: Sequence[Record]) -> tuple[Record, Record] | None:
+    seen: dict[str, Record] = {}
+    for record in records:
+        if (other := seen.setdefault(seed_of(record), record)) is not record:
+            return other, record
+    return None
+
+
+def _own(record: Record) -> tuple[tuple[str, str], ...]:
+    """All decoding settings."""
+    return tuple(sorted(pair for pair in record.conditions.items() if pair[0].startswith("decoding.")))
 
 
 def _sampling(record: Record) -> tuple[tuple[str, str], ...]:
     """Decoding settings that shape the text."""
-    own = (pair for pair in record.conditions.items() if pair[0].startswith("decoding."))
-    return tuple(sorted(pair for pair in own if pair[0] not in IMPLEMENTATION))
+    return tuple(pair for pair in _own(record) if pair[0] not in IMPLEMENTATION)
 
 
 def _varied(record: Record) -> tuple[str | None, ...]:
@@ -82,14 +157,14 @@ def steps_of(record: Record) -> int:
 def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
-    Only `IMPLEMENTATION` may differ within a model.
+    Only `IMPLEMENTATION` may differ within a model, and the seed anywhere.
 
     Raises:
         RecordError: names the key and both values.
     """
     firsts: dict[str, Record] = {}
     for record in records:
-        _agree(records[0], record, lambda key: not key.startswith("decoding."))
+        _agree(records[0], record, lambda key: key != "seed" and not key.startswith("decoding."))
         own = firsts.setdefault(record.model, record)
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in IMPLEMENTATION)
 

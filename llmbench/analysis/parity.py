@@ -1,136 +1,264 @@
-"""At how many diffusion steps k does LLaDA match LLaMA's quality, and how fast is it there? The brief's point form.
+"""At how many diffusion steps k does LLaDA match LLaMA's quality, what may be claimed, and how fast is it there?
 
     S_parity = min{k : f(k) >= Q},   speedup(k) = L_e2e(LLaMA) / L_e2e(LLaDA at k)
 
-Every quality is oriented up first: perplexity enters as g = -NLL per token (nats), bits per byte with its sign
-turned. One metric gives one `MetricParity`; entropy and distinct-2 stand beside (generative perplexity rewards
-repetition) and reach no verdict of their own. "Not reached" is a result like any other: the time ratios are shown, no
-speedup at parity is.
+is the brief's point form: always shown. What is claimed is the tested form (`llmbench.analysis.tested`): every k from
+the largest downward must be shown to be no worse than a margin that was fixed before the run. Every quality is
+oriented up first: perplexity enters as g = -NLL per token (nats), bits per byte with its sign turned. One metric gives
+one `MetricParity`; entropy is the second half of perplexity's test, distinct-2 stands beside.
 
-Records meet only when their conditions agree (`llmbench.analysis.comparable`). What speaks against a number (empty
-outputs, unequal lengths, throttled clocks, ...) is said in `warnings`. The tested form of docs/metrics.md (margins,
-bounds, assay sensitivity) is a second function from the same Records to the same `Parity`, with further members of
-`Status`. Called by the sweep, the report and notebooks.
+Records meet only when their conditions agree (`llmbench.analysis.comparable`); what forbids a claim is a gate
+(`llmbench.analysis.gates`). docs/method.md explains all of it to a reviewer. Called by the sweep, the report and
+notebooks.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
+from llmbench.analysis import looks, wording
+from llmbench.analysis.comparable import Group, condition_sets, group, seed_of
+from llmbench.analysis.gates import LENGTH_METRICS, gates
+from llmbench.analysis.samples import orientation, pooled, samples
 from llmbench.analysis.statistics import speedup_interval
-from llmbench.analysis.verdict import Curve, MetricParity, Parity, Speedup, Status
-from llmbench.analysis.wording import (
-    baseline_phrase,
-    conditions_phrase,
-    metric_sentence,
-    metric_title,
-    named,
-    slow_phrase,
-)
-from llmbench.errors import RecordError
-from llmbench.record import METRICS, Record
+from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
+from llmbench.analysis.verdict import Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
+from llmbench.config import ParityConfig
+from llmbench.record import Record
 
 __all__ = ["Curve", "MetricParity", "Parity", "Speedup", "Status", "oriented", "parity", "verdicts"]
 
-JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1")
+JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
 """Metrics that can reach parity; the first that was measured is the headline."""
 
 BESIDE = ("quality/entropy", "quality/distinct_2")
 
+DIVERSITY = "quality/entropy"
+NEED_DIVERSITY = LENGTH_METRICS
+"""Metrics that reward repetition: they pass only together with entropy."""
 
-def verdicts(records: Iterable[Record], seed: int = 0) -> tuple[Parity, ...]:
-    """One `Parity` for every set of comparable Records of a sweep; failed Records are left out.
+
+def verdicts(records: Iterable[Record], seed: int = 0, options: ParityConfig | None = None) -> tuple[Parity, ...]:
+    """One `Parity` for every set of comparable Records of a sweep.
+
+    Args:
+        records: finished ones; a failed one leaves its k missing.
+        seed: of the bootstrap.
+        options: margins and looks; None takes those that the Records were made under.
 
     Raises:
         RecordError: Records that must be comparable are not.
     """
-    return tuple(parity(members, seed) for members in condition_sets(records))
+    return tuple(parity(members, seed, options) for members in condition_sets(records))
 
 
 def oriented(metric: str, value: float) -> float:
     """A value turned so that more is better; perplexity becomes g = -NLL per token."""
-    if metric == "quality/perplexity":
-        return -math.log(value)
-    return -value if METRICS[metric].better == "lower" else value
+    return -math.log(value) if metric == "quality/perplexity" else orientation(metric) * value
 
 
-def parity(records: Sequence[Record], seed: int = 0) -> Parity:
-    """The point form over Records of one sweep under equal conditions.
-
-    Args:
-        records: one autoregressive Record (the baseline; of several implementations of it the fastest) and diffusion
-            Records of one model over k; failed ones are left out.
-        seed: of the bootstrap that gives the speedups their intervals.
+def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | None = None) -> Parity:
+    """The verdict over Records of one sweep under equal conditions; arguments as `verdicts`.
 
     Raises:
         RecordError: conditions differ, or a side has two Records where one belongs.
     """
     finished = [record for record in records if record.status == "finished"]
-    check_conditions(finished)
-    baselines = [record for record in finished if record.family == "autoregressive"]
-    candidates = sorted((record for record in finished if record.family == "diffusion"), key=steps_of)
-    _refuse_doubles(candidates)
-    baseline = choose_baseline(baselines)
-    slow = slow_phrase(baseline)
+    sides = group(finished)
+    look = looks.look(finished, options)
+    found = gates(sides, [r for r in records if r.status == "failed" and r.family == "diffusion"])
     rng = np.random.default_rng(seed)
-    speedups = tuple(s for c in candidates if baseline and (s := _speedup(baseline, c, rng)) is not None)
-    judged = [
-        curve for key in JUDGED if (curve := _curve(key, baseline, candidates)).values and curve.baseline is not None
-    ]
-    beside = tuple(curve for key in BESIDE if (curve := _curve(key, baseline, candidates)).values)
-    where = conditions_phrase(finished)
-    metrics = tuple(
-        _judge(curve, beside, speedups, (baseline, candidates[0]), where, slow) for curve in judged if baseline
-    )
-    status = _status(baseline, candidates, metrics)
+    speedups = tuple(s for k, side in sides.candidates if (s := _speedup(k, sides.baseline, side, rng)) is not None)
+    beside = tuple(curve for key in BESIDE if (curve := _curve(key, sides)).values)
+    where = wording.conditions_phrase(finished)
+    metrics: list[MetricParity] = []
+    if sides.baseline and sides.candidates:
+        for key in JUDGED:
+            curve = _curve(key, sides)
+            if curve.baseline is not None and curve.values:
+                made, more = _metric(curve, sides, found, look, beside, speedups, where, rng)
+                metrics.append(made)
+                found += tuple(gate for gate in more if gate not in found)
+    status = _status(sides, metrics)
+    speed, speed_sentence = _speed(metrics[0] if metrics else None, speedups, found)
     return Parity(
         status=status,
-        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, slow),
+        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides),
         headline=metrics[0].curve.metric if metrics else None,
-        baseline=baseline.model if baseline else None,
-        candidate=candidates[0].model if candidates else None,
-        steps=tuple(steps_of(record) for record in candidates),
+        baseline=sides.baseline[0].model if sides.baseline else None,
+        candidate=sides.candidates[0][1][0].model if sides.candidates else None,
+        steps=tuple(k for k, _ in sides.candidates),
         prompts=len(finished[0].outputs) if finished else 0,
+        seeds=tuple(sorted({seed_of(record) for record in finished} - {""})),
         where=where,
-        baseline_choice=baseline_phrase(baseline, baselines),
+        baseline_choice=wording.baseline_phrase(sides.baseline, sides.implementations),
         identities=tuple(record.identity for record in finished),
         conditions=dict(finished[0].conditions) if finished else {},
-        metrics=metrics,
+        metrics=tuple(metrics),
         beside=beside,
         speedups=speedups,
-        warnings=tuple(_warnings(baseline, candidates, metrics)) if baseline and candidates else (),
+        gates=found if sides.baseline and sides.candidates else (),
+        warnings=tuple(_warnings(metrics, look)),
+        speed=speed,
+        speed_sentence=speed_sentence,
+        **_together(metrics),
+        options=look.options,
+        alpha=look.alpha,
+        looks_taken=look.taken,
         seed=seed,
     )
 
 
-def _refuse_doubles(candidates: Sequence[Record]) -> None:
-    models = sorted({record.model for record in candidates})
-    if len(models) > 1:
-        raise RecordError(f"one diffusion model at a time can be compared, found {', '.join(models)}")
-    seen: dict[int, Record] = {}
-    for record in candidates:
-        if (other := seen.setdefault(steps_of(record), record)) is not record:
-            raise RecordError(f"two Records of {record.label}: {other.identity} and {record.identity}; drop one")
-
-
-def _status(baseline: Record | None, candidates: Sequence[Record], metrics: Sequence[MetricParity]) -> Status:
-    if baseline is None:
+def _status(sides: Group, metrics: Sequence[MetricParity]) -> Status:
+    if not sides.baseline:
         return Status.MISSING_BASELINE
-    if not candidates:
+    if not sides.candidates:
         return Status.MISSING_CANDIDATES
     return metrics[0].status if metrics else Status.NO_QUALITY
 
 
-def _speedup(baseline: Record, candidate: Record, rng: np.random.Generator) -> Speedup | None:
-    upper, lower = baseline.metrics.get("latency/e2e_ms"), candidate.metrics.get("latency/e2e_ms")
+def _curve(metric: str, sides: Group) -> Curve:
+    """The values of both sides; floor and human texts are the same for every job of a set."""
+    members = [record.metrics for _, side in sides.sides for record in side]
+
+    def anywhere(key: str) -> float | None:
+        return next((metrics[key] for metrics in members if key in metrics), None)
+
+    values = [(k, _value(metric, side)) for k, side in sides.candidates]
+    return Curve(
+        metric=metric,
+        baseline=_value(metric, sides.baseline) if sides.baseline else None,
+        values=tuple((k, value) for k, value in values if value is not None),
+        floor=anywhere(f"{metric}_floor"),
+        human=anywhere(f"{metric}_human"),
+    )
+
+
+def _value(metric: str, side: Sequence[Record]) -> float | None:
+    """A side's value: as logged; over several seeds from the sums of them all."""
+    if len(side) == 1:
+        return side[0].metrics.get(metric)
+    terms = pooled(side, metric).values()
+    below = math.fsum(pair[1] for pair in terms)
+    if not below or any(metric not in record.metrics for record in side):
+        return None
+    ratio = math.fsum(pair[0] for pair in terms) / below
+    if metric != "quality/perplexity":
+        return ratio
+    return math.exp(-ratio) if -ratio < 709 else None  # exp(710) is no float
+
+
+def _metric(
+    curve: Curve,
+    sides: Group,
+    found: tuple[Gate, ...],
+    look: looks.Look,
+    beside: Sequence[Curve],
+    speedups: Sequence[Speedup],
+    where: str,
+    rng: np.random.Generator,
+) -> tuple[MetricParity, tuple[Gate, ...]]:
+    """Both forms of one metric, and the gates that its own sums do not pass."""
+    assert curve.baseline is not None
+    key = curve.metric
+    tested, prompts, more = _tested(key, sides, found, look, rng)
+    target = oriented(key, curve.baseline)
+    deltas = tuple((k, oriented(key, value) - target) for k, value in curve.values)
+    point = next((k for k, delta in deltas if delta >= 0), None)
+    said = wording.Told(
+        metric=key,
+        names=(wording.named(sides.baseline[0]), wording.named(sides.candidates[0][1][0])),
+        baseline=curve.baseline,
+        values=dict(curve.values),
+        point=point,
+        best=max(deltas, key=lambda pair: pair[1])[0],
+        canvas=sides.candidates[0][1][0].canvas,
+        ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
+        entropy=_entropy_of(beside),
+        where=where,
+        slow=wording.slow_phrase(sides.baseline),
+        margin=_margin(key, look),
+        diversity_margin=_margin(DIVERSITY, look) if key in NEED_DIVERSITY else None,
+        error=look.error,
+    )
+    made = MetricParity(
+        curve=curve,
+        margin=said.margin,
+        diversity_margin=said.diversity_margin,
+        prompts=prompts,
+        **{name: getattr(tested, name) for name in Tested.__dataclass_fields__},
+        flags=wording.flags(tested.reached, tested.stopped_at, tested.stopped_by, point, sorted(said.values)),
+        deltas=deltas,
+        s_parity=point,
+        title=wording.title(tested, said),
+        sentence=wording.sentence(tested, said),
+        point_sentence=wording.point_sentence(said),
+    )
+    return made, more
+
+
+def _tested(
+    key: str, sides: Group, found: tuple[Gate, ...], look: looks.Look, rng: np.random.Generator
+) -> tuple[Tested, int, tuple[Gate, ...]]:
+    """The tested form of one metric, how many prompts stand behind it, and the gates that its sums do not pass."""
+    own, more = samples(sides, key)
+    varied = None
+    if key in NEED_DIVERSITY:
+        varied, lacking = samples(sides, DIVERSITY)
+        more += lacking
+    blocked = [gate for gate in found if gate.blocks == "parity" and (not gate.metrics or key in gate.metrics)]
+    whole = [*(gate for gate in blocked if gate.steps is None), *more]
+    everything = "; ".join(f"{gate.name}: {gate.reason}" for gate in whole)
+    if own is None or (key in NEED_DIVERSITY and varied is None):
+        return Tested(status=Status.INVALID, reason=everything), len(sides.baseline[0].outputs), more
+    tested = judge(
+        own,
+        varied,
+        margin=_margin(key, look),
+        diversity_margin=_margin(DIVERSITY, look),
+        blocked=_by_steps(blocked),
+        set_blocked=everything,
+        alpha=look.alpha,
+        rng=rng,
+    )
+    return tested, len(own.prompts), more
+
+
+def _margin(key: str, look: looks.Look) -> float:
+    margin: float = getattr(look.options.margins, key.partition("/")[2])
+    return margin
+
+
+def _entropy_of(beside: Sequence[Curve]) -> tuple[float, dict[int, float]] | None:
+    curve = next((item for item in beside if item.metric == DIVERSITY), None)
+    return (curve.baseline, dict(curve.values)) if curve and curve.baseline is not None else None
+
+
+def _by_steps(blocked: Iterable[Gate]) -> dict[int, str]:
+    """The reasons at each k that gates block."""
+    reasons: dict[int, list[str]] = {}
+    for gate in blocked:
+        if gate.steps is not None:
+            reasons.setdefault(gate.steps, []).append(f"{gate.name}: {gate.reason}")
+    return {k: "; ".join(own) for k, own in reasons.items()}
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Speed, several metrics together, and what is said besides
+
+
+def _speedup(
+    steps: int, baseline: Sequence[Record], candidate: Sequence[Record], rng: np.random.Generator
+) -> Speedup | None:
+    upper, lower = _e2e(baseline), _e2e(candidate)
     if upper is None or not lower:
         return None
     interval = speedup_interval(baseline, candidate, rng)
     return Speedup(
-        steps=steps_of(candidate),
+        steps=steps,
         ratio=upper / lower,
         low=interval.low if interval else None,
         high=interval.high if interval else None,
@@ -139,102 +267,53 @@ def _speedup(baseline: Record, candidate: Record, rng: np.random.Generator) -> S
     )
 
 
-def _curve(metric: str, baseline: Record | None, candidates: Sequence[Record]) -> Curve:
-    sides = [record.metrics for record in (baseline, *candidates) if record is not None]
-
-    def anywhere(key: str) -> float | None:  # floor and human texts are the same for every job of a set
-        return next((metrics[key] for metrics in sides if key in metrics), None)
-
-    return Curve(
-        metric=metric,
-        baseline=baseline.metrics.get(metric) if baseline else None,
-        values=tuple((steps_of(c), c.metrics[metric]) for c in candidates if metric in c.metrics),
-        floor=anywhere(f"{metric}_floor"),
-        human=anywhere(f"{metric}_human"),
-    )
+def _e2e(side: Sequence[Record]) -> float | None:
+    """The logged L_e2e, over several seeds their mean."""
+    times = [record.metrics["latency/e2e_ms"] for record in side if "latency/e2e_ms" in record.metrics]
+    return fmean(times) if times and len(times) == len(side) else None
 
 
-def _judge(
-    curve: Curve,
-    beside: Sequence[Curve],
-    speedups: Sequence[Speedup],
-    sides: tuple[Record, Record],
-    where: str,
-    slow: str,
-) -> MetricParity:
-    """S_parity of one metric: the smallest k with f(k) >= Q."""
-    assert curve.baseline is not None
-    target = oriented(curve.metric, curve.baseline)
-    deltas = tuple((steps, oriented(curve.metric, value) - target) for steps, value in curve.values)
-    reached = next((steps for steps, delta in deltas if delta >= 0), None)
-    best = max(deltas, key=lambda pair: pair[1])[0]
-    entropy = next((item for item in beside if item.metric == "quality/entropy"), None)
-    ratios = {item.steps: (item.ratio, item.low, item.high) for item in speedups}
-    told: dict[str, Any] = {
-        "metric": curve.metric,
-        "names": tuple(named(side) for side in sides),
-        "baseline": curve.baseline,
-        "values": dict(curve.values),
-        "reached": reached,
-        "best": best,
-    }
-    return MetricParity(
-        curve=curve,
-        status=Status.NOT_REACHED if reached is None else Status.REACHED,
-        deltas=deltas,
-        s_parity=reached,
-        title=metric_title(**told, ratio=ratios[reached][0] if reached in ratios else None),
-        sentence=metric_sentence(
-            **told,
-            canvas=sides[1].canvas,
-            ratios=ratios,
-            entropy=(entropy.baseline, dict(entropy.values)) if entropy and entropy.baseline is not None else None,
-            where=where,
-            slow=slow,
-        ),
-    )
+def _speed(head: MetricParity | None, speedups: Sequence[Speedup], found: Sequence[Gate]) -> tuple[Speed, str]:
+    """Viable, inefficient or open, over every k at which the headline passes."""
+    if head is None or head.reached is None:
+        return Speed.NO_PARITY, ""
+    passing = [item for item in speedups if item.steps in head.passing]
+    slow = [gate.reason for gate in found if gate.blocks == "speed"]
+    faster = [item for item in passing if item.low is not None and item.low > 1]
+    slower = [item for item in passing if item.high is not None and item.high < 1]
+    if faster and not slow:
+        return Speed.VIABLE, wording.speed_sentence(Speed.VIABLE, faster, "")
+    if passing and len(slower) == len(head.passing):
+        return Speed.INEFFICIENT, wording.speed_sentence(Speed.INEFFICIENT, passing, "; ".join(slow))
+    return Speed.OPEN, wording.speed_sentence(Speed.OPEN, passing, "; ".join(slow))
 
 
-def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, slow: str) -> str:
+def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
+    """S_all: the smallest k from which on every eligible metric passes; one that cannot tell is not eligible."""
+    eligible = [item for item in metrics if item.status not in (Status.INVALID, Status.INSENSITIVE)]
+    reached = [item.reached for item in eligible if item.reached is not None]
+    whole = bool(eligible) and len(reached) == len(eligible)
+    return {"s_all": max(reached) if whole else None, "s_all_metrics": tuple(item.curve.metric for item in eligible)}
+
+
+def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: Group) -> str:
+    slow = wording.slow_phrase(sides.baseline)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
     times = f"; speed against the baseline: {ratios}{slow and f' ({slow})'}" if ratios else ""
     said = f"{status.value.replace('_', ' ')}; {where}" if where else status.value.replace("_", " ")
     return f"No parity verdict ({said}){times}: {status.next_step}."
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# What speaks against the numbers (the gates of docs/metrics.md that need no further measurement)
-
-
-def _warnings(baseline: Record, candidates: Sequence[Record], metrics: Sequence[MetricParity]) -> list[str]:
-    sides = (baseline, *candidates)
-    found = [_listed("empty outputs", sides, "quality/empty_share", lambda share: share > 0.02)]
-    own = baseline.metrics.get("quality/length_bytes")
-    if own:
-        unequal = [
-            f"{c.label} {length / own:.0%}"
-            for c in candidates
-            if (length := c.metrics.get("quality/length_bytes")) is not None
-            and min(length / own, own / max(length, 1e-9)) < 0.9
-        ]
+def _warnings(metrics: Sequence[MetricParity], look: looks.Look) -> list[str]:
+    """What blocks nothing and should be known."""
+    found = [look.note] if look.note else []
+    if metrics and metrics[0].tests and metrics[0].prompts < FEW_PROMPTS:
         found.append(
-            f"realised length against {baseline.label}'s: {', '.join(unequal)}; perplexity is unsafe" if unequal else ""
+            f"{metrics[0].prompts} prompts: the bounds were tried with {FEW_PROMPTS} and more (docs/method.md)"
         )
-    found.append(slow_phrase(baseline))
-    found.append(_listed("throttled clocks", sides, "hardware/throttled", lambda share: share > 0))
     for item in metrics:
-        curve, short = item.curve, item.curve.metric.partition("/")[2]
-        if curve.floor is not None and curve.baseline is not None:
-            above = oriented(curve.metric, curve.baseline) - oriented(curve.metric, curve.floor)
-            if above <= 0:
-                found.append(f"{short} ranks {baseline.label} no higher than its floor: it cannot tell parity")
+        short = item.curve.metric.partition("/")[2]
         if item.s_parity is not None:
             lost = [str(steps) for steps, delta in item.deltas if steps > item.s_parity and delta < 0]
             found.append(f"{short} falls below parity again at k = {', '.join(lost)}" if lost else "")
     return [text for text in found if text]
-
-
-def _listed(what: str, sides: Sequence[Record], key: str, bad: Callable[[float], bool]) -> str:
-    """A warning that lists the Records whose share is bad; empty when there is none."""
-    bad_ones = [f"{r.label} {r.metrics[key]:.0%}" for r in sides if key in r.metrics and bad(r.metrics[key])]
-    return f"{what}: {', '.join(bad_ones)}" if bad_ones else ""

@@ -1,13 +1,21 @@
 """How is a verdict said, so that it can be quoted without the table beside it? Numbers in, one sentence out.
 
-The sentence always carries the form of the test, the conditions, and what happened to diversity at the same k,
-because generative perplexity alone rewards repetition; a speedup against a slow baseline says so. Called by
-`llmbench.analysis.parity` only; `number`, `TITLES` and `NAMES` also serve the tables.
+The sentence always carries the margins and the error of the test, the conditions, and what happened to diversity at
+the same k, because generative perplexity alone rewards repetition; a speedup against a slow baseline says so. The
+brief's point form is a sentence of its own. Called by `llmbench.analysis.parity` and `gates`; `number`, `TITLES` and
+`NAMES` also serve the tables.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from llmbench.analysis.verdict import Speed, Status
 from llmbench.record import Record
+
+if TYPE_CHECKING:
+    from llmbench.analysis.tested import Tested
+    from llmbench.analysis.verdict import Speedup
 
 NAMES: dict[str, str] = {"llama": "LLaMA", "llada": "LLaDA"}
 """How models are called in prose; a name that is not listed stands as it is."""
@@ -16,10 +24,10 @@ TITLES: dict[str, str] = {
     "quality/perplexity": "perplexity",
     "quality/bits_per_byte": "bits per byte",
     "quality/bertscore_f1": "BERTScore F1",
+    "quality/accuracy": "accuracy",
     "quality/entropy": "entropy",
     "quality/distinct_2": "distinct-2",
 }
-
 
 ROOFLINE_GATE = 0.5
 """Below this share of what the device could do, a baseline is slow, and a speedup against it says little."""
@@ -32,26 +40,26 @@ def named(record: Record) -> str:
     return f"{name} ({way})" if way else name
 
 
-def slow_phrase(baseline: Record | None) -> str:
+def slow_phrase(baseline: Sequence[Record]) -> str:
     """The gate on speedups: said when the baseline is under half of its roofline and the roofline can judge."""
-    if baseline is None or baseline.ceilings is None or not baseline.ceilings.judged:
-        return ""
-    efficiency = baseline.metrics.get("roofline/efficiency")
+    judged = [record for record in baseline if record.ceilings is not None and record.ceilings.judged]
+    known = [r.metrics["roofline/efficiency"] for r in judged if "roofline/efficiency" in r.metrics]
+    efficiency = min(known, default=None)
     if efficiency is None or efficiency >= ROOFLINE_GATE:
         return ""
-    return f"{named(baseline)} at {100 * efficiency:.2g} % of its roofline limit: a speedup against a slow baseline"
+    return f"{named(baseline[0])} at {100 * efficiency:.2g} % of its roofline limit: a speedup against a slow baseline"
 
 
-def baseline_phrase(chosen: Record | None, baselines: Sequence[Record]) -> str:
+def baseline_phrase(chosen: Sequence[Record], baselines: Sequence[Record]) -> str:
     """Which of several implementations is the baseline, with every one's time; empty where there is no choice."""
-    if chosen is None or len(baselines) < 2:
+    if len(baselines) <= len(chosen):
         return ""
     times = ", ".join(
         f"{record.label} {number(record.metrics['latency/e2e_ms'])} ms"
         for record in baselines
         if "latency/e2e_ms" in record.metrics
     )
-    return f"The baseline is {chosen.label}, the fastest of its implementations by L_e2e ({times})."
+    return f"The baseline is {chosen[0].label}, the fastest of its implementations by L_e2e ({times})."
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -72,84 +80,173 @@ def conditions_phrase(records: Sequence[Record]) -> str:
     parts = [f"temperature {' against '.join(heat)}"] if heat else []
     parts += [f"{name} {said[key]}" for key, name in (("batch", "batch"), ("canvas", "canvas")) if key in said]
     parts += [f"{len(records[0].outputs)} prompts"] if records[0].outputs else []
+    seeds = {record.conditions["seed"] for record in records if "seed" in record.conditions}
+    parts += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
     device = f" on {said.get('device_name', 'an unnamed device')} ({said.get('device', '?')}, {said.get('dtype', '?')})"
     return ", ".join(parts) + device
 
 
-def metric_sentence(
-    *,
-    metric: str,
-    names: tuple[str, str],
-    baseline: float,
-    values: Mapping[int, float],
-    reached: int | None,
-    best: int,
-    canvas: int | None,
-    ratios: Mapping[int, tuple[float, float | None, float | None]],
-    entropy: tuple[float, Mapping[int, float]] | None,
-    where: str,
-    slow: str = "",
-) -> str:
-    """The verdict on one metric as one sentence.
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What the sentences about one metric are made of."""
 
-    Args:
-        metric: key of METRICS.
-        names: baseline and candidate, for people.
-        baseline: the value to reach.
-        values: the candidate's value at each k.
-        reached: S_parity, or None.
-        best: the k of the candidate's best value.
-        canvas: G; a k beyond it makes no sense, so reaching it is worth saying.
-        ratios: speedup, low and high at each k.
-        entropy: the baseline's and the candidate's at each k.
-        where: the conditions.
-        slow: from `slow_phrase`.
-    """
-    left, right = names
-    title = TITLES[metric]
-    gate = f" ({slow})" if slow else ""
-    if reached is not None:
+    metric: str  # key of METRICS
+    names: tuple[str, str]  # baseline and candidate, for people
+    baseline: float  # the value to reach
+    values: Mapping[int, float]  # the candidate's at each k
+    point: int | None  # S_parity in point form
+    best: int  # the k of the candidate's best value
+    canvas: int | None  # G; a k beyond it makes no sense, so reaching it is worth saying
+    ratios: Mapping[int, tuple[float, float | None, float | None]]  # speedup, low and high at each k
+    entropy: tuple[float, Mapping[int, float]] | None  # the baseline's and the candidate's at each k
+    where: str  # the conditions
+    slow: str  # from `slow_phrase`
+    margin: float
+    diversity_margin: float | None  # None where the metric needs no entropy
+    error: str  # the error rate of the tests
+
+
+def sentence(tested: "Tested", told: Told) -> str:
+    """The verdict on one metric as one sentence, to be quoted alone."""
+    left, right = told.names
+    what, most = TITLES[told.metric], max(told.values)
+    allowed = _allowed(told)
+    if tested.status is Status.REACHED:
+        assert tested.reached is not None
+        k = tested.reached
+        shown = f"{number(told.values[k])} against {number(told.baseline)}"
+        span = f"at every tested k from {k} to {most}" if most > k else f"at k = {k}"
         head = (
-            f"{right} matches {left}'s {title} at k = {reached} diffusion steps "
-            f"({number(values[reached])} against {number(baseline)}, point form; {where})"
+            f"{right} matches {left}'s {what} at k = {k} diffusion steps ({shown}; {span} {allowed}, {told.error}; "
+            f"{told.where})"
         )
-        speed = f" and is {_ratio(*ratios[reached])} there{gate}" if reached in ratios else ""
-        return head + speed + _entropy(metric, left, reached, entropy) + "."
-    most = max(values)
-    whole = ", the whole canvas" if canvas is not None and most >= canvas else ""
-    head = (
-        f"Parity not reached for k up to {most}{whole}: {right}'s best {title} is {number(values[best])} (k = {best}) "
-        f"against {left}'s {number(baseline)} (point form; {where})"
+        speed = f" and is {_ratio(*told.ratios[k])} there{_gate(told)}" if k in told.ratios else ""
+        return head + speed + _entropy(told, k) + "."
+    claim = "exists" if tested.status is Status.NOT_REACHED else "may be claimed"
+    return _without_claim(tested, told, allowed) + f"; {told.error}; {told.where}{_times(told, claim)}."
+
+
+def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
+    """The sentence's head where no parity may be claimed."""
+    left, right = told.names
+    what, most = TITLES[told.metric], max(told.values)
+    top = next((item for item in tested.tests if item.steps == most), None)
+    span = f"{_signed(top.delta)} [95 % {_signed(top.low)} to {_signed(top.high)}]" if top else ""
+    if tested.status is Status.INVALID:
+        return f"No verdict on {what}: {tested.reason}"
+    if tested.status is Status.INSENSITIVE:
+        return f"No claim: {what} cannot tell {left} from its floor here ({tested.reason})"
+    if tested.status is Status.DEGENERATE:
+        return (
+            f"No parity: at k = {most} {right}'s {what} is as good ({number(told.values[most])} against "
+            f"{number(told.baseline)}) while its text {_less_varied(tested, told)} ({tested.reason})"
+            f"{_entropy(told, most)}"
+        )
+    if tested.status is Status.NOT_REACHED:
+        whole = ""
+        if told.canvas is not None:
+            whole = ", the whole canvas" if most >= told.canvas else f" on a canvas of {told.canvas}"
+        return (
+            f"Parity not reached for k up to {most}{whole}: {right}'s {what} is worse by more than {_margin(told)} at "
+            f"every k, {number(told.values[told.best])} at best (k = {told.best}) against {left}'s "
+            f"{number(told.baseline)}"
+        )
+    needed = f"; about {tested.prompts_needed} prompts would decide" if tested.prompts_needed else ""
+    return (
+        f"Undecided: whether {right} matches {left}'s {what} at k = {most} cannot be said (difference {span}; wanted: "
+        f"{allowed}; {tested.stopped_by}){needed}"
     )
-    timed = [steps for steps in sorted(values) if steps in ratios]
-    speed = ""
-    if timed:
-        ends = " and ".join(
-            f"{_ratio(*ratios[steps])} at k = {steps}" for steps in dict.fromkeys((timed[0], timed[-1]))
-        )
-        speed = f"; it is {ends}{gate}, but no speedup at parity exists"
-    return head + speed + _entropy(metric, left, best, entropy) + "."
 
 
-def metric_title(
-    *,
-    metric: str,
-    names: tuple[str, str],
-    baseline: float,
-    values: Mapping[int, float],
-    reached: int | None,
-    best: int,
-    ratio: float | None,
-) -> str:
-    """The verdict on one metric in one line, for a figure's title or a table's note; arguments as `metric_sentence`."""
-    left, right = names
-    title = TITLES[metric]
+def point_sentence(told: Told) -> str:
+    """The brief's point form of one metric."""
+    what = TITLES[told.metric]
+    if told.point is not None:
+        shown = f"{what} {number(told.values[told.point])} against {number(told.baseline)}"
+        speed = f", {_ratio(*told.ratios[told.point])} there{_gate(told)}" if told.point in told.ratios else ""
+        return f"Point form (the brief): S_parity = {told.point} ({shown}){speed}."
+    shown = f"best {what} {number(told.values[told.best])} at k = {told.best} against {number(told.baseline)}"
+    return f"Point form (the brief): not reached for k up to {max(told.values)} ({shown})."
+
+
+def title(tested: "Tested", told: Told) -> str:
+    """The verdict on one metric in one line, for a figure's title or a table's note."""
+    left, right = told.names
+    what, most = TITLES[told.metric], max(told.values)
+    if tested.status is Status.REACHED:
+        assert tested.reached is not None
+        k = tested.reached
+        speed = f", {number(told.ratios[k][0])}x as fast" if k in told.ratios else ""
+        against = f"{number(told.values[k])} against {number(told.baseline)}"
+        return f"{right} matches {left}'s {what} at k = {k} ({against}){speed}"
+    if tested.status is Status.NOT_REACHED:
+        against = f"best {number(told.values[told.best])} at k = {told.best} against {left}'s {number(told.baseline)}"
+        return f"Parity in {what} not reached for k up to {most} ({against})"
+    short = {
+        Status.INVALID: "the comparison is not valid",
+        Status.INSENSITIVE: f"it cannot tell {left} from its floor",
+        Status.DEGENERATE: f"as good at k = {most}, but its text {_less_varied(tested, told)}",
+    }
+    said = short.get(tested.status, f"undecided at k = {most}")
+    return f"No parity claim in {what}: {said}"
+
+
+def _less_varied(tested: "Tested", told: Told) -> str:
+    """Shown to be less varied, or only not shown to be as varied."""
+    top = next((item for item in tested.diversity if item.steps == max(told.values)), None)
+    shown = top is not None and told.diversity_margin is not None and top.upper < -told.diversity_margin
+    return "is less varied" if shown else "cannot be shown to be as varied"
+
+
+def flags(
+    reached: int | None, stopped_at: int | None, stopped_by: str, point: int | None, steps: Sequence[int]
+) -> tuple[str, ...]:
+    """What must stand beside a reached verdict."""
     if reached is None:
-        against = f"best {number(values[best])} at k = {best} against {left}'s {number(baseline)}"
-        return f"Parity in {title} not reached for k up to {max(values)} ({against})"
-    speed = f", {number(ratio)}x as fast" if ratio is not None else ""
-    against = f"{number(values[reached])} against {number(baseline)}"
-    return f"{right} matches {left}'s {title} at k = {reached} ({against}){speed}"
+        return ()
+    found = [f"k = {reached} is the smallest tested: parity may begin below it"] if reached == min(steps) else []
+    found += [f"stopped at k = {stopped_at}: {stopped_by}"] if stopped_at is not None else []
+    if point != reached:
+        found.append(f"the point form differs: S_parity = {'none' if point is None else point}")
+    return tuple(found)
+
+
+def speed_sentence(speed: Speed, shown: "Sequence[Speedup]", reason: str) -> str:
+    """Viable, inefficient or open, with the ratios behind it."""
+    ratios = ", ".join(f"{_ratio(item.ratio, item.low, item.high)} at k = {item.steps}" for item in shown)
+    said = {
+        Speed.VIABLE: "Viable: LLaDA is faster where its quality passes",
+        Speed.INEFFICIENT: "Inefficient: at every passing k LLaDA is slower",
+    }.get(speed, "Open: whether LLaDA is faster where its quality passes cannot be said")
+    return f"{said} ({'; '.join(filter(None, [ratios or 'not timed', reason]))})."
+
+
+def _allowed(told: Told) -> str:
+    """The hypothesis that a passing k rejects the opposite of."""
+    said = f"at most {_margin(told)} worse"
+    if told.diversity_margin is None:
+        return said
+    return f"{said} and at most {told.diversity_margin:g} nats lower in entropy"
+
+
+def _margin(told: Told) -> str:
+    unit = {"quality/perplexity": " nats per token", "quality/bits_per_byte": " bits"}.get(told.metric, "")
+    return f"{told.margin:g}{unit}"
+
+
+def _signed(value: float) -> str:
+    return f"{'-' if value < 0 else '+'}{number(abs(value), 2)}"
+
+
+def _gate(told: Told) -> str:
+    return f" ({told.slow})" if told.slow else ""
+
+
+def _times(told: Told, claim: str) -> str:
+    """The time ratios where nothing may be claimed of them."""
+    timed = [steps for steps in sorted(told.values) if steps in told.ratios]
+    ends = " and ".join(f"{_ratio(*told.ratios[k])} at k = {k}" for k in dict.fromkeys(timed[:1] + timed[-1:]))
+    return f"; {told.names[1]} is {ends}{_gate(told)}, but no speedup at parity {claim}" if timed else ""
 
 
 def _ratio(ratio: float, low: float | None, high: float | None) -> str:
@@ -157,12 +254,12 @@ def _ratio(ratio: float, low: float | None, high: float | None) -> str:
     return f"{number(ratio)}x as fast{interval}"
 
 
-def _entropy(metric: str, left: str, steps: int, entropy: tuple[float, Mapping[int, float]] | None) -> str:
+def _entropy(told: Told, steps: int) -> str:
     """What happened to diversity at this k."""
-    if entropy is None or steps not in entropy[1]:
+    if told.entropy is None or steps not in told.entropy[1]:
         return ""
-    own, theirs = entropy[1][steps], entropy[0]
-    said = f"; its entropy at k = {steps} is {own:.2f} nats against {left}'s {theirs:.2f}"
+    own, theirs = told.entropy[1][steps], told.entropy[0]
+    said = f"; its entropy at k = {steps} is {own:.2f} nats against {told.names[0]}'s {theirs:.2f}"
     if own < theirs - 0.005:
-        return said + (" (lower, which flatters perplexity)" if metric != "quality/bertscore_f1" else " (lower)")
+        return said + (" (lower, which flatters perplexity)" if told.diversity_margin is not None else " (lower)")
     return said + (" (higher)" if own > theirs + 0.005 else " (the same)")

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from llmbench.record import Record
     from llmbench.report.layout import Table
 
-RECIPES = ("latency", "throughput", "memory", "parity")
+SPEED_RECIPES = ("latency", "throughput", "memory")
+RECIPES = (*SPEED_RECIPES, "parity")
 """Tables 1 to 4; the file of the same name in conf/experiment runs what each needs."""
 
 
@@ -41,31 +42,41 @@ def sweep_report(
     name = recipe if recipe in RECIPES else "parity"
     files: dict[str, str | bytes] = {f"{name}.md": markdown}
     text = "\n".join(table.text() for table in tables)
-    if len(verdicts) == 1 and verdicts[0].speedups:
+    if verdicts:
         try:
-            files |= _figures(records, verdicts[0])
+            files |= _figures(records, verdicts)
         except Exception as error:  # a drawing library's trouble must not take the table with it
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
-    said = "\n\n".join(verdict.sentence for verdict in verdicts)  # first: MLflow folds a long description
+    said = [verdict.sentence for verdict in verdicts if recipe in SPEED_RECIPES]  # parity tables begin with theirs
     text += f"\n{properties}\n" if properties else ""
-    note = "\n\n".join(filter(None, [said, properties, markdown]))
-    return SweepReport(text=text, note=note, files=files)
+    # parity's sentences first: MLflow folds a long description
+    order = [*said, properties, markdown] if said else [markdown, properties]
+    return SweepReport(text=text, note="\n\n".join(filter(None, order)), files=files)
 
 
-def _figures(records: "Sequence[Record]", verdict: "Parity") -> dict[str, str | bytes]:
+def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[str, str | bytes]:
     from llmbench.report import figures
 
-    png = figures.to_png(figures.parity_figure(records, verdict))
-    return {"parity.png": png, "parity.html": figures.parity_html(records, verdict)}
+    files: dict[str, str | bytes] = {}
+    if figures.frontier(records):
+        files["frontier.png"] = figures.to_png(figures.frontier_figure(records))
+    if len(verdicts) == 1 and verdicts[0].speedups:
+        files["parity.png"] = figures.to_png(figures.parity_figure(records, verdicts[0]))
+        files["parity.html"] = figures.parity_html(records, verdicts[0])
+    return files
 
 
 def recipe_tables(
     records: "Sequence[Record]", verdicts: "Sequence[Parity]", recipe: str, command: str
 ) -> "list[Table]":
     """The tables of one recipe; an unknown recipe gives a parity table for each verdict."""
-    from llmbench.report import tables
+    from llmbench.report import evidence, tables
 
     makers = {"latency": tables.latency_table, "throughput": tables.throughput_table, "memory": tables.memory_table}
     if recipe in makers:
         return [makers[recipe](records, command)]
-    return [tables.parity_table(records, verdict, command) for verdict in verdicts]
+    return [
+        table
+        for verdict in verdicts
+        for table in (tables.parity_table(records, verdict, command), *evidence.evidence_tables(verdict))
+    ]

@@ -90,14 +90,18 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
 
         files[f"{stem}.png"] = figures.to_png(figures.parity_figure(records, found[0]))
         files[f"{stem}.html"] = figures.parity_html(records, found[0])
+        if figures.frontier(records):
+            files[f"{stem}_frontier.png"] = figures.to_png(figures.frontier_figure(records))
     _write(out, files)
     print("\n".join([*(item.text() for item in made), *filter(None, [model_properties(records)])]))
     print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
 
 
 def _newest(store: "Store", table: str, number: int) -> "Sweep":
+    from llmbench.analysis.verdict import TESTED
+
     def fits(sweep: "Sweep") -> bool:
-        main_job = table == "parity" and not sweep.recipe and sweep.verdict in ("reached", "not_reached")
+        main_job = table == "parity" and not sweep.recipe and sweep.verdict in {status.value for status in TESTED}
         return sweep.recipe == table or main_job
 
     found = store.latest_sweep(fits)

@@ -6,11 +6,13 @@ rewards the lack of, and L_e2e with the speedup at each k. `parity_figure` draws
 llmbench.report` and notebooks.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmbench.analysis.verdict import Curve, Parity
+from llmbench.analysis.samples import orientation
+from llmbench.analysis.verdict import Curve, DeltaTest, Parity
 from llmbench.analysis.wording import NAMES, TITLES, number
 from llmbench.record import METRICS, Record
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 BASELINE, CANDIDATE, REFERENCE = "#1f5fa8", "#d1622b", "#7a7a7a"
 """Colours of the autoregressive side, of diffusion, and of what both are read against."""
+
+
+_STYLES = {"human text": ":", "floor": "-.", "margin": "--"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +39,14 @@ class Panel:
     outside: tuple[str, ...] = ()  # what does not fit, as text
     bars: tuple[tuple[float, float], ...] = ()  # low and high of each point
     labels: tuple[str, ...] = ()  # beside each point
-    marked: int | None = None  # S_parity
+    marked: int | None = None  # where parity may be claimed from
     from_zero: bool = True  # the axis begins at 0
 
     @property
     def top(self) -> float:
-        """The highest value of both sides."""
-        return max([value for _, value in self.points] + ([self.baseline] if self.baseline is not None else []))
+        """The highest value of both sides, bars included."""
+        ends = [value for _, value in self.points] + [high for _, high in self.bars]
+        return max(ends + ([self.baseline] if self.baseline is not None else []))
 
 
 def panels(records: Sequence[Record], parity: Parity) -> list[Panel]:
@@ -49,30 +55,43 @@ def panels(records: Sequence[Record], parity: Parity) -> list[Panel]:
     found = []
     if head is not None:
         better = METRICS[head.curve.metric].better
-        found.append(_quality(head.curve, f"{better} is better", head.s_parity))
+        found.append(_quality(head.curve, f"{better} is better", head.reached, head.tests, head.margin))
     entropy = parity.curve("quality/entropy")
     if entropy is not None:
         plain = replace(entropy, floor=None)  # shuffled text has the entropy of its source: no floor for diversity
-        panel = _quality(plain, "nats; lower is less diverse", head.s_parity if head else None)
+        tests, margin = (head.diversity, head.diversity_margin) if head else ((), None)
+        panel = _quality(plain, "nats; lower is less diverse", head.reached if head else None, tests, margin)
         found.append(replace(panel, from_zero=False))  # the gap is what is to be seen
     if parity.speedups:
-        found.append(_time(records, parity, head.s_parity if head else None))
+        found.append(_time(records, parity, head.reached if head else None))
     return found
 
 
-def _quality(curve: Curve, unit: str, marked: int | None) -> Panel:
+def _quality(curve: Curve, unit: str, marked: int | None, tests: Sequence[DeltaTest], margin: float | None) -> Panel:
+    """A metric over k. Bars: the paired bootstrap of f(k) - Q, laid at Q: off the line is a difference."""
+
+    def value(delta: float) -> float:
+        assert curve.baseline is not None
+        if curve.metric == "quality/perplexity":
+            return curve.baseline * math.exp(-delta)
+        return curve.baseline + orientation(curve.metric) * delta
+
+    drawn = {test.steps: sorted((value(test.drawn_low), value(test.drawn_high))) for test in tests}
     sides = [value for _, value in curve.values] + ([curve.baseline] if curve.baseline is not None else [])
     named = [
-        (name, value) for name, value in (("human text", curve.human), ("floor", curve.floor)) if value is not None
+        (name, height) for name, height in (("human text", curve.human), ("floor", curve.floor)) if height is not None
     ]
+    if margin and curve.baseline is not None:
+        named.append(("margin", value(-margin)))
     low, high = min(sides) / 1.6, max(sides) * 1.6
     return Panel(
         title=TITLES[curve.metric],
         unit=unit,
         points=curve.values,
         baseline=curve.baseline,
-        references=tuple((name, value) for name, value in named if low <= value <= high),
-        outside=tuple(f"{name}: {number(value)}" for name, value in named if not low <= value <= high),
+        references=tuple((name, height) for name, height in named if low <= height <= high),
+        outside=tuple(f"{name}: {number(height)}" for name, height in named if not low <= height <= high),
+        bars=tuple((drawn[k][0], drawn[k][1]) for k, _ in curve.values) if len(drawn) == len(curve.values) else (),
         marked=marked,
     )
 
@@ -134,8 +153,8 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
         axes.errorbar(steps, values, yerr=spans, fmt="none", ecolor=CANDIDATE, capsize=3)
     if panel.marked is not None:
         axes.axvline(panel.marked, color=CANDIDATE, linewidth=6, alpha=0.15, label="parity")
-    for (name, height), style in zip(panel.references, (":", "-."), strict=False):
-        axes.axhline(height, color=REFERENCE, linewidth=1.2, linestyle=style, label=name)
+    for name, height in panel.references:
+        axes.axhline(height, color=REFERENCE, linewidth=1.2, linestyle=_STYLES.get(name, ":"), label=name)
     halo: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
     for (k, value), label in zip(panel.points, panel.labels, strict=False):
         text = axes.annotate(label, (k, value), (-2, 9), textcoords="offset points", ha="center", fontsize=9, zorder=5)
@@ -149,6 +168,60 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
     axes.set_xlabel("diffusion steps k")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of one side, as a point of the frontier."""
+
+    label: str
+    ms: float
+    quality: float  # perplexity
+    entropy: float | None
+
+
+def frontier(records: Sequence[Record]) -> dict[str, list[Setting]]:
+    """Perplexity against time for every setting of both sides, by model; empty without perplexity."""
+    found: dict[str, list[Setting]] = {}
+    for record in records:
+        ms, quality = record.metrics.get("latency/e2e_ms"), record.metrics.get("quality/perplexity")
+        if record.status != "finished" or ms is None or quality is None:
+            continue
+        heat = record.conditions.get("decoding.temperature")
+        said = [f"k={record.steps}"] if record.steps is not None else []
+        said += [f"T={heat}"] if heat is not None else []
+        own = Setting(label=", ".join(said), ms=ms, quality=quality, entropy=record.metrics.get("quality/entropy"))
+        found.setdefault(NAMES.get(record.model, record.model), []).append(own)
+    return found
+
+
+def frontier_figure(records: Sequence[Record]) -> "Figure":
+    """The frontier: a point further left and lower is better; the label's number is entropy, without which low lies."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.5), layout="constrained")
+    axes = figure.add_subplot(1, 1, 1)
+    colours = (BASELINE, CANDIDATE, REFERENCE)
+    for (name, points), colour in zip(sorted(frontier(records).items(), reverse=True), colours, strict=False):
+        axes.scatter([p.ms for p in points], [p.quality for p in points], color=colour, label=name, zorder=3)
+        for point in points:
+            varied = f"\nH = {point.entropy:.2f}" if point.entropy is not None else ""
+            axes.annotate(
+                point.label + varied, (point.ms, point.quality), (5, 4), textcoords="offset points", fontsize=8
+            )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="both", labelsize=8)
+    axes.margins(x=0.25, y=0.2)
+    axes.set_xlabel("end-to-end latency (ms per batch)")
+    axes.set_ylabel("generative perplexity (H: entropy, nats)")
+    axes.grid(alpha=0.25, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
 
 
 def to_png(figure: "Figure", dots_per_inch: int = 150) -> bytes:

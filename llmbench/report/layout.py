@@ -13,6 +13,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     provenance: str = ""
+    lead: tuple[str, ...] = ()  # what is read first, above the numbers
 
     def text(self) -> str:
         """For a terminal."""
@@ -20,7 +21,8 @@ class Table:
 
         align = ("left", *("right",) * (len(self.header) - 1))
         body = tabulate(self.rows, headers=self.header, tablefmt="simple", disable_numparse=True, colalign=align)
-        return "\n".join([self.title, "", body, "", *self.notes, self.provenance]).rstrip() + "\n"
+        lead = [*self.lead, ""] if self.lead else []
+        return "\n".join([self.title, "", *lead, body, "", *self.notes, self.provenance]).rstrip() + "\n"
 
     def markdown(self) -> str:
         """For a README or the description of a run."""
@@ -33,6 +35,7 @@ class Table:
         notes = [f"- {note}" for note in self.notes]
         parts = [
             f"**{self.title}**",
+            *self.lead,
             "\n".join(body),
             "\n".join(notes),
             f"<sub>{self.provenance}</sub>" if self.provenance else "",
@@ -42,7 +45,7 @@ class Table:
     def latex(self, label: str = "") -> str:
         """For a paper: a `table` with booktabs rules."""
         rows = [" & ".join(map(escape_latex, row)) + r" \\" for row in self.rows]
-        small = [escape_latex(text) for text in (*self.notes, self.provenance) if text]
+        small = [escape_latex(text) for text in (*self.lead, *self.notes, self.provenance) if text]
         return "\n".join(
             [
                 r"\begin{table}",

@@ -9,9 +9,10 @@ command. Called by the sweep's ending, `python -m llmbench.report` and notebooks
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
-from llmbench.analysis.verdict import Parity
+from llmbench.analysis.verdict import Gate, Parity
 from llmbench.analysis.wording import TITLES, number
 from llmbench.record import Record
 from llmbench.report.layout import Table
@@ -175,10 +176,12 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
     ordered = in_order(records)
     ratios: dict[int, str] = {}
     for members in condition_sets(ordered):
-        check_conditions(members)
+        check_conditions([record for record in members if record.status == "finished"])
         base = choose_baseline([record for record in members if record.family == "autoregressive"])
-        if base is not None and (below := rate(base)):
-            ratios |= {id(r): number(own / below) for r in members if r.steps is not None and (own := rate(r))}
+        rates = [below for record in base if (below := rate(record))]
+        if rates:
+            mean = sum(rates) / len(rates)
+            ratios |= {id(r): number(own / mean) for r in members if r.steps is not None and (own := rate(r))}
     columns: tuple[Column, ...] = (
         ("", lambda record: record.label),
         ("batch", _condition("batch")),
@@ -224,12 +227,13 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
 
     Args:
         records: the Records that `parity` was made from (others are left out).
-        parity: their verdict; its sentence is the first note.
+        parity: their verdict; its sentence stands above the numbers.
         command: what recreates it.
     """
     ordered = [record for record in in_order(records) if record.identity in parity.identities]
     columns: list[Column] = [
         ("", lambda record: record.label),
+        *([("seed", _condition("seed"))] if len(parity.seeds) > 1 else []),
         _E2E,
         ("speedup [95 %]", lambda record: _speedup(parity, record)),
         ("roofline", _judged_roofline),
@@ -238,9 +242,12 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         *_MEMORY,
     ]
     columns += [(TITLES[key], value(key)) for key in _QUALITY]
-    notes = [parity.sentence, *(f"{item.title}." for item in parity.metrics[1:])]
-    notes += [parity.baseline_choice] if parity.baseline_choice else []
+    lead = [f"{parity.status.value.replace('_', ' ').upper()}. {parity.sentence}"]
+    lead += [text for text in (parity.point_sentence, parity.speed_sentence) if text]
+    lead += [f"Next: {parity.status.next_step}."] if parity.metrics else []
+    notes = [f"Gate: {gate.name}: {gate.reason}; {_effect(gate)}." for gate in parity.gates]
     notes += [f"Warning: {text}" for text in parity.warnings]
+    notes += [parity.baseline_choice] if parity.baseline_choice else []
     if parity.speedups:
         notes.append(
             "speedup = L_e2e of the autoregressive side / L_e2e here; intervals: bootstrap over batches, then repeats."
@@ -253,7 +260,16 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         for name, field in (("human reference", "human"), ("floor", "floor"))
     ]
     rows = (*table.rows, *(row for row in extra if set(row[1:]) != {ABSENT}))
-    return Table(title=table.title, header=table.header, rows=rows, notes=table.notes, provenance=table.provenance)
+    return replace(table, rows=rows, lead=tuple(lead))
+
+
+def _effect(gate: Gate) -> str:
+    """What a failed gate forbids."""
+    if gate.blocks == "speed":
+        return "no speedup against it makes LLaDA viable"
+    what = " and ".join(TITLES[key] for key in gate.metrics) or "nothing"
+    where = f"at k = {gate.steps}" if gate.steps is not None else "anywhere"
+    return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
 
 
 def model_properties(records: Iterable[Record]) -> str:

@@ -58,13 +58,14 @@ class Store:
         named = {"--uri": (self.uri, place.resolve_uri(None)), "--experiment": (self.experiment, EXPERIMENT)}
         return "".join(f" {key} {place.redact(own)}" for key, (own, default) in named.items() if own != default)
 
-    def start_sweep(self, *, name: str, command: str, jobs: int, recipe: str = "") -> str:
-        """Open the parent run of a sweep; returns its run id."""
+    def start_sweep(self, *, name: str, command: str, jobs: int, recipe: str = "", registered: str = "") -> str:
+        """Open the parent run of a sweep; returns its run id. `registered`: what its verdict will test, as JSON."""
         tags = {
             "kind": "sweep",
             "recipe": recipe,
             "command": place.redact(command),
             "jobs": str(jobs),
+            "registered": registered,
             **content.origin(),
         }
         with place.translated("cannot start the sweep's run"):

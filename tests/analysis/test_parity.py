@@ -1,4 +1,4 @@
-"""The point form, worked by hand; what is refused; what is warned of; what the sentence says."""
+"""From Records to a verdict: both forms, worked by hand; what is refused; what the sentences say."""
 
 import json
 import math
@@ -8,8 +8,9 @@ import pytest
 
 from llmbench.analysis.comparable import condition_sets
 from llmbench.analysis.parity import oriented, parity, verdicts
-from llmbench.analysis.verdict import Parity, Status
+from llmbench.analysis.verdict import Parity, Speed, Status
 from llmbench.errors import RecordError
+from llmbench.record import Record
 from records import implementation, make_record, make_sweep
 
 
@@ -26,6 +27,10 @@ def test_parity_is_the_smallest_k_that_is_at_least_as_good() -> None:
     assert (verdict.status, found.s_parity) == (Status.REACHED, 32)
     assert dict(found.deltas) == pytest.approx(
         {k: math.log(45 / p) for k, p in {8: 80, 16: 60, 32: 40, 64: 30}.items()}
+    )
+    assert found.reached == 32
+    assert verdict.point_sentence.startswith(
+        "Point form (the brief): S_parity = 32 (perplexity 40.0 against 45.0), 0.625x as fast [95 % "
     )
     at = verdict.speedup(32)
     assert at is not None
@@ -46,7 +51,8 @@ def test_not_reached_is_a_result_with_time_ratios_and_no_speedup_at_parity() -> 
     (verdict,) = verdicts(make_sweep(reached=False))
     assert verdict.status is Status.NOT_REACHED
     assert verdict.sentence.startswith(
-        "Parity not reached for k up to 64, the whole canvas: LLaDA's best perplexity is 30.0"
+        "Parity not reached for k up to 64, the whole canvas: LLaDA's perplexity is worse by more than 0.1 nats per "
+        "token at every k, 30.0 at best (k = 64) against LLaMA's 20.0"
     )
     assert "2.50x as fast [95 % " in verdict.sentence
     assert "no speedup at parity exists" in verdict.sentence
@@ -58,13 +64,13 @@ def test_not_reached_is_a_result_with_time_ratios_and_no_speedup_at_parity() -> 
 def test_the_sentence_can_be_quoted_alone(reached: bool) -> None:
     (verdict,) = verdicts(make_sweep(reached=reached))
     for said in (
-        "point form",
+        "0.1 nats per token",
+        "5 % error",
         "temperature 0.7",
         "batch 4",
         "canvas 64",
         "8 prompts",
         "Test CPU (cpu, float32)",
-        "entropy",
     ):
         assert said in verdict.sentence
     assert "\n" not in verdict.sentence
@@ -75,7 +81,9 @@ def test_the_sentence_can_be_quoted_alone(reached: bool) -> None:
 )
 def test_the_sentence_says_what_happened_to_entropy(entropy: float, said: str) -> None:
     sweep = [make_record("llama", perplexity=50, entropy=3.0), make_record("llada", 8, perplexity=40, entropy=entropy)]
-    assert said in verdicts(sweep)[0].sentence
+    (verdict,) = verdicts(sweep)
+    assert said in verdict.sentence
+    assert verdict.status is (Status.DEGENERATE if entropy < 2.9 else Status.REACHED)
 
 
 def test_entropy_and_distinct_2_stand_beside_and_reach_no_verdict() -> None:
@@ -118,15 +126,24 @@ def test_speed_alone_still_gives_the_ratios() -> None:
     assert "2.5x at k = 8" in verdict.sentence
 
 
-def test_a_failed_record_takes_no_part() -> None:
-    sweep = [*make_sweep(), make_record("llada", 128, status="failed", reason="out of memory")]
-    assert verdicts(sweep)[0].steps == (8, 16, 32, 64)
+def test_a_failed_job_leaves_its_k_missing_and_blocks_what_rests_on_it() -> None:
+    largest = make_record("llada", 128, status="failed", reason="out of memory")
+    (verdict,) = verdicts([*make_sweep(), largest])
+    assert verdict.steps == (8, 16, 32, 64)
+    assert (verdict.status, verdict.point_sentence[:40]) == (Status.INVALID, "Point form (the brief): S_parity = 32 (p")
+    assert "settings missing: llada k=128 failed: out of memory" in verdict.sentence
+    (verdict,) = verdicts([*make_sweep(), make_record("llada", 48, status="failed", reason="out of memory")])
+    found = verdict.metrics[0]
+    assert (found.status, found.reached, found.stopped_at) == (Status.REACHED, 64, 48)
+    (verdict,) = verdicts([*make_sweep(), make_record("llada", 4, status="failed", reason="out of memory")])
+    assert verdict.metrics[0].reached == 32
 
 
 def test_fewer_than_six_repeats_leave_the_interval_out() -> None:
     (verdict,) = verdicts(make_sweep(repeats=3))
     assert all(item.low is None and item.high is None for item in verdict.speedups)
     assert "95 %" not in verdict.sentence
+    assert verdict.speed is Speed.OPEN
 
 
 @pytest.mark.parametrize("key", ["torch", "device_name", "transformers", "judge"])
@@ -141,7 +158,7 @@ def test_decoding_settings_must_agree_within_a_model_only() -> None:
     llama, *others = make_sweep()
     own = replace(llama, conditions=llama.conditions | {"decoding.top_p": "0.9"})
     assert parity([own, *others]).status is Status.REACHED
-    changed = make_record("llada", 128, conditions={"decoding.remasking": "random"})
+    changed = make_record("llada", 128, conditions={"decoding.remasking": "random"}, entropy=3.3, perplexity=30)
     with pytest.raises(RecordError, match=r"decoding\.remasking is None and 'random'"):
         parity([llama, *others, changed])
 
@@ -173,35 +190,17 @@ def test_one_baseline_serves_every_decoding_of_the_other_side() -> None:
     assert [[r.model for r in members] for members in sets] == [["llama", "llada"]] * 2
 
 
-WARNINGS = {
-    "empty outputs: llada k=8 25%": {"llada": {"empty": 2}},
-    "realised length against llama's: llada k=8 50%": {"llada": {"tokens": 10}},
-    "LLaMA at 6 % of its roofline limit: a speedup against a slow baseline": {
-        "llama": {"device": "cuda"},
-        "llada": {"device": "cuda"},
-    },
-    "throttled clocks: llada k=8 50%": {"llada": {"metrics": {"hardware/throttled": 0.5}}},
-}
+def test_a_clean_sweep_has_no_gates_and_no_warnings() -> None:
+    (verdict,) = verdicts(make_sweep(prompts=32))
+    assert (verdict.gates, verdict.warnings) == ((), ())
 
 
-@pytest.mark.parametrize("text", WARNINGS)
-def test_what_speaks_against_the_numbers_is_said(text: str) -> None:
-    changes = WARNINGS[text]
-    llama = make_record("llama", e2e_ms=200.0, **changes.get("llama", {}))
-    llada = make_record("llada", 8, **changes.get("llada", {}))
-    if "throttled" in text:
-        llada = replace(llada, metrics=make_record("llada", 8).metrics | llada.metrics)
-    warnings = parity([llama, llada]).warnings
-    assert any(warning.startswith(text) for warning in warnings), warnings
-
-
-def test_a_clean_sweep_has_no_warnings() -> None:
-    assert verdicts(make_sweep())[0].warnings == ()
-
-
-def test_a_metric_that_cannot_tell_the_baseline_from_its_floor_is_named() -> None:
-    (verdict,) = verdicts(make_sweep(bertscore=0.05))  # the floor is 0.1
-    assert "bertscore_f1 ranks llama no higher than its floor: it cannot tell parity" in verdict.warnings
+def test_a_metric_that_cannot_tell_the_baseline_from_its_floor_certifies_nothing() -> None:
+    (verdict,) = verdicts(make_sweep(bertscore=0.05, perplexity=30.0))  # its floor is 0.1
+    found = verdict.metric("quality/bertscore_f1")
+    assert found is not None
+    assert (found.status, found.reached, found.s_parity) == (Status.INSENSITIVE, None, 8)
+    assert "quality/bertscore_f1" not in verdict.s_all_metrics
 
 
 def test_quality_that_falls_again_above_parity_is_named() -> None:
@@ -209,7 +208,8 @@ def test_quality_that_falls_again_above_parity_is_named() -> None:
         make_record("llada", k, perplexity=p) for k, p in {8: 60, 16: 40, 32: 50, 64: 40}.items()
     ]
     (verdict,) = verdicts(sweep)
-    assert verdict.metrics[0].s_parity == 16
+    assert (verdict.metrics[0].s_parity, verdict.metrics[0].reached) == (16, 64)
+    assert "the point form differs: S_parity = 16" in verdict.metrics[0].flags
     assert "perplexity falls below parity again at k = 32" in verdict.warnings
 
 
@@ -232,6 +232,9 @@ def test_the_series_draws_both_sides_over_k() -> None:
     assert by_key["parity/llada_perplexity"] == pytest.approx({8: 80, 16: 60, 32: 40, 64: 30})
     assert by_key["parity/llama_perplexity"] == pytest.approx(dict.fromkeys((8, 16, 32, 64), 45))
     assert by_key["parity/s_parity_perplexity"] == {32: 32}
+    assert by_key["parity/s_tested_perplexity"] == {32: 32}
+    assert by_key["parity/delta_perplexity_lower"] == pytest.approx(by_key["parity/delta_perplexity"])  # no spread
+    assert by_key["parity/delta_entropy_lower"][8] == pytest.approx(3.04 - 3.2)
     assert by_key["parity/speedup_at_parity_perplexity"] == {32: pytest.approx(0.625)}
     assert all(math.isfinite(value) for _, _, value in rows)
 
@@ -280,7 +283,8 @@ def test_a_slow_baseline_gates_the_speedup_where_the_speedup_stands(quality: dic
     """The least time is 4 x 3e7 bytes at 1e10 bytes/s, 12 ms; LLaMA takes 200 ms."""
     (verdict,) = verdicts(make_sweep(device="cuda", **quality))
     assert f"({GATE})" in verdict.sentence
-    assert GATE in verdict.warnings
+    assert [gate.reason for gate in verdict.gates if gate.blocks == "speed"] == [GATE]
+    assert verdict.speed is not Speed.VIABLE
 
 
 @pytest.mark.parametrize(
@@ -297,5 +301,71 @@ def test_the_gate_opens_at_half_of_the_roofline_and_only_a_judging_roofline_clos
         metrics=llama.metrics | {"roofline/efficiency": efficiency},
     )
     (verdict,) = verdicts([llama, *others])
-    assert any("slow baseline" in warning for warning in verdict.warnings) is gated
+    assert any(gate.name == "slow baseline" for gate in verdict.gates) is gated
     assert ("slow baseline" in verdict.sentence) is gated
+
+
+def seeds(side: Record, *perplexities: float) -> list[Record]:
+    """A side over seeds 1, 2, ... ."""
+    made = []
+    for number, perplexity in enumerate(perplexities, start=1):
+        again = make_record(side.model, side.steps, perplexity=perplexity, conditions={"seed": str(number)})
+        made.append(replace(again, identity=f"{side.label} {number}"))
+    return made
+
+
+def test_seeds_join_one_verdict_summed_within_each_prompt() -> None:
+    sweep = [*seeds(make_record("llama"), 50.0, 60.0), *seeds(make_record("llada", 8), 40.0, 70.0)]
+    (verdict,) = verdicts(sweep)
+    found = verdict.metrics[0]
+    assert verdict.seeds == ("1", "2")
+    assert "2 seeds" in verdict.sentence
+    assert found.prompts == 8  # the unit stays the prompt
+    assert found.curve.baseline == pytest.approx(math.sqrt(50 * 60))  # equal token counts
+    assert dict(found.deltas)[8] == pytest.approx(math.log(50 * 60 / (40 * 70)) / 2)
+    assert found.tests[0].delta == pytest.approx(dict(found.deltas)[8])
+
+
+def test_a_side_that_draws_no_noise_serves_every_seed() -> None:
+    greedy = make_record("llama", temperature=0.0, perplexity=50.0)
+    others = seeds(make_record("llada", 8), 40.0, 45.0)
+    own = {"decoding.temperature": "0.0", "decoding.remasking": "random"}
+    others = [replace(record, conditions=record.conditions | own) for record in others]
+    (verdict,) = verdicts([greedy, *others])
+    assert verdict.gates == ()
+    assert len(verdict.identities) == 3
+
+
+def test_a_seed_that_one_side_lacks_is_a_missing_setting() -> None:
+    sweep = [*seeds(make_record("llama"), 50.0, 60.0), *seeds(make_record("llada", 8), 40.0)]
+    (verdict,) = verdicts(sweep)
+    assert verdict.status is Status.INVALID
+    assert "settings missing: seeds differ: llama has 1, 2 and llada k=8 has 1" in verdict.sentence
+
+
+def test_s_all_is_where_every_metric_passes() -> None:
+    sweep = [make_record("llama", perplexity=45, bertscore=0.3)] + [
+        make_record("llada", k, perplexity=p, bertscore=b) for k, p, b in ((8, 44, 0.2), (16, 40, 0.3), (32, 35, 0.31))
+    ]
+    (verdict,) = verdicts(sweep)
+    assert [item.reached for item in verdict.metrics] == [8, 8, 16]
+    assert verdict.s_all == 16
+    assert "parity may begin below it" in verdict.metrics[0].flags[0]
+
+
+@pytest.mark.parametrize(("llama_ms", "speed"), [(200.0, Speed.VIABLE), (20.0, Speed.INEFFICIENT), (80.2, Speed.OPEN)])
+def test_speed_is_judged_where_quality_passes(llama_ms: float, speed: Speed) -> None:
+    sweep = [make_record("llama", e2e_ms=llama_ms), make_record("llada", 8, e2e_ms=80.0)]
+    (verdict,) = verdicts(sweep)
+    assert verdict.speed is speed
+    assert verdict.speed_sentence.lower().startswith(speed.value)
+
+
+def test_no_passing_k_leaves_no_speed_to_judge() -> None:
+    assert verdicts(make_sweep(reached=False))[0].speed is Speed.NO_PARITY
+
+
+def test_the_bootstrap_draws_and_never_decides() -> None:
+    one, other = (verdicts(make_sweep(), seed)[0] for seed in (0, 1))
+    assert [item.status for item in one.metrics] == [item.status for item in other.metrics]
+    assert one.metrics[0].frequencies == ((32, 1.0),)  # prompts that are all alike

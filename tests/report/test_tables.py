@@ -10,6 +10,7 @@ from llmbench.analysis.wording import number
 from llmbench.errors import RecordError
 from llmbench.record import Likelihood, Record
 from llmbench.report import recipe_tables, sweep_report
+from llmbench.report.evidence import evidence_tables
 from llmbench.report.layout import Table
 from llmbench.report.tables import (
     latency_table,
@@ -52,7 +53,7 @@ def test_the_parity_table_has_both_sides_the_human_reference_and_the_floor() -> 
     assert table["llama"]["speedup [95 %]"] == "-"
     assert table["llada k=32"]["speedup [95 %]"].startswith("0.625x [0.6")
     assert table["llada k=8"]["perplexity"] == "80.0"
-    assert table["llada k=8"]["entropy"] == "2.64"
+    assert table["llada k=8"]["entropy"] == "3.04"
     assert table["llada k=8"]["tokens/s"] == "1000"  # 4 x 20 tokens in 80 ms
     assert table["llada k=8"]["bytes/s"] == "5000"
     assert table["llada k=8"]["RSS MiB"] == "900"
@@ -65,8 +66,9 @@ def test_the_parity_table_says_its_verdict_its_doubts_and_where_it_comes_from() 
     records = make_sweep(empty=1)
     (verdict,) = verdicts(records)
     table = parity_table(records, verdict, "python -m llmbench -m steps=8")
-    assert table.notes[0] == verdict.sentence
-    assert any(note.startswith("Warning: empty outputs: llama 12%") for note in table.notes)
+    assert table.lead[0] == f"INVALID. {verdict.sentence}"
+    assert table.lead[1] == verdict.point_sentence
+    assert "Gate: empty outputs: llama: 12.5 % of the outputs; nothing can be claimed anywhere." in table.notes
     assert table.provenance == (
         "Test CPU (cpu, float32, eager, 1 thread); llmbench 0.1.0, torch 2.13.0, transformers 5.23.0; "
         "commit 0123456789; 8 prompts, 6 repeats of 1 batch; 2026-11-23; python -m llmbench -m steps=8"
@@ -232,3 +234,46 @@ def test_the_roofline_stands_beside_the_speedup_where_it_can_judge(device: str, 
     if shown:
         at = table.header.index("speedup [95 %]") + 1
         assert [row[at] for row in table.rows[:2]] == ["0.0600", "0.150"]
+
+
+def test_the_tests_behind_a_verdict_stand_k_by_k() -> None:
+    (verdict,) = verdicts(make_sweep())
+    (table,) = evidence_tables(verdict)
+    shown = cells(table)
+    assert table.header[1] == "perplexity (nats per token) [95 %]"
+    assert shown["32"][table.header[1]] == "+0.118 [+0.118, +0.118]"  # ln(45 / 40), prompts all alike
+    assert shown["8"]["entropy [95 %]"].startswith("-0.160")
+    assert {k: row["passes"] for k, row in shown.items()} == {
+        "8": "no: quality, entropy",
+        "16": "no: quality, entropy",
+        "32": "yes",
+        "64": "yes",
+    }
+    assert any(note.startswith("Flag: stopped at k = 16: quality") for note in table.notes)
+    assert "S_parity in point form, prompts resampled: 32 100%." in table.notes
+    assert evidence_tables(verdicts(make_sweep(perplexity=None))[0]) == []
+
+
+def test_several_seeds_have_a_row_each_and_one_verdict() -> None:
+    records = [
+        replace(record, identity=f"{record.identity}-{seed}", conditions=record.conditions | {"seed": seed})
+        for record in make_sweep((8,))
+        for seed in ("1", "2")
+    ]
+    (verdict,) = verdicts(records)
+    table = parity_table(records, verdict)
+    assert [row[:2] for row in table.rows[:4]] == [
+        ("llama", "1"),
+        ("llama", "2"),
+        ("llada k=8", "1"),
+        ("llada k=8", "2"),
+    ]
+
+
+def test_the_sentence_stands_above_the_numbers_in_every_place() -> None:
+    records = make_sweep()
+    (verdict,) = verdicts(records)
+    table = parity_table(records, verdict)
+    for text in (table.text(), table.markdown()):
+        assert text.index(verdict.sentence) < text.index(verdict.point_sentence) < text.index("llada k=8")
+    assert "matches LLaMA's perplexity at k = 32" in table.latex()

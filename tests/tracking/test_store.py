@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from llmbench.analysis.looks import registration
 from llmbench.analysis.parity import verdicts
-from llmbench.config import TrackingConfig
+from llmbench.config import ParityConfig, TrackingConfig
 from llmbench.errors import TrackingError
 from llmbench.record import Record
 from llmbench.report import sweep_report
@@ -37,7 +38,8 @@ def with_secret(record: Record) -> Record:
 def sweep(store: Store) -> Iterator[str]:
     """A finished sweep: its parent's run id."""
     records = [with_secret(record) for record in make_sweep()]
-    parent = store.start_sweep(name="2026-11-23", command=COMMAND, jobs=5, recipe="parity")
+    registered = registration(ParityConfig(), AXIS)
+    parent = store.start_sweep(name="2026-11-23", command=COMMAND, jobs=5, recipe="parity", registered=registered)
     for record in records:
         store.log_job(record, parent=parent, steps_axis=AXIS, swept={"model": record.model, "steps": "8"})
     found = verdicts(records)
@@ -133,11 +135,16 @@ def test_the_parent_carries_the_curve_the_figures_and_the_verdict(store: Store, 
     assert history(store, run, "parity/llama_perplexity") == pytest.approx(dict.fromkeys(AXIS, 45))
     assert history(store, run, "parity/speedup") == pytest.approx({8: 2.5, 16: 1.25, 32: 0.625, 64: 0.3125})
     names = {item.path for item in store.client.list_artifacts(sweep)}
-    assert names == {"parity.json", "parity.md", "parity.png", "parity.html"}
+    assert names == {"parity.json", "parity.md", "parity.png", "parity.html", "frontier.png"}
     assert artifact(store, sweep, "parity.png").startswith(b"\x89PNG")
     note = run.data.tags["mlflow.note.content"]
-    assert "LLaDA matches LLaMA's perplexity at k = 32" in note
+    assert note.index("REACHED. LLaDA matches LLaMA's perplexity at k = 32") < note.index("Point form (the brief)")
+    assert (
+        note.index("Point form (the brief)") < note.index("| llada k=64 |") < note.index("The tests behind the verdict")
+    )
     assert "| llada k=64 |" in note
+    assert json.loads(run.data.tags["registered"])["margins"]["perplexity"] == 0.1
+    assert json.loads(run.data.tags["registered"])["steps"] == AXIS
     assert (run.data.tags["verdict"], run.data.tags["recipe"], run.data.tags["jobs"]) == ("reached", "parity", "5")
 
 

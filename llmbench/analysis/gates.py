@@ -1,0 +1,119 @@
+"""What forbids a claim, whatever the numbers say? Each gate names its reason; the verdict is not asked to look away.
+
+A gate that fails on the baseline blocks the whole set. One that fails at a single k blocks every statement that rests
+on this k: `reached` rests on its k and all larger ones, `degenerate` on the largest, `not_reached` on all. So outputs
+that are too short at 8 steps do not take away what was shown at 16 and above, and nothing below them can be claimed.
+Thresholds are those of docs/metrics.md. Called by `llmbench.analysis.parity`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from llmbench.analysis.comparable import IMPLEMENTATION, Group, seed_of, stochastic
+from llmbench.analysis.samples import pooled
+from llmbench.analysis.verdict import Gate
+from llmbench.analysis.wording import slow_phrase
+from llmbench.record import Record
+
+EMPTY_SHARE = 0.02
+LENGTH_SHARE = 0.9
+LENGTH_METRICS = ("quality/perplexity", "quality/bits_per_byte")
+"""What a text's length moves: a judge is surer of later tokens."""
+
+
+def gates(group: Group, failed: Sequence[Record]) -> tuple[Gate, ...]:
+    """Every gate that fails, the baseline's first.
+
+    Args:
+        group: the sides.
+        failed: Records of jobs that should have been part of them.
+    """
+    found = [gate for steps, records in group.sides for gate in _of_side(steps, records)]
+    if group.baseline:
+        for steps, records in group.candidates:
+            found += [replace(gate, steps=gate.steps or steps) for gate in _against(group.baseline, records)]
+    for record in failed:
+        found.append(
+            Gate(name="settings missing", reason=f"{record.label} failed: {record.reason}", steps=record.steps)
+        )
+    if slow := slow_phrase(group.baseline):
+        found.append(Gate(name="slow baseline", reason=slow, blocks="speed"))
+    return tuple(found)
+
+
+def _of_side(steps: int | None, records: Sequence[Record]) -> Iterator[Gate]:
+    """What one side shows by itself."""
+    label = records[0].label
+    if (share := _mean(records, "quality/empty_share")) is not None and share > EMPTY_SHARE:
+        yield Gate(name="empty outputs", reason=f"{label}: {100 * share:.3g} % of the outputs", steps=steps)
+    if any(record.metrics.get("hardware/throttled", 0) > 0 for record in records):
+        worst = max(record.metrics.get("hardware/throttled", 0) for record in records)
+        yield Gate(name="throttled clocks", reason=f"{label}: {100 * worst:.3g} % of the timed batches", steps=steps)
+    for record in records:
+        if reason := _not_timed(record):
+            yield Gate(name="outputs scored are not the outputs timed", reason=f"{label}: {reason}", steps=steps)
+
+
+def _not_timed(record: Record) -> str:
+    """Where the timed pass wrote something else than what was scored; empty where it did not."""
+    written: dict[int, int] = {}
+    for output in record.outputs:
+        written[output.batch] = written.get(output.batch, 0) + output.tokens
+    first = {timing.batch: timing.tokens for timing in record.timings if timing.repeat == 0}
+    if missing := sorted(written.keys() - first.keys()):
+        return f"batch {missing[0]} was scored and never timed"
+    for batch, tokens in written.items():
+        if first[batch] != tokens:
+            return f"batch {batch} was timed writing {first[batch]} tokens, {tokens} were scored"
+    for timing in record.timings:
+        scored = written.get(timing.batch, timing.tokens)
+        if min(timing.tokens, scored) < LENGTH_SHARE * max(timing.tokens, scored):
+            return f"repeat {timing.repeat} of batch {timing.batch} wrote {timing.tokens} tokens, {scored} were scored"
+    sizes = {output.prompt_id: output.utf8_bytes for output in record.outputs if output.utf8_bytes is not None}
+    for score in record.scores:
+        if score.subject == "output" and sizes.get(score.prompt_id, score.utf8_bytes) != score.utf8_bytes:
+            return f"prompt {score.prompt_id}: {score.utf8_bytes} bytes were scored, {sizes[score.prompt_id]} written"
+    return ""
+
+
+def _against(baseline: Sequence[Record], candidate: Sequence[Record]) -> Iterator[Gate]:
+    """What a candidate shows beside the baseline."""
+    own, other = candidate[0], baseline[0]
+    keys = {key for key in own.conditions.keys() & other.conditions.keys() if key.startswith("decoding.")}
+    for key in sorted(keys - set(IMPLEMENTATION) - {"decoding.checkpoint"}):
+        if own.conditions[key] != other.conditions[key]:
+            said = f"{key} is {other.conditions[key]!r} at {other.label} and {own.conditions[key]!r} at {own.label}"
+            yield Gate(name="mixed conditions", reason=said)
+    if own.partition != other.partition:
+        yield Gate(name="mixed conditions", reason=f"{own.label} has another batch partition than {other.label}")
+    asked = {output.prompt_id: output.prompt for output in other.outputs}
+    changed = [o.prompt_id for o in own.outputs if o.prompt_id in asked and asked[o.prompt_id] != o.prompt]
+    if changed:
+        said = f"{own.label} was asked something else than {other.label} under {', '.join(changed[:3])}"
+        yield Gate(name="mixed conditions", reason=f"{said} ({len(changed)} prompts)")
+    seeds = [{seed_of(record) for record in side} for side in (baseline, candidate)]
+    if seeds[0] != seeds[1] and stochastic(own) and stochastic(other):
+        said = " and ".join(
+            f"{side[0].label} has {_listed(s)}" for side, s in zip((baseline, candidate), seeds, strict=True)
+        )
+        yield Gate(name="settings missing", reason=f"seeds differ: {said}")
+    yield from _lengths(baseline, candidate)
+
+
+def _lengths(baseline: Sequence[Record], candidate: Sequence[Record]) -> Iterator[Gate]:
+    below, above = _mean(baseline, "quality/length_bytes"), _mean(candidate, "quality/length_bytes")
+    if below is None or above is None or not max(below, above) or min(below, above) >= LENGTH_SHARE * max(below, above):
+        return
+    said = f"{candidate[0].label} writes {above:.0f} bytes, {baseline[0].label} {below:.0f}"
+    share = f" ({above / below:.0%})" if below else ""
+    yield Gate(name="realised length", reason=f"{said}{share}", metrics=LENGTH_METRICS)
+
+
+def _listed(seeds: set[str]) -> str:
+    return ", ".join(sorted(seeds)) or "none"
+
+
+def _mean(records: Sequence[Record], key: str) -> float | None:
+    terms = pooled(records, key).values()
+    below = sum(pair[1] for pair in terms)
+    return sum(pair[0] for pair in terms) / below if below else None

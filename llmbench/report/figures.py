@@ -198,6 +198,7 @@ def frontier(records: Sequence[Record]) -> dict[str, list[Setting]]:
 def frontier_figure(records: Sequence[Record]) -> "Figure":
     """The frontier: a point further left and lower is better; the label's number is entropy, without which low lies."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(6.4, 4.5), layout="constrained")
     axes = figure.add_subplot(1, 1, 1)
@@ -212,8 +213,9 @@ def frontier_figure(records: Sequence[Record]) -> "Figure":
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
     axes.tick_params(which="both", labelsize=8)
     axes.margins(x=0.25, y=0.2)
     axes.set_xlabel("end-to-end latency (ms per batch)")

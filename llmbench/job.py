@@ -20,8 +20,8 @@ from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
-from llmbench.models import architecture
-from llmbench.record import ForwardCost, Likelihood, Output, PromptScore, Record, total
+from llmbench.models import architecture, fused
+from llmbench.record import DeviceUse, ForwardCost, Likelihood, Output, PromptScore, Record, total
 
 if TYPE_CHECKING:
     from llmbench.models.engine import EagerEngine
@@ -79,6 +79,8 @@ def prepare(job: JobConfig) -> Prepared:
     )
     if encoder is not None:
         workload.require_references("bertscore")
+    if job.hardware.engine == "graph":
+        fused.require_plain(files.config)
     files.require_family(job.model.decoder.family)
     longest = max(len(files.prompt_ids(prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
@@ -127,7 +129,9 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
         bertscore.preload()  # a sweep's first job would otherwise be lighter than the rest by these libraries
     probes.set_libraries_aside()
     checkpoint = checkpoints.load(prepared.checkpoint, job.hardware, job.weights)
+    probe.clean()
     engine = checkpoint.engine("graph" if job.hardware.engine == "graph" else "eager")
+    building_peak = probe.peak_reserved_bytes()
     batches, tokenize_ms = _encode(prepared, checkpoint)
     _require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
     probe.clean()
@@ -135,7 +139,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     decoder = decoding.build(
         job.model.decoder, stop_ids=checkpoint.stop_ids, pad_id=checkpoint.pad_id, mask_id=checkpoint.mask_id
     )
-    bench = _Bench(checkpoint, decoder, engine, batches, job.seed)
+    bench = _Bench(checkpoint, decoder, engine, batches, job.seed, job.model.decoder.canvas)
     tick("set up", 0, 1)
     bench.prepare()
     repeated = tuple(range(min(job.timing.batches, len(batches))))
@@ -151,12 +155,12 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
         tick=tick,
         growing=bench.growing,
     )
+    engine.close()
     outputs = _outputs(prepared, checkpoint, measured.first_pass)
     costs = _forward_costs(checkpoint, measured.first_pass[repeated[0]].forwards) if job.metric.roofline else ()
     likelihood = _likelihood(prepared, checkpoint, tick)
     ceilings = device.ceilings(job.hardware, checkpoint.weight_bytes) if job.metric.roofline else None
 
-    engine.close()
     setup_s = round(engine.setup_s, 3)
     del bench, engine
     probe.clean()
@@ -182,7 +186,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
         setup_s=setup_s,
         canvas=job.model.decoder.canvas,
         block_length=getattr(job.model.decoder, "block_length", None),
-        device_use=replace(measured.device_use, model_reserved_bytes=model_reserved),
+        device_use=_device_use(measured.device_use, model_reserved, building_peak),
         forward_costs=costs,
         repeated_batches=repeated,
         ceilings=ceilings,
@@ -191,6 +195,12 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
         notes=(*measured.notes, *notes),
     )
     return replace(record, metrics=performance.compute(record) | quality.compute(record))
+
+
+def _device_use(use: DeviceUse, model_reserved: int | None, building_peak: int | None) -> DeviceUse:
+    """What the passes read, with the model alone, and with the peak of set-up over building and warming up."""
+    peaks = [peak for peak in (building_peak, use.setup_peak_reserved_bytes) if peak is not None]
+    return replace(use, model_reserved_bytes=model_reserved, setup_peak_reserved_bytes=max(peaks, default=None))
 
 
 def failed(job: JobConfig, prepared: Prepared | None, reason: str, started: datetime.datetime) -> Record:
@@ -249,6 +259,7 @@ class _Bench:
     engine: "EagerEngine | FusedEngine"
     batches: list[PromptBatch]
     seed: int
+    canvas: int
 
     def generate(self, batch: int, on_step: OnStep | None) -> Generation:
         """Generate one batch. The noise depends on seed and batch only, so repeats write the same text."""
@@ -265,8 +276,13 @@ class _Bench:
     def prepare(self) -> None:
         """Set the engine up for every shape there is, the largest first: its memory then serves the others."""
         shapes = {(*batch.ids.shape, batch.mask is not None): batch for batch in self.batches}
-        for _, batch in sorted(shapes.items(), key=lambda item: item[0], reverse=True):
+        for batch in sorted(shapes.values(), key=self._positions, reverse=True):
             self.decoder.prepare(self.engine, batch)
+
+    def _positions(self, batch: PromptBatch) -> int:
+        """Positions of a batch with its outputs."""
+        rows, prompt = batch.ids.shape
+        return rows * (prompt + self.canvas)
 
 
 def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[list[PromptBatch], float | None]:

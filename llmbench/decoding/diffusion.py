@@ -48,11 +48,15 @@ _PIECE_CPU = 2**18
 _PIECE_CUDA = 2**26
 """Logits computed at once on a GPU: at most 128 MiB in bfloat16, and the head's weights are read as rarely as that."""
 
-_NOISE_CUDA = 2**24
-"""Draws at once on a GPU: at most 128 MiB in float64."""
+_WIDE_CUDA = 2**24
+"""Draws and probabilities at once on a GPU: at most 128 MiB in float64."""
 
 _SIZES = 8
-"""Numbers of candidates for which a step is captured on a GPU. Rounding M up costs the head at most a block / 8."""
+"""Numbers of candidates for which a step is captured on a GPU, or one more.
+
+Rounding M up costs the head at most an eighth of a block; with a prefix cache, whose blocks have steps of their own, the
+head is computed for the whole block.
+"""
 
 
 class DiffusionDecoder:
@@ -198,7 +202,7 @@ class _Loop:
         """Make the steps ready that the block at `start` may need and earlier ones did not."""
         masked, needed = self._settings.block_length, set[tuple[int, int]]()
         for index, count in enumerate(self.schedule):
-            met = range(masked + 1) if index and self._settings.adaptive else [masked]
+            met = range(1, masked + 1) if index and self._settings.adaptive else [masked]
             needed |= {(self._span(start, index), _round_up(most, self._sizes)) for most in met}
             masked -= count
         for begin, size in sorted(needed - self._steps.keys(), reverse=True):  # the largest first: others reuse it
@@ -256,9 +260,10 @@ _WHOLE, _FILL, _BLOCK = -3, -2, -1
 
 def _schedule(settings: Diffusion) -> list[int]:
     """How many tokens of a block each step must make final at least."""
+    schedule = rules.schedule(settings.block_length, settings.steps * settings.block_length // settings.canvas)
     if settings.forced_tokens_per_forward is not None:
-        return rules.forced(settings.block_length, settings.forced_tokens_per_forward)
-    return rules.schedule(settings.block_length, settings.steps * settings.block_length // settings.canvas)
+        return rules.forced(schedule, settings.forced_tokens_per_forward)
+    return schedule
 
 
 def _sizes(settings: Diffusion, device: torch.device) -> list[int]:
@@ -322,9 +327,9 @@ class _Proposal:
         return max(1, self._piece // self._vocabulary)
 
     def _parts(self, logits: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Propose for [N, V] logits in parts, where the noise is what takes memory."""
-        sampled = self._settings.temperature > 0 and logits.is_cuda
-        for part in torch.split(logits, max(1, _NOISE_CUDA // logits.shape[1])) if sampled else (logits,):
+        """Propose for [N, V] logits in parts, where noise or a softmax in a wider type is what takes memory."""
+        wide = logits.is_cuda and not self._plain_greedy
+        for part in torch.split(logits, max(1, _WIDE_CUDA // logits.shape[1])) if wide else (logits,):
             yield self._propose(part)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -23,9 +23,17 @@ def schedule(masked: int, steps: int) -> list[int]:
     return [each + (step < rest) for step in range(steps)]
 
 
-def forced(masked: int, each: int) -> list[int]:
-    """The schedule that makes `each` tokens final in every step, fewer in the last."""
-    return [min(each, masked - done) for done in range(0, masked, each)]
+def forced(schedule: list[int], each: int) -> list[int]:
+    """A schedule that makes at least `each` tokens final in every step, until none is left.
+
+    4, 4, 4, 4 forced to 6 is 6, 6, 4.
+    """
+    left, counts = sum(schedule), list[int]()
+    for count in schedule:
+        if left:
+            counts.append(min(left, max(each, count)))
+            left -= counts[-1]
+    return counts
 
 
 class Transfer(Protocol):

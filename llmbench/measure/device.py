@@ -6,6 +6,7 @@ identity is taken and before weights load, so it sets nothing. `probe` is the on
 """
 
 import functools
+import importlib.util
 import os
 import platform
 import subprocess
@@ -30,6 +31,8 @@ PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "mlflow", "bert
 def resolve(hardware: HardwareConfig) -> HardwareConfig:
     """Replace "auto" by what this machine has: cuda, bfloat16 and graph, else cpu, float32 and eager. Sets nothing.
 
+    Without Triton, "auto" is eager on CUDA too.
+
     A CUDA device without bfloat16 units (compute capability below 8.0) gets float16 under dtype "auto".
 
     Raises:
@@ -38,8 +41,11 @@ def resolve(hardware: HardwareConfig) -> HardwareConfig:
     device = hardware.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    triton = importlib.util.find_spec("triton") is not None  # comes with torch for CUDA, but not everywhere
     if hardware.engine == "auto":
-        hardware = replace(hardware, engine="graph" if device == "cuda" else "eager")
+        hardware = replace(hardware, engine="graph" if device == "cuda" and triton else "eager")
+    if hardware.engine == "graph" and device == "cuda" and not triton:
+        raise HardwareError("hardware.engine: graph needs Triton, which is not installed; use hardware.engine=eager")
     if device == "cpu":
         if hardware.engine == "graph":
             raise HardwareError("hardware.engine: graph needs a CUDA device; use hardware.engine=eager or auto")

@@ -32,7 +32,8 @@ class Work:
 
 def device_work(run: Callable[[], T]) -> tuple[list[Work] | Exception, T]:
     """Run under the profiler: what the device did, or why that is not known; and what `run` returned."""
-    os.environ.setdefault("TEARDOWN_CUPTI", "1")
+    if tuple(map(int, (torch.version.cuda or "0.0").split(".")[:2])) >= (12, 6):
+        os.environ.setdefault("TEARDOWN_CUPTI", "1")  # before, a second session after a teardown could crash
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # none: its stage lines would land inside the progress display
     from torch.profiler import ProfilerActivity, profile
 

@@ -33,7 +33,7 @@ class Architecture:
     ffn: int
     vocab: int
     tied: bool  # the head is the embedding table
-    causal: bool  # False: every position sees every other, and nothing is cached
+    causal: bool  # False: every position sees every other, and a cache is a decoder's option
     bytes_per_element: int
 
     @property

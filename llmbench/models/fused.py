@@ -4,12 +4,12 @@
 
 - The query, key and value matrices of a block are one matrix, gate and up another. The weights exist once: the
   original parameters become views of the fused ones, so Transformers' modules still run, on the same memory.
-- The residual sum is the `beta` of the matrix product that ends each half of a block. Between two products runs one
-  kernel of `models.kernels`.
+- The residual sum is the `beta` of the matrix product that ends each half of a block. Between two products run one to
+  three kernels: a norm, a gate, or rotation and attention.
 - The last block's queries, output and feed-forward are computed only where a hidden state is asked for: the last token
   of a prompt, the masked positions of a canvas. Its keys and values are computed everywhere, so nothing changes.
-- Keys and values live in static memory, written by position, and are never repeated for grouped queries. One arena
-  serves all shapes, because two shapes are never in use at once.
+- Keys and values live in static memory, written by position, and are not repeated for grouped queries (but for a padded
+  prompt, once). One arena serves all shapes, because two shapes are never in use at once.
 - A step is captured once per shape as one CUDA graph, head and sampling included (`capture`), and replayed: 350 kernel
   launches cost the host more time than they cost the device.
 
@@ -72,7 +72,7 @@ class FusedEngine:
             ConfigError: its blocks are of a form that the kernels do not compute.
         """
         begun = time.perf_counter()
-        _require_plain(model.config)
+        require_plain(model.config)
         self.model: Any = model
         self.device: torch.device = model.device
         body: Any = model.model
@@ -345,9 +345,15 @@ class _Padding:
     bias: torch.Tensor | None  # [B, 1, 1 or S, S], added to scores
 
 
-def _require_plain(config: Any) -> None:
-    """Raises ConfigError for forms of Llama that the fused blocks do not compute."""
+def require_plain(config: Any) -> None:
+    """Refuse forms of Llama that the fused blocks do not compute; cheap, for the time before weights load.
+
+    Raises:
+        ConfigError: biases, another activation, or a rotation that depends on the length of the sequence.
+    """
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     wrong = {
+        f"rope_type {rope}": rope in ("longrope", "dynamic"),
         "attention_bias": getattr(config, "attention_bias", False),
         "mlp_bias": getattr(config, "mlp_bias", False),
         f"hidden_act {config.hidden_act}": config.hidden_act != "silu",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 REHEARSALS = 2
-"""Runs before capture: kernels compile, cuBLAS chooses and takes its workspace outside of the graph."""
+"""Runs before capture, on a stream of their own: kernels compile, and cuBLAS chooses."""
 
 
 class Graph:

@@ -135,7 +135,7 @@ def attend_one(
     Returns:
         [B, H D].
     """
-    run = _kernels().attend_one if qkv.is_cuda and cos.shape[1] >= 16 else attend_one_plain
+    run = _kernels().attend_one if _tiled(qkv, 2 * cos.shape[1]) else attend_one_plain
     return run(qkv, keys, values, cos, sin, position, first)
 
 
@@ -163,6 +163,11 @@ def attend_one_plain(
     return (weights @ values).view(batch, heads * width)
 
 
+def _tiled(x: torch.Tensor, width: int) -> bool:
+    """Whether the attention kernels can compute it: on a GPU, and heads as wide as a tile can be, a power of two."""
+    return x.is_cuda and width >= 32 and width & (width - 1) == 0
+
+
 FEW = 64
 """Most queries for which `attend_few` is meant; beyond, `scaled_dot_product_attention` fills the device by itself."""
 
@@ -184,8 +189,7 @@ def attend_few(
     Returns:
         [B M, H D].
     """
-    usable = query.is_cuda and query.shape[3] >= 16 and query.shape[3] & (query.shape[3] - 1) == 0
-    if usable:
+    if _tiled(query, query.shape[3]):
         return _kernels().attend_few(query, keys, values, first)  # type: ignore[no-any-return]
     return attend_few_plain(query, keys, values, first)
 

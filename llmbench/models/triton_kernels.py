@@ -2,7 +2,8 @@
 
 Each function computes in float32 whatever the tensors are, and launches on the current stream without waiting, so all
 of them can be captured in a CUDA graph. Sizes that depend on the model are compile-time constants; batch and lengths
-are arguments, so each kernel compiles once per model, not once per shape.
+are arguments. So a kernel compiles once per model and not once per shape, but for `_merge`, once per number of parts,
+and `attend_few`, once per power of two of queries.
 """
 
 import torch
@@ -10,10 +11,10 @@ import triton
 import triton.language as tl
 
 KEYS = 64
-"""Keys that a program of `attend_one` looks at in one go."""
+"""Keys that a program of the attention kernels looks at in one go."""
 
 BUSY = 256
-"""Programs that keep a GPU of about as many multiprocessors busy; below that, `attend_one` cuts sequences in parts."""
+"""Programs that keep a GPU of about as many multiprocessors busy; below that, attention cuts sequences in parts."""
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:

@@ -193,7 +193,7 @@ def fast_reference(model, ids, mask, *, seed, **changes):
                 steps = s.steps // blocks
                 transfer = s.block_length // steps + (step < s.block_length % steps)
                 if s.forced_tokens_per_forward:
-                    transfer = s.forced_tokens_per_forward
+                    transfer = max(transfer, s.forced_tokens_per_forward)
                 elif s.threshold:
                     transfer = max(transfer, sum(-confidence >= s.threshold for confidence, _, _ in ranked))
                 elif s.factor:
@@ -237,6 +237,14 @@ def test_accelerated_tokens_are_those_of_the_plain_algorithm(changes, lengths, s
     generation = generate(EagerEngine(model), ids, mask, seed=seed, **changes)
     assert generation.tokens.tolist() == expected.tolist()
     assert generation.nfe == len(generation.forwards) == forwards
+
+
+def test_a_forced_number_of_tokens_never_takes_more_than_k_steps():
+    model = tiny_models.model(causal=False)
+    ids, mask = tiny_models.prompts([4])
+    slow = generate(EagerEngine(model), ids, mask, steps=4, forced_tokens_per_forward=1)
+    fast = generate(EagerEngine(model), ids, mask, steps=16, forced_tokens_per_forward=6)
+    assert (slow.nfe, fast.nfe) == (4, 3)
 
 
 def test_acceleration_saves_forwards_and_positions():

@@ -110,6 +110,15 @@ def test_likeliest(rows, vocabulary, banned):
     assert torch.allclose(probability, exact, atol=1e-6)
 
 
+@pytest.mark.parametrize("width", [16, 80])
+def test_heads_that_no_tile_fits_run_in_pytorch(width):
+    qkv, (keys, values) = random(2, 4 * width), random(2, 2, 1, 20, width)
+    table = torch.rand(20, width // 2, device="cuda")
+    where = torch.tensor([7], device="cuda")
+    found = kernels.attend_one(qkv, keys, values, table, table, where, None)
+    assert torch.equal(found, kernels.attend_one_plain(qkv, keys, values, table, table, where, None))
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("lengths", [[9, 9, 9], [9, 2, 5]])
 def test_captured_autoregressive_tokens_are_the_eager_ones(temperature, lengths):

@@ -54,8 +54,8 @@ _WIDE_CUDA = 2**24
 _SIZES = 8
 """Numbers of candidates for which a step is captured on a GPU, or one more.
 
-Rounding M up costs the head at most an eighth of a block; with a prefix cache, whose blocks have steps of their own, the
-head is computed for the whole block.
+Rounding M up costs the head at most an eighth of a block; with a prefix cache, whose blocks have steps of their own,
+the head is computed for the whole block.
 """
 
 

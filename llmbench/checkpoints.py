@@ -201,6 +201,7 @@ class Checkpoint:
         return base.PromptBatch(
             ids=torch.tensor(padded, device=device),
             mask=None if all(map(all, real)) else torch.tensor(real, device=device),
+            padding=sum(row.count(False) for row in real),
         )
 
     def texts(self, generation: base.Generation) -> list[ValidText]:

@@ -102,13 +102,15 @@ class ForwardShape:
     """The size of one forward pass, as the decoder asked for it.
 
     `rows` sequences, `queries` new positions each, attending to `keys` positions (themselves included); the output
-    head computed at `logits` positions of each row.
+    head computed at `logits` positions of each row. `padding` of the keys of all rows together are no text; where a
+    forward reads whole sequences (queries = keys), neither are as many queries.
     """
 
     rows: int
     queries: int
     keys: int
     logits: int
+    padding: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

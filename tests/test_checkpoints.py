@@ -384,7 +384,9 @@ def test_tokens_and_texts(llama):
     batch = loaded.to_device(ids)
     assert batch.ids.tolist() == [ids[0], [1, *ids[1]]]
     assert batch.mask.tolist() == [[True] * 3, [False, True, True]]
+    assert batch.padding == int((~batch.mask).sum()) > 0
     assert loaded.to_device(ids[:1]).mask is None
+    assert loaded.to_device(ids[:1]).padding == 0
     tokens = torch.tensor([[*ids[0], 0, 1], [*ids[1], *ids[0]], [0, *ids[0], 5]])
     first, second, third = loaded.texts(Generation(tokens=tokens, forwards=(), nfe=0))
     assert (first.text, first.tokens, first.utf8_bytes, first.stopped) == ("abc", 3, 3, True)

@@ -51,7 +51,7 @@ class AutoregressiveDecoder:
             else:
                 loop.next()
             queries = prompt if i == 0 else 1
-            forwards.append(ForwardShape(rows=rows, queries=queries, keys=prompt + i, logits=1))
+            forwards.append(ForwardShape(rows=rows, queries=queries, keys=prompt + i, logits=1, padding=batch.padding))
             if on_step is not None:
                 on_step(i)
             if self._stop_ids and (i + 1) % settings.stop_check_every == 0 and bool(loop.done.all()):

@@ -26,6 +26,7 @@ class PromptBatch:
 
     ids: torch.Tensor  # [B, P] int64
     mask: torch.Tensor | None  # [B, P] bool, False where padded; None when nothing is padded
+    padding: int = 0  # padded positions of all rows, known to the host
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

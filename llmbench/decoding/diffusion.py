@@ -33,6 +33,7 @@ Where it differs on purpose:
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 
@@ -84,17 +85,18 @@ class DiffusionDecoder:
         length = end = prompt + settings.canvas
         loop = self.prepare(engine, batch)
         loop.start(batch, seed)
+        whole = ForwardShape(rows=rows * passes, queries=length, keys=length, logits=0, padding=batch.padding * passes)
         forwards: list[ForwardShape] = []
         first_block = 0
         for start in range(prompt, length, settings.block_length):
             loop.begin_block(start)
-            masked = settings.block_length
+            masked = mean_masked = settings.block_length
             for step, count in enumerate(loop.schedule):
                 queries = loop.step(step, masked)
-                forwards.append(ForwardShape(rows=rows * passes, queries=queries, keys=length, logits=masked))
+                forwards.append(replace(whole, queries=queries, logits=mean_masked))
                 if on_step is not None:
                     on_step(len(forwards) - 1)
-                masked = loop.most_masked() if settings.adaptive else masked - count
+                masked, mean_masked = loop.masked() if settings.adaptive else (masked - count,) * 2
                 if settings.adaptive and not masked:
                     break
             first_block = first_block or len(forwards)
@@ -168,9 +170,13 @@ class _Loop:
         self._steps[begin, size]()
         return self._queries(begin)
 
-    def most_masked(self) -> int:
-        """Masked positions of the row that has most. Waits for the device: the one question of an adaptive step."""
-        return int(self._left.max())
+    def masked(self) -> tuple[int, int]:
+        """Masked positions of the row that has most, and of a row on average, rounded down: what must be computed.
+
+        Waits for the device, once: the one question of an adaptive step.
+        """
+        most, total = torch.stack([self._left.max(), self._left.sum()]).tolist()
+        return most, total // self._left.shape[0]
 
     def all_stopped(self, end: int) -> bool:
         """Whether every row has a stop token before `end`. Waits for the device."""

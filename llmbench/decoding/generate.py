@@ -22,6 +22,7 @@ CPU it does not).
 import contextlib
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -77,8 +78,8 @@ class TransformersDecoder:
                 generation_config=self._generation_config(),
                 stopping_criteria=[counter],
             )
-        first = ForwardShape(rows=rows, queries=prompt, keys=prompt, logits=1)
-        later = (ForwardShape(rows=rows, queries=1, keys=prompt + i, logits=1) for i in range(1, counter.calls))
+        first = ForwardShape(rows=rows, queries=prompt, keys=prompt, logits=1, padding=batch.padding)
+        later = (replace(first, queries=1, keys=prompt + i) for i in range(1, counter.calls))
         return Generation(tokens=whole[:, prompt:], forwards=(first, *later), nfe=counter.calls)
 
     def _generation_config(self) -> Any:

@@ -5,7 +5,8 @@ implementation could avoid is left out, and the limit errs on the fast side:
 
 - FLOPs: matrix products only, two per multiply-add. Norms, rotary embedding, softmax and activation functions are not
   counted. A causal query is charged for the keys that it may see; a causal mask that is computed and thrown away is
-  not work. In the last block, only keys and values are needed at positions whose logits nobody asks for.
+  not work, and neither is padding. In the last block, only keys and values are needed at positions whose logits nobody
+  asks for.
 - Bytes: every weight of the blocks once per forward however many rows share it; of the embedding table only the rows
   that are looked up (none beyond the head's own read when head and embedding are one table); the head once if any
   logits are asked for; of the key-value cache one read of what was there and one write of what is new (of a
@@ -80,16 +81,23 @@ def flops(architecture: Architecture, shape: ForwardShape) -> float:
     block = architecture.block_parameters - 2 * architecture.hidden
     keys_values = 2 * architecture.hidden * architecture.kv_heads * architecture.head_dim
     full = architecture.layers - 1
-    matrices = shape.queries * (full * block + keys_values) + shape.logits * (block - keys_values)
-    pairs = full * _pairs(architecture, shape.queries, shape.keys) + _pairs(architecture, shape.logits, shape.keys)
+    queries, keys = _real(shape)
+    matrices = queries * (full * block + keys_values) + shape.logits * (block - keys_values)
+    pairs = full * _pairs(architecture, queries, keys) + _pairs(architecture, shape.logits, keys)
     attention = 2 * pairs * architecture.heads * architecture.head_dim
     head = shape.logits * architecture.hidden * architecture.vocab
     return 2.0 * shape.rows * (matrices + attention + head)
 
 
-def _pairs(architecture: Architecture, queries: int, keys: int) -> int:
+def _real(shape: ForwardShape) -> tuple[float, float]:
+    """Mean queries and keys of a row that are text. Pairs of means are no more than the mean of pairs (Jensen)."""
+    padding = shape.padding / shape.rows
+    return shape.queries - (padding if shape.queries == shape.keys else 0), shape.keys - padding
+
+
+def _pairs(architecture: Architecture, queries: float, keys: float) -> float:
     """Pairs of a query and a key that it sees; causal queries are the last ones: all keys, one less, ..."""
-    return queries * keys - (queries * (queries - 1) // 2 if architecture.causal else 0)
+    return queries * keys - (queries * (queries - 1) / 2 if architecture.causal else 0)
 
 
 def bytes_moved(architecture: Architecture, shape: ForwardShape) -> float:
@@ -97,8 +105,9 @@ def bytes_moved(architecture: Architecture, shape: ForwardShape) -> float:
     table = architecture.vocab * architecture.hidden
     blocks = architecture.layers * architecture.block_parameters + architecture.hidden
     head = table if shape.logits else 0
-    rows_read = 0 if architecture.tied and head else min(shape.rows * shape.queries, architecture.vocab)
+    queries, keys = _real(shape)
+    rows_read = 0 if architecture.tied and head else min(shape.rows * queries, architecture.vocab)
     weights = (blocks + head + rows_read * architecture.hidden) * architecture.bytes_per_element
     # read: what was there before these queries; written: the queries' own
     kept = architecture.causal or shape.keys > shape.queries
-    return float(weights + (shape.rows * shape.keys * architecture.kv_bytes_per_position if kept else 0))
+    return float(weights + (shape.rows * keys * architecture.kv_bytes_per_position if kept else 0))

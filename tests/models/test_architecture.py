@@ -51,6 +51,10 @@ def test_parameters_of_the_real_pair(shapes, parameters, kv_bytes):
         # first layer: a square of 9 pairs; last one and head at two positions
         (BOTH_WAYS, DENOISE, 2 * (3 * (120 + KV) + 2 * (120 - KV) + 2 * (9 + 6) * 4 + 2 * 40)),
         (BOTH_WAYS, replace(DENOISE, logits=0), 2 * (3 * (120 + KV) + 2 * 9 * 4)),
+        # one of three positions is padding: two queries, two keys, four pairs
+        (BOTH_WAYS, replace(DENOISE, padding=1), 2 * (2 * (120 + KV) + 2 * (120 - KV) + 2 * (4 + 4) * 4 + 2 * 40)),
+        # of 3 rows x 5 keys three are padding: 4 keys a row; the new token is none
+        (SMALL, replace(DECODE, padding=3), 2 * 3 * (240 + 64 + 40)),
     ],
 )
 def test_flops(model, shape, expected):
@@ -62,6 +66,7 @@ def test_flops(model, shape, expected):
     [
         # blocks and last norm 260, head 40, three looked-up rows of 4; cache: 3 rows x 5 tokens x 16 bytes
         (SMALL, DECODE, 2 * (260 + 40 + 12) + 3 * 5 * 16),
+        (SMALL, replace(DECODE, padding=3), 2 * (260 + 40 + 12) + 3 * 4 * 16),
         # the tied table is read by the head; its rows come with it
         (replace(SMALL, tied=True), DECODE, 2 * (260 + 40) + 3 * 5 * 16),
         # prefill writes three tokens and reads none

@@ -179,6 +179,7 @@ class WorkloadConfig:
     """
 
     source: Annotated[str, Field(min_length=1)]  # "bundled:continuation", a JSONL file, or "synthetic"
+    tasks: list[str] | None = None  # keep these tasks; None keeps all
     prompts: Count  # how many; drawn in turn from each task in file order
     prompt_words: Count | None  # keep the last so many words of a prompt; None keeps all
     reference_words: Count | None  # keep the first so many words of a reference; None keeps all

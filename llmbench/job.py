@@ -378,7 +378,8 @@ def _scores(
     prepared: Prepared, outputs: Sequence[Output], tick: Tick
 ) -> tuple[tuple[PromptScore, ...], tuple[str, ...]]:
     """Sums of every prompt for the outputs, the references and the floor texts, under judge and encoder; and notes."""
-    if prepared.judge is None and prepared.encoder is None:
+    checked = any(prompt.answer is not None for prompt in prepared.workload.prompts)
+    if prepared.judge is None and prepared.encoder is None and not checked:
         return (), ()
     items = scoring.items(outputs, prepared.workload)
     judge = checkpoints.load_judge(prepared.judge, prepared.job.hardware) if prepared.judge else None

@@ -154,6 +154,7 @@ class PromptScore:
     bertscore_precision: float | None = None
     bertscore_recall: float | None = None
     bertscore_f1: float | None = None
+    correct: bool | None = None  # where an answer can be checked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Which prompts does a job answer, and what did a human write there?
 
 A workload is a JSONL file, one object a line: `prompt` (the only key that is needed), `reference` (a human's text in
-its place, or null), `id` (default: the line's number), `task` (default "all"); other keys are not read. Selection
+its place, or null), `answer` (a number that a right text ends on), `id` (default: the line's number), `task` (default
+"all"); other keys are not read. `workload.tasks` keeps some of the tasks. Selection
 draws one prompt of each task in turn, in file order, so that 48 prompts of four tasks are 12 of each, and fewer
 prompts are a prefix of more.
 
@@ -46,6 +47,8 @@ class Prompt:
     task: str
     text: str  # "" where the prompt is `draws`
     reference: str | None
+    answer: str | None = None
+    """A number; a right text ends on it (`llmbench.metrics.answers`)."""
     gap: str = " "
     """The whitespace between prompt and reference, which tokenizers see: a new line where the prompt is in lines and
     ends on a whole one (verse), else a space (prose, or a chat that ends on `A:`)."""
@@ -91,9 +94,15 @@ def load(config: WorkloadConfig) -> Workload:
         return _synthetic(config)
     path, name = _locate(config.source)
     prompts = _read(path)
+    if config.tasks is not None:
+        known = sorted({prompt.task for prompt in prompts})
+        if unknown := sorted(set(config.tasks) - set(known)):
+            raise WorkloadError(f"workload.tasks: {path} has no task {unknown[0]!r}; there are {', '.join(known)}")
+        prompts = [prompt for prompt in prompts if prompt.task in config.tasks]
     if len(prompts) < config.prompts:
         raise WorkloadError(
-            f"workload.prompts={config.prompts}, but {path} has only {len(prompts)}; "
+            f"workload.prompts={config.prompts}, but {path} has only {len(prompts)}"
+            f"{' of these tasks' if config.tasks else ''}; "
             f"set workload.prompts={len(prompts)}"
         )
     selected = tuple(
@@ -102,11 +111,18 @@ def load(config: WorkloadConfig) -> Workload:
             task=prompt.task,
             text=_last_words(prompt.text, config.prompt_words),
             reference=None if prompt.reference is None else _first_words(prompt.reference, config.reference_words),
+            answer=prompt.answer,
             gap=prompt.gap,
         )
         for prompt in itertools.islice(_in_turn(prompts), config.prompts)
     )
-    return _workload(name, selected, [(p.id, p.task, p.text, p.reference, p.gap) for p in selected])
+    return _workload(name, selected, [_content(p) for p in selected])
+
+
+def _content(prompt: Prompt) -> tuple[str | None, ...]:
+    """What the digest is taken over; an answer only where there is one."""
+    common = (prompt.id, prompt.task, prompt.text, prompt.reference, prompt.gap)
+    return common if prompt.answer is None else (*common, prompt.answer)
 
 
 def _synthetic(config: WorkloadConfig) -> Workload:
@@ -218,12 +234,19 @@ def _parse(line: str, number: int) -> Prompt:
         row["reference"] = None
     if type(row.get("id")) is int:
         row["id"] = str(row["id"])
-    given = {key: _text(row, key) for key in ("id", "task", "reference") if row.get(key) is not None}
+    if type(row.get("answer")) in (int, float):
+        row["answer"] = str(row["answer"])
+    given = {key: _text(row, key) for key in ("id", "task", "reference", "answer") if row.get(key) is not None}
+    if "answer" in given and not re.search(r"\d", given["answer"]):
+        raise ValueError(
+            f'"answer" must be a number, not {given["answer"][:40]!r}; leave it out if it cannot be checked'
+        )
     return Prompt(
         id=given.get("id", f"line-{number}"),
         task=given.get("task", "all"),
         text=prompt,
         reference=given.get("reference"),
+        answer=given.get("answer"),
         gap="\n" if "\n" in prompt and not prompt.endswith(":") else " ",
     )
 

@@ -159,7 +159,7 @@ def test_every_setting_can_be_changed_from_the_command_line():
 
     elsewhere = {  # set by the sweep; settings of workload=synthetic alone
         "tracking": {"parent", "steps_axis", "swept"},
-        "workload": {"prompt_tokens", "seed"},
+        "workload": {"prompt_tokens", "seed", "tasks"},
     }
     for group in ("model", "hardware", "workload", "metric", "tracking"):
         for choice in (path.stem for path in (conf_folder() / group).glob("*.yaml")):

@@ -10,10 +10,12 @@ import pytest
 from llmbench import workloads
 from llmbench.config import WorkloadConfig
 from llmbench.errors import WorkloadError
+from llmbench.metrics.answers import is_right
 
 
-def config(source, prompts=1, prompt_words=None, reference_words=None):
+def config(source, prompts=1, prompt_words=None, reference_words=None, tasks=None):
     return WorkloadConfig(
+        tasks=tasks,
         source=str(source),
         prompts=prompts,
         prompt_words=prompt_words,
@@ -212,3 +214,21 @@ def test_synthetic_prompts_depend_on_seed_and_size_and_keep_their_beginnings():
     assert len({synthetic(**change).digest for change in ({}, {"seed": 1}, {"tokens": 6}, {"prompts": 4})}) == 4
     longer = synthetic(prompts=4, tokens=6).prompts
     assert [prompt.draws[:5] for prompt in longer[:3]] == [prompt.draws for prompt in synthetic().prompts]
+
+
+def test_some_tasks_and_their_answers(write):
+    workload = workloads.load(config("bundled:instruct", 80, tasks=["math"]))
+    assert {prompt.task for prompt in workload.prompts} == {"math"}
+    assert all(is_right(prompt.reference, prompt.answer) for prompt in workload.prompts)
+
+    path = write({"prompt": "x", "task": "a", "answer": 4}, {"prompt": "y", "task": "b"})
+    assert [prompt.answer for prompt in workloads.load(config(path, 2)).prompts] == ["4", None]
+    plain = write({"prompt": "x", "task": "a"})
+    without = workloads.load(config(plain, 1)).digest
+    assert without != workloads.load(config(write({"prompt": "x", "task": "a", "answer": 4}), 1)).digest
+    with pytest.raises(WorkloadError, match=r"workload.tasks: .* has no task 'c'; there are a"):
+        workloads.load(config(plain, 1, tasks=["c"]))
+    with pytest.raises(WorkloadError, match="has only 1 of these tasks"):
+        workloads.load(config(plain, 2, tasks=["a"]))
+    with pytest.raises(WorkloadError, match='line 1: "answer" must be a number'):
+        workloads.load(config(write({"prompt": "x", "answer": "blue"}), 1))

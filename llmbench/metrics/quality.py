@@ -8,6 +8,7 @@ Each metric is one ratio of sums over prompts, `sum of numerators / sum of denom
     quality/distinct_2      distinct bigrams / bigrams
     quality/repetition      tokens in repeated 4-grams / tokens
     quality/bertscore_*     score of a text / 1                      mean over prompts; an empty text has 0
+    quality/accuracy        right answers / answers that can be checked
     quality/empty_share     outputs without a valid token / outputs
     quality/length_bytes    UTF-8 bytes of outputs / outputs
 
@@ -132,7 +133,7 @@ def _repetition(score: PromptScore) -> Terms | None:
 def _mean(field: Callable[[PromptScore], float | None]) -> Callable[[PromptScore], Terms | None]:
     def terms(score: PromptScore) -> Terms | None:
         value = field(score)
-        return None if value is None else (value, 1.0)
+        return None if value is None else (float(value), 1.0)
 
     return terms
 
@@ -146,6 +147,7 @@ _OF_SCORE: dict[str, Callable[[PromptScore], Terms | None]] = {
     "quality/bertscore_f1": _mean(lambda score: score.bertscore_f1),
     "quality/bertscore_precision": _mean(lambda score: score.bertscore_precision),
     "quality/bertscore_recall": _mean(lambda score: score.bertscore_recall),
+    "quality/accuracy": _mean(lambda score: score.correct),
 }
 
 _OF_OUTPUT: dict[str, Callable[[Output], Terms | None]] = {

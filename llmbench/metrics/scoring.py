@@ -13,6 +13,8 @@ begins with its space. A prompt that the judge's context cannot hold is cut from
 *Diversity*, over the text's first m judge tokens: unigram entropy; bigrams and how many of them differ; tokens that
 lie in a 4-gram that occurs more than once among them (every token of every such occurrence, counted once).
 
+*Answers* that can be checked are (`llmbench.metrics.answers`), without a model.
+
 *BERTScore* against the prompt's reference; none for the human subject (a text equals itself) and where there is no
 reference.
 
@@ -28,6 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from llmbench.metrics import answers
 from llmbench.metrics.bertscore import Encoder
 from llmbench.record import Output, PromptScore, Subject
 
@@ -61,6 +64,7 @@ class Item:
     text: str
     stopped: bool  # a stop token belongs to the text
     reference: str | None  # what BERTScore compares with
+    answer: str | None  # the number that the text should end on
 
 
 class PromptText(Protocol):
@@ -77,6 +81,10 @@ class PromptText(Protocol):
     @property
     def reference(self) -> str | None:
         """What a human wrote there."""
+
+    @property
+    def answer(self) -> str | None:
+        """The number that a right text ends on, where there is one."""
 
     @property
     def gap(self) -> str:
@@ -100,7 +108,7 @@ def items(outputs: Sequence[Output], workload: Prompts) -> tuple[Item, ...]:
 
     Shuffled references are a fixed rearrangement in which no prompt keeps its own; it needs two prompts with one.
     """
-    references = {prompt.id: prompt.reference for prompt in workload.prompts}
+    asked = {prompt.id: prompt for prompt in workload.prompts}
     found = [
         Item(
             prompt_id=output.prompt_id,
@@ -108,7 +116,8 @@ def items(outputs: Sequence[Output], workload: Prompts) -> tuple[Item, ...]:
             prompt=output.prompt,
             text=output.text,
             stopped=output.stopped,
-            reference=references[output.prompt_id],
+            reference=asked[output.prompt_id].reference,
+            answer=asked[output.prompt_id].answer,
         )
         for output in outputs
         if output.prompt is not None and output.text is not None
@@ -124,6 +133,7 @@ def items(outputs: Sequence[Output], workload: Prompts) -> tuple[Item, ...]:
                 text=text,
                 stopped=stopped,
                 reference=reference,
+                answer=prompt.answer,
             )
         )
 
@@ -157,7 +167,7 @@ def score(
     tick: Tick = lambda phase, done, total: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> tuple[PromptScore, ...]:
-    """Sums of every item, in order. What was not asked for (no judge, no encoder, no reference) is None.
+    """Sums of every item, in order. What was not asked for (no judge, no encoder, no reference, no answer) is None.
 
     Args:
         items: from `items`.
@@ -189,6 +199,9 @@ def score(
         rows = encoder.score([item.text for item in compared], [item.reference or "" for item in compared])
         for item, (precision, recall, f1) in zip(compared, rows, strict=True):
             sums[item] |= {"bertscore_precision": precision, "bertscore_recall": recall, "bertscore_f1": f1}
+    for item in fresh:
+        if item.answer is not None:
+            sums[item]["correct"] = answers.is_right(item.text, item.answer)
     tick("score", total, total)
     made = {
         item: PromptScore(

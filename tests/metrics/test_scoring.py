@@ -253,3 +253,24 @@ def test_the_embedded_workload_is_scored_for_all_five_subjects(judge):
     )
     assert len(scores) == 5 * 8
     assert all(math.isfinite(score.nll_nats) for score in scores)
+
+
+def test_answers_are_checked_without_a_judge_and_for_every_subject():
+    prompts = (
+        Prompt(id="a", task="t", text="1 + 1?", reference="#### 2", answer="2"),
+        Prompt(id="b", task="t", text="2 + 2?", reference="#### 4", answer="4"),
+        Prompt(id="c", task="t", text="and?", reference=None),
+    )
+    outputs = [
+        Output(prompt_id=p.id, task="t", prompt=p.text, text=text, batch=0, tokens=3, utf8_bytes=3, stopped=True)
+        for p, text in zip(prompts, ("it is 2", "it is 5", "4"), strict=True)
+    ]
+    found = scoring.score(
+        scoring.items(outputs, Workload(name="w", digest="d", prompts=prompts)), None, None, diversity_tokens=8
+    )
+    correct = {(score.prompt_id, score.subject): score.correct for score in found}
+    assert [correct[id, "output"] for id in "abc"] == [True, False, None]
+    assert [correct[id, "human"] for id in "ab"] == [True, True]
+    assert [correct[id, "shuffled"] for id in "ab"] == [False, False]
+    assert correct["a", "prompt_tail"] is False  # its last word is "1?"
+    assert [correct[id, "empty"] for id in "ab"] == [False, False]

@@ -1,0 +1,36 @@
+"""Is the answer right? GSM8K's numeric match: the last number of a text against the number that was asked for.
+
+A solution that ends as the data set's own do (`#### 42`, Cobbe et al., arXiv 2110.14168) is taken at its word; any
+other text is judged by its last number, the "flexible" extraction of lm-evaluation-harness. Thousands separators and
+currency signs do not matter, and 18.0 is 18. A text without a number is wrong, not unknown.
+"""
+
+import re
+from decimal import Decimal, InvalidOperation
+
+_MARKED = re.compile(r"####\s*([^\n]*)")
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
+
+
+def final_number(text: str) -> Decimal | None:
+    """The number that a text ends on, or None.
+
+    Args:
+        text: a solution; of several `####` the last one counts.
+    """
+    marked = _MARKED.findall(text)
+    found = _NUMBER.findall(marked[-1] if marked else text)
+    if marked and not found:
+        return None
+    for number in reversed(found):
+        try:
+            return Decimal(number.replace(",", ""))
+        except InvalidOperation:  # pragma: no cover - the pattern admits numbers alone
+            continue
+    return None
+
+
+def is_right(text: str, answer: str) -> bool:
+    """Whether a text ends on the answer's number."""
+    expected = final_number(answer)
+    return expected is not None and final_number(text) == expected

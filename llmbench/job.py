@@ -20,7 +20,7 @@ from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
-from llmbench.models import architecture, fused
+from llmbench.models import architecture, blocks
 from llmbench.record import DeviceUse, ForwardCost, Likelihood, Output, PromptScore, Record, total
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def prepare(job: JobConfig) -> Prepared:
     if encoder is not None:
         workload.require_references("bertscore")
     if job.hardware.engine == "graph":
-        fused.require_plain(files.config)
+        blocks.require_plain(files.config)
     files.require_family(job.model.decoder.family)
     longest = max(len(files.prompt_ids(prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas

@@ -132,8 +132,8 @@ def _missed_whole(case: cases.WholeCase, row: dict[str, Any]) -> list[str]:
     if not ours or not official or statistics.median(official) / statistics.median(ours) >= case.goal:
         return []
     return [
-        f"**{case.title}**: ours is its steps, whose kernels are above, and took {min(ours):.4g} to {max(ours):.4g} ms. "
-        "The official loop launches every kernel from the host and asks the device for a count per row and step; it "
+        f"**{case.title}**: ours is its steps, whose kernels are above; it took {min(ours):.4g} to {max(ours):.4g} ms. "
+        "The official loop launches every kernel from the host and asks for a count per row and step; it "
         f"took {min(official):.4g} to {max(official):.4g} ms.\n\n"
     ]
 

@@ -32,7 +32,7 @@ Where it differs on purpose:
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -40,17 +40,8 @@ import torch
 from llmbench.config import Diffusion
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
-from llmbench.decoding.likeliest import likeliest
+from llmbench.decoding.proposal import Proposal
 from llmbench.record import ForwardShape
-
-_PIECE_CPU = 2**18
-"""Logits computed at once on a CPU: 2 MiB of float64 noise stay in the second-level cache."""
-
-_PIECE_CUDA = 2**26
-"""Logits computed at once on a GPU: at most 128 MiB in bfloat16, and the head's weights are read as rarely as that."""
-
-_WIDE_CUDA = 2**24
-"""Draws and probabilities at once on a GPU: at most 128 MiB in float64."""
 
 _SIZES = 8
 """Numbers of candidates for which a step is captured on a GPU, or one more.
@@ -130,7 +121,7 @@ class _Loop:
         self._transfer = rules.transfer(settings)
         self._block = torch.arange(block, device=device)
         self._draws = base.Draws(device)
-        self._propose = _Proposal(settings, stop_ids, mask_id, self._draws, engine)
+        self._propose = Proposal(settings, stop_ids, mask_id, self._draws, engine)
         self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
         self.canvas = torch.full((rows, self._length), mask_id, device=device)
         self._mask = torch.ones(rows, self._length, dtype=torch.bool, device=device) if padded else None
@@ -285,88 +276,3 @@ def _sizes(settings: Diffusion, device: torch.device) -> list[int]:
 
 def _round_up(masked: int, sizes: list[int]) -> int:
     return next(size for size in sizes if size >= masked)
-
-
-class _Proposal:
-    """A token and a confidence for every candidate position, from hidden states."""
-
-    def __init__(
-        self,
-        settings: Diffusion,
-        stop_ids: tuple[int, ...],
-        mask_id: int,
-        draws: base.Draws,
-        engine: Engine,
-    ) -> None:
-        self._settings = settings
-        self._mask_id = mask_id
-        self._engine = engine
-        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=engine.device)
-        self._draws = draws
-        self._remasking = rules.remasking(settings)
-        self._piece = _PIECE_CPU if engine.device.type == "cpu" else _PIECE_CUDA
-        self._vocabulary = 0
-        self._plain_greedy = (
-            settings.temperature == 0
-            and settings.remasking == "low_confidence"
-            and settings.confidence_dtype != "float64"
-            and not settings.late_eos
-        )
-        self._noise = torch.empty(0, dtype=torch.float64)  # CPU: memory that stays is memory in the cache
-
-    def __call__(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Propose for hidden states [B, M, C], or [2 B, M, C] with guidance: tokens and confidences, both [B, M]."""
-        passes = 2 if self._settings.cfg_scale else 1
-        rows, masked = hidden.shape[0] // passes, hidden.shape[1]
-        flat = hidden.reshape(passes, rows * masked, -1)
-        size = self._rows(flat)
-        tokens, confidence = zip(
-            *(part for piece in torch.split(flat, size, dim=1) for part in self._parts(self._logits(piece))),
-            strict=True,
-        )
-        return torch.cat(tokens).view(rows, masked), torch.cat(confidence).view(rows, masked)
-
-    def _rows(self, flat: torch.Tensor) -> int:
-        """How many positions are treated at once."""
-        if not self._vocabulary:
-            self._vocabulary = self._engine.head(flat[0, :1]).shape[-1]
-        return max(1, self._piece // self._vocabulary)
-
-    def _parts(self, logits: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Propose for [N, V] logits in parts, where noise or a softmax in a wider type is what takes memory."""
-        wide = logits.is_cuda and not self._plain_greedy
-        for part in torch.split(logits, max(1, _WIDE_CUDA // logits.shape[1])) if wide else (logits,):
-            yield self._propose(part)
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits [N, V] of hidden states [1 or 2, N, C], guided if asked for (Ho & Salimans, arXiv 2207.12598)."""
-        logits = self._engine.head(hidden[0])
-        if self._settings.cfg_scale:
-            unconditional = self._engine.head(hidden[1])
-            logits = (logits - unconditional).mul_(self._settings.cfg_scale + 1).add_(unconditional)
-        if self._settings.suppress_eos:
-            logits.index_fill_(-1, self._stops, float("-inf"))
-        return logits
-
-    def _propose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Propose for [N, V] logits: tokens and confidences, both [N]."""
-        if self._plain_greedy and logits.is_cuda:
-            tokens, probability = likeliest(logits, self._mask_id)
-            return tokens, probability.to(getattr(torch, self._settings.confidence_dtype))
-        column = logits[:, self._mask_id].clone()
-        logits[:, self._mask_id] = float("-inf")
-        tokens = (self._noisy(logits) if self._settings.temperature else logits).argmax(-1)
-        logits[:, self._mask_id] = column
-        if self._settings.late_eos:
-            logits.index_fill_(-1, self._stops, float("-inf"))
-        return tokens, self._remasking(logits, tokens, self._draws)
-
-    def _noisy(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits plus Gumbel noise, in float64."""
-        if logits.is_cuda:  # the allocator hands the same memory to every piece, and to every captured step
-            noise = torch.empty(logits.shape, dtype=torch.float64, device=logits.device)
-        else:
-            if self._noise.numel() < logits.numel():  # the first piece of the first step is the largest
-                self._noise = torch.empty(logits.numel(), dtype=torch.float64)
-            noise = self._noise[: logits.numel()].view_as(logits)
-        return rules.gumbel_(self._draws.fill_(noise), self._settings.temperature).add_(logits)

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from llmbench.errors import ConfigError
-from llmbench.models import kernels
+from llmbench.models import blocks, kernels
+from llmbench.models.blocks import Block
 from llmbench.models.graphs import Graph
 from llmbench.models.llama import is_causal
 
@@ -37,18 +37,6 @@ T = TypeVar("T")
 
 _PORTION = 2**27
 """Most elements of gate and up computed at once: 256 MiB in bfloat16, some 5,000 rows of an 8B model."""
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """The weights of one block; all but the norms are [out, in]."""
-
-    norm_attention: torch.Tensor
-    qkv: torch.Tensor
-    out: torch.Tensor
-    norm_ffn: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +60,7 @@ class FusedEngine:
             ConfigError: its blocks are of a form that the kernels do not compute.
         """
         begun = time.perf_counter()
-        require_plain(model.config)
+        blocks.require_plain(model.config)
         self.model: Any = model
         self.device: torch.device = model.device
         body: Any = model.model
@@ -80,7 +68,7 @@ class FusedEngine:
         self._causal = is_causal(config)
         self._dtype: torch.dtype = model.dtype
         self._embedding: torch.Tensor = body.embed_tokens.weight
-        self._blocks = [_fuse(layer, self.device) for layer in body.layers]
+        self._blocks = [blocks.fuse(layer, self.device) for layer in body.layers]
         self._norm: torch.Tensor = body.norm.weight
         self._head: torch.Tensor = self.model.lm_head.weight
         self._epsilon: float = config.rms_norm_eps
@@ -88,7 +76,7 @@ class FusedEngine:
         self._heads: int = config.num_attention_heads
         self._groups: int = config.num_key_value_heads
         with torch.inference_mode():
-            self._cos, self._sin = _rotation(body, config.max_position_embeddings)
+            self._cos, self._sin = blocks.rotation(body, config.max_position_embeddings)
         self._arena = torch.empty(0, dtype=self._dtype, device=self.device)
         self._kept: dict[Hashable, Any] = {}
         self._pool: Any = None
@@ -345,62 +333,6 @@ class _Padding:
     bias: torch.Tensor | None  # [B, 1, 1 or S, S], added to scores
 
 
-def require_plain(config: Any) -> None:
-    """Refuse forms of Llama that the fused blocks do not compute; cheap, for the time before weights load.
-
-    Raises:
-        ConfigError: biases, another activation, or a rotation that depends on the length of the sequence.
-    """
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    wrong = {
-        f"rope_type {rope}": rope in ("longrope", "dynamic"),
-        "attention_bias": getattr(config, "attention_bias", False),
-        "mlp_bias": getattr(config, "mlp_bias", False),
-        f"hidden_act {config.hidden_act}": config.hidden_act != "silu",
-    }
-    for form, present in wrong.items():
-        if present:
-            raise ConfigError(f"hardware.engine=graph does not compute {form}; use hardware.engine=eager")
-
-
-def _fuse(layer: Any, device: torch.device) -> Block:
-    """Join the matrices of a block that read the same input; the modules' parameters become views of the result."""
-    attention, ffn = layer.self_attn, layer.mlp
-    block = Block(
-        norm_attention=layer.input_layernorm.weight,
-        qkv=_join([attention.q_proj, attention.k_proj, attention.v_proj]),
-        out=attention.o_proj.weight,
-        norm_ffn=layer.post_attention_layernorm.weight,
-        gate_up=_join([ffn.gate_proj, ffn.up_proj]),
-        down=ffn.down_proj.weight,
-    )
-    if device.type == "cuda":  # the next block would cut what was freed into pieces that stay reserved
-        torch.cuda.empty_cache()
-    return block
-
-
-def _join(modules: list[Any]) -> torch.Tensor:
-    """The weights of linear modules, one below the other; what an earlier engine joined is found, not copied."""
-    weights = [module.weight.detach() for module in modules]
-    rows, columns = [weight.shape[0] for weight in weights], weights[0].shape[1]
-    memory = [weight.untyped_storage() for weight in weights]
-    if {part.data_ptr() for part in memory} == {weights[0].data_ptr()}:
-        whole: torch.Tensor = weights[0].as_strided((sum(rows), columns), (columns, 1))
-        return whole
-    joined: torch.Tensor = torch.cat(weights)
-    for module, part in zip(modules, torch.split(joined, rows), strict=True):
-        module.weight = torch.nn.Parameter(part, requires_grad=False)
-    return joined
-
-
 def _pick(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Hidden states [B, M, C] at `positions` [B, M] of [B, S, C]."""
     return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
-
-
-def _rotation(body: Any, context: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine of every position, [context, R] float32, from the model's own rotary embedding."""
-    positions = torch.arange(context, device=body.norm.weight.device)[None]
-    cos, sin = body.rotary_emb(torch.zeros(1, device=positions.device), positions)
-    half = cos.shape[-1] // 2
-    return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()

@@ -8,7 +8,7 @@ import torch
 from tiny_models import MASK, PAD, STOP, VOCAB
 
 from llmbench.config import Diffusion
-from llmbench.decoding import base, diffusion
+from llmbench.decoding import base, diffusion, proposal
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.models.engine import EagerEngine
@@ -453,7 +453,7 @@ def test_the_size_of_the_pieces_changes_no_token(remasking, monkeypatch):
     ids, mask = tiny_models.prompts([6, 3, 1])
     temperature = 1.0 if remasking == "low_confidence" else 0.0
     whole = generate(EagerEngine(model), ids, mask, temperature=temperature, remasking=remasking)
-    monkeypatch.setattr(diffusion, "_PIECE_CPU", 5 * VOCAB)
+    monkeypatch.setattr(proposal, "_PIECE_CPU", 5 * VOCAB)
     pieces = generate(EagerEngine(model), ids, mask, temperature=temperature, remasking=remasking)
     assert pieces.tokens.tolist() == whole.tokens.tolist()
 

@@ -1,15 +1,21 @@
-"""How are the samples taken? Floor and decoder in turn, in one run, because a GPU's clocks drift with its power draw.
+"""How are the samples taken? Floor and decoder in turn, in one run, each long enough for its own clocks to settle.
 
-A step is timed inside the generation that it belongs to (LLaMA's tokens 2 to G, the steps of a block of LLaDA), each
-step behind one replay of the floor; a sample is the mean over some steps, and a ratio is taken per pair of samples. The
-loops of others are so much slower that they are timed once per case. One model is on the device at a time, and what a
-case captured is destroyed before the next.
+A GPU at its power limit lowers its clocks some time after the power was drawn. In turns of one step, the lighter of two
+kinds of work pays for the heavier one's power: on one H100 the floor of a full canvas took 9.5 ms and ours 9.8 ms a
+step by themselves, and 9.1 and 10.3 in turns of one step, the same sum. So floor and decoder run in *bursts*, of which
+the first part is not timed; a sample is the mean over some steps of a burst, a ratio is taken per pair of samples. The
+ratio in turns of one step stands beside it.
+
+A step is timed inside the generation that it belongs to: LLaMA's tokens 2 to G, the steps of a block of LLaDA. Between
+the bursts the loops of others have a turn. One model is on the device at a time, and what a case captured is destroyed
+before the next.
 """
 
 import dataclasses
 import functools
 import gc
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +26,7 @@ import torch
 from llmbench import checkpoints
 from llmbench.bench import cases, floor, official
 from llmbench.bench.cases import StepCase, WholeCase
+from llmbench.bench.official_model import OfficialModel
 from llmbench.bench.profile import profile
 from llmbench.config import Autoregressive, Diffusion, HardwareConfig, Transformers
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
@@ -32,7 +39,16 @@ from llmbench.models.engine import EagerEngine
 from llmbench.models.fused import FusedEngine
 
 FLOOR, OURS = "matmul floor", "llmbench"
-OFFICIAL, EAGER, STATIC = "official loop", "Transformers eager", "Transformers static + compile"
+OFFICIAL, SAME_LOOP = "official loop", "the same loop through Transformers' modules"
+EAGER, STATIC = "Transformers eager", "Transformers static + compile"
+
+FLOOR_TURNS, OURS_TURNS = "matmul floor, in turns of one step", "llmbench, in turns of one step"
+
+BURSTS = 3
+"""Bursts of floor and decoder in a step case, each pair followed by a turn of every other loop."""
+
+SETTLE_MS = 300.0
+"""So long a burst runs before it is timed, and so long at least it is timed."""
 
 SMOKE: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16,
@@ -69,6 +85,7 @@ class Bench:
         self._vocabulary = checkpoint.architecture.vocab
         self.model: Any = checkpoint.model
         self.engine = FusedEngine(checkpoint.model)
+        self._authors = OfficialModel(checkpoint.model)
         self._probe.clean()
         self._model_reserved = self._probe.reserved_bytes()
         sizes = cases.SMOKE if smoke else cases.FULL
@@ -77,7 +94,7 @@ class Bench:
     def close(self) -> None:
         """Take the model off the device."""
         self.engine.close()
-        del self.engine, self.model
+        del self.engine, self.model, self._authors
         self._probe.clean()
 
     def step(self, case: StepCase) -> Row:
@@ -88,21 +105,7 @@ class Bench:
                 self._tokens(case, row)
             else:
                 self._denoising(case, row)
-        if case.model == "llama":
-            self._part(row, EAGER, lambda: self._generate(case.batch, "dynamic"))
-        elif case.cache == "none":
-            self._part(row, OFFICIAL, lambda: self._official_steps(case.batch))
-        if case.model == "llama" and case.batch == 1 and self._compile:  # one shape: that takes most of a minute
-            self._part(row, STATIC, lambda: self._generate(case.batch, "static"))
         return row
-
-    def _part(self, row: Row, name: str, measure: Callable[[], list[float]]) -> None:
-        """Samples of somebody else's loop; its failure leaves the rest of the row as it is."""
-        with self._cleaned():
-            try:
-                row.samples[name] = measure()
-            except Exception as error:
-                row.missing[name] = one_line(error)
 
     @torch.inference_mode()
     def whole(self, case: WholeCase) -> Row:
@@ -111,18 +114,22 @@ class Bench:
         6 are the fewest that have an interval; LLaMA's repeats lie within a thousandth of each other, so 3 do.
         """
         row = Row(name=case.name)
-        repeats = 3 if case.model == "llama" else 6
         with self._cleaned():
             batch, decoder = self._batch(case.batch), self._decoder(case.model, case.cache)
             loop = decoder.prepare(self.engine, batch)
-            for _ in range(repeats):
+            if case.model == "llada":
+                others = _Others(row, {OFFICIAL: lambda: self._ms(lambda: self._official(self._authors, batch))})
+                same = _Others(row, {SAME_LOOP: lambda: self._ms(lambda: self._official(self.model, batch))})
+            for repeat in range(3 if case.model == "llama" else 6):
                 row.samples.setdefault(OURS, []).append(self._ms(lambda: self._run(decoder, batch)))
                 if case.model == "llama":
                     loop.start(batch, 0)
                     row.prefill_ms.append(self._ms(loop.first))
                     row.samples.setdefault("inter-token", []).append(self._later_tokens(loop, batch))
                 else:
-                    row.samples.setdefault(OFFICIAL, []).append(self._ms(lambda: self._official(batch)))
+                    others.take()
+                    if repeat % 2:
+                        same.take()
         return row
 
     # ------------------------------------------------------------------------------------------------------------
@@ -134,12 +141,13 @@ class Bench:
         batch, decoder = self._batch(case.batch), self._decoder("llama", "none")
         loop, row.setup_s = self._prepared(decoder, batch)
         products = floor.capture(self.engine, case.batch, case.batch)
-        portion = 3 if self._smoke else 15
-        for _ in range(1 if self._smoke else 2):
+
+        def begin() -> None:
             loop.start(batch, 0)
             loop.first()
-            for _ in range((self.canvas - 1) // portion):
-                self._pair(row, products, [loop.next] * portion)
+
+        steps = [loop.next] * (self.canvas - 1)
+        self._bursts(row, products, begin, steps, 3 if self._smoke else 15, self._baselines(batch))
         loop.start(batch, 0)
         loop.first()
         _times(self.canvas // 2, loop.next)
@@ -166,9 +174,8 @@ class Bench:
         asked = -(-sum(masked[skipped:]) // len(masked[skipped:])) * case.batch
         queries = self.block if case.cache == "dual" else self.prompt + self.canvas
         products = floor.capture(self.engine, case.batch * queries, asked)
-        for _ in range(2 if self._smoke else {1: 12, 8: 8}.get(case.batch, 6)):
-            begin()
-            self._pair(row, products, steps)
+        others = self._official_steps(batch) if case.cache == "none" else {}
+        self._bursts(row, products, begin, steps, len(steps), others)
         begin()
         self._profile(row, steps[0])
 
@@ -179,24 +186,89 @@ class Bench:
         except RuntimeError as error:
             row.missing["profile"] = one_line(error)
 
-    def _pair(self, row: Row, products: Callable[[], None], steps: Sequence[Callable[[], object]]) -> None:
-        """One sample of the floor and one of ours, per step: floor and step in turn, queued without waiting.
+    def _bursts(
+        self,
+        row: Row,
+        products: Callable[[], None],
+        begin: Callable[[], None],
+        steps: Sequence[Callable[[], object]],
+        portion: int,
+        others: "dict[str, Callable[[], float]]",
+    ) -> None:
+        """Samples of floor and decoder: in bursts, then in turns of one step.
 
-        Turns of one step each, because a GPU at its power limit lets the one that comes after a pause run faster.
+        Args:
+            row: takes the samples.
+            products: the floor of one step.
+            begin: goes before a round; not timed.
+            steps: of one round.
+            portion: steps of a sample.
+            others: loops that have a turn behind every burst of ours.
         """
+        round_ms = self._steady(begin, steps, len(steps), 0, 1)[0] * len(steps)
+        settle = 0 if self._smoke else math.ceil(SETTLE_MS / round_ms)
+        rounds = 1 if self._smoke else max(2 if len(steps) == portion else 1, settle)
+        turns = _Others(row, others)
+        for _ in range(BURSTS):
+            for name, first, each in ((FLOOR, _nothing, [products] * len(steps)), (OURS, begin, steps)):
+                row.samples.setdefault(name, []).extend(self._steady(first, each, portion, settle, rounds))
+            turns.take()
+        for _ in range(BURSTS):
+            self._turns(row, products, begin, steps[:portion])
 
-        def turns(mark: OnStep | None) -> None:
+    def _steady(
+        self,
+        begin: Callable[[], None],
+        steps: Sequence[Callable[[], object]],
+        portion: int,
+        settle: int,
+        rounds: int,
+    ) -> list[float]:
+        """Milliseconds per step of every portion of some rounds, behind `settle` rounds that are not timed."""
+        whole = len(steps) // portion * portion
+
+        def play(mark: OnStep | None) -> None:
             assert mark is not None
+            number = 0
+            for index in range(settle + rounds):
+                begin()
+                for at, step in enumerate(steps):
+                    if index >= settle and at % portion == 0 and at <= whole:
+                        mark(number)
+                        number += 1
+                    step()
+                if index >= settle and len(steps) == whole:
+                    mark(number)
+                    number += 1
+
+        reading, _ = time_region(self._probe.clock(), play, "every")
+        per_round = whole // portion + 1
+        marks = [reading.marks_ms[i : i + per_round] for i in range(0, len(reading.marks_ms), per_round)]
+        return [(after - before) / portion for each in marks for before, after in itertools.pairwise(each)]
+
+    def _turns(
+        self,
+        row: Row,
+        products: Callable[[], None],
+        begin: Callable[[], None],
+        steps: Sequence[Callable[[], object]],
+    ) -> None:
+        """One sample of the floor and one of ours, per step, in turns of one step each."""
+
+        def play(mark: OnStep | None) -> None:
+            assert mark is not None
+            begin()
+            mark(0)
             for number, step in enumerate(steps):
                 products()
-                mark(2 * number)
-                step()
                 mark(2 * number + 1)
+                step()
+                mark(2 * number + 2)
 
-        reading, _ = time_region(self._probe.clock(), turns, "every")
-        spans = [after - before for before, after in itertools.pairwise((0.0, *reading.marks_ms))]
-        row.samples.setdefault(FLOOR, []).append(sum(spans[::2]) / len(steps))
-        row.samples.setdefault(OURS, []).append(sum(spans[1::2]) / len(steps))
+        reading, _ = time_region(self._probe.clock(), play, "every")
+        spans = [after - before for before, after in itertools.pairwise(reading.marks_ms)]
+        row.samples.setdefault(FLOOR_TURNS, []).append(sum(spans[::2]) / len(steps))
+        row.samples.setdefault(OURS_TURNS, []).append(sum(spans[1::2]) / len(steps))
 
     def _later_tokens(self, loop: Any, batch: PromptBatch) -> float:
         """Milliseconds per token of tokens 2 to G."""
@@ -207,32 +279,39 @@ class Bench:
     # ------------------------------------------------------------------------------------------------------------
     # Others
 
-    def _generate(self, batch_size: int, cache: str) -> list[float]:
-        """Milliseconds per token of Transformers' `generate`, prefill and first token left out."""
-        tokens = 4 if self._smoke else 48
+    def _baselines(self, batch: PromptBatch) -> "dict[str, Callable[[], float]]":
+        """Milliseconds per token of Transformers' `generate`; compiled for one shape: that takes most of a minute."""
+        loops = {EAGER: self._generate(batch, "dynamic")}
+        if batch.ids.shape[0] == 1 and self._compile:
+            loops[STATIC] = self._generate(batch, "static")
+        return loops
+
+    def _generate(self, batch: PromptBatch, cache: str) -> Callable[[], float]:
+        """A turn of `generate`: milliseconds per token, prefill and first token left out."""
+        tokens = 4 if self._smoke else 32
         settings = Transformers(kind="transformers", max_new_tokens=tokens, temperature=0.0, cache=cache)  # type: ignore[arg-type]
-        decoder = TransformersDecoder(settings, stop_ids=(), pad_id=0)
-        batch, engine = self._batch(batch_size), EagerEngine(self.model)
-        decoder.generate(engine, batch, seed=0, on_step=None)
-        samples = []
-        for _ in range(2):
+        decoder, engine = TransformersDecoder(settings, stop_ids=(), pad_id=0), EagerEngine(self.model)
+
+        def turn() -> float:
             reading, _ = time_region(
-                self._probe.clock(),
-                lambda on_step: decoder.generate(engine, batch, seed=0, on_step=on_step),
-                "every",
+                self._probe.clock(), lambda on_step: decoder.generate(engine, batch, seed=0, on_step=on_step), "every"
             )
-            samples.append((reading.marks_ms[-1] - reading.marks_ms[0]) / (len(reading.marks_ms) - 1))
-        return samples
+            return (reading.marks_ms[-1] - reading.marks_ms[0]) / (len(reading.marks_ms) - 1)
 
-    def _official_steps(self, batch_size: int) -> list[float]:
-        batch, count = self._batch(batch_size), 4 if batch_size == 1 else 2
-        self._official(batch, 1)
-        return [self._ms(lambda: self._official(batch, count)) / count for _ in range(3)]
+        return turn
 
-    def _official(self, batch: PromptBatch, most_steps: int | None = None) -> None:
+    def _official_steps(self, batch: PromptBatch) -> "dict[str, Callable[[], float]]":
+        """Milliseconds per step of the official loop, through the authors' modules and through Transformers'."""
+        count = 4 if batch.ids.shape[0] == 1 else 2
+        return {
+            OFFICIAL: lambda: self._ms(lambda: self._official(self._authors, batch, count)) / count,
+            SAME_LOOP: lambda: self._ms(lambda: self._official(self.model, batch, count)) / count,
+        }
+
+    def _official(self, model: Any, batch: PromptBatch, most_steps: int | None = None) -> None:
         assert self._mask_id is not None
         official.generate(
-            self.model,
+            model,
             batch.ids,
             steps=self.steps,
             canvas=self.canvas,
@@ -291,6 +370,30 @@ class Bench:
         return _Cleaned(self.engine, self._probe)
 
 
+class _Others:
+    """Loops of others, which have a turn now and then; one that fails is left out from then on."""
+
+    def __init__(self, row: Row, loops: dict[str, Callable[[], float]]) -> None:
+        """Run each once, untimed: that compiles, and fills what is filled once."""
+        self._row, self._loops = row, dict(loops)
+        self._run()
+
+    def take(self) -> None:
+        """A sample of each."""
+        for name, sample in self._run().items():
+            self._row.samples.setdefault(name, []).append(sample)
+
+    def _run(self) -> dict[str, float]:
+        samples = {}
+        for name, loop in list(self._loops.items()):
+            try:
+                samples[name] = loop()
+            except Exception as error:
+                self._row.missing[name] = one_line(error)
+                del self._loops[name]
+        return samples
+
+
 class _Cleaned:
     """Afterwards nothing is left of what was captured or allocated."""
 
@@ -329,6 +432,9 @@ def run(
 def one_line(error: Exception) -> str:
     """An error as it stands on the page."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _nothing() -> None: ...
 
 
 def _times(count: int, call: Callable[[], object]) -> None:

@@ -10,21 +10,26 @@ kernels against. `models.fused` is the caller. Shapes: N rows (positions of all 
 H query heads, K key-value heads, D = 2R head channels, S positions of a cache.
 """
 
+import functools
 from typing import Any
 
 import torch
 
-_KERNELS: Any = None
 
-
+@functools.cache
 def _kernels() -> Any:
     """The Triton functions, compiled at first use; imported here because a CPU build of torch has no Triton."""
-    global _KERNELS
-    if _KERNELS is None:
-        from llmbench.models import triton_kernels
+    from llmbench.models import triton_kernels
 
-        _KERNELS = triton_kernels
-    return _KERNELS
+    return triton_kernels
+
+
+@functools.cache
+def _attention() -> Any:
+    """As `_kernels`, those of attention."""
+    from llmbench.models import triton_attention
+
+    return triton_attention
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -135,7 +140,7 @@ def attend_one(
     Returns:
         [B, H D].
     """
-    run = _kernels().attend_one if _tiled(qkv, 2 * cos.shape[1]) else attend_one_plain
+    run = _attention().attend_one if _tiled(qkv, 2 * cos.shape[1]) else attend_one_plain
     return run(qkv, keys, values, cos, sin, position, first)
 
 
@@ -190,7 +195,7 @@ def attend_few(
         [B M, H D].
     """
     if _tiled(query, query.shape[3]):
-        return _kernels().attend_few(query, keys, values, first)  # type: ignore[no-any-return]
+        return _attention().attend_few(query, keys, values, first)  # type: ignore[no-any-return]
     return attend_few_plain(query, keys, values, first)
 
 

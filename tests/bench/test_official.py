@@ -6,6 +6,7 @@ import torch
 from tiny_models import MASK, STOP
 
 from llmbench.bench import official
+from llmbench.bench.official_model import OfficialModel
 from llmbench.config import Diffusion
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
@@ -36,3 +37,11 @@ def test_it_stops_early_when_it_is_only_timed():
     assert marks == [0, 1, 2]
     assert (canvas == MASK).sum() == 5
     assert torch.equal(ids[:, :4], ids)
+
+
+def test_the_authors_modules_compute_what_ours_do():
+    model = tiny_models.model(causal=False)
+    ids, _ = tiny_models.prompts([7, 7])
+    with torch.inference_mode():
+        found, expected = OfficialModel(model)(ids).logits, model(ids).logits
+    assert torch.allclose(found, expected, atol=1e-5)

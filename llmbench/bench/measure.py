@@ -1,10 +1,9 @@
 """How are the samples taken? Floor and decoder in turn, in one run, each long enough for its own clocks to settle.
 
-A GPU at its power limit lowers its clocks some time after the power was drawn. In turns of one step, the lighter of two
-kinds of work pays for the heavier one's power: on one H100 the floor of a full canvas took 9.5 ms and ours 9.8 ms a
-step by themselves, and 9.1 and 10.3 in turns of one step, the same sum. So floor and decoder run in *bursts*, of which
-the first part is not timed; a sample is the mean over some steps of a burst, a ratio is taken per pair of samples. The
-ratio in turns of one step stands beside it.
+A GPU at its power limit lowers its clocks some time after the power was drawn: in a burst of ours behind one of the
+floor, a full canvas took 10.7 ms a step after 0.3 s, and 10.0 ms after 0.6 s (one H100). So floor and decoder run in
+*bursts*, of which the first second is not timed; a sample is the mean over some steps of a burst, a ratio is taken per
+pair of samples. The ratio in turns of one step stands beside it.
 
 A step is timed inside the generation that it belongs to: LLaMA's tokens 2 to G, the steps of a block of LLaDA. Between
 the bursts the loops of others have a turn. One model is on the device at a time, and what a case captured is destroyed
@@ -47,7 +46,7 @@ FLOOR_TURNS, OURS_TURNS = "matmul floor, in turns of one step", "llmbench, in tu
 BURSTS = 3
 """Bursts of floor and decoder in a step case, each pair followed by a turn of every other loop."""
 
-SETTLE_MS = 300.0
+SETTLE_MS, TIMED_MS = 1000.0, 500.0
 """So long a burst runs before it is timed, and so long at least it is timed."""
 
 SMOKE: dict[str, Any] = {
@@ -206,8 +205,9 @@ class Bench:
             others: loops that have a turn behind every burst of ours.
         """
         round_ms = self._steady(begin, steps, len(steps), 0, 1)[0] * len(steps)
-        settle = 0 if self._smoke else math.ceil(SETTLE_MS / round_ms)
-        rounds = 1 if self._smoke else max(2 if len(steps) == portion else 1, settle)
+        settle = 0 if self._smoke else math.ceil(SETTLE_MS / round_ms * len(steps))
+        fewest = 2 if len(steps) == portion else 1  # samples
+        rounds = 1 if self._smoke else max(fewest, math.ceil(TIMED_MS / round_ms))
         turns = _Others(row, others)
         for _ in range(BURSTS):
             for name, first, each in ((FLOOR, _nothing, [products] * len(steps)), (OURS, begin, steps)):
@@ -224,22 +224,24 @@ class Bench:
         settle: int,
         rounds: int,
     ) -> list[float]:
-        """Milliseconds per step of every portion of some rounds, behind `settle` rounds that are not timed."""
+        """Milliseconds per step of every portion of some rounds, behind `settle` steps that are not timed."""
         whole = len(steps) // portion * portion
+        unsettled = [steps[: settle - done] for done in range(0, settle, len(steps))]
 
         def play(mark: OnStep | None) -> None:
             assert mark is not None
-            number = 0
-            for index in range(settle + rounds):
+            for part in unsettled:
                 begin()
-                for at, step in enumerate(steps):
-                    if index >= settle and at % portion == 0 and at <= whole:
-                        mark(number)
-                        number += 1
+                for step in part:
                     step()
-                if index >= settle and len(steps) == whole:
-                    mark(number)
-                    number += 1
+            number = itertools.count()
+            for _ in range(rounds):
+                begin()
+                for at in range(0, whole, portion):
+                    mark(next(number))
+                    for step in steps[at : at + portion]:
+                        step()
+                mark(next(number))
 
         reading, _ = time_region(self._probe.clock(), play, "every")
         per_round = whole // portion + 1

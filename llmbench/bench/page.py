@@ -134,18 +134,37 @@ def picture(results: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _missed_whole(case: cases.WholeCase, row: dict[str, Any]) -> list[str]:
+def _missed_whole(case: cases.WholeCase, row: dict[str, Any], results: dict[str, Any]) -> list[str]:
     """What is behind a whole generation of LLaDA that is not as much faster than the official loop as it should be."""
     ours, official = row["samples"].get(OURS, []), row["samples"].get(OFFICIAL, [])
     if not ours or not official or statistics.median(official) / statistics.median(ours) >= case.goal:
         return []
     same = row["samples"].get(SAME_LOOP, [])
     beside = f"; through Transformers' modules the same loop took {min(same):.4g} to {max(same):.4g} ms" if same else ""
+    least, most = _floor_of_generation(case, results), ""
+    if least:
+        most = (
+            f" The matrix products of its forwards alone, at their floor, take {least:.4g} ms: "
+            f"{statistics.median(official) / least:.2f} times is the most that could be had beside this loop."
+        )
     return [
         f"**{case.title}**: ours is its steps, whose kernels are above; it took {min(ours):.4g} to {max(ours):.4g} ms. "
         "The official loop launches every kernel from the host and asks for a count per row and step, so its time is "
-        f"the host's; it took {min(official):.4g} to {max(official):.4g} ms{beside}.\n\n"
+        f"the host's; it took {min(official):.4g} to {max(official):.4g} ms{beside}.{most}\n\n"
     ]
+
+
+def _floor_of_generation(case: cases.WholeCase, results: dict[str, Any]) -> float | None:
+    """Milliseconds of every matrix product of a generation, from the floors of its steps; None where one is missing."""
+    floors = {found.name: row["samples"].get(FLOOR) for found, row in _found(results, cases.STEP_CASES)}
+    full, dual = floors.get(f"full-{case.batch}"), floors.get(f"dual-{case.batch}")
+    settings = results["settings"]
+    refreshes = settings["steps"] if case.cache == "none" else settings["canvas"] // settings["block"]
+    inner = settings["steps"] - refreshes
+    if not full or (inner and not dual):
+        return None
+    least = refreshes * statistics.median(full)
+    return float(least + inner * statistics.median(dual)) if inner and dual else float(least)
 
 
 def _failed(results: dict[str, Any]) -> str:
@@ -262,7 +281,7 @@ def _missed(results: dict[str, Any]) -> str:
         table = _github((["kernel", "launches", "us each", "share"], kernels))
         parts.append(f"**{case.title}** misses its goal by {by:.1f} %. Kernels of one step:\n\n{table}\n\n")
     for case, row in _found(results, cases.WHOLE_CASES):
-        parts += _missed_whole(case, row)
+        parts += _missed_whole(case, row, results)
     return "## What holds back where a goal is missed\n\n" + "".join(parts) if parts else ""
 
 

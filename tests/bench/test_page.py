@@ -118,6 +118,19 @@ def test_wholes_are_held_against_their_references(text):
     assert cells(text, "engine set-up per shape, the slowest (full-32)")[4] == "10.00 **missed**"
 
 
+def test_a_missed_generation_says_what_its_floor_would_allow():
+    results = copy.deepcopy(RESULTS)
+    floors = {"full-1": [9.0], "dual-1": [6.0]}
+    blank = results["rows"][1]
+    results["rows"] += [blank | {"name": name, "samples": {"matmul floor": ms}} for name, ms in floors.items()]
+    samples = {"llmbench": [600.0], "official loop": [1800.0]}
+    results["rows"] = [row for row in results["rows"] if row["name"] != "full-whole-1"]
+    results["rows"] += [blank | {"name": name, "samples": samples} for name in ("full-whole-1", "dual-whole-1")]
+    text = page.markdown(results, "x.png")
+    assert "take 576 ms: 3.12 times" in text  # 64 x 9
+    assert "take 408 ms: 4.41 times" in text  # 8 x 9 + 56 x 6
+
+
 def test_what_was_not_run_is_not_shown(text):
     assert "LLaDA full canvas step, B=8" not in text
     assert "commit 0123456789:" in text

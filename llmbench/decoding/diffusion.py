@@ -40,6 +40,7 @@ import torch
 from llmbench.config import Diffusion
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
+from llmbench.decoding.commit import commit_
 from llmbench.decoding.proposal import Proposal
 from llmbench.record import ForwardShape
 
@@ -126,7 +127,7 @@ class _Loop:
         self.canvas = torch.full((rows, self._length), mask_id, device=device)
         self._mask = torch.ones(rows, self._length, dtype=torch.bool, device=device) if padded else None
         self._given = torch.zeros(rows, self._length, dtype=torch.bool, device=device)
-        self._done = torch.zeros(1, dtype=torch.int64, device=device)  # steps of this block
+        self._done = torch.zeros(rows, 1, dtype=torch.int64, device=device)  # steps of this block
         self._left = torch.zeros(rows, 1, dtype=torch.int64, device=device)  # masked positions of this block
         self._open = torch.zeros(rows, block, dtype=torch.int64, device=device)  # its positions, masked ones first
         self._where = torch.zeros(block, dtype=torch.int64, device=device)  # its positions in order
@@ -219,7 +220,8 @@ class _Loop:
         positions = self._open[:, :size]
         hidden = self._read(begin, positions)
         if size:
-            self._commit(positions, *self._propose(hidden))
+            tokens, confidence = self._propose(hidden)
+            commit_(self.canvas, self._open, self._left, self._done, self._counts, tokens, confidence, self._transfer)
 
     def _read(self, begin: int, positions: torch.Tensor) -> torch.Tensor:
         """Hidden states [B, M, C], or [2 B, M, C] with guidance: as it is, then with everything given hidden."""
@@ -234,22 +236,6 @@ class _Loop:
         if begin != _BLOCK:
             where = torch.arange(begin, self._length, device=canvas.device)
         return self._engine.refine(canvas.index_select(1, where), mask, where, positions, self._cache)
-
-    def _commit(self, positions: torch.Tensor, tokens: torch.Tensor, confidence: torch.Tensor) -> None:
-        """Make the surest candidates final, and list what is still masked. All arguments are [B, M]."""
-        rank = torch.arange(positions.shape[1], device=positions.device)
-        candidate = rank < self._left  # the others fill the size up
-        confidence = confidence.masked_fill(~candidate, float("-inf"))
-        order = rules.surest_first(confidence)
-        count = self._transfer(confidence.gather(1, order))[:, None]
-        count = torch.minimum(torch.maximum(count, self._counts[self._done]), self._left)
-        final = rank < count
-        where, proposed = positions.gather(1, order), tokens.gather(1, order)
-        self.canvas.scatter_(1, where, torch.where(final, proposed, self.canvas.gather(1, where)))
-        still = ~final & candidate.gather(1, order)
-        self._open[:, : positions.shape[1]] = rules.ascending_first(where, still)
-        self._left.sub_(count)
-        self._done.add_(1).clamp_(max=self._counts.shape[0] - 1)
 
 
 _WHOLE, _FILL, _BLOCK = -3, -2, -1

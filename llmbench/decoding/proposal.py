@@ -61,7 +61,7 @@ class Proposal:
             *(part for piece in torch.split(flat, size, dim=1) for part in self._parts(self._logits(piece))),
             strict=True,
         )
-        return torch.cat(tokens).view(rows, masked), torch.cat(confidence).view(rows, masked)
+        return _joined(tokens).view(rows, masked), _joined(confidence).view(rows, masked)
 
     def _rows(self, flat: torch.Tensor) -> int:
         """How many positions are treated at once."""
@@ -107,3 +107,7 @@ class Proposal:
                 self._noise = torch.empty(logits.numel(), dtype=torch.float64)
             noise = self._noise[: logits.numel()].view_as(logits)
         return rules.gumbel_(self._draws.fill_(noise), self._settings.temperature).add_(logits)
+
+
+def _joined(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -56,23 +56,23 @@ class Threshold:
     """Every candidate that is sure enough (Fast-dLLM, arXiv 2505.22618)."""
 
     def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
+        self.threshold = threshold
 
     def __call__(self, confidence: torch.Tensor) -> torch.Tensor:
         """Candidates with a confidence of at least the threshold."""
-        return (confidence >= self._threshold).sum(-1)
+        return (confidence >= self.threshold).sum(-1)
 
 
 class Factor:
     """The longest prefix in which the n-th confidence is at least 1 - factor / (n + 1) (Fast-dLLM, theorem 1)."""
 
     def __init__(self, factor: float) -> None:
-        self._factor = factor
+        self.factor = factor
 
     def __call__(self, confidence: torch.Tensor) -> torch.Tensor:
         """Length of that prefix."""
         rank = torch.arange(1, confidence.shape[1] + 1, device=confidence.device)
-        return (confidence >= 1 - self._factor / (rank + 1)).cumprod(-1).sum(-1)
+        return (confidence >= 1 - self.factor / (rank + 1)).cumprod(-1).sum(-1)
 
 
 def transfer(settings: Diffusion) -> Transfer:

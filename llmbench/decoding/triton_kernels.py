@@ -67,3 +67,59 @@ def _whole(found, where, tokens, probability, plane, parts, PARTS: tl.constexpr)
     most, index = tl.max(best, 0, return_indices=True)
     tl.store(tokens + row, tl.load(where + row * parts + index))
     tl.store(probability + row, tl.exp(most - highest) / everything)
+
+
+def commit_(
+    canvas: torch.Tensor,
+    opened: torch.Tensor,
+    left: torch.Tensor,
+    done: torch.Tensor,
+    counts: torch.Tensor,
+    tokens: torch.Tensor,
+    confidence: torch.Tensor,
+    rule: int,
+    parameter: float,
+) -> None:
+    """See `commit.commit_`; `rule` 0 is the schedule alone, 1 a threshold, 2 a factor."""
+    rows, size = tokens.shape
+    if not size:
+        return
+    lanes = max(16, triton.next_power_of_2(size))
+    _commit[(rows,)](
+        canvas, opened, left, done, counts, tokens, confidence, parameter, canvas.stride(0), opened.stride(0), size,
+        counts.shape[0], rule, lanes, num_warps=4,
+    )  # fmt: skip
+
+
+@triton.jit
+def _commit(
+    canvas, opened, left, done, counts, tokens, confidence, parameter, canvas_row, opened_row, size, steps,
+    RULE: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, LANES)
+    real = lane < size
+    masked = tl.load(left + row)
+    step = tl.load(done + row)
+    candidate = lane < masked
+    position = tl.load(opened + row * opened_row + lane, mask=real, other=0)
+    sure = tl.load(confidence + row * size + lane, mask=real & candidate, other=float("-inf"))
+    # the rank of a candidate is how many are surer, or as sure and before it; lanes that are no candidate come last
+    before = (sure[None, :] > sure[:, None]) | ((sure[None, :] == sure[:, None]) & (lane[None, :] < lane[:, None]))
+    rank = tl.sum(before.to(tl.int32), 1)
+    more = tl.sum(tl.zeros([LANES], tl.int32), 0)
+    if RULE == 1:
+        more = tl.sum((sure >= parameter).to(tl.int32), 0)
+    if RULE == 2:
+        enough = sure >= 1 - tl.div_rn(parameter + tl.zeros([LANES], tl.float32), (rank + 2).to(tl.float32))
+        more = tl.min(tl.where(enough, LANES, rank), 0)
+    count = tl.minimum(tl.maximum(more.to(tl.int64), tl.load(counts + step)), masked)
+    final = real & (rank < count)
+    tl.store(canvas + row * canvas_row + position, tl.load(tokens + row * size + lane, mask=real, other=0), mask=final)
+    still = candidate & (rank >= count)
+    key = position + tl.where(still, 0, 1 << 40)
+    key = tl.where(real, key, 1 << 41)
+    place = tl.sum((key[None, :] < key[:, None]).to(tl.int32), 1)
+    tl.store(opened + row * opened_row + place, position, mask=real)
+    tl.store(left + row, masked - count)
+    tl.store(done + row, tl.minimum(step + 1, steps - 1))

@@ -3,11 +3,13 @@
 import pytest
 import tiny_models
 import torch
+from decoding.test_commit import CASES, RULES, state
 from tiny_models import MASK, PAD, STOP
 
 from llmbench.config import Autoregressive, Diffusion
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
+from llmbench.decoding.commit import commit_, commit_plain_
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.decoding.likeliest import likeliest, likeliest_plain
 from llmbench.models import kernels
@@ -108,6 +110,17 @@ def test_likeliest(rows, vocabulary, banned):
     expected, exact = likeliest_plain(logits, banned)
     assert torch.equal(tokens, expected)
     assert torch.allclose(probability, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "block", "masked", "size"), [*CASES, (5, 128, [128, 100, 64, 1, 0], 128)])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_commit(rows, block, masked, size, rule):
+    expected, found = (state(rows, block, masked, size, 3, "cuda") for _ in range(2))
+    for _ in range(3):
+        commit_plain_(*expected, rule)
+        commit_(*found, rule)
+        for a, b in zip(expected, found, strict=True):
+            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("width", [16, 80])

@@ -396,7 +396,11 @@ def load(tree: "DictConfig") -> JobConfig:
         return _JOB.validate_python(values)
     except ValidationError as error:
         raw = OmegaConf.to_container(tree, resolve=False)
-        raise ConfigError("; ".join(dict.fromkeys(_explain(item, raw) for item in error.errors()))) from error
+        said: dict[str, str] = {}  # a dial and the group that reads it say the same: once is enough
+        for item in error.errors():
+            text = _explain(item, raw)
+            said.setdefault(item["msg"] if item["type"] == "value_error" else text, text)
+        raise ConfigError("; ".join(said.values())) from error
 
 
 def to_dict(job: JobConfig) -> dict[str, Any]:

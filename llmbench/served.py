@@ -227,4 +227,6 @@ def _counts(prepared: "Prepared", first_pass: Sequence[Answers]) -> list[str]:
         ours = sum(len(prepared.checkpoint.prompt_ids(prepared.workload.prompts[index])) for index in order)
         if told != ours:
             notes.append(f"the server reads {told} prompt tokens, the checkpoint's tokenizer makes {ours}")
+    if cached := sum(reply.cached_tokens or 0 for reply in replies):
+        notes.append(f"the server took {cached} prompt tokens from its prefix cache: L_prefill is too short")
     return notes

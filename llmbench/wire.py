@@ -51,6 +51,7 @@ class Reply:
     end_ms: float = 0.0
     prompt_tokens: int | None = None  # by the server's count
     completion_tokens: int | None = None
+    cached_tokens: int | None = None  # of the prompt, taken from an earlier request's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +176,8 @@ class Client:
                 raise self._error(f"answers with {response.content_type}, not with a stream of events")
             async for event in self._events(response):
                 if event == "[DONE]":
-                    ended = True
-                    break
+                    ended = True  # and on to the end of the body: only then is the connection kept
+                    continue
                 piece = self._read(event, reply)
                 if piece:
                     reply.text += piece
@@ -212,6 +213,7 @@ class Client:
             if usage := data.get("usage"):
                 reply.prompt_tokens = _count(usage.get("prompt_tokens"))
                 reply.completion_tokens = _count(usage.get("completion_tokens"))
+                reply.cached_tokens = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
             if not data.get("choices"):
                 return ""
             choice = data["choices"][0]

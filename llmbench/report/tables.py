@@ -92,10 +92,10 @@ def _table(
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:
-    """Finished Records as tables list them: models without steps first, then by model, k, batch, canvas."""
+    """Finished Records as tables list them: models without steps first (servers last), then by k, batch, canvas."""
     finished = [record for record in records if record.status == "finished"]
     size = {id(r): (int(r.conditions.get("batch", 0)), int(r.conditions.get("canvas", 0))) for r in finished}
-    return sorted(finished, key=lambda r: (r.steps is not None, r.model, steps_of(r), size[id(r)]))
+    return sorted(finished, key=lambda r: (r.steps is not None, r.model, served(r), steps_of(r), size[id(r)]))
 
 
 def provenance(records: Sequence[Record], command: str = "") -> str:

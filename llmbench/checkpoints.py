@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from llmbench.models.fused import FusedEngine
     from llmbench.workloads import Prompt
 
+Weights = Literal["real", "dummy", "served"]
+"""Where a model's weights come from: its files, random numbers, or not at all, because a server has them."""
+
 BUNDLED = Path(__file__).parent / "bundled"
 SHAPES = BUNDLED / "shapes"
 
@@ -66,8 +69,12 @@ class CheckpointFiles:
     writes_text: bool  # False with dummy weights
     config: Any = field(repr=False, compare=False)  # Transformers' configuration
 
-    def require_family(self, kind: Family) -> None:
+    def require_family(self, kind: Family, *, here: bool = True) -> None:
         """Check that a model under test can be decoded as asked.
+
+        Args:
+            kind: of the decoder.
+            here: it is run by this project, not by a server.
 
         Raises:
             CheckpointError: its attention is of the other kind, or its blocks are not of the Llama kind.
@@ -77,7 +84,7 @@ class CheckpointFiles:
         if kind != self.family:
             side = "llada" if self.family == "diffusion" else "llama"
             raise CheckpointError(f"checkpoint {self.name} is {self.family}, the decoder is {kind}; use model={side}")
-        if self.config.model_type not in llama.BLOCKS:
+        if here and self.config.model_type not in llama.BLOCKS:
             raise CheckpointError(
                 f"checkpoint {self.name}: model_type {self.config.model_type} can judge but not be measured; "
                 f"a model under test must be {' or '.join(llama.BLOCKS)}"
@@ -223,12 +230,13 @@ class Checkpoint:
 # Files
 
 
-def resolve(source: str, weights: Literal["real", "dummy"] = "real") -> CheckpointFiles:
+def resolve(source: str, weights: Weights = "real") -> CheckpointFiles:
     """Find and check what a source stands for; repeated calls are free while the files do not change.
 
     Args:
         source: see the module docstring.
-        weights: "dummy" asks for no weight files and does not hash them: a configuration suffices.
+        weights: "dummy" asks for no weight files and does not hash them: a configuration suffices. "served" needs a
+            tokenizer; weight files are hashed where there are some.
 
     Raises:
         CheckpointError: one line that names the checkpoint, what is wrong, and what to change.
@@ -244,9 +252,7 @@ def resolve(source: str, weights: Literal["real", "dummy"] = "real") -> Checkpoi
 
 
 @functools.lru_cache(maxsize=16)
-def _inspect(
-    name: str, folder: Path, gguf: str | None, weights: Literal["real", "dummy"], stamp: tuple[object, ...]
-) -> CheckpointFiles:
+def _inspect(name: str, folder: Path, gguf: str | None, weights: Weights, stamp: tuple[object, ...]) -> CheckpointFiles:
     """Check the files of one folder; `stamp` makes the cache forget when they change."""
     from llmbench.models import configuration, llama
     from llmbench.models import weights as weight_files
@@ -254,9 +260,9 @@ def _inspect(
     config = configuration.read_gguf(folder, gguf, name) if gguf else configuration.read(folder, name)
     hashed = [folder / gguf] if gguf else [folder / file for file in _HASHED if (folder / file).is_file()]
     has_tokenizer = gguf is not None or any((folder / file).is_file() for file in _TOKENIZERS)
-    if not has_tokenizer and weights == "real":
+    if not has_tokenizer and weights != "dummy":
         raise CheckpointError(f"checkpoint {name}: no tokenizer in {folder}; expected {_TOKENIZERS[0]}")
-    if not gguf and weights == "real":
+    if not gguf and (weights == "real" or (weights == "served" and any(folder.glob("*.safetensors")))):
         files = weight_files.find(folder, name)
         # blocks of another kind may be stored under other names than Transformers uses: their headers alone are read
         weight_files.check(files, llama.shapes(config) if config.model_type in llama.BLOCKS else {}, name)
@@ -270,12 +276,12 @@ def _inspect(
         digest=configuration.digest(hashed),
         context=configuration.field(config, "max_position_embeddings", name),
         family="autoregressive" if causal else "diffusion",
-        stop_ids=special.stop if weights == "real" else (),
+        stop_ids=special.stop if weights != "dummy" else (),
         special_ids=special.all,
         pad_id=special.pad,
         mask_id=special.mask,
         has_tokenizer=has_tokenizer,
-        writes_text=weights == "real",
+        writes_text=weights != "dummy",
         config=config,
     )
 

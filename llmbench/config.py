@@ -16,6 +16,7 @@ import json
 import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import ConfigDict, Field, StrictBool, StrictInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -85,6 +86,75 @@ class Transformers(_OneByOne):
     cache: Literal["dynamic", "static"] = "dynamic"  # static: of full length from the start; compiles on CUDA
 
 
+_OWN_FIELDS = {
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "canvas"),
+    "temperature": "temperature",
+    "seed": "seed",
+    "top_p": "model.decoder.top_p",
+    "model": "endpoint.served_model",
+    **dict.fromkeys(("prompt", "messages"), "workload"),
+    **dict.fromkeys(("stream", "stream_options", "n", "best_of", "echo", "suffix"), ""),
+}
+"""Fields of a request that are set by something else, and by what; "" = not to be changed."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Server:
+    """A server that speaks OpenAI's HTTP interface: vLLM, SGLang, `transformers serve`. Dials: `endpoint.*`.
+
+    The key is read from the environment (OPENAI_API_KEY) when a request is made, and stands nowhere else.
+    """
+
+    url: str = "http://localhost:8000/v1"
+    served_model: str | None = None  # None: the one that the server lists
+    api: Literal["completions", "chat"] = "completions"  # the prompt as it is, or as a message in the chat template
+    timeout_s: Positive = 600.0  # of one output, from the request to its last token
+    extra: dict[str, Any] = Field(default_factory=dict)  # more fields of every request; they stand in the Record
+    same_hardware: StrictBool = False  # the user's word: it runs on this device, so a verdict may rest on it
+
+    def __post_init__(self) -> None:
+        """Refuse addresses that are none or carry a secret, and fields that are set elsewhere."""
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("the url must be like http://localhost:8000/v1")
+        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+            raise ValueError("the url must be an address alone; a key goes into the environment as OPENAI_API_KEY")
+        for key in sorted(self.extra.keys() & _OWN_FIELDS.keys()):
+            instead = _OWN_FIELDS[key]
+            raise ValueError(f"extra.{key} is not for extra; {f'set {instead}' if instead else 'leave it out'}")
+
+    @property
+    def base(self) -> str:
+        """The address that paths are appended to; /v1 when the url has no path."""
+        return self.url.rstrip("/") if self._parts.path.strip("/") else f"{self.origin}/v1"
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port: what a Record calls the place."""
+        return f"{self._parts.scheme}://{self._parts.netloc}"
+
+    @property
+    def _parts(self) -> SplitResult:
+        return urlsplit(self.url)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Endpoint(Server, _OneByOne):
+    """Whatever a server does with a prompt (`llmbench.served`): a baseline whose weights and device are elsewhere."""
+
+    kind: Literal["endpoint"]
+
+    def __post_init__(self) -> None:
+        """Refuse what a text that comes over the wire does not show."""
+        super().__post_init__()
+        if self.ignore_stop:
+            raise ValueError("ignore_stop: a server's text does not show where it stopped; use ignore_stop=false")
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Diffusion:
     """Unmasking a canvas in denoising steps (`llmbench.decoding.diffusion`)."""
@@ -134,7 +204,7 @@ class Diffusion:
         return self.temperature > 0 or self.remasking == "random"
 
 
-DecoderConfig = Autoregressive | Transformers | Diffusion
+DecoderConfig = Autoregressive | Transformers | Endpoint | Diffusion
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -280,6 +350,7 @@ class JobConfig:
     ignore_stop: StrictBool = False
     block_length: Count | None = None
     cache: Literal["none", "prefix", "dual"] = "none"
+    endpoint: Server = Field(default_factory=Server)
     # The sweep's own options.
     parity: ParityConfig = Field(default_factory=ParityConfig)
     dry_run: StrictBool = False
@@ -294,6 +365,8 @@ class JobConfig:
                 "weights=dummy writes noise, and threshold or factor would count its forwards; "
                 "add model.decoder.forced_tokens_per_forward=N"
             )
+        if isinstance(self.model.decoder, Endpoint) and (self.weights == "dummy" or self.workload.synthetic):
+            raise ValueError("model=llama_endpoint sends text to a server: it needs weights=real and prompts of text")
         if self.workload.synthetic and (self.metric.judge or self.metric.bertscore):
             raise ValueError("workload=synthetic has neither text nor references to score; add metric=speed")
 
@@ -323,7 +396,11 @@ def load(tree: "DictConfig") -> JobConfig:
         return _JOB.validate_python(values)
     except ValidationError as error:
         raw = OmegaConf.to_container(tree, resolve=False)
-        raise ConfigError("; ".join(dict.fromkeys(_explain(item, raw) for item in error.errors()))) from error
+        said: dict[str, str] = {}  # a dial and the group that reads it say the same: once is enough
+        for item in error.errors():
+            text = _explain(item, raw)
+            said.setdefault(item["msg"] if item["type"] == "value_error" else text, text)
+        raise ConfigError("; ".join(said.values())) from error
 
 
 def to_dict(job: JobConfig) -> dict[str, Any]:
@@ -353,16 +430,21 @@ def identity(job: JobConfig, digests: dict[str, str]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "block_length", "cache")
+_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "block_length", "cache", "endpoint")
 
 _JOB: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
 
-_VARIANTS = ("autoregressive", "transformers", "diffusion")  # pydantic puts the chosen variant into the location
+_VARIANTS = (
+    "autoregressive",
+    "transformers",
+    "endpoint",
+    "diffusion",
+)  # pydantic puts the chosen variant into the location
 
 
 def _explain(item: Any, raw: Any) -> str:
     """One validation error as `key: what is wrong (got value)`."""
-    location = [part for part in item["loc"] if part not in _VARIANTS]
+    location = [part for place, part in enumerate(item["loc"]) if place != 2 or part not in _VARIANTS]
     key = _written_key(location, raw)
     message = item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]

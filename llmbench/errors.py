@@ -6,7 +6,8 @@
     │   ├── WorkloadError             prompts: file, line, field
     │   ├── CheckpointError           weights or tokenizer: missing, damaged, misshapen
     │   ├── HardwareError             a device that is asked for and is not there
-    │   └── TrackingError             the MLflow store or server
+    │   ├── TrackingError             the MLflow store or server
+    │   └── EndpointError             the server that is measured
     ├── RecordError               3   a recorded result cannot be read, or results do not belong together
     └── JobsFailedError           4   the sweep ended, but some of its jobs failed
 
@@ -45,6 +46,10 @@ class HardwareError(UsageError):
 
 class TrackingError(UsageError):
     """The MLflow store or server cannot be used."""
+
+
+class EndpointError(UsageError):
+    """The server that is to be measured cannot be reached, refuses, or does not answer as it should."""
 
 
 class RecordError(LlmbenchError):

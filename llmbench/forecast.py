@@ -10,6 +10,8 @@ and the time is unknown. The caller shows which of the three it is.
 largest forward holds at once. It is not M_peak: allocators round up, kernels keep workspaces, and on a CPU the
 interpreter and its libraries come on top.
 
+Of a server's time and memory nothing is known, unless an earlier Record tells its time.
+
 Called by `llmbench.sweep`; the text is made by `llmbench.report.console`.
 """
 
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmbench import config
-from llmbench.record import Ceilings, ForwardShape, Record
+from llmbench.record import Ceilings, ForwardShape, Record, total
 
 if TYPE_CHECKING:
     from llmbench.job import Prepared
@@ -34,14 +36,14 @@ class Forecast:
     measured_s: float | None  # the whole job, from an earlier Record
     measured_on: str | None  # its date
     bound_s: float | None  # generation alone, from below; None where a time was measured, or nothing can be said
-    weight_bytes: int
-    cache_bytes: int  # key-value cache; 0 for a model that caches nothing
-    activation_bytes: int
+    weight_bytes: int | None = None  # None: on a server
+    cache_bytes: int | None = None  # key-value cache; 0 for a model that caches nothing
+    activation_bytes: int | None = None
 
     @property
-    def memory_bytes(self) -> int:
+    def memory_bytes(self) -> int | None:
         """Weights, cache and activations."""
-        return self.weight_bytes + self.cache_bytes + self.activation_bytes
+        return total((self.weight_bytes, self.cache_bytes, self.activation_bytes))
 
 
 def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
@@ -54,6 +56,9 @@ def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
     from llmbench.measure import device
     from llmbench.models import architecture
 
+    measured_s, measured_on = (earlier.duration_s, earlier.started_at[:10]) if earlier else (None, None)
+    if isinstance(prepared.job.model.decoder, config.Endpoint):
+        return Forecast(measured_s=measured_s, measured_on=measured_on, bound_s=None)
     hardware = prepared.job.hardware
     shapes = architecture.from_config(prepared.checkpoint.config, _BYTES[hardware.dtype])
     weights = shapes.parameters * shapes.bytes_per_element
@@ -62,8 +67,8 @@ def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
         device.probe(hardware)  # the job's threads
         bound = bound_seconds(prepared, shapes, device.ceilings(hardware, weights))
     return Forecast(
-        measured_s=earlier.duration_s if earlier else None,
-        measured_on=earlier.started_at[:10] if earlier else None,
+        measured_s=measured_s,
+        measured_on=measured_on,
         bound_s=bound,
         weight_bytes=weights,
         cache_bytes=_cached(prepared, shapes) * prepared.job.batch * _longest(prepared),

@@ -11,13 +11,14 @@ import datetime
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from llmbench import checkpoints, config, decoding, workloads
-from llmbench.config import JobConfig
+from llmbench import checkpoints, config, decoding, generated, served, workloads
+from llmbench.config import Endpoint, JobConfig
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
+from llmbench.generated import Generated
 from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
 from llmbench.models import architecture, blocks
@@ -68,7 +69,8 @@ def prepare(job: JobConfig) -> Prepared:
         raise ConfigError(
             f"batch {job.batch} exceeds the {len(workload.prompts)} prompts; lower batch or raise workload.prompts"
         )
-    files = checkpoints.resolve(job.model.checkpoint, job.weights)
+    here = not isinstance(job.model.decoder, Endpoint)
+    files = checkpoints.resolve(job.model.checkpoint, job.weights if here else "served")
     judge = checkpoints.resolve(job.metric.judge) if job.metric.judge else None
     if judge is not None:
         judge.require_judge()
@@ -79,9 +81,9 @@ def prepare(job: JobConfig) -> Prepared:
     )
     if encoder is not None:
         workload.require_references("bertscore")
-    if job.hardware.engine == "graph":
+    if here and job.hardware.engine == "graph":
         blocks.require_plain(files.config)
-    files.require_family(job.model.decoder.family)
+    files.require_family(job.model.decoder.family, here=here)
     longest = max(len(files.prompt_ids(prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
     if longest + canvas > files.context:
@@ -89,7 +91,7 @@ def prepare(job: JobConfig) -> Prepared:
             f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
             f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
-    if job.metric.likelihood:
+    if here and job.metric.likelihood:
         _require_heldout(files, job.metric.likelihood_texts)
     digests = {"checkpoint": files.digest, "workload": workload.digest}
     digests |= {"judge": judge.digest} if judge else {}
@@ -122,6 +124,43 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
     job = prepared.job
     environment = device.environment(job.hardware)
+    made = (served.generate if isinstance(job.model.decoder, Endpoint) else _generate)(prepared, tick)
+    scores, notes = _scores(prepared, made.outputs, tick)
+    record = Record(
+        identity=prepared.identity,
+        model=job.model.name,
+        family=job.model.decoder.family,
+        steps=job.model.decoder.steps,
+        status="finished",
+        reason=None,
+        started_at=started.isoformat(timespec="seconds"),
+        duration_s=round(time.monotonic() - begun, 3),
+        config=config.to_dict(job),
+        conditions=conditions(prepared, environment.device_name, environment.versions) | made.conditions,
+        signatures=prepared.signatures | made.signatures,
+        environment=environment,
+        partition=tuple(tuple(prepared.workload.prompts[i].id for i in batch) for batch in prepared.partition),
+        outputs=made.outputs,
+        timings=made.timings,
+        marks=made.marks,
+        tokenize_ms=made.tokenize_ms,
+        setup_s=made.setup_s,
+        canvas=job.model.decoder.canvas,
+        block_length=getattr(job.model.decoder, "block_length", None),
+        device_use=made.device_use,
+        forward_costs=made.forward_costs,
+        repeated_batches=made.repeated_batches,
+        ceilings=made.ceilings,
+        scores=scores,
+        likelihood=made.likelihood,
+        notes=(*made.notes, *notes),
+    )
+    return replace(record, metrics=performance.compute(record) | quality.compute(record))
+
+
+def _generate(prepared: Prepared, tick: Tick) -> Generated:
+    """Load the model under test, measure it, and leave the device clean for those that score."""
+    job = prepared.job
     probe = device.probe(job.hardware)
 
     tick("load", 0, 1)
@@ -156,7 +195,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
         growing=bench.growing,
     )
     engine.close()
-    outputs = _outputs(prepared, checkpoint, measured.first_pass)
+    texts = [checkpoint.texts(generation) for generation in measured.first_pass]
     costs = _forward_costs(checkpoint, measured.first_pass[repeated[0]].forwards) if job.metric.roofline else ()
     likelihood = _likelihood(prepared, checkpoint, tick)
     ceilings = device.ceilings(job.hardware, checkpoint.weight_bytes) if job.metric.roofline else None
@@ -164,37 +203,19 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     setup_s = round(engine.setup_s, 3)
     del bench, engine
     probe.clean()
-    scores, notes = _scores(prepared, outputs, tick)
-    record = Record(
-        identity=prepared.identity,
-        model=job.model.name,
-        family=job.model.decoder.family,
-        steps=job.model.decoder.steps,
-        status="finished",
-        reason=None,
-        started_at=started.isoformat(timespec="seconds"),
-        duration_s=round(time.monotonic() - begun, 3),
-        config=config.to_dict(job),
-        conditions=conditions(prepared, environment.device_name, environment.versions),
-        signatures=prepared.signatures,
-        environment=environment,
-        partition=tuple(tuple(prepared.workload.prompts[i].id for i in batch) for batch in prepared.partition),
-        outputs=outputs,
+    return Generated(
+        outputs=generated.outputs(prepared.workload.prompts, prepared.partition, texts),
         timings=measured.timings,
         marks=measured.marks,
+        repeated_batches=repeated,
+        device_use=_device_use(measured.device_use, model_reserved, building_peak),
         tokenize_ms=tokenize_ms,
         setup_s=setup_s,
-        canvas=job.model.decoder.canvas,
-        block_length=getattr(job.model.decoder, "block_length", None),
-        device_use=_device_use(measured.device_use, model_reserved, building_peak),
         forward_costs=costs,
-        repeated_batches=repeated,
-        ceilings=ceilings,
-        scores=scores,
         likelihood=likelihood,
-        notes=(*measured.notes, *notes),
+        ceilings=ceilings,
+        notes=measured.notes,
     )
-    return replace(record, metrics=performance.compute(record) | quality.compute(record))
 
 
 def _device_use(use: DeviceUse, model_reserved: int | None, building_peak: int | None) -> DeviceUse:
@@ -229,10 +250,6 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
     """
     job = prepared.job
     shared = {
-        "device_name": device_name,
-        "device": job.hardware.device,
-        "dtype": job.hardware.dtype,
-        "engine": job.hardware.engine,
         "weights": job.weights,
         "canvas": job.model.decoder.canvas,
         "batch": job.batch,
@@ -240,14 +257,21 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
         "workload": prepared.workload.digest,
         "judge": prepared.judge.digest if prepared.judge else "none",
         "encoder": prepared.encoder.digest if prepared.encoder else "none",
+    }
+    where = {
+        "device_name": device_name,
+        "device": job.hardware.device,
+        "dtype": job.hardware.dtype,
+        "engine": job.hardware.engine,
         "torch": versions.get("torch", ""),
         "transformers": versions.get("transformers", ""),
     }
-    settings = config.to_dict(job)["model"]["decoder"]
-    own = {f"decoding.{key}": value for key, value in settings.items() if key != "steps"}
-    return {
-        key: str(value) for key, value in (shared | own | {"decoding.checkpoint": prepared.checkpoint.digest}).items()
-    }
+    settings, left_out = config.to_dict(job)["model"]["decoder"], {"steps"}
+    if isinstance(job.model.decoder, Endpoint):
+        where, left_out = served.conditions(job.model.decoder), {field.name for field in fields(config.Server)}
+    own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
+    whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}
+    return {key: str(value) for key, value in whole.items()}
 
 
 @dataclass
@@ -319,28 +343,6 @@ def _valid_size(checkpoint: checkpoints.Checkpoint, generation: Generation) -> t
     """Valid tokens and UTF-8 bytes of a generated batch."""
     texts = checkpoint.texts(generation)
     return sum(text.tokens for text in texts), total(text.utf8_bytes for text in texts)
-
-
-def _outputs(
-    prepared: Prepared, checkpoint: checkpoints.Checkpoint, generations: Sequence[Generation]
-) -> tuple[Output, ...]:
-    outputs = []
-    for batch, (members, generation) in enumerate(zip(prepared.partition, generations, strict=True)):
-        for index, text in zip(members, checkpoint.texts(generation), strict=True):
-            prompt = prepared.workload.prompts[index]
-            outputs.append(
-                Output(
-                    prompt_id=prompt.id,
-                    task=prompt.task,
-                    prompt=prompt.text if prompt.draws is None else None,
-                    text=text.text,
-                    batch=batch,
-                    tokens=text.tokens,
-                    utf8_bytes=text.utf8_bytes,
-                    stopped=text.stopped,
-                )
-            )
-    return tuple(outputs)
 
 
 def _forward_costs(checkpoint: checkpoints.Checkpoint, shapes: Sequence) -> tuple[ForwardCost, ...]:  # type: ignore[type-arg]

@@ -173,6 +173,8 @@ def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environm
     """An earlier Record, if measuring again here and now would be the same experiment."""
     if earlier is None:
         return None
+    if policy == "all" and isinstance(cell.prepared.job.model.decoder, config.Endpoint):
+        return None  # behind the same address may be another server by now
     then, now = earlier.environment, here(cell)
     if policy == "all" and (then.git_dirty or now.git_dirty):
         return None
@@ -188,9 +190,14 @@ def _ended(path: Path) -> bool:
         return True
 
 
-def forwards(cell: Cell) -> int:
-    """Most forward passes that generation of this job makes, over all passes that run on any device."""
+def forwards(cell: Cell) -> int | None:
+    """Most forward passes that generation of this job makes, over all passes that run on any device.
+
+    None for a server, whose forwards nobody knows.
+    """
     plan, decoder = cell.prepared.job.timing, cell.prepared.job.model.decoder
+    if isinstance(decoder, config.Endpoint):
+        return None
     if isinstance(decoder, config.Diffusion):
         per_batch = decoder.steps * (2 if decoder.cfg_scale > 0 else 1)
     else:

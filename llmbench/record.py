@@ -253,6 +253,11 @@ def total(sizes: Iterable[int | None]) -> int | None:
     return None if None in known else sum(size for size in known if size is not None)
 
 
+def served(record: Record) -> bool:
+    """Whether a server wrote it (`model.decoder=endpoint`): by wall clock, on hardware that is not known."""
+    return record.conditions.get("engine") == "endpoint"
+
+
 def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[str, Any]) -> str:
     """A job's name for people: the model, how it is decoded where that is not its family's own way, and k.
 

@@ -72,6 +72,7 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
         print(warning, file=sys.stderr, flush=True)
     if first.dry_run:
         return []
+    _require_servers([cell.prepared.job for cell in cells if cell.reused is None])
 
     from llmbench import tracking
     from llmbench.analysis import looks
@@ -150,6 +151,7 @@ def _single(tree: "DictConfig", folder: Path) -> Outcome:
         cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
         print(console.plan([cell], grid=1, forecasts=_forecasts([cell])))
         return Outcome(folder="", label=built.label, status="finished", reason=None, tracked=None)
+    _require_servers([built])
     tracking.open_store(built.tracking)  # an unreachable store is refused before any work
     record = _measure(built)
     record.save(folder)
@@ -221,6 +223,20 @@ def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
     from llmbench.measure import device
 
     return plan.reuse(cells, first.reuse, ROOT, lambda cell: device.environment(cell.prepared.job.hardware))
+
+
+def _require_servers(jobs: "list[JobConfig]") -> None:
+    """Refuse endpoints that would not answer, before the first job; each is asked once."""
+    from llmbench import config, served
+
+    asked: list[object] = []
+    for built in jobs:
+        settings = built.model.decoder
+        if isinstance(settings, config.Endpoint):
+            place = settings.base, settings.served_model, settings.api, settings.extra
+            if place not in asked:
+                asked.append(place)
+                served.require(settings)
 
 
 def _forecasts(cells: "list[Cell]") -> "list[Forecast]":

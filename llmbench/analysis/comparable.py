@@ -7,6 +7,10 @@ purpose (device name, package versions) must agree: `check_conditions` refuses i
 A sweep may also time the baseline in several implementations (`model=llama,llama_generate`): the same model under the
 same settings, decoded by other code. They share a set, and `choose_baseline` takes the fastest, because a speedup
 against a slow baseline is the fault of most published ones.
+
+A server (`model=llama_endpoint`) answers from hardware and software that are not known, so nothing of them is compared,
+and it stands apart: in its set with a speedup of its own, by wall clock, while no verdict rests on it. When the user
+says that it runs on this device (`endpoint.same_hardware=true`) it is one more implementation of the baseline.
 """
 
 import math
@@ -16,13 +20,24 @@ from statistics import fmean
 from typing import Any
 
 from llmbench.errors import RecordError
-from llmbench.record import Record
+from llmbench.record import Record, served
 
 _VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder")
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
-IMPLEMENTATION = ("decoding.kind", "decoding.cache", "decoding.stop_check_every")
+IMPLEMENTATION = (
+    "decoding.kind",
+    "decoding.cache",
+    "decoding.stop_check_every",
+    "decoding.url",
+    "decoding.served_model",
+    "decoding.same_hardware",
+)
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
+
+
+_PLACE = ("device_name", "device", "dtype", "engine", "clock", "torch", "transformers")
+"""Conditions that say where and with what a model ran: of a server they are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +46,8 @@ class Group:
 
     baseline: tuple[Record, ...]
     candidates: tuple[tuple[int, tuple[Record, ...]], ...]  # (k, its Records), k rising
-    implementations: tuple[Record, ...]  # every autoregressive Record, the chosen ones among them
+    implementations: tuple[Record, ...]  # every autoregressive Record that may be it, the chosen ones among them
+    apart: tuple[tuple[Record, ...], ...] = ()  # servers that may not, each over seeds
 
     @property
     def sides(self) -> tuple[tuple[int | None, tuple[Record, ...]], ...]:
@@ -46,7 +62,8 @@ def group(records: Sequence[Record]) -> Group:
         RecordError: conditions differ, or two Records claim one place.
     """
     check_conditions(records)
-    implementations = tuple(record for record in records if record.family == "autoregressive")
+    baselines = [record for record in records if record.family == "autoregressive"]
+    implementations = tuple(record for record in baselines if not apart(record))
     candidates: dict[int, list[Record]] = {}
     for record in sorted(records, key=steps_of):
         if record.family == "diffusion":
@@ -62,6 +79,7 @@ def group(records: Sequence[Record]) -> Group:
         baseline=choose_baseline(implementations),
         candidates=tuple((k, tuple(sorted(members, key=seed_of))) for k, members in candidates.items()),
         implementations=implementations,
+        apart=tuple(map(tuple, _ways(filter(apart, baselines), _own))),
     )
 
 
@@ -82,7 +100,7 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
             groups.setdefault((record.model, _varied(record), _own(record)), []).append(record)
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
-        fitting = [record for record in baselines if _varied(record) == varied]
+        fitting = [record for record in baselines if _fits(record, varied)]
         if len({r.conditions.get("decoding.temperature") for r in fitting}) > 1:
             wanted = dict(own).get("decoding.temperature")
             fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
@@ -92,10 +110,19 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
         ]
         sets.append((*fitting, *sorted(candidates, key=steps_of), *absent))
     alone: dict[tuple[Any, ...], list[Record]] = {}
-    for record in baselines:
-        if id(record) not in used:
-            alone.setdefault((record.model, _varied(record), _sampling(record)), []).append(record)
+    for record in sorted(baselines, key=served):
+        if id(record) in used:
+            continue
+        shared = [place for place in alone if served(record) and place[0] == record.model and _fits(record, place[1])]
+        own_place = record.model, _varied(record), _sampling(record)
+        for place in shared or [own_place]:
+            alone.setdefault(place, []).append(record)
     return sets + [tuple(members) for members in alone.values()]
+
+
+def apart(record: Record) -> bool:
+    """Whether it is a server's, and nobody says that the server runs on this device: no verdict rests on it."""
+    return served(record) and record.conditions.get("decoding.same_hardware") != "True"
 
 
 def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
@@ -104,16 +131,21 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
     Raises:
         RecordError: two of them are the same implementation and seed, or differ in more than that.
     """
-    ways: dict[tuple[str | None, ...], list[Record]] = {}
-    for record in baselines:
-        ways.setdefault(tuple(record.conditions.get(key) for key in IMPLEMENTATION), []).append(record)
-    if any(map(_double, ways.values())) or len({(r.model, _sampling(r)) for r in baselines}) > 1:
+    baselines = [record for record in baselines if not apart(record)]
+    ways = _ways(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
+    if any(map(_double, ways)) or len({(r.model, _sampling(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
-    chosen = min(
-        ways.values(), key=lambda way: fmean(r.metrics.get("latency/e2e_ms", math.inf) for r in way), default=()
-    )
+    chosen = min(ways, key=lambda way: fmean(r.metrics.get("latency/e2e_ms", math.inf) for r in way), default=())
     return tuple(sorted(chosen, key=seed_of))
+
+
+def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[Record]]:
+    """Records with equal keys together, in the order of their first ones."""
+    ways: dict[Any, list[Record]] = {}
+    for record in records:
+        ways.setdefault(key(record), []).append(record)
+    return list(ways.values())
 
 
 def stochastic(record: Record) -> bool:
@@ -149,6 +181,12 @@ def _varied(record: Record) -> tuple[str | None, ...]:
     return tuple(record.conditions.get(key) for key in _VARIED)
 
 
+def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
+    """Whether a baseline belongs to candidates under these conditions; a server's place is not asked for."""
+    asked = zip(_VARIED, _varied(record), varied, strict=True)
+    return all(own == wanted or (served(record) and key in _PLACE) for key, own, wanted in asked)
+
+
 def steps_of(record: Record) -> int:
     """k, for sorting; 0 for a model without steps."""
     return record.steps or 0
@@ -157,14 +195,19 @@ def steps_of(record: Record) -> int:
 def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
-    Only `IMPLEMENTATION` may differ within a model, and the seed anywhere.
+    Only `IMPLEMENTATION` may differ within a model, and the seed anywhere. Where a server runs is not asked; one that
+    stands apart may also decode in its own way.
 
     Raises:
         RecordError: names the key and both values.
     """
     firsts: dict[str, Record] = {}
-    for record in records:
-        _agree(records[0], record, lambda key: key != "seed" and not key.startswith("decoding."))
+    ordered = sorted(records, key=served)  # what is known is compared with what is known
+    for record in ordered:
+        unknown = ("seed", *_PLACE) if served(record) else ("seed",)
+        _agree(ordered[0], record, lambda key: key not in unknown and not key.startswith("decoding."))  # noqa: B023
+        if apart(record):
+            continue
         own = firsts.setdefault(record.model, record)
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in IMPLEMENTATION)
 

@@ -14,6 +14,7 @@ notebooks.
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -25,9 +26,9 @@ from llmbench.analysis.gates import LENGTH_METRICS, gates
 from llmbench.analysis.samples import orientation, pooled, samples
 from llmbench.analysis.statistics import speedup_interval
 from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
-from llmbench.analysis.verdict import Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
+from llmbench.analysis.verdict import Apart, Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
 from llmbench.config import ParityConfig
-from llmbench.record import Record
+from llmbench.record import Record, served
 
 __all__ = ["Curve", "MetricParity", "Parity", "Speedup", "Status", "oriented", "parity", "verdicts"]
 
@@ -66,12 +67,13 @@ def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | Non
     Raises:
         RecordError: conditions differ, or a side has two Records where one belongs.
     """
-    finished = [record for record in records if record.status == "finished"]
+    finished = sorted((record for record in records if record.status == "finished"), key=served)
     sides = group(finished)
     look = looks.look(finished, options)
     found = gates(sides, [r for r in records if r.status == "failed" and r.family == "diffusion"])
     rng = np.random.default_rng(seed)
     speedups = tuple(s for k, side in sides.candidates if (s := _speedup(k, sides.baseline, side, rng)) is not None)
+    others = tuple(_apart(side, sides, rng) for side in sides.apart)
     beside = tuple(curve for key in BESIDE if (curve := _curve(key, sides)).values)
     where = wording.conditions_phrase(finished)
     metrics: list[MetricParity] = []
@@ -100,6 +102,7 @@ def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | Non
         metrics=tuple(metrics),
         beside=beside,
         speedups=speedups,
+        apart=others,
         gates=found if sides.baseline and sides.candidates else (),
         warnings=tuple(_warnings(metrics, look)),
         speed=speed,
@@ -265,6 +268,25 @@ def _speedup(
         baseline_ms=upper,
         candidate_ms=lower,
     )
+
+
+def _apart(side: Sequence[Record], sides: Group, rng: np.random.Generator) -> Apart:
+    """A server's times against the candidates', both by the host clock."""
+    found = [_speedup(k, side, tuple(map(_by_wall, candidate)), rng) for k, candidate in sides.candidates]
+    return Apart(
+        label=side[0].label,
+        where=side[0].conditions.get("device_name", ""),
+        speedups=tuple(item for item in found if item is not None),
+    )
+
+
+def _by_wall(record: Record) -> Record:
+    """The Record with the host clock's times in place of the device's."""
+    metrics = record.metrics
+    if "latency/e2e_wall_ms" in metrics:
+        metrics = metrics | {"latency/e2e_ms": metrics["latency/e2e_wall_ms"]}
+    timings = tuple(replace(timing, e2e_ms=timing.e2e_wall_ms) for timing in record.timings)
+    return replace(record, metrics=metrics, timings=timings)
 
 
 def _e2e(side: Sequence[Record]) -> float | None:

@@ -159,6 +159,19 @@ class Speedup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Apart:
+    """A server beside the verdict: times over HTTP, from hardware that is not known."""
+
+    label: str
+    where: str  # its software and address
+    speedups: tuple[Speedup, ...]  # wall clock on both sides
+
+    def speedup(self, steps: int | None) -> Speedup | None:
+        """The time ratio at one k."""
+        return next((item for item in self.speedups if item.steps == steps), None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parity:
     """What one set of comparable Records says about parity."""
 
@@ -177,6 +190,7 @@ class Parity:
     metrics: tuple[MetricParity, ...] = ()
     beside: tuple[Curve, ...] = ()
     speedups: tuple[Speedup, ...] = ()
+    apart: tuple[Apart, ...] = ()
     gates: tuple[Gate, ...] = ()
     warnings: tuple[str, ...] = ()  # what blocks nothing and should be known
     speed: Speed = Speed.NO_PARITY  # at the headline's passing k
@@ -235,6 +249,9 @@ class Parity:
             named = {"speedup": speed.ratio, "speedup_ci_low": speed.low, "speedup_ci_high": speed.high}
             named |= {f"{self.baseline}_e2e_ms": speed.baseline_ms, f"{self.candidate}_e2e_ms": speed.candidate_ms}
             rows += [(f"parity/{key}", speed.steps, value) for key, value in named.items() if value is not None]
+        for place, other in enumerate(self.apart, start=1):
+            key = f"parity/speedup_vs_{other.label.replace(' ', '_')}{f'_{place}' if len(self.apart) > 1 else ''}"
+            rows += [(key, speed.steps, speed.ratio) for speed in other.speedups]
         return rows
 
     def to_dict(self) -> dict[str, Any]:

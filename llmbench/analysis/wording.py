@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmbench.analysis.verdict import Speed, Status
-from llmbench.record import Record
+from llmbench.record import Record, served
 
 if TYPE_CHECKING:
     from llmbench.analysis.tested import Tested
@@ -82,8 +82,9 @@ def conditions_phrase(records: Sequence[Record]) -> str:
     parts += [f"{len(records[0].outputs)} prompts"] if records[0].outputs else []
     seeds = {record.conditions["seed"] for record in records if "seed" in record.conditions}
     parts += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
-    device = f" on {said.get('device_name', 'an unnamed device')} ({said.get('device', '?')}, {said.get('dtype', '?')})"
-    return ", ".join(parts) + device
+    device = f" on {said.get('device_name', 'an unnamed device')}"
+    how = "" if served(records[0]) else f" ({said.get('device', '?')}, {said.get('dtype', '?')})"
+    return ", ".join(parts) + device + how
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ per job; adding a family means one settings class in `config`, one decoder here,
 
 from collections.abc import Sequence
 
-from llmbench.config import Autoregressive, DecoderConfig, Diffusion, Transformers
+from llmbench.config import Autoregressive, DecoderConfig, Diffusion, Endpoint, Transformers
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import Decoder
 from llmbench.decoding.diffusion import DiffusionDecoder
@@ -25,7 +25,7 @@ def build(settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask
         mask_id: the token that stands for "not yet known"; None for checkpoints that have none.
 
     Raises:
-        ConfigError: a diffusion decoder for a checkpoint without a mask token.
+        ConfigError: a diffusion decoder for a checkpoint without a mask token; a decoder that is a server.
     """
     match settings:
         case Autoregressive():
@@ -38,3 +38,5 @@ def build(settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask
                     "model.decoder=diffusion needs a checkpoint with a mask token; use model=llama for this one"
                 )
             return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id)
+        case Endpoint():
+            raise ConfigError("model.decoder=endpoint decodes on a server; llmbench.served measures it")

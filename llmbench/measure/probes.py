@@ -150,6 +150,21 @@ class CpuProbe:
         return ("memory/peak_rss_bytes counts from the start of the process: this system does not let it be reset",)
 
 
+class WireProbe(CpuProbe):
+    """A device behind a network: nothing of it can be read. The host clock is left."""
+
+    def clean(self) -> None:
+        """Collect garbage, so that it is not collected while a stream is read."""
+        gc.collect()
+
+    def peak_rss_bytes(self) -> None:
+        """This process does not hold the model."""
+
+    def notes(self) -> tuple[str, ...]:
+        """None: the endpoint's own note says what is absent."""
+        return ()
+
+
 class CudaProbe:
     """The current CUDA device: torch's caching allocator, the driver, NVML and the profiler."""
 

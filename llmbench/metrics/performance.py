@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from llmbench.record import METRICS, DeviceUse, Marks, Record, Timing, total
+from llmbench.record import METRICS, DeviceUse, Marks, Record, Timing, served, total
 
 CONFIDENCE = 0.95
 
@@ -124,10 +124,11 @@ def _latency(record: Record) -> dict[str, float | Spread | None]:
     prefill = spread(per_repeat(record, lambda timing: timing.prefill_ms))
     between = spread(gaps(record.marks), interval=False)
     use = record.device_use
+    apart = None if served(record) else per_repeat(record, lambda timing: timing.e2e_wall_ms - timing.e2e_ms)
     return {
         "latency/e2e_ms": e2e,
         "latency/e2e_wall_ms": spread(per_repeat(record, lambda timing: timing.e2e_wall_ms)),
-        "latency/clock_gap_ms": spread(per_repeat(record, lambda timing: timing.e2e_wall_ms - timing.e2e_ms)),
+        "latency/clock_gap_ms": spread(apart or ()),
         "latency/host_overhead_ms": _difference(use.profiled_e2e_ms, use.kernel_ms),
         "latency/prefill_ms": prefill,
         "latency/itl_ms": spread(per_repeat(record, inter_token_ms)),
@@ -185,9 +186,9 @@ def _throughput(record: Record) -> dict[str, float | Spread | None]:
         "throughput/bytes_per_s": _ratio(total(timing.utf8_bytes for timing in timings), seconds),
         "throughput/canvas_tokens_per_s": _ratio(written, seconds),
         "throughput/forwarded_tokens": _forwarded(record),
-        "throughput/nfe": statistics.fmean(timing.forwards for timing in timings),
+        "throughput/nfe": None if served(record) else statistics.fmean(timing.forwards for timing in timings),
         "throughput/tokens_per_forward": _ratio(
-            tokens, sum(rows[t.batch] * t.forwards for t in timings) if known else None
+            tokens, sum(rows[t.batch] * t.forwards for t in timings) if known and not served(record) else None
         ),
     }
 

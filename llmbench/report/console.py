@@ -78,7 +78,7 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
         note = "recorded already" if cell.reused else f"stands for {cell.merged} cells" if cell.merged > 1 else ""
         decoder = prepared.job.model.decoder
         expected = _expected(forecasts[place - 1]) if forecasts else []
-        made = [place, prepared.job.label, prepared.job.batch, decoder.canvas, forwards(cell)]
+        made = [place, prepared.job.label, prepared.job.batch, decoder.canvas, forwards(cell) or "-"]
         rows.append([*made, *expected, cell.name, note])
     first = cells[0].prepared
     columns = ["time", "memory, estimated"] if forecasts else []
@@ -100,6 +100,8 @@ def _expected(forecast: "Forecast") -> list[str]:
         time = f"{forecast.measured_s:.0f} s, measured {forecast.measured_on}"
     else:
         time = "unknown" if forecast.bound_s is None else f"> {number(forecast.bound_s, 2)} s"
+    if forecast.memory_bytes is None:
+        return [time, "on the server"]
     parts = [(forecast.weight_bytes, "weights"), (forecast.cache_bytes, "cache")]
     parts += [(forecast.activation_bytes, "activations")]
     said = " + ".join(f"{_mib(size)} {name}" for size, name in parts if size)

@@ -10,11 +10,12 @@ command. Called by the sweep's ending, `python -m llmbench.report` and notebooks
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
-from llmbench.analysis.verdict import Gate, Parity
+from llmbench.analysis.verdict import Gate, Parity, Speedup
 from llmbench.analysis.wording import TITLES, number
-from llmbench.record import Record
+from llmbench.record import Record, served
 from llmbench.report.layout import Table
 
 ABSENT = "-"
@@ -91,10 +92,10 @@ def _table(
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:
-    """Finished Records as tables list them: models without steps first, then by model, k, batch, canvas."""
+    """Finished Records as tables list them: models without steps first (servers last), then by k, batch, canvas."""
     finished = [record for record in records if record.status == "finished"]
     size = {id(r): (int(r.conditions.get("batch", 0)), int(r.conditions.get("canvas", 0))) for r in finished}
-    return sorted(finished, key=lambda r: (r.steps is not None, r.model, steps_of(r), size[id(r)]))
+    return sorted(finished, key=lambda r: (r.steps is not None, r.model, served(r), steps_of(r), size[id(r)]))
 
 
 def provenance(records: Sequence[Record], command: str = "") -> str:
@@ -113,6 +114,8 @@ def provenance(records: Sequence[Record], command: str = "") -> str:
 
     def device(record: Record) -> str:
         said = record.conditions
+        if served(record):
+            return f"{record.label}: {said.get('device_name', 'a server')}, asked from {record.environment.device_name}"
         count = record.environment.threads
         threads = f", {count} thread{'s' if count != 1 else ''}" if record.environment.device == "cpu" else ""
         how = ", ".join(said[key] for key in ("device", "dtype", "engine") if key in said)
@@ -235,7 +238,8 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         ("", lambda record: record.label),
         *([("seed", _condition("seed"))] if len(parity.seeds) > 1 else []),
         _E2E,
-        ("speedup [95 %]", lambda record: _speedup(parity, record)),
+        ("speedup [95 %]", partial(_speedup, parity.speedup)),
+        *((f"{name}, wall clock [95 %]", cell) for name, cell in _apart(parity)),
         ("roofline", _judged_roofline),
         _TOKENS,
         _BYTES,
@@ -252,6 +256,11 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         notes.append(
             "speedup = L_e2e of the autoregressive side / L_e2e here; intervals: bootstrap over batches, then repeats."
         )
+    notes += [
+        f"{name} = L_e2e of {item.label} ({item.where}) / L_e2e here, both by the host clock."
+        for item, (name, _) in zip(parity.apart, _apart(parity), strict=True)
+        if item.speedups
+    ]
     if any("memory/peak_rss_bytes" in record.metrics for record in ordered):
         notes.append("RSS: of the whole process, with what earlier jobs left in it; it compares no models.")
     table = _table("Steps to quality parity", ordered, columns, command, notes)
@@ -297,8 +306,17 @@ def _judged_roofline(record: Record) -> str:
     return value("roofline/efficiency")(record) if judged else ABSENT
 
 
-def _speedup(parity: Parity, record: Record) -> str:
-    found = parity.speedup(record.steps) if record.family == "diffusion" else None
+def _apart(parity: Parity) -> list[tuple[str, Callable[[Record], str]]]:
+    """Name and cell of each server's own speedup; several servers are numbered."""
+    several = len(parity.apart) > 1
+    return [
+        (f"vs {item.label}{f' {place}' if several else ''}", partial(_speedup, item.speedup))
+        for place, item in enumerate(parity.apart, start=1)
+    ]
+
+
+def _speedup(at: Callable[[int | None], Speedup | None], record: Record) -> str:
+    found = at(record.steps) if record.family == "diffusion" else None
     return ABSENT if found is None else _interval(found.ratio, found.low, found.high, "x")
 
 

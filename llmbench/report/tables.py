@@ -2,9 +2,9 @@
 
 One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`. A cell is
 text with sensible digits and an interval where one exists; an absent value is "-". Columns that no row can fill are
-left out. What belongs to a model and not to k is no column but a line of its own, `model_properties`. Every table ends
-with its provenance, made from the values that were really used: device, versions, commit, prompts, repeats, date,
-command. Called by the sweep's ending, `python -m llmbench.report` and notebooks.
+left out. What belongs to a model and not to k is no column but a line, `model_properties`, and a table of its own,
+`likelihood_table`. Every table ends with its provenance, made from the values that were really used: device, versions,
+commit, prompts, repeats, date, command. Called by the sweep's ending, `python -m llmbench.report` and notebooks.
 """
 
 import math
@@ -14,7 +14,7 @@ from dataclasses import replace
 from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
 from llmbench.analysis.verdict import Gate, Parity
 from llmbench.analysis.wording import TITLES, number
-from llmbench.record import Record
+from llmbench.record import Likelihood, Record
 from llmbench.report.layout import Table
 
 ABSENT = "-"
@@ -97,8 +97,14 @@ def in_order(records: Iterable[Record]) -> list[Record]:
     return sorted(finished, key=lambda r: (r.steps is not None, r.model, steps_of(r), size[id(r)]))
 
 
-def provenance(records: Sequence[Record], command: str = "") -> str:
-    """The line that recreates a table, from the values really used; values that differ are all named."""
+def provenance(records: Sequence[Record], command: str = "", *, timed: bool = True) -> str:
+    """The line that recreates a table, from the values really used; values that differ are all named.
+
+    Args:
+        records: what the table shows.
+        command: what was typed.
+        timed: whether the table rests on generated and timed texts; then it says how many.
+    """
     if not records:
         return ""
 
@@ -131,7 +137,7 @@ def provenance(records: Sequence[Record], command: str = "") -> str:
         all_of(device),
         all_of(versions),
         all_of(commit),
-        all_of(size),
+        all_of(size) if timed else "",
         all_of(lambda record: record.started_at[:10]),
     ]
     return "; ".join(part for part in (*parts, command) if part)
@@ -275,10 +281,13 @@ def _effect(gate: Gate) -> str:
 def model_properties(records: Iterable[Record]) -> str:
     """One line on what does not depend on k: how well each model itself predicts held-out text. "" when unknown."""
     said: list[str] = []
+    source = "held-out text"
     for record in in_order(records):
         found, bits = record.likelihood, record.metrics.get("likelihood/bits_per_byte")
         if found is None or bits is None:
             continue
+        named = record.signatures.get("likelihood", "heldout@")
+        source = source if named.startswith("heldout@") else named
         name = f"{record.model} ({record.signatures.get('checkpoint', 'unnamed checkpoint')})"
         if not found.bound:
             said.append(f"{name} {bits:.4f}, exact")
@@ -288,7 +297,48 @@ def model_properties(records: Iterable[Record]) -> str:
         said.append(f"{name} at most {bits:.4f}{margin}")
     if not said:
         return ""
-    return f"Bits per byte of held-out text, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
+    return f"Bits per byte of {source}, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
+
+
+def likelihood_table(records: Iterable[Record], command: str = "") -> Table:
+    """How well each model itself predicts a text: one row per model and text, whatever steps its jobs had.
+
+    Args:
+        records: those without a likelihood are left out, and of a model's jobs over k only the first is shown.
+        command: what recreates it.
+    """
+    rows: dict[tuple[str, ...], Record] = {}
+    for record in in_order(records):
+        if record.likelihood is not None and record.likelihood.utf8_bytes:
+            rows.setdefault(_likelihood_row(record, record.likelihood), record)
+    notes = (
+        "Bits per byte: negative log-likelihood / (ln 2 * bytes of the texts); the first token of a text, or a start "
+        "token that the tokenizer adds, is given.",
+        "An upper bound supports one conclusion only: that a diffusion model is no worse. Where its bound is higher, "
+        "the model may be worse or the bound may be loose.",
+        "Nats per token compare models that share a tokenizer. None of this depends on k.",
+    )
+    return Table(
+        title="Likelihood of text under the model itself",
+        header=("model", "texts", "bits per byte", "standard error", "exact or bound", "nats per token"),
+        rows=tuple(rows),
+        notes=notes,
+        provenance=provenance(list(rows.values()), command, timed=False),
+    )
+
+
+def _likelihood_row(record: Record, found: Likelihood) -> tuple[str, ...]:
+    in_bits = math.log(2) * found.utf8_bytes
+    error, tokens = found.standard_error_nats, found.scored_tokens
+    source = record.signatures.get("likelihood", "held-out")
+    return (
+        f"{record.model} ({record.signatures.get('checkpoint', 'unnamed checkpoint')})",
+        source if found.texts is None else f"{source} ({found.texts})",
+        f"{found.nll_nats / in_bits:.4f}",
+        ABSENT if error is None else f"{error / in_bits:.4f}",
+        "bound" if found.bound else "exact",
+        f"{found.nll_nats / tokens:.4f}" if tokens else ABSENT,
+    )
 
 
 def _judged_roofline(record: Record) -> str:

@@ -144,7 +144,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     engine = checkpoint.engine("graph" if job.hardware.engine == "graph" else "eager")
     building_peak = probe.peak_reserved_bytes()
     batches, tokenize_ms = _encode(prepared, checkpoint)
-    _require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
+    require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
     probe.clean()
     model_reserved = probe.reserved_bytes()
     decoder = decoding.build(
@@ -307,7 +307,7 @@ def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[lis
     return batches, None if prepared.job.workload.synthetic else spent * 1000 / len(batches)
 
 
-def _require_numbers(
+def require_numbers(
     checkpoint: checkpoints.Checkpoint, engine: "EagerEngine | FusedEngine", batch: PromptBatch, dtype: str
 ) -> None:
     """Refuse weights that give NaN: argmax would turn it into text, and the job would finish with nonsense.

@@ -90,7 +90,7 @@ def likelihood(
             if text.shape[1] < 2:
                 continue  # nothing but the given token
             if mask_id is None or family == "autoregressive":
-                total -= float(exact(engine, text, 1)[0])
+                total -= float(exact(engine, text, [1])[0])
                 continue
             halves = [n for n in (samples - samples // 2, samples // 2) if n]
             means = [bound(engine, text, 1, mask_id, n, generator) for n in halves]
@@ -119,23 +119,26 @@ def masked_counts(length: int, samples: int, u: float) -> list[int]:
     return [min(length, 1 + math.floor(length * ((u + i / samples) % 1.0))) for i in range(samples)]
 
 
-def exact(engine: Engine, ids: "torch.Tensor", given: int) -> "tuple[torch.Tensor, torch.Tensor]":
+def exact(engine: Engine, ids: "torch.Tensor", given: Sequence[int]) -> "tuple[torch.Tensor, torch.Tensor]":
     """Log-likelihood of each row under a causal model, and whether every scored token is the likeliest one.
 
     Args:
         engine: a causal model.
         ids: [B, S] int64, no padding.
-        given: tokens that are read and not scored, at least 1.
+        given: [B] how many tokens of each row are read and not scored, at least 1.
 
     Returns:
         [B] float64 in nats, [B] bool.
     """
+    import torch
     import torch.nn.functional as F
 
-    logits = engine.logits(ids, None)[:, given - 1 : -1].float()  # [B, S - given, V]: position p predicts p + 1
-    wanted = ids[:, given:]
-    losses = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
-    return -losses.double().sum(1), (logits.argmax(-1) == wanted).all(1)
+    first = min(given)
+    logits = engine.logits(ids, None)[:, first - 1 : -1].float()  # [B, S - first, V]: position p predicts p + 1
+    wanted = ids[:, first:]
+    scored = torch.arange(first, ids.shape[1], device=ids.device) >= torch.tensor(given, device=ids.device)[:, None]
+    losses = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").double()
+    return -losses.where(scored, 0.0).sum(1), ((logits.argmax(-1) == wanted) | ~scored).all(1)
 
 
 def bound(

@@ -97,12 +97,13 @@ def test_a_prompt_is_read_and_neither_masked_nor_scored(given):
     causal = TinyEngine(causal=True)
     logs = torch.log_softmax(causal.logits(ids, None)[0].double(), -1)
     expected = sum(logs[i - 1, text[i]].item() for i in range(given, len(text)))
-    (score,), (greedy,) = heldout.exact(causal, ids, given)
-    assert float(score) == pytest.approx(expected, rel=1e-5)
-    assert not greedy
+    scores, greedy = heldout.exact(causal, ids.expand(2, -1), [1, given])  # rows differ in what is given
+    assert float(scores[1]) == pytest.approx(expected, rel=1e-5)
+    assert scores[0] < scores[1]
+    assert not greedy.any()
     likeliest = ids.clone()
     likeliest[0, -1] = logs[-2].argmax()
-    assert heldout.exact(causal, likeliest, len(text) - 1)[1].tolist() == [True]
+    assert heldout.exact(causal, likeliest, [len(text) - 1])[1].tolist() == [True]
 
 
 def test_the_standard_error_is_the_spread_of_repeated_estimates():

@@ -36,7 +36,8 @@ def sweep_report(
         recipe: the file of conf/experiment that was run, if any.
         command: what was typed.
     """
-    from llmbench.report.tables import likelihood_table, model_properties
+    from llmbench.report.summaries import likelihood_table
+    from llmbench.report.tables import model_properties
 
     tables = recipe_tables(records, verdicts, recipe, command)
     properties = model_properties(records)
@@ -75,19 +76,21 @@ def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[
 def recipe_tables(
     records: "Sequence[Record]", verdicts: "Sequence[Parity]", recipe: str, command: str
 ) -> "list[Table]":
-    """The tables of one recipe; an unknown recipe gives a parity table for each verdict."""
-    from llmbench.report import evidence, tables
+    """The tables of one recipe; an unknown recipe gives a parity table for each verdict, and what stands behind it."""
+    from llmbench.report import evidence, summaries, tables
 
     makers = {
         "latency": tables.latency_table,
         "throughput": tables.throughput_table,
         "memory": tables.memory_table,
-        LIKELIHOOD: tables.likelihood_table,
+        LIKELIHOOD: summaries.likelihood_table,
     }
     if recipe in makers:
         return [makers[recipe](records, command)]
-    return [
+    made = [
         table
         for verdict in verdicts
         for table in (tables.parity_table(records, verdict, command), *evidence.evidence_tables(verdict))
     ]
+    parallelism = summaries.parallelism_table(records, command)
+    return [*made, parallelism] if parallelism.rows else made

@@ -110,7 +110,7 @@ def likelihood(uri: str | None, experiment: str, run_id: str | None, out: Path) 
         TrackingError: no store, or no sweep in it that measured a likelihood; says what measures one.
     """
     from llmbench.config import TrackingConfig
-    from llmbench.report.tables import likelihood_table
+    from llmbench.report.summaries import likelihood_table
     from llmbench.tracking import open_store
 
     store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)

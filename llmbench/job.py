@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from llmbench import checkpoints, config, decoding, generated, served, workloads
+from llmbench import checkpoints, config, decoding, generated, served, texts, workloads
 from llmbench.config import Endpoint, JobConfig
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
@@ -41,6 +41,7 @@ class Prepared:
     checkpoint: checkpoints.CheckpointFiles
     judge: checkpoints.CheckpointFiles | None
     encoder: bertscore.EncoderFiles | None
+    heldout: texts.Texts | None  # for the likelihood under the model itself
     partition: tuple[tuple[int, ...], ...]  # indices into workload.prompts, batch by batch
     longest_prompt: int  # tokens
     identity: str
@@ -53,6 +54,7 @@ class Prepared:
             ("workload", self.workload),
             ("judge", self.judge),
             ("encoder", self.encoder),
+            ("likelihood", self.heldout),
         )
         return {key: f"{part.name}@{part.digest}" for key, part in parts if part is not None}
 
@@ -91,11 +93,14 @@ def prepare(job: JobConfig) -> Prepared:
             f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
             f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
-    if here and job.metric.likelihood:
-        _require_heldout(files, job.metric.likelihood_texts)
+    wanted = here and job.metric.likelihood
+    held = texts.load(job.metric.likelihood_source, job.metric.likelihood_texts) if wanted else None
+    if held is not None:
+        _require_readable(files, held)
     digests = {"checkpoint": files.digest, "workload": workload.digest}
     digests |= {"judge": judge.digest} if judge else {}
     digests |= {"encoder": encoder.digest} if encoder else {}
+    digests |= {"likelihood": held.digest} if held else {}
     indices = range(len(workload.prompts))
     return Prepared(
         job=job,
@@ -103,19 +108,26 @@ def prepare(job: JobConfig) -> Prepared:
         checkpoint=files,
         judge=judge,
         encoder=encoder,
+        heldout=held,
         partition=tuple(tuple(indices[i : i + job.batch]) for i in range(0, len(indices), job.batch)),
         longest_prompt=longest,
         identity=config.identity(job, digests),
     )
 
 
-def _require_heldout(files: checkpoints.CheckpointFiles, count: int | None) -> None:
-    """Refuse held-out texts that are not there, or that the model under test cannot read whole."""
-    longest = max(len(files.tokenize(text)) for text in workloads.heldout(count))
+def _require_readable(files: checkpoints.CheckpointFiles, held: texts.Texts) -> None:
+    """Refuse held-out texts that the model under test cannot read whole, or that leave it nothing to predict."""
+    lengths = [len(files.tokenize(text)) for text in held.texts]
+    longest = max(lengths)
     if longest > files.context:
         raise ConfigError(
-            f"metric.likelihood: a held-out text of {longest} tokens exceeds the context {files.context} of "
-            f"{files.name}; set metric.likelihood=false"
+            f"metric.likelihood: text {lengths.index(longest) + 1} of {held.name} has {longest} tokens, which exceeds "
+            f"the context {files.context} of {files.name}; {held.shorten}, or set metric.likelihood=false"
+        )
+    if longest < 2:
+        raise ConfigError(
+            f"metric.likelihood: no text of {held.name} has a second token under the tokenizer of {files.name}, and "
+            "the first one is given; use longer texts"
         )
 
 
@@ -172,7 +184,7 @@ def _generate(prepared: Prepared, tick: Tick) -> Generated:
     engine = checkpoint.engine("graph" if job.hardware.engine == "graph" else "eager")
     building_peak = probe.peak_reserved_bytes()
     batches, tokenize_ms = _encode(prepared, checkpoint)
-    _require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
+    require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
     probe.clean()
     model_reserved = probe.reserved_bytes()
     decoder = decoding.build(
@@ -195,7 +207,7 @@ def _generate(prepared: Prepared, tick: Tick) -> Generated:
         growing=bench.growing,
     )
     engine.close()
-    texts = [checkpoint.texts(generation) for generation in measured.first_pass]
+    written = [checkpoint.texts(generation) for generation in measured.first_pass]
     costs = _forward_costs(checkpoint, measured.first_pass[repeated[0]].forwards) if job.metric.roofline else ()
     likelihood = _likelihood(prepared, checkpoint, tick)
     ceilings = device.ceilings(job.hardware, checkpoint.weight_bytes) if job.metric.roofline else None
@@ -204,7 +216,7 @@ def _generate(prepared: Prepared, tick: Tick) -> Generated:
     del bench, engine
     probe.clean()
     return Generated(
-        outputs=generated.outputs(prepared.workload.prompts, prepared.partition, texts),
+        outputs=generated.outputs(prepared.workload.prompts, prepared.partition, written),
         timings=measured.timings,
         marks=measured.marks,
         repeated_batches=repeated,
@@ -320,7 +332,7 @@ def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[lis
     return batches, None if prepared.job.workload.synthetic else spent * 1000 / len(batches)
 
 
-def _require_numbers(
+def require_numbers(
     checkpoint: checkpoints.Checkpoint, engine: "EagerEngine | FusedEngine", batch: PromptBatch, dtype: str
 ) -> None:
     """Refuse weights that give NaN: argmax would turn it into text, and the job would finish with nonsense.
@@ -359,14 +371,14 @@ def _forward_costs(checkpoint: checkpoints.Checkpoint, shapes: Sequence) -> tupl
 
 
 def _likelihood(prepared: Prepared, checkpoint: checkpoints.Checkpoint, tick: Tick) -> Likelihood | None:
-    if not prepared.job.metric.likelihood:
+    held = prepared.heldout
+    if held is None:
         return None
-    texts = workloads.heldout(prepared.job.metric.likelihood_texts)
     files, hardware = prepared.checkpoint, prepared.job.hardware
     return heldout.likelihood(
         checkpoint.engine("eager"),  # whatever was timed: the figure belongs to the weights
-        [checkpoint.tokenize([text])[0] for text in texts],
-        texts,
+        checkpoint.tokenize(held.texts),
+        held.texts,
         family=prepared.job.model.decoder.family,
         mask_id=checkpoint.mask_id,
         samples=prepared.job.metric.likelihood_samples,

@@ -165,6 +165,8 @@ class Likelihood:
     utf8_bytes: int
     bound: bool
     standard_error_nats: float | None  # Monte-Carlo error of the bound
+    texts: int | None = None  # None in Records older than these two fields
+    scored_tokens: int | None = None  # the model's own: all but the first of each text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +199,7 @@ class Record:
     duration_s: float
     config: dict[str, Any]  # fully resolved
     conditions: dict[str, str]  # what must agree before this Record is compared with another
-    signatures: dict[str, str]  # checkpoint, workload, judge, encoder: name and content hash
+    signatures: dict[str, str]  # checkpoint, workload, judge, encoder, likelihood: name and content hash
     environment: Environment
     partition: tuple[tuple[str, ...], ...] = ()  # prompt ids of each batch
     outputs: tuple[Output, ...] = ()

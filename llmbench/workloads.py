@@ -35,9 +35,6 @@ from llmbench.errors import WorkloadError
 
 BUNDLED = Path(__file__).parent / "bundled" / "workloads"
 
-HELDOUT_PER_SOURCE = 4
-HELDOUT_WORDS = 80
-
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
@@ -110,7 +107,7 @@ def load(config: WorkloadConfig) -> Workload:
             id=prompt.id,
             task=prompt.task,
             text=_last_words(prompt.text, config.prompt_words),
-            reference=None if prompt.reference is None else _first_words(prompt.reference, config.reference_words),
+            reference=None if prompt.reference is None else first_words(prompt.reference, config.reference_words),
             answer=prompt.answer,
             gap=prompt.gap,
         )
@@ -140,31 +137,6 @@ def _workload(name: str, prompts: tuple[Prompt, ...], content: Sequence[Any]) ->
     return Workload(name=name, digest=digest, prompts=prompts)
 
 
-def heldout(count: int | None = None) -> list[str]:
-    """Texts for `likelihood/*`: the first 80 words of the first four texts of each of the six held-out sources.
-
-    A fixed set, so that the figure depends on the model alone: 24 texts, about 10 kB (some chats are shorter than 80
-    words), which cost the bundled models seconds.
-
-    Args:
-        count: so many of them, in turn from every source; None takes all.
-
-    Raises:
-        WorkloadError: there are not so many.
-    """
-    by_source: dict[str, list[str]] = {}
-    for line in (BUNDLED / "heldout.jsonl").read_bytes().splitlines():  # bytes: split at line feeds only
-        row = json.loads(line)
-        by_source.setdefault(row["source"], []).append(_first_words(row["text"], HELDOUT_WORDS))
-    whole = HELDOUT_PER_SOURCE * len(by_source)
-    if count is None:
-        count = whole
-    elif count > whole:
-        raise WorkloadError(f"metric.likelihood_texts={count}, but there are {whole} held-out texts; null takes all")
-    each, more = divmod(count, len(by_source))
-    return [text for i, texts in enumerate(by_source.values()) for text in texts[: each + (i < more)]]
-
-
 def _locate(source: str) -> tuple[Path, str]:
     """The file behind `workload.source`, and its name for people."""
     prefix, _, name = source.partition(":")
@@ -184,19 +156,32 @@ def _locate(source: str) -> tuple[Path, str]:
     return path, path.name
 
 
-def _read(path: Path) -> list[Prompt]:
-    """Every prompt of a JSONL file; blank lines are skipped."""
+def read_utf8(path: Path, key: str) -> str:
+    """A file of text, without the byte order mark that some editors write.
+
+    Args:
+        path: the file.
+        key: the setting that names it.
+
+    Raises:
+        WorkloadError: it cannot be read, or is not UTF-8.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise WorkloadError(f"workload.source: cannot read {path}: {error.strerror}") from error
+        raise WorkloadError(f"{key}: cannot read {path}: {error.strerror}") from error
     try:
-        text = data.decode("utf-8-sig")  # some editors write a byte order mark
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise WorkloadError(
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
         ) from error
+
+
+def _read(path: Path) -> list[Prompt]:
+    """Every prompt of a JSONL file; blank lines are skipped."""
+    text = read_utf8(path, "workload.source")
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
     for number, row in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
@@ -281,6 +266,7 @@ def _last_words(text: str, count: int | None) -> str:
     return text if count is None or count >= len(words) else text[words[-count].start() : words[-1].end()]
 
 
-def _first_words(text: str, count: int | None) -> str:
+def first_words(text: str, count: int | None) -> str:
+    """The first `count` words of a text; None keeps all."""
     words = list(re.finditer(r"\S+", text))
     return text if count is None or count >= len(words) else text[words[0].start() : words[count - 1].end()]

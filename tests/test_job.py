@@ -38,6 +38,11 @@ def lines(path: Path, *rows: object) -> str:
     return f"workload=jsonl workload.prompts=1 batch=1 workload.source={path}"
 
 
+def written(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
 def short(folder: Path) -> Path:
     """The bundled LLaMA, saying that it reads no more than 100 tokens: enough for a prompt and its canvas."""
     copied = folder / "short"
@@ -74,6 +79,9 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
         "hardware.dtype=float16": "float16",
         "metric.likelihood_texts=25": "24 held-out texts",
         f"checkpoint=local model.checkpoint={short(tmp_path)}": "set metric.likelihood=false",
+        "metric.likelihood_source=/no/such.txt": "/no/such.txt does not exist",
+        f"metric.likelihood_source={written(tmp_path / 'long.txt', 'Two words. ' * 900)}": "divide it by a blank line",
+        f"metric.likelihood_source={written(tmp_path / 'one.txt', 'a')}": "no text of one.txt has a second token",
     }
     import torch
 
@@ -84,6 +92,34 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
             prepare("hardware=cpu", *overrides.split())
         assert expected in str(caught.value), (overrides, str(caught.value))
         assert "\n" not in str(caught.value)
+
+
+def test_the_texts_of_the_likelihood_belong_to_a_job_by_their_content(prepare, tmp_path):
+    def jobs(*overrides: str) -> job.Prepared:
+        return prepare("hardware=cpu", "metric=speed", "metric.likelihood=true", *overrides)
+
+    here, there = tmp_path / "here.txt", tmp_path / "here.jsonl"
+    first = jobs(f"metric.likelihood_source={written(here, 'A king.')}")
+    assert first.signatures["likelihood"].startswith("here.txt@")
+    changed = jobs(f"metric.likelihood_source={written(here, 'A queen.')}")
+    assert changed.identity != first.identity
+    assert changed.signatures["likelihood"] != first.signatures["likelihood"]
+    same = jobs(f"metric.likelihood_source={written(there, json.dumps({'text': 'A king.'}))}")
+    assert same.signatures["likelihood"].partition("@")[2] == first.signatures["likelihood"].partition("@")[2]
+    assert jobs().signatures["likelihood"].startswith("heldout@")
+    assert "likelihood" not in prepare("hardware=cpu", "metric=speed").signatures
+
+
+def test_a_file_of_ones_own_is_scored_whole(prepare, tmp_path):
+    source = written(tmp_path / "own.txt", "There was a king.\n\nHe had three sons, and a horse.\n")
+    own = ["metric.likelihood=true", f"metric.likelihood_source={source}", "metric.likelihood_samples=2"]
+    for model, bound in (("llama", False), ("llada", True)):
+        prepared = prepare(*SMALL, *own, f"model={model}", "steps=4", "workload.prompts=2")
+        found = job.run(prepared).likelihood
+        tokens = sum(len(prepared.checkpoint.tokenize(text)) - 1 for text in prepared.heldout.texts)
+        assert (found.texts, found.scored_tokens, found.utf8_bytes) == (2, tokens, 48)
+        assert found.bound is bound
+        assert 0 < found.nll_nats < 10 * tokens
 
 
 @pytest.fixture(scope="module")

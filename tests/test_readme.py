@@ -34,7 +34,13 @@ def test_every_make_target_exists():
 
 @pytest.mark.parametrize("command", [c for c in typed("python -m llmbench ") if "--help" not in c and "/path" not in c])
 def test_every_command_composes_to_jobs(command):
-    not_here = ("-m", "workload=jsonl", "workload.source=", "metric.judge")  # files and packages of the reader's own
+    not_here = (
+        "-m",
+        "workload=jsonl",
+        "workload.source=",
+        "metric.judge",
+        "metric.likelihood_source",
+    )  # files and packages of the reader's own
     words = [word for word in command.split()[3:] if not word.startswith(not_here)]
     grid = plan.expand(OverridesParser.create().parse_overrides(words))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

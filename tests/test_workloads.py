@@ -171,22 +171,6 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
         workloads.load(config("bundled:heldout"))
 
 
-def test_heldout_is_a_fixed_modest_set_of_short_texts_of_every_source():
-    texts = workloads.heldout()
-    assert texts == workloads.heldout()
-    assert len(texts) == len(set(texts)) == 24
-    assert all(text == text.strip() and 60 <= len(text.split()) <= 80 for text in texts)
-
-
-def test_fewer_heldout_texts_are_taken_in_turn_from_every_source_and_more_than_all_are_refused():
-    texts = workloads.heldout()
-    assert workloads.heldout(24) == texts
-    assert workloads.heldout(6) == texts[::4]
-    assert workloads.heldout(8) == [*texts[:2], *texts[4:6], *texts[8::4]]
-    with pytest.raises(WorkloadError, match=r"metric\.likelihood_texts=25, but there are 24"):
-        workloads.heldout(25)
-
-
 def synthetic(prompts=3, tokens=5, seed=0):
     return workloads.load(
         WorkloadConfig(

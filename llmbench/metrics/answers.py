@@ -1,15 +1,17 @@
 """Is the answer right? GSM8K's numeric match: the last number of a text against the number that was asked for.
 
-A solution that ends as the data set's own do (`#### 42`, Cobbe et al., arXiv 2110.14168) is taken at its word; any
-other text is judged by its last number, the "flexible" extraction of lm-evaluation-harness. Thousands separators and
-currency signs do not matter, and 18.0 is 18. A text without a number is wrong, not unknown.
+A solution that ends as the data set's own do (`#### 42`, Cobbe et al., arXiv 2110.14168) is taken at its word: the
+first number behind the mark, as the data set's own grader reads it. Any other text is judged by its last number, the
+"flexible" extraction of lm-evaluation-harness. Thousands separators, currency signs and units do not matter, and 18.0
+is 18. A text without a number is wrong, not unknown.
 """
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 _MARKED = re.compile(r"####\s*([^\n]*)")
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
+_NUMBER = re.compile(r"[-−]?[$€£]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+_WRITTEN = str.maketrans({"−": "-", **dict.fromkeys(",$€£")})
 
 
 def final_number(text: str) -> Decimal | None:
@@ -20,14 +22,7 @@ def final_number(text: str) -> Decimal | None:
     """
     marked = _MARKED.findall(text)
     found = _NUMBER.findall(marked[-1] if marked else text)
-    if marked and not found:
-        return None
-    for number in reversed(found):
-        try:
-            return Decimal(number.replace(",", ""))
-        except InvalidOperation:  # pragma: no cover - the pattern admits numbers alone
-            continue
-    return None
+    return Decimal(found[0 if marked else -1].translate(_WRITTEN)) if found else None
 
 
 def is_right(text: str, answer: str) -> bool:

@@ -14,7 +14,8 @@ The first token of a text is given and not scored, for both families: a causal m
 prediction for it, and this way the two numbers are about the same tokens. Where a tokenizer adds a start token, that
 is the given one. The bytes are those of the whole text. There is no argument for diffusion steps: likelihood is a
 property of the model and never f(k): a figure that was computed once is kept, as numbers, for the model's next job in
-the process. Called by `llmbench.job` while the model under test is on the device.
+the process. Called by `llmbench.job` while the model under test is on the device; `exact` and `bound` are also what
+`llmbench.harness` scores continuations with.
 """
 
 import math
@@ -89,10 +90,10 @@ def likelihood(
             if text.shape[1] < 2:
                 continue  # nothing but the given token
             if mask_id is None or family == "autoregressive":
-                total += _exact(engine, text)
+                total -= float(exact(engine, text, [1])[0])
                 continue
             halves = [n for n in (samples - samples // 2, samples // 2) if n]
-            means = [_bound(engine, text, mask_id, n, generator) for n in halves]
+            means = [bound(engine, text, 1, mask_id, n, generator) for n in halves]
             total += sum(means) / len(means)
             variance += (means[0] - means[-1]) ** 2 / 4
     tick("likelihood", len(token_ids), len(token_ids))
@@ -101,6 +102,8 @@ def likelihood(
         utf8_bytes=sum(len(text.encode()) for text in texts),
         bound=family == "diffusion",
         standard_error_nats=math.sqrt(variance) if family == "diffusion" and samples > 1 else None,
+        texts=len(texts),
+        scored_tokens=sum(max(0, len(ids) - 1) for ids in token_ids),
     )
     if name is not None:
         _KEPT[asked] = found
@@ -116,32 +119,57 @@ def masked_counts(length: int, samples: int, u: float) -> list[int]:
     return [min(length, 1 + math.floor(length * ((u + i / samples) % 1.0))) for i in range(samples)]
 
 
-def _exact(engine: Engine, text: "torch.Tensor") -> float:
-    """NLL of text [1, S] after its first token."""
-    import torch.nn.functional as F
+def exact(engine: Engine, ids: "torch.Tensor", given: Sequence[int]) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Log-likelihood of each row under a causal model, and whether every scored token is the likeliest one.
 
-    logits = engine.logits(text, None)[0, :-1].float()  # [S-1, V]: position p predicts p+1
-    return float(F.cross_entropy(logits, text[0, 1:], reduction="none").double().sum())
+    Args:
+        engine: a causal model.
+        ids: [B, S] int64, no padding.
+        given: [B] how many tokens of each row are read and not scored, at least 1.
 
-
-def _bound(engine: Engine, text: "torch.Tensor", mask_id: int, samples: int, generator: "torch.Generator") -> float:
-    """Mean over one stratified set of draws of L/l * masked cross-entropy; text [1, S], its first token given."""
+    Returns:
+        [B] float64 in nats, [B] bool.
+    """
     import torch
     import torch.nn.functional as F
 
-    length = text.shape[1] - 1
+    first = min(given)
+    logits = engine.logits(ids, None)[:, first - 1 : -1].float()  # [B, S - first, V]: position p predicts p + 1
+    wanted = ids[:, first:]
+    scored = torch.arange(first, ids.shape[1], device=ids.device) >= torch.tensor(given, device=ids.device)[:, None]
+    losses = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").double()
+    return -losses.where(scored, 0.0).sum(1), ((logits.argmax(-1) == wanted) | ~scored).all(1)
+
+
+def bound(
+    engine: Engine, ids: "torch.Tensor", given: int, mask_id: int, samples: int, generator: "torch.Generator"
+) -> float:
+    """Upper bound of the negative log-likelihood: mean over stratified draws of L/l * masked cross-entropy, in nats.
+
+    Args:
+        engine: a masked diffusion model.
+        ids: [1, S] int64.
+        given: tokens at the beginning that are never masked; the other L = S - given are scored.
+        mask_id: the mask token.
+        samples: draws.
+        generator: of the masks, on the CPU, so that every device sees the same ones.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    length = ids.shape[1] - given
     counts = masked_counts(length, samples, float(torch.rand((), generator=generator, dtype=torch.float64)))
-    hidden = torch.zeros(samples, length + 1, dtype=torch.bool)
+    hidden = torch.zeros(samples, ids.shape[1], dtype=torch.bool)
     for row, count in enumerate(counts):
-        hidden[row, 1 + torch.randperm(length, generator=generator)[:count]] = True
-    hidden = hidden.to(text.device)
-    weights = torch.tensor([length / count for count in counts], dtype=torch.float64, device=text.device)
+        hidden[row, given + torch.randperm(length, generator=generator)[:count]] = True
+    hidden = hidden.to(ids.device)
+    weights = torch.tensor([length / count for count in counts], dtype=torch.float64, device=ids.device)
     total = 0.0
-    rows = max(1, BATCH_TOKENS // (length + 1))
+    rows = max(1, BATCH_TOKENS // ids.shape[1])
     for part in range(0, samples, rows):
         chosen = hidden[part : part + rows]  # [b, S]
-        ids = text.expand(chosen.shape).masked_fill(chosen, mask_id)
-        logits = engine.logits(ids, None)[chosen].float()  # [masked, V]: a masked position predicts itself
-        losses = F.cross_entropy(logits, text.expand(chosen.shape)[chosen], reduction="none").double()
+        read = ids.expand(chosen.shape).masked_fill(chosen, mask_id)
+        logits = engine.logits(read, None)[chosen].float()  # [masked, V]: a masked position predicts itself
+        losses = F.cross_entropy(logits, ids.expand(chosen.shape)[chosen], reduction="none").double()
         total += float((losses * weights[part : part + rows].repeat_interleave(chosen.sum(1))).sum())
     return total / samples

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 SPEED_RECIPES = ("latency", "throughput", "memory")
 RECIPES = (*SPEED_RECIPES, "parity")
 """Tables 1 to 4; the file of the same name in conf/experiment runs what each needs."""
+LIKELIHOOD = "likelihood"
+"""The table of what belongs to models and not to k; conf/experiment/likelihood.yaml runs no more than it needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +36,24 @@ def sweep_report(
         recipe: the file of conf/experiment that was run, if any.
         command: what was typed.
     """
+    from llmbench.report.summaries import likelihood_table
     from llmbench.report.tables import model_properties
 
     tables = recipe_tables(records, verdicts, recipe, command)
     properties = model_properties(records)
     markdown = "\n".join(table.markdown() for table in tables)
-    name = recipe if recipe in RECIPES else "parity"
+    name = recipe if recipe in (*RECIPES, LIKELIHOOD) else "parity"
     files: dict[str, str | bytes] = {f"{name}.md": markdown}
+    if properties:
+        files["likelihood.md"] = likelihood_table(records, command).markdown()
     text = "\n".join(table.text() for table in tables)
-    if verdicts:
+    if verdicts and recipe != LIKELIHOOD:
         try:
             files |= _figures(records, verdicts)
         except Exception as error:  # a drawing library's trouble must not take the table with it
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
+    if recipe == LIKELIHOOD:
+        return SweepReport(text=text, note=markdown, files=files)
     said = [verdict.sentence for verdict in verdicts if recipe in SPEED_RECIPES]  # parity tables begin with theirs
     text += f"\n{properties}\n" if properties else ""
     # parity's sentences first: MLflow folds a long description
@@ -69,14 +76,21 @@ def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[
 def recipe_tables(
     records: "Sequence[Record]", verdicts: "Sequence[Parity]", recipe: str, command: str
 ) -> "list[Table]":
-    """The tables of one recipe; an unknown recipe gives a parity table for each verdict."""
-    from llmbench.report import evidence, tables
+    """The tables of one recipe; an unknown recipe gives a parity table for each verdict, and what stands behind it."""
+    from llmbench.report import evidence, summaries, tables
 
-    makers = {"latency": tables.latency_table, "throughput": tables.throughput_table, "memory": tables.memory_table}
+    makers = {
+        "latency": tables.latency_table,
+        "throughput": tables.throughput_table,
+        "memory": tables.memory_table,
+        LIKELIHOOD: summaries.likelihood_table,
+    }
     if recipe in makers:
         return [makers[recipe](records, command)]
-    return [
+    made = [
         table
         for verdict in verdicts
         for table in (tables.parity_table(records, verdict, command), *evidence.evidence_tables(verdict))
     ]
+    parallelism = summaries.parallelism_table(records, command)
+    return [*made, parallelism] if parallelism.rows else made

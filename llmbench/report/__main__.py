@@ -1,9 +1,9 @@
 """`python -m llmbench.report parity`: a table again, from what a sweep left in MLflow. Nothing is measured.
 
 Takes the newest finished sweep that ran the table's recipe (`conf/experiment/<table>.yaml`; parity also takes the main
-job, `make run`), or the one named by --sweep. Writes `paper/table<n>.md` and `.tex`, for parity also the figure, and
-prints the table. `... ui` opens MLflow's pages on the same store. This is a door of its own beside
-the sweep's: it alone in this room knows tracking.
+job, `make run`; likelihood any sweep that is no table of speed), or the one named by --sweep. Writes
+`paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... ui` opens
+MLflow's pages on the same store. This is a door of its own beside the sweep's: it alone in this room knows tracking.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbench.errors import LlmbenchError, TrackingError
-from llmbench.report import RECIPES, recipe_tables
+from llmbench.report import LIKELIHOOD, RECIPES, SPEED_RECIPES, recipe_tables
 from llmbench.tracking.store import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.table == "ui":
             show(options.uri, options.experiment, options.port)
+        elif options.table == LIKELIHOOD:
+            likelihood(options.uri, options.experiment, options.sweep, Path(options.out))
         else:
             run(options.table, options.uri, options.experiment, options.sweep, Path(options.out))
     except LlmbenchError as error:
@@ -38,7 +40,11 @@ def parser() -> argparse.ArgumentParser:
     own = argparse.ArgumentParser(
         prog="python -m llmbench.report", description="A table of the paper again, from what a sweep left in MLflow."
     )
-    own.add_argument("table", choices=(*RECIPES, "ui"), help="table 1, 2, 3 or 4; or MLflow's pages")
+    own.add_argument(
+        "table",
+        choices=(*RECIPES, LIKELIHOOD, "ui"),
+        help="table 1, 2, 3 or 4; the models' own likelihood; or MLflow's pages",
+    )
     own.add_argument("--uri", default=None, help="MLflow store or server (default: multirun/mlflow.db)")
     own.add_argument("--experiment", default=EXPERIMENT, help="MLflow experiment (default: %(default)s)")
     own.add_argument("--sweep", default=None, metavar="RUN_ID", help="parent run (default: the newest that fits)")
@@ -94,6 +100,31 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
             files[f"{stem}_frontier.png"] = figures.to_png(figures.frontier_figure(records))
     _write(out, files)
     print("\n".join([*(item.text() for item in made), *filter(None, [model_properties(records)])]))
+    print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
+
+
+def likelihood(uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
+    """The table of every model's own likelihood.
+
+    Raises:
+        TrackingError: no store, or no sweep in it that measured a likelihood; says what measures one.
+    """
+    from llmbench.config import TrackingConfig
+    from llmbench.report.summaries import likelihood_table
+    from llmbench.tracking import open_store
+
+    store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
+    sweep = store.sweep(run_id) if run_id else store.latest_sweep(lambda sweep: sweep.recipe not in SPEED_RECIPES)
+    table = likelihood_table(store.records(sweep.run_id), sweep.command or "") if sweep else None
+    if sweep is None or table is None or not table.rows:
+        where = f"sweep {sweep.name} has" if sweep else f"there is in {store.shown_uri}"
+        raise TrackingError(f"{where} no likelihood; run `python -m llmbench -m experiment={LIKELIHOOD}`")
+    files: dict[str, str | bytes] = {
+        f"{LIKELIHOOD}.md": table.markdown(),
+        f"{LIKELIHOOD}.tex": table.latex(f"tab:{LIKELIHOOD}"),
+    }
+    _write(out, files)
+    print(table.text())
     print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
 
 

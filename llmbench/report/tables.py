@@ -68,7 +68,7 @@ _MIB = 2.0**20
 _E2E: Column = ("L_e2e ms [95 %]", with_interval("latency/e2e_ms"))
 _TOKENS: Column = ("tokens/s", value("throughput/tokens_per_s"))
 _BYTES: Column = ("bytes/s", value("throughput/bytes_per_s"))
-_QUALITY = ("quality/perplexity", "quality/entropy", "quality/distinct_2", "quality/bertscore_f1")
+_QUALITY = ("quality/perplexity", "quality/entropy", "quality/distinct_2", "quality/bertscore_f1", "quality/accuracy")
 _MEMORY: tuple[Column, ...] = (
     ("M_peak MiB", value("memory/peak_reserved_bytes", _MIB)),
     ("RSS MiB", value("memory/peak_rss_bytes", _MIB)),
@@ -98,8 +98,14 @@ def in_order(records: Iterable[Record]) -> list[Record]:
     return sorted(finished, key=lambda r: (r.steps is not None, r.model, served(r), steps_of(r), size[id(r)]))
 
 
-def provenance(records: Sequence[Record], command: str = "") -> str:
-    """The line that recreates a table, from the values really used; values that differ are all named."""
+def provenance(records: Sequence[Record], command: str = "", *, timed: bool = True) -> str:
+    """The line that recreates a table, from the values really used; values that differ are all named.
+
+    Args:
+        records: what the table shows.
+        command: what was typed.
+        timed: whether the table rests on generated and timed texts; then it says how many.
+    """
     if not records:
         return ""
 
@@ -134,7 +140,7 @@ def provenance(records: Sequence[Record], command: str = "") -> str:
         all_of(device),
         all_of(versions),
         all_of(commit),
-        all_of(size),
+        all_of(size) if timed else "",
         all_of(lambda record: record.started_at[:10]),
     ]
     return "; ".join(part for part in (*parts, command) if part)
@@ -284,10 +290,13 @@ def _effect(gate: Gate) -> str:
 def model_properties(records: Iterable[Record]) -> str:
     """One line on what does not depend on k: how well each model itself predicts held-out text. "" when unknown."""
     said: list[str] = []
+    source = "held-out text"
     for record in in_order(records):
         found, bits = record.likelihood, record.metrics.get("likelihood/bits_per_byte")
         if found is None or bits is None:
             continue
+        named = record.signatures.get("likelihood", "heldout@")
+        source = source if named.startswith("heldout@") else named
         name = f"{record.model} ({record.signatures.get('checkpoint', 'unnamed checkpoint')})"
         if not found.bound:
             said.append(f"{name} {bits:.4f}, exact")
@@ -297,7 +306,7 @@ def model_properties(records: Iterable[Record]) -> str:
         said.append(f"{name} at most {bits:.4f}{margin}")
     if not said:
         return ""
-    return f"Bits per byte of held-out text, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
+    return f"Bits per byte of {source}, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
 
 
 def _judged_roofline(record: Record) -> str:

@@ -33,12 +33,12 @@ class TinyEngine:
         return torch.tanh(scores.softmax(-1) @ x + x) @ self.head
 
 
-def bound(engine, text):
-    """E over l and over every mask of exactly l of the L tokens after the first, by enumeration."""
-    length = len(text) - 1
+def bound(engine, text, given=1):
+    """E over l and over every mask of exactly l of the L tokens after the given ones, by enumeration."""
+    length = len(text) - given
     total = 0.0
     for count in range(1, length + 1):
-        masks = list(itertools.combinations(range(1, length + 1), count))
+        masks = list(itertools.combinations(range(given, len(text)), count))
         for chosen in masks:
             ids = torch.tensor([[MASK if i in chosen else token for i, token in enumerate(text)]])
             logs = torch.log_softmax(engine.logits(ids, None)[0].double(), -1)
@@ -61,6 +61,7 @@ def test_a_causal_model_is_scored_exactly_after_the_first_token():
             expected -= torch.log_softmax(logits.double(), -1)[text[i]].item()
     assert found.nll_nats == pytest.approx(expected, rel=1e-5)
     assert (found.utf8_bytes, found.bound, found.standard_error_nats) == (6, False, None)
+    assert (found.texts, found.scored_tokens) == (3, 4)
 
 
 @pytest.mark.parametrize("text", [[1, 4, 2, 8], [3, 9, 9, 0, 7]])
@@ -71,6 +72,38 @@ def test_the_bound_is_the_mean_over_every_mask(text):
     # every l equally often: what is left is the choice of masks, and the first token is never one of them
     assert found.nll_nats == pytest.approx(bound(engine, text), rel=0.02)
     assert measure(engine, [[7, 3]], samples=1).nll_nats == pytest.approx(bound(engine, [7, 3]), rel=1e-5)
+
+
+def test_a_bound_is_no_smaller_than_what_it_bounds():
+    """Where every token is predicted in every order, the bound is the mean over orders of the chain rule's sum."""
+    engine, text = TinyEngine(causal=False), [1, 4, 2, 8]
+    chains = []
+    for order in itertools.permutations((1, 2, 3)):
+        total = 0.0
+        for done in range(3):
+            ids = torch.tensor([[MASK if i in order[done:] else token for i, token in enumerate(text)]])
+            total -= torch.log_softmax(engine.logits(ids, None)[0].double(), -1)[order[done], text[order[done]]].item()
+        chains.append(total)
+    assert bound(engine, text) == pytest.approx(sum(chains) / len(chains), rel=1e-6)
+    assert bound(engine, text) >= -math.log(sum(math.exp(-chain) for chain in chains) / len(chains))
+
+
+@pytest.mark.parametrize("given", [2, 3])
+def test_a_prompt_is_read_and_neither_masked_nor_scored(given):
+    engine, text = TinyEngine(causal=False), [3, 9, 9, 0, 7, 1]
+    ids, draws = torch.tensor([text]), torch.Generator().manual_seed(0)
+    found = heldout.bound(engine, ids, given, MASK, 4000, draws)
+    assert found == pytest.approx(bound(engine, text, given), rel=0.02)
+    causal = TinyEngine(causal=True)
+    logs = torch.log_softmax(causal.logits(ids, None)[0].double(), -1)
+    expected = sum(logs[i - 1, text[i]].item() for i in range(given, len(text)))
+    scores, greedy = heldout.exact(causal, ids.expand(2, -1), [1, given])  # rows differ in what is given
+    assert float(scores[1]) == pytest.approx(expected, rel=1e-5)
+    assert scores[0] < scores[1]
+    assert not greedy.any()
+    likeliest = ids.clone()
+    likeliest[0, -1] = logs[-2].argmax()
+    assert heldout.exact(causal, likeliest, [len(text) - 1])[1].tolist() == [True]
 
 
 def test_the_standard_error_is_the_spread_of_repeated_estimates():

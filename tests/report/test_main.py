@@ -9,7 +9,7 @@ import pytest
 
 from llmbench.analysis.parity import verdicts
 from llmbench.config import TrackingConfig
-from llmbench.record import Record
+from llmbench.record import Likelihood, Record
 from llmbench.report import sweep_report
 from llmbench.report.__main__ import main
 from llmbench.tracking import Store, open_store
@@ -59,6 +59,21 @@ def test_the_newest_finished_sweep_is_taken_or_the_one_that_is_named(
     assert "222 [" in capsys.readouterr().out
     assert main(["latency", *out, "--sweep", older]) == 0
     assert "111 [" in capsys.readouterr().out
+
+
+def test_likelihood_comes_from_the_newest_sweep_that_can_have_one(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    out = ["likelihood", "--uri", uri, "--out", str(tmp_path / "paper")]
+    assert main(out) == 2
+    assert "no likelihood; run `python -m llmbench -m experiment=likelihood`" in capsys.readouterr().err
+    found = Likelihood(nll_nats=70.0, utf8_bytes=50, bound=False, standard_error_nats=None, texts=2, scored_tokens=20)
+    record_sweep(store, [make_record("llama", likelihood=found)], "")
+    record_sweep(store, [make_record("llama")], "latency")
+    assert main(out) == 0
+    assert "3.5000" in capsys.readouterr().out  # 70 nats over 20 tokens
+    assert r"\label{tab:likelihood}" in (tmp_path / "paper" / "likelihood.tex").read_text()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from llmbench.record import Likelihood, Record
 from llmbench.report import recipe_tables, sweep_report
 from llmbench.report.evidence import evidence_tables
 from llmbench.report.layout import Table
+from llmbench.report.summaries import likelihood_table
 from llmbench.report.tables import (
     latency_table,
     memory_table,
@@ -209,6 +210,35 @@ def test_likelihood_is_one_line_per_model_beside_the_table_and_no_column_over_k(
     assert model_properties(records) in shown.text
     assert model_properties(records) in shown.note
     assert "1.54" not in parity_table(records, verdicts(records)[0]).text()
+
+
+def test_likelihood_has_a_table_of_its_own_with_one_row_per_model_and_text() -> None:
+    records = [
+        held(record, 1.41, None) if record.steps is None else held(record, 1.54, 0.024) for record in make_sweep()
+    ]
+    named = [
+        replace(
+            record,
+            likelihood=replace(record.likelihood, texts=3, scored_tokens=200),
+            signatures=record.signatures | {"likelihood": "own.txt@t0"},
+        )
+        for record in records
+    ]
+    table = likelihood_table([*named, make_record("llada", 8, status="failed")], "as typed")
+    assert table.header == ("model", "texts", "bits per byte", "standard error", "exact or bound", "nats per token")
+    # 1.41 bits per byte over 1000 bytes and 200 tokens: 1.41 * ln 2 * 1000 / 200 nats per token
+    assert table.rows == (
+        ("llama (bundled:llama@llama0)", "own.txt@t0 (3)", "1.4100", "-", "exact", "4.8867"),
+        ("llada (bundled:llada@llada0)", "own.txt@t0 (3)", "1.5400", "0.0240", "bound", "5.3372"),
+    )
+    assert any("no worse" in note for note in table.notes)
+    assert "repeats" not in table.provenance  # nothing here rests on generated text
+    assert likelihood_table(records).rows[0][1::4] == ("held-out", "-")  # a Record from before these fields
+    assert likelihood_table(make_sweep()).rows == ()
+    assert "Bits per byte of own.txt@t0," in model_properties(named)
+    assert sweep_report(named, verdicts(named), command="as typed").files["likelihood.md"] == table.markdown()
+    alone = sweep_report(named, verdicts(named), recipe="likelihood", command="as typed")
+    assert (alone.text, set(alone.files)) == (table.text(), {"likelihood.md"})
 
 
 def test_every_implementation_of_the_baseline_stands_in_the_table_and_the_fastest_is_compared_with() -> None:

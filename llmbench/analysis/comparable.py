@@ -18,7 +18,7 @@ from typing import Any
 from llmbench.errors import RecordError
 from llmbench.record import Record
 
-_VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder")
+VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder")
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
 IMPLEMENTATION = ("decoding.kind", "decoding.cache", "decoding.stop_check_every")
@@ -79,7 +79,7 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in finished:
         if record.family == "diffusion":
-            groups.setdefault((record.model, _varied(record), _own(record)), []).append(record)
+            groups.setdefault((record.model, _varied(record), own_settings(record)), []).append(record)
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
         fitting = [record for record in baselines if _varied(record) == varied]
@@ -88,13 +88,15 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
             fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
         used |= {id(record) for record in fitting}
         absent = [
-            r for r in failed if r.model == model and (not r.conditions or (_varied(r), _own(r)) == (varied, own))
+            r
+            for r in failed
+            if r.model == model and (not r.conditions or (_varied(r), own_settings(r)) == (varied, own))
         ]
         sets.append((*fitting, *sorted(candidates, key=steps_of), *absent))
     alone: dict[tuple[Any, ...], list[Record]] = {}
     for record in baselines:
         if id(record) not in used:
-            alone.setdefault((record.model, _varied(record), _sampling(record)), []).append(record)
+            alone.setdefault((record.model, _varied(record), sampling(record)), []).append(record)
     return sets + [tuple(members) for members in alone.values()]
 
 
@@ -107,7 +109,7 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
     ways: dict[tuple[str | None, ...], list[Record]] = {}
     for record in baselines:
         ways.setdefault(tuple(record.conditions.get(key) for key in IMPLEMENTATION), []).append(record)
-    if any(map(_double, ways.values())) or len({(r.model, _sampling(r)) for r in baselines}) > 1:
+    if any(map(_double, ways.values())) or len({(r.model, sampling(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
     chosen = min(
@@ -135,18 +137,18 @@ def _double(records: Sequence[Record]) -> tuple[Record, Record] | None:
     return None
 
 
-def _own(record: Record) -> tuple[tuple[str, str], ...]:
+def own_settings(record: Record) -> tuple[tuple[str, str], ...]:
     """All decoding settings."""
     return tuple(sorted(pair for pair in record.conditions.items() if pair[0].startswith("decoding.")))
 
 
-def _sampling(record: Record) -> tuple[tuple[str, str], ...]:
+def sampling(record: Record) -> tuple[tuple[str, str], ...]:
     """Decoding settings that shape the text."""
-    return tuple(pair for pair in _own(record) if pair[0] not in IMPLEMENTATION)
+    return tuple(pair for pair in own_settings(record) if pair[0] not in IMPLEMENTATION)
 
 
 def _varied(record: Record) -> tuple[str | None, ...]:
-    return tuple(record.conditions.get(key) for key in _VARIED)
+    return tuple(record.conditions.get(key) for key in VARIED)
 
 
 def steps_of(record: Record) -> int:

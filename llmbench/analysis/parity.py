@@ -41,18 +41,30 @@ NEED_DIVERSITY = LENGTH_METRICS
 """Metrics that reward repetition: they pass only together with entropy."""
 
 
-def verdicts(records: Iterable[Record], seed: int = 0, options: ParityConfig | None = None) -> tuple[Parity, ...]:
+def verdicts(
+    records: Iterable[Record],
+    seed: int = 0,
+    options: ParityConfig | None = None,
+    history: Sequence[looks.Taken] = (),
+) -> tuple[Parity, ...]:
     """One `Parity` for every set of comparable Records of a sweep.
 
     Args:
         records: finished ones; a failed one leaves its k missing.
         seed: of the bootstrap.
-        options: margins and looks; None takes those that the Records were made under.
+        options: margins, thresholds and looks; None takes those that the Records were made under.
+        history: the looks that earlier sweeps took, oldest first.
 
     Raises:
         RecordError: Records that must be comparable are not.
     """
-    return tuple(parity(members, seed, options) for members in condition_sets(records))
+    sets = condition_sets(records)
+    known, found = list(history), dict[int, Parity]()
+    for place in sorted(range(len(sets)), key=lambda i: max(len(record.outputs) for record in sets[i])):
+        found[place] = made = parity(sets[place], seed, options, known)
+        if made.look is not None:
+            known.append(made.look)  # fewer prompts first: more of them are another look
+    return tuple(found[place] for place in range(len(sets)))
 
 
 def oriented(metric: str, value: float) -> float:
@@ -60,7 +72,12 @@ def oriented(metric: str, value: float) -> float:
     return -math.log(value) if metric == "quality/perplexity" else orientation(metric) * value
 
 
-def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | None = None) -> Parity:
+def parity(
+    records: Sequence[Record],
+    seed: int = 0,
+    options: ParityConfig | None = None,
+    history: Sequence[looks.Taken] = (),
+) -> Parity:
     """The verdict over Records of one sweep under equal conditions; arguments as `verdicts`.
 
     Raises:
@@ -68,8 +85,9 @@ def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | Non
     """
     finished = [record for record in records if record.status == "finished"]
     sides = group(finished)
-    look = looks.look(finished, options)
-    found = gates(sides, [r for r in records if r.status == "failed" and r.family == "diffusion"])
+    failed = [record for record in records if record.status == "failed" and record.family == "diffusion"]
+    look = looks.look(sides, failed, options, history)
+    found = gates(sides, failed, look.options.thresholds)
     rng = np.random.default_rng(seed)
     speedups = tuple(s for k, side in sides.candidates if (s := _speedup(k, sides.baseline, side, rng)) is not None)
     beside = tuple(curve for key in BESIDE if (curve := _curve(key, sides)).values)
@@ -86,7 +104,7 @@ def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | Non
     speed, speed_sentence = _speed(metrics[0] if metrics else None, speedups, found)
     return Parity(
         status=status,
-        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides),
+        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look),
         headline=metrics[0].curve.metric if metrics else None,
         baseline=sides.baseline[0].model if sides.baseline else None,
         candidate=sides.candidates[0][1][0].model if sides.candidates else None,
@@ -108,6 +126,7 @@ def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | Non
         options=look.options,
         alpha=look.alpha,
         looks_taken=look.taken,
+        look=look.own if metrics else None,
         seed=seed,
     )
 
@@ -179,7 +198,7 @@ def _metric(
         ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
         entropy=_entropy_of(beside),
         where=where,
-        slow=wording.slow_phrase(sides.baseline),
+        slow=wording.slow_phrase(sides.baseline, look.options.thresholds.roofline_share),
         margin=_margin(key, look),
         diversity_margin=_margin(DIVERSITY, look) if key in NEED_DIVERSITY else None,
         error=look.error,
@@ -296,8 +315,8 @@ def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
     return {"s_all": max(reached) if whole else None, "s_all_metrics": tuple(item.curve.metric for item in eligible)}
 
 
-def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: Group) -> str:
-    slow = wording.slow_phrase(sides.baseline)
+def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: Group, look: looks.Look) -> str:
+    slow = wording.slow_phrase(sides.baseline, look.options.thresholds.roofline_share)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
     times = f"; speed against the baseline: {ratios}{slow and f' ({slow})'}" if ratios else ""
     said = f"{status.value.replace('_', ' ')}; {where}" if where else status.value.replace("_", " ")
@@ -306,7 +325,7 @@ def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: 
 
 def _warnings(metrics: Sequence[MetricParity], look: looks.Look) -> list[str]:
     """What blocks nothing and should be known."""
-    found = [look.note] if look.note else []
+    found = [look.note] if look.note and metrics else []
     if metrics and metrics[0].tests and metrics[0].prompts < FEW_PROMPTS:
         found.append(
             f"{metrics[0].prompts} prompts: the bounds were tried with {FEW_PROMPTS} and more (docs/method.md)"

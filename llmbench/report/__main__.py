@@ -67,6 +67,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
         TrackingError: no store, or no sweep that fits; says which make target makes one.
         RecordError: its Records cannot be read or compared.
     """
+    from llmbench.analysis.looks import registered
     from llmbench.analysis.parity import verdicts
     from llmbench.config import TrackingConfig
     from llmbench.report.tables import model_properties
@@ -76,7 +77,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
     store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
     sweep = store.sweep(run_id) if run_id else _newest(store, table, number)
     records = store.records(sweep.run_id)
-    found = verdicts(records)
+    found = verdicts(records, options=registered(sweep.registered), history=store.looks(sweep.run_id))
     if not found:
         raise TrackingError(f"sweep {sweep.name} has no finished job; run `make table{number}`")
     stem = f"table{number}"

@@ -79,10 +79,10 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in finished:
         if record.family == "diffusion":
-            groups.setdefault((record.model, _varied(record), own_settings(record)), []).append(record)
+            groups.setdefault((record.model, ground(record), own_settings(record)), []).append(record)
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
-        fitting = [record for record in baselines if _varied(record) == varied]
+        fitting = [record for record in baselines if ground(record) == varied]
         if len({r.conditions.get("decoding.temperature") for r in fitting}) > 1:
             wanted = dict(own).get("decoding.temperature")
             fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
@@ -90,13 +90,13 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
         absent = [
             r
             for r in failed
-            if r.model == model and (not r.conditions or (_varied(r), own_settings(r)) == (varied, own))
+            if r.model == model and (not r.conditions or (ground(r), own_settings(r)) == (varied, own))
         ]
         sets.append((*fitting, *sorted(candidates, key=steps_of), *absent))
     alone: dict[tuple[Any, ...], list[Record]] = {}
     for record in baselines:
         if id(record) not in used:
-            alone.setdefault((record.model, _varied(record), sampling(record)), []).append(record)
+            alone.setdefault((record.model, ground(record), sampling(record)), []).append(record)
     return sets + [tuple(members) for members in alone.values()]
 
 
@@ -147,7 +147,8 @@ def sampling(record: Record) -> tuple[tuple[str, str], ...]:
     return tuple(pair for pair in own_settings(record) if pair[0] not in IMPLEMENTATION)
 
 
-def _varied(record: Record) -> tuple[str | None, ...]:
+def ground(record: Record) -> tuple[str | None, ...]:
+    """The conditions that a sweep may vary on purpose and that do not belong to one side."""
     return tuple(record.conditions.get(key) for key in VARIED)
 
 
@@ -164,11 +165,25 @@ def check_conditions(records: Sequence[Record]) -> None:
     Raises:
         RecordError: names the key and both values.
     """
+    check_ground(records)
     firsts: dict[str, Record] = {}
     for record in records:
-        _agree(records[0], record, lambda key: key != "seed" and not key.startswith("decoding."))
         own = firsts.setdefault(record.model, record)
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in IMPLEMENTATION)
+
+
+def check_ground(records: Sequence[Record], varied: Sequence[str] = ()) -> None:
+    """Refuse Records that were not made on the same ground: all that is neither seed nor decoding must agree.
+
+    Args:
+        records: of any sides.
+        varied: conditions that may differ all the same.
+
+    Raises:
+        RecordError: names the key and both values.
+    """
+    for record in records:
+        _agree(records[0], record, lambda key: key not in ("seed", *varied) and not key.startswith("decoding."))
 
 
 def _agree(first: Record, other: Record, wanted: Callable[[str], bool]) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from llmbench.analysis import looks, wording
 from llmbench.analysis.comparable import Group, condition_sets, group, seed_of
 from llmbench.analysis.gates import LENGTH_METRICS, gates
-from llmbench.analysis.samples import orientation, pooled, samples
+from llmbench.analysis.samples import orientation, samples, side_value
 from llmbench.analysis.statistics import speedup_interval
 from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
 from llmbench.analysis.verdict import Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
@@ -146,28 +146,14 @@ def _curve(metric: str, sides: Group) -> Curve:
     def anywhere(key: str) -> float | None:
         return next((metrics[key] for metrics in members if key in metrics), None)
 
-    values = [(k, _value(metric, side)) for k, side in sides.candidates]
+    values = [(k, side_value(side, metric)) for k, side in sides.candidates]
     return Curve(
         metric=metric,
-        baseline=_value(metric, sides.baseline) if sides.baseline else None,
+        baseline=side_value(sides.baseline, metric) if sides.baseline else None,
         values=tuple((k, value) for k, value in values if value is not None),
         floor=anywhere(f"{metric}_floor"),
         human=anywhere(f"{metric}_human"),
     )
-
-
-def _value(metric: str, side: Sequence[Record]) -> float | None:
-    """A side's value: as logged; over several seeds from the sums of them all."""
-    if len(side) == 1:
-        return side[0].metrics.get(metric)
-    terms = pooled(side, metric).values()
-    below = math.fsum(pair[1] for pair in terms)
-    if not below or any(metric not in record.metrics for record in side):
-        return None
-    ratio = math.fsum(pair[0] for pair in terms) / below
-    if metric != "quality/perplexity":
-        return ratio
-    return math.exp(-ratio) if -ratio < 709 else None  # exp(710) is no float
 
 
 def _metric(

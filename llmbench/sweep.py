@@ -360,10 +360,11 @@ def _finish(
 
 
 def _history(store: "Store", parent: str) -> "list[Taken]":
-    """Looks that earlier sweeps took; none when the store does not answer (its failure is reported at the end)."""
+    """Looks that earlier sweeps took; a store that does not answer is said, and costs no table."""
     try:
         return store.looks(parent)
-    except TrackingError:
+    except TrackingError as error:
+        print(f"Earlier looks are not counted ({error})", file=sys.stderr, flush=True)
         return []
 
 

@@ -8,6 +8,7 @@ by `llmbench.report.frontier_files` for a sweep and `python -m llmbench.report f
 `llmbench.analysis.frontier`.
 """
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,7 @@ def _styles(settings: Sequence[Setting]) -> dict[str, tuple[str, Any]]:
     sides = list(dict.fromkeys(item.side for item in sorted(settings, key=lambda s: (s.steps is not None, s.side))))
     found: dict[str, tuple[str, Any]] = {}
     for side in sides:
-        curves = sorted({item.curve for item in settings if item.side == side})
+        curves = sorted({item.curve for item in settings if item.side == side}, key=_by_number)
         model = next(item.model for item in settings if item.side == side)
         base = to_rgb(colours.get(model, REFERENCE))
         for place, curve in enumerate(curves):
@@ -142,6 +143,12 @@ def _styles(settings: Sequence[Setting]) -> dict[str, tuple[str, Any]]:
             colour = tuple(part + (1 - part) * light for part in base)
             found[curve] = (_MARKERS[sides.index(side) % len(_MARKERS)], colour)
     return found
+
+
+def _by_number(curve: str) -> list[tuple[float, str]]:
+    """For sorting: numbers as numbers, so that T=10 comes after T=2."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", curve)
+    return [(float(part), "") if place % 2 else (0.0, part) for place, part in enumerate(parts)]
 
 
 def _numbers(front: Front, settings: Sequence[Setting]) -> dict[int, int]:
@@ -282,7 +289,7 @@ def _legend(settings: Sequence[Setting], styles: dict[str, tuple[str, Any]], fro
         return Line2D([], [], label=label, **({"linestyle": "none"} | look))
 
     curves = {item.curve: item for item in settings}
-    ordered = sorted(curves, key=lambda curve: (curves[curve].steps is not None, curves[curve].side, curve))
+    ordered = sorted(curves, key=lambda curve: (curves[curve].steps is not None, _by_number(curve)))
     if len(ordered) > 12:  # one entry a side; the shades are said in words
         sides = {curves[curve].side: curve for curve in ordered}
         entries = [entry(_name(curves[c]), marker=styles[c][0], color=styles[c][1]) for c in sides.values()]

@@ -228,7 +228,7 @@ def _points(
             zorder=5 if held else 4 if i in numbers else 3,
         )
         if i in numbers:
-            ink = "white" if sum(colour) < 2.0 else "black"
+            ink = "white" if sum(colour) < 1.7 else "black"
             axes.text(
                 x.value, y.value, str(numbers[i]), ha="center", va="center_baseline", fontsize=7, color=ink, zorder=6
             )

@@ -7,7 +7,7 @@ from llmbench.analysis.statistics import Estimate
 from llmbench.analysis.wording import number
 from llmbench.record import Record
 from llmbench.report.layout import Table
-from llmbench.report.tables import in_order, provenance
+from llmbench.report.tables import ABSENT, in_order, provenance
 
 
 def hypothesis_tables(records: Sequence[Record], found: Sequence[Hypothesis], command: str = "") -> list[Table]:
@@ -20,7 +20,7 @@ def _table(records: Sequence[Record], item: Hypothesis, command: str) -> Table:
     return Table(
         title=f"Hypothesis {item.number} of the brief: {item.outcome.value}",
         header=("", "", "value [95 %]"),
-        rows=tuple(row for finding in item.findings for row in _rows(finding)),
+        rows=tuple(row for finding in item.findings for row in _rows(finding)) or (("nothing to judge", "", ABSENT),),
         provenance=provenance(own, command) if own else "",
         lead=(item.sentence, *([f"Would decide: {item.decide}"] if item.decide else [])),
     )

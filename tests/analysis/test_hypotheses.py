@@ -45,6 +45,11 @@ def test_r_that_rises_through_1_is_supported_with_its_crossing() -> None:
     assert found.decide == ""
 
 
+def test_the_order_of_the_records_changes_nothing() -> None:
+    records = over_batches({1: 0.5, 2: 0.8, 4: 1.25, 8: 1.6, 16: 2.0}, repeated=2)
+    assert throughput.throughput(records).sentence == throughput.throughput(records[::-1]).sentence
+
+
 def test_a_downward_crossing_is_refuted_with_its_crossing() -> None:
     found = throughput.throughput(over_batches({1: 4.0, 2: 3.0, 4: 2.0, 8: 1.25, 16: 0.8}))
     assert found.outcome is Outcome.REFUTED

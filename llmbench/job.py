@@ -68,7 +68,9 @@ def prepare(job: JobConfig) -> Prepared:
         raise ConfigError(
             f"batch {job.batch} exceeds the {len(workload.prompts)} prompts; lower batch or raise workload.prompts"
         )
-    files = checkpoints.resolve(job.model.checkpoint, job.weights)
+    files = checkpoints.resolve(
+        job.model.checkpoint, job.weights, layout=job.model.layout, family=job.model.decoder.family
+    )
     judge = checkpoints.resolve(job.metric.judge) if job.metric.judge else None
     if judge is not None:
         judge.require_judge()
@@ -81,7 +83,6 @@ def prepare(job: JobConfig) -> Prepared:
         workload.require_references("bertscore")
     if job.hardware.engine == "graph":
         blocks.require_plain(files.config)
-    files.require_family(job.model.decoder.family)
     longest = max(len(files.prompt_ids(prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
     if longest + canvas > files.context:
@@ -137,7 +138,11 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
     probe.clean()
     model_reserved = probe.reserved_bytes()
     decoder = decoding.build(
-        job.model.decoder, stop_ids=checkpoint.stop_ids, pad_id=checkpoint.pad_id, mask_id=checkpoint.mask_id
+        job.model.decoder,
+        stop_ids=checkpoint.stop_ids,
+        pad_id=checkpoint.pad_id,
+        mask_id=checkpoint.mask_id,
+        logit_shift=checkpoint.files.logit_shift,
     )
     bench = _Bench(checkpoint, decoder, engine, batches, job.seed, job.model.decoder.canvas)
     tick("set up", 0, 1)
@@ -367,6 +372,7 @@ def _likelihood(prepared: Prepared, checkpoint: checkpoints.Checkpoint, tick: Ti
         texts,
         family=prepared.job.model.decoder.family,
         mask_id=checkpoint.mask_id,
+        logit_shift=files.logit_shift,
         samples=prepared.job.metric.likelihood_samples,
         seed=0,  # not the job's: the figure belongs to the checkpoint, and all of its jobs show the same
         tick=tick,

@@ -51,6 +51,7 @@ def likelihood(
     mask_id: int | None,
     samples: int,
     seed: int,
+    logit_shift: int = 0,
     tick: Callable[[str, int, int], None],
     name: str | None = None,
 ) -> Likelihood:
@@ -65,6 +66,7 @@ def likelihood(
         samples: Monte-Carlo samples per text; diffusion only. Two independent halves of them give the standard error:
             draws inside one stratified half are not independent. With one sample there is no error estimate.
         seed: of the masks. They are drawn on the CPU, so that every device sees the same ones.
+        logit_shift: how many positions before a masked one the logits stand that predict it; diffusion only.
         tick: progress.
         name: of the model with its content hash, device and dtype: kept figures are found by it. None keeps nothing.
 
@@ -92,7 +94,7 @@ def likelihood(
                 total += _exact(engine, text)
                 continue
             halves = [n for n in (samples - samples // 2, samples // 2) if n]
-            means = [_bound(engine, text, mask_id, n, generator) for n in halves]
+            means = [_bound(engine, text, mask_id, n, generator, logit_shift) for n in halves]
             total += sum(means) / len(means)
             variance += (means[0] - means[-1]) ** 2 / 4
     tick("likelihood", len(token_ids), len(token_ids))
@@ -124,7 +126,9 @@ def _exact(engine: Engine, text: "torch.Tensor") -> float:
     return float(F.cross_entropy(logits, text[0, 1:], reduction="none").double().sum())
 
 
-def _bound(engine: Engine, text: "torch.Tensor", mask_id: int, samples: int, generator: "torch.Generator") -> float:
+def _bound(
+    engine: Engine, text: "torch.Tensor", mask_id: int, samples: int, generator: "torch.Generator", shift: int
+) -> float:
     """Mean over one stratified set of draws of L/l * masked cross-entropy; text [1, S], its first token given."""
     import torch
     import torch.nn.functional as F
@@ -141,7 +145,8 @@ def _bound(engine: Engine, text: "torch.Tensor", mask_id: int, samples: int, gen
     for part in range(0, samples, rows):
         chosen = hidden[part : part + rows]  # [b, S]
         ids = text.expand(chosen.shape).masked_fill(chosen, mask_id)
-        logits = engine.logits(ids, None)[chosen].float()  # [masked, V]: a masked position predicts itself
+        # [masked, V]: a masked position predicts itself, or the one `shift` before it does; the first is never masked
+        logits = engine.logits(ids, None)[chosen.roll(-shift, 1)].float()
         losses = F.cross_entropy(logits, text.expand(chosen.shape)[chosen], reduction="none").double()
         total += float((losses * weights[part : part + rows].repeat_interleave(chosen.sum(1))).sum())
     return total / samples

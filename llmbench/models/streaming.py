@@ -17,8 +17,8 @@ import torch
 from llmbench.models.weights import BYTES, Stored
 
 THREADS = 8
-PIECE = 2**24
-"""Elements read at once: 32 MiB of bfloat16."""
+PIECE = 2**23
+"""Elements read at once: 16 MiB of bfloat16."""
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

@@ -1,5 +1,8 @@
 """LLaDA, Dream and iLLaDA from the files of the hub, through a layout each, compared with a plain model."""
 
+import textwrap
+from pathlib import Path
+
 import hub_checkpoints as hub
 import pytest
 import torch
@@ -304,3 +307,15 @@ def test_every_bundled_layout_names_fields_that_transformers_has():
         layout = layouts.read(path)
         known = vars(CONFIG_MAPPING[layout.blocks]()).keys() | own | {"rope_theta"}
         assert layout.fields.keys() | layout.constants.keys() <= known, path.name
+
+
+def test_the_layout_in_the_documentation_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    (tmp_path / "docs.yaml").write_text(textwrap.dedent(page[page.index("    blocks: ") :].partition("\n\n")[0]))
+    layout = layouts.read(tmp_path / "docs.yaml")
+    said = {"vocab": 60, "dim": 32, "ffn": 48, "depth": 2, "heads": 4, "length": 64, "eps": 1e-5, "theta": 1e4,
+            "mask_id": 1, "eos_id": 2, "pad_id": 2, "activation": "swiglu"}  # fmt: skip
+    assert layouts.translate(layout, said, "x")["num_key_value_heads"] == 4
+    assert layout.stored_name("model.layers.11.self_attn.q_proj.weight") == "blocks.11.q.weight"
+    assert layout.stored_name("model.layers.11.mlp.up_proj.weight") == "model.layers.11.mlp.up_proj.weight"
+    assert layout.stored_name("model.norm.weight") == "model.norm.weight"

@@ -294,6 +294,8 @@ def _inspect(
     from llmbench.models import configuration, llama
     from llmbench.models import weights as weight_files
 
+    if gguf and own_layout:
+        raise CheckpointError(f"checkpoint {name}: a GGUF file says itself how it is read; leave model.layout out")
     if gguf:
         config, layout = configuration.read_gguf(folder, gguf, name), None
     else:
@@ -303,9 +305,10 @@ def _inspect(
     if weights == "real":
         _require_tokenizer(has_tokenizer, folder, name)
     special = configuration.special_ids(config, folder, name)
+    shapes = {} if gguf else _shapes(config, name)
     if not gguf and weights == "real":
         files = weight_files.find(folder, name)
-        _stored(files, config, layout, name)
+        _stored(files, shapes, config, layout, name)
         hashed += files
     if layout is not None:
         hashed.append(layout.path)
@@ -334,16 +337,26 @@ def _require_tokenizer(found: bool, folder: Path, name: str) -> None:
         raise CheckpointError(f"checkpoint {name}: no tokenizer in {folder}; expected {_TOKENIZERS[0]}")
 
 
-def _stored(files: list[Path], config: Any, layout: "Layout | None", name: str) -> "dict[str, Stored]":
-    """Where every tensor lies, by the name that Transformers uses; checks that they fit the configuration.
-
-    Blocks of another kind may be stored under other names than Transformers uses: their files alone are looked at.
-    """
-    from llmbench.models import llama, weights
+def _shapes(config: Any, name: str) -> dict[str, tuple[int, ...]]:
+    """Of every tensor, by the name that Transformers uses; {} for blocks of kinds that may be stored under others."""
+    from llmbench.models import configuration, llama
 
     if config.model_type not in llama.BLOCKS:
-        return weights.check(files, {}, name)
-    shapes, copies = llama.shapes(config), llama.copies(config)
+        return {}
+    try:
+        return llama.shapes(config)
+    except Exception as error:  # numbers that do not go together fail wherever they meet
+        why = f"{type(error).__name__}: {configuration.one_line(error)}"
+        raise CheckpointError(f"checkpoint {name}: config.json describes no model: {why}") from error
+
+
+def _stored(
+    files: list[Path], shapes: dict[str, tuple[int, ...]], config: Any, layout: "Layout | None", name: str
+) -> "dict[str, Stored]":
+    """Where every tensor lies, by the name that Transformers uses; checks that they fit the configuration."""
+    from llmbench.models import llama, weights
+
+    copies = llama.copies(config) if shapes else {}
     return weights.check(
         files,
         shapes | {copy: shapes[original] for copy, original in copies.items()},
@@ -492,7 +505,8 @@ def _model(files: CheckpointFiles, dtype: "torch.dtype", device: str, weights: L
     try:
         if files.gguf or files.config.model_type not in llama.BLOCKS:
             return llama.load_other(files.path, files.config, dtype, files.gguf).to(device)
-        found = _stored(weight_files.find(files.path, files.name), files.config, files.layout, files.name)
+        shapes, paths = _shapes(files.config, files.name), weight_files.find(files.path, files.name)
+        found = _stored(paths, shapes, files.config, files.layout, files.name)
         return llama.load(files.config, found, dtype, device)
     except CheckpointError:
         raise

@@ -185,7 +185,7 @@ DAMAGES = [
     (lambda folder: edit(folder, model_type="unheard"), "model_type 'unheard'"),
     (lambda folder: edit(folder, model_type="t5"), "model_type 't5'"),
     (lambda folder: edit(folder, model_type=...), "model_type None"),
-    (lambda folder: edit(folder, hidden_size="wide"), "config.json is wrong"),
+    (lambda folder: edit(folder, hidden_size="wide"), "hidden_size is 'wide' in config.json"),
     (lambda folder: edit(folder, num_attention_heads=5), "config.json is wrong"),
     (lambda folder: edit(folder, quantization_config={}), "quantized"),
     (unlink("model.safetensors"), "expected model.safetensors"),

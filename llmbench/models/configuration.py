@@ -34,7 +34,7 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
     from transformers import __version__ as version
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    from llmbench.models import layouts
+    from llmbench.models import layouts, llama
 
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"checkpoint {name}: no config.json in {folder}; give the folder that holds it")
@@ -52,29 +52,49 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
             "contains, and there is no layout for it (docs/checkpoints.md); code that comes with a checkpoint is "
             "never run"
         )
+    _require_numbers(values, name)
+    if kind in llama.BLOCKS:
+        _require_no_guess(values, name)
     try:
         config = CONFIG_MAPPING[kind].from_dict(values)
     except Exception as error:  # each version of Transformers validates in its own way
         raise CheckpointError(f"checkpoint {name}: config.json is wrong: {one_line(error)}") from error
-    _require_sane(config, values, name)
-    return config, layout
-
-
-def _require_sane(config: Any, values: dict[str, Any], name: str) -> None:
-    """Refuse what Transformers would take, and guess or drown in."""
-    layers = getattr(config, "num_hidden_layers", 0)
-    if not isinstance(layers, int) or not 0 < layers <= _MOST_LAYERS:
-        raise CheckpointError(
-            f"checkpoint {name}: num_hidden_layers {layers} in config.json is not between 1 and {_MOST_LAYERS}"
-        )
-    if hasattr(config, "rms_norm_eps") and values.get("rms_norm_eps") is None:  # a guess here is a wrong model
-        raise CheckpointError(f"checkpoint {name}: config.json has no rms_norm_eps; add it")
     shift = logit_shift(config)
     if not isinstance(shift, int) or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
         raise CheckpointError(f"checkpoint {name}: logit_shift {shift} must be 0, or 1 where is_causal is false")
+    return config, layout
 
 
-_MOST_LAYERS = 1000
+_SIZES = {"vocab_size": 2**31, "hidden_size": 2**31, "intermediate_size": 2**31, "num_hidden_layers": 1000,
+          "num_attention_heads": 2**16, "num_key_value_heads": 2**16, "head_dim": 2**16,
+          "max_position_embeddings": 2**31}  # fmt: skip
+_POSITIVE = ("rms_norm_eps", "rope_theta")
+
+
+def _require_numbers(values: dict[str, Any], name: str) -> None:
+    """Refuse numbers in which Transformers would drown, or divide by zero."""
+    for key, most in _SIZES.items():
+        value = values.get(key)
+        if value is not None and not isinstance(value, list) and not (type(value) is int and 0 < value <= most):
+            raise CheckpointError(f"checkpoint {name}: {key} is {value!r} in config.json; it must be in 1..{most}")
+    for key in _POSITIVE:
+        value = values.get(key)
+        if value is not None and not (type(value) in (int, float) and 0 < value < float("inf")):
+            raise CheckpointError(f"checkpoint {name}: {key} is {value!r} in config.json; it must be a positive number")
+
+
+def _require_no_guess(values: dict[str, Any], name: str) -> None:
+    """Refuse what is left out or misspelt and Transformers would fill in: the model would be another one."""
+    causal = values.get("is_causal")
+    if causal is not None and type(causal) is not bool:
+        raise CheckpointError(f"checkpoint {name}: is_causal is {causal!r} in config.json; it must be true or false")
+    if values.get("rms_norm_eps") is None:
+        raise CheckpointError(f"checkpoint {name}: config.json has no rms_norm_eps; add it")
+    rope = values.get("rope_parameters")
+    rope = rope if isinstance(rope, dict) else {}
+    said = [values, rope, *(part for part in rope.values() if isinstance(part, dict))]  # one per kind of layer
+    if all(part.get("rope_theta") is None for part in said):
+        raise CheckpointError(f"checkpoint {name}: config.json has no rope_theta; add it")
 
 
 def logit_shift(config: Any) -> int:

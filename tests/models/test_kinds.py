@@ -119,13 +119,47 @@ def test_a_sliding_window_bounds_the_context(kind, window, context, tmp_path):
     assert checkpoints.resolve(str(tmp_path)).context == context
 
 
-def test_a_guess_at_epsilon_is_refused(tmp_path):
-    import json
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain") / "llama"
+    build("llama").save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
 
-    build("llama").save_pretrained(tmp_path)
-    write_tokenizer(tmp_path)
-    values = json.loads((tmp_path / "config.json").read_text())
-    del values["rms_norm_eps"]
-    (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match=r"config.json has no rms_norm_eps"):
-        checkpoints.resolve(str(tmp_path))
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"rms_norm_eps": ...}, "config.json has no rms_norm_eps"),
+        ({"rope_parameters": ...}, "config.json has no rope_theta"),
+        ({"rope_parameters": {"rope_type": "default"}}, "config.json has no rope_theta"),
+        ({"rope_parameters": "x"}, "config.json has no rope_theta"),
+        ({"is_causal": "false"}, "is_causal is 'false' in config.json; it must be true or false"),
+        ({"is_causal": 0}, "is_causal is 0"),
+        ({"logit_shift": 1}, "logit_shift 1 must be 0, or 1 where is_causal is false"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps is 0 in config.json; it must be a positive number"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
+        ({"rope_theta": -1.0, "rope_parameters": ...}, "rope_theta is -1.0"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000 in config.json; it must be in 1..1000"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0"),
+        ({"num_attention_heads": True}, "num_attention_heads is True"),
+        ({"hidden_size": 10**30}, "hidden_size is 1000000000000000000000000000000"),
+        ({"intermediate_size": -1}, "intermediate_size is -1"),
+        ({"head_dim": 0}, "head_dim is 0"),
+        ({"vocab_size": 1.5}, "vocab_size is 1.5"),
+        ({"hidden_act": "x"}, "config.json describes no model: KeyError"),
+        ({"eos_token_id": True}, "eos_token_id"),
+    ],
+    ids=str,
+)
+def test_numbers_that_would_be_guessed_or_drowned_in(plain, tmp_path, change, expected):
+    import shutil
+
+    import hub_checkpoints as hub
+
+    folder = shutil.copytree(plain, tmp_path / "llama")
+    hub.edit(folder / "config.json", **change)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.resolve(str(folder))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)

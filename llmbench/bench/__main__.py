@@ -58,7 +58,8 @@ def _load(folder: Path | None, *, smoke: bool) -> int:
 
     config = checkpoints.resolve("bundled:llama" if smoke else "shape:llama-3-8b", "dummy").config
     hardware = device.resolve(HardwareConfig(device="auto" if smoke else "cuda", dtype="auto"))
-    print("\n".join(load.measure(config, hardware, folder)))
+    for line in load.measure(config, hardware, folder):
+        print(line, flush=True)
     return 0
 
 
@@ -75,7 +76,8 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) ->
         "command": _command(only, smoke=smoke, compile=compile),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "smoke": smoke,
-        "settings": dataclasses.asdict(cases.SMOKE if smoke else cases.FULL) | {"dtype": hardware.dtype},
+        "settings": dataclasses.asdict(cases.SMOKE if smoke else cases.FULL)
+        | {"dtype": hardware.dtype, "settle_ms": measure.SETTLE_MS},
         "environment": dataclasses.asdict(device.environment(hardware)),
         "ceilings": dataclasses.asdict(device.ceilings(hardware, 16 * 10**9)),
         "sm_clock_mhz": [probe.sm_clock_mhz()],

@@ -9,7 +9,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ ROUNDS = 3
 _PIECE = 2**24
 
 
-def measure(config: Any, hardware: HardwareConfig, parent: Path | None = None) -> list[str]:
-    """Write a checkpoint of this configuration, and say how fast it was read and loaded, a line per state of the cache.
+def measure(config: Any, hardware: HardwareConfig, parent: Path | None = None) -> Iterator[str]:
+    """Write a checkpoint of this configuration, and say how fast it was read and loaded, a line as soon as it is known.
 
     Args:
         config: Transformers' configuration.
@@ -39,22 +39,22 @@ def measure(config: Any, hardware: HardwareConfig, parent: Path | None = None) -
         files = weights.find(folder, "dummy")
         found = weights.check(files, llama.shapes(config), "dummy")
         size = sum(path.stat().st_size for path in files)
-        seconds: dict[tuple[str, str], list[float]] = {}
-        for _ in range(ROUNDS):
-            for state in ("in the page cache", "dropped from the page cache"):
+        for state in ("in the page cache", "dropped from the page cache"):
+            seconds: dict[str, list[float]] = {}
+            for _ in range(ROUNDS):
                 for kind, act in (
                     ("one thread", lambda: _read(files, 1)),
                     ("threads", lambda: _read(files, streaming.THREADS)),
                     ("load", lambda: _load(config, found, dtype, hardware.device)),
                 ):
-                    _warm(files) if state == "in the page cache" else _drop(files)
-                    seconds.setdefault((state, kind), []).append(_seconds(act))
+                    _drop(files) if "dropped" in state else _read(files, streaming.THREADS)
+                    seconds.setdefault(kind, []).append(_seconds(act))
                     _free(hardware.device)
-    return [_line(state, size, seconds) for state in dict.fromkeys(state for state, _ in seconds)]
+            yield _line(state, size, seconds)
 
 
-def _line(state: str, size: int, seconds: dict[tuple[str, str], list[float]]) -> str:
-    one, many, load = (statistics.median(seconds[state, kind]) for kind in ("one thread", "threads", "load"))
+def _line(state: str, size: int, seconds: dict[str, list[float]]) -> str:
+    one, many, load = (statistics.median(seconds[kind]) for kind in ("one thread", "threads", "load"))
     speeds = f"read {size / one / 1e9:.2f} GB/s by one thread, {size / many / 1e9:.2f} by {streaming.THREADS}"
     share = min(one, many) / load
     return f"{size / 1e9:.1f} GB {state}: {speeds}; loaded {size / load / 1e9:.2f} GB/s, {100 * share:.0f} % of reading"
@@ -82,10 +82,6 @@ def _read_pieces(pieces: list[tuple[Path, int]]) -> None:
         with path.open("rb", buffering=0) as file:
             file.seek(begin)
             file.readinto(buffer)
-
-
-def _warm(files: list[Path]) -> None:
-    _read(files, streaming.THREADS)
 
 
 def _drop(files: list[Path]) -> None:

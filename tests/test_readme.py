@@ -12,7 +12,7 @@ from llmbench.cli import conf_folder
 from llmbench.report import RECIPES
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/judges.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/judges.md", "docs/checkpoints.md", "docs/method.md"]
 
 
 def typed(pattern: str) -> list[str]:

@@ -12,7 +12,8 @@ before its first job. `load` then puts the weights on the device. Sources:
 Dummy weights need a configuration only. Without a tokenizer, prompts are token ids (`workload=synthetic`). What random
 weights write is no text and ends nowhere: outputs have no text, and no token stops them.
 
-Nothing that came with a checkpoint is run: no remote code (`auto_map` is ignored), no pickles.
+Nothing that came with a checkpoint is run: no remote code (`auto_map` is ignored), no pickles; chat templates are
+filled in inside a sandbox (`models.chats`).
 
 The model that was loaded last is the one piece of process-wide state: jobs are ordered by model, so that each is read
 once, and a new one evicts the old one first. Judges are not kept: a job must hold one model when it is measured.
@@ -22,7 +23,7 @@ import functools
 import gc
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,7 +49,7 @@ SHAPES = BUNDLED / "shapes"
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _HASHED = (*_TOKENIZERS, "config.json", "generation_config.json", "tokenizer_config.json", "merges.txt",
-           "added_tokens.json", "special_tokens_map.json")  # fmt: skip
+           "added_tokens.json", "special_tokens_map.json", "chat_template.jinja")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +102,18 @@ class CheckpointFiles:
         if not self.stop_ids:
             raise CheckpointError(f"metric.judge {self.name} has no eos_token_id; set it in its config.json")
 
-    def prompt_ids(self, prompt: "Prompt") -> list[int]:
+    def prompt_ids(self, prompt: "Prompt", *, chat: bool = False) -> list[int]:
         """Ids that the model reads for a prompt: its text's, or ordinary tokens chosen by a synthetic prompt's draws.
 
+        Args:
+            prompt: of the workload.
+            chat: its text stands in the tokenizer's chat template, as a question that awaits an answer.
+
         Raises:
-            CheckpointError: as `tokenize`.
+            CheckpointError: as `tokenize`, or the template cannot be used.
         """
         if prompt.draws is None:
-            return self.tokenize(prompt.text)
+            return self._chat_ids(prompt.text) if chat else self.tokenize(prompt.text)
         ordinary = self.ordinary_ids
         return [ordinary[draw % len(ordinary)] for draw in prompt.draws]
 
@@ -127,7 +132,16 @@ class CheckpointFiles:
         Raises:
             CheckpointError: there is no token, or one that the model does not have.
         """
-        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return self._checked(self.tokenizer(text)["input_ids"], text)
+
+    def _chat_ids(self, question: str) -> list[int]:
+        """A chat template writes the special tokens itself, so none are added."""
+        from llmbench.models import chats
+
+        text = chats.render(self.tokenizer, question, self.name)
+        return self._checked(self.tokenizer(text, add_special_tokens=False)["input_ids"], question)
+
+    def _checked(self, ids: list[int], text: str) -> list[int]:
         bos = self.tokenizer.bos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]
@@ -139,6 +153,13 @@ class CheckpointFiles:
                 f"{self.config.vocab_size}; use the tokenizer that it was trained with"
             )
         return ids
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer came with a chat template, as those of instruction-tuned checkpoints do."""
+        from llmbench.models import chats
+
+        return self.has_tokenizer and chats.has_template(self.tokenizer)
 
     @property
     def tokenizer(self) -> Any:
@@ -248,7 +269,18 @@ def resolve(source: str, weights: Weights = "real") -> CheckpointFiles:
             "model.checkpoint=/path/to/folder"
         )
     stamp = tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file())
-    return _inspect(name, folder, gguf, weights, stamp)
+    files = _inspect(name, folder, gguf, weights, stamp)
+    return files if weights == "dummy" else _with_tokenizer(files)
+
+
+@functools.lru_cache(maxsize=16)
+def _with_tokenizer(files: CheckpointFiles) -> CheckpointFiles:
+    """Let the tokenizer have its say on special tokens: it must agree, and may know more tokens that end an output."""
+    from llmbench.models import chats
+
+    chats.require_agreement(files.tokenizer, files.config, files.name)
+    stop = chats.stop_ids(files.tokenizer, files.stop_ids, files.config.vocab_size, files.name)
+    return replace(files, stop_ids=stop, special_ids=files.special_ids | set(stop))
 
 
 @functools.lru_cache(maxsize=16)

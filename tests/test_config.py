@@ -2,6 +2,7 @@
 built."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import pytest
@@ -31,6 +32,22 @@ def test_defaults_build_both_families(load):
     assert load().label == "llama"
     assert load("model/decoder=transformers").label == load("model=llama_generate").label == "llama transformers"
     assert load("model=llama_generate", "model.decoder.cache=static").label == "llama transformers static"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_folder() / "checkpoint").glob("*_*.yaml")))
+def test_checkpoints_of_the_hub_are_pinned_to_a_commit(load, name):
+    side = "llama" if name.startswith("llama") else "llada"
+    assert re.fullmatch(
+        r"hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}", load(f"model={side}", f"checkpoint={name}").model.checkpoint
+    )
+
+
+def test_the_8b_pair_is_on_the_hub_and_its_shapes_are_not(load):
+    for name in ("llama", "llada"):
+        assert load("scale=8b_instruct", f"model={name}").model.checkpoint.startswith("hub:")
+        offline = load("scale=8b", "weights=dummy", "workload=synthetic", "metric=speed", f"model={name}")
+        assert offline.model.checkpoint.startswith("shape:")
+    assert load("model.layout=/mine.yaml").model.layout == "/mine.yaml"
 
 
 WRONG = {

@@ -40,6 +40,13 @@ def test_intervals_are_refused():
         expand("steps=interval(4,64)")
 
 
+def test_a_sweep_has_one_plan_and_does_not_try_several_margins():
+    for override in ("parity.margins.perplexity=0.1,0.3", "parity.thresholds.empty_share=0.0,0.02", "parity=default,x"):
+        with pytest.raises(ConfigError, match=r"parity.*: one plan a sweep"):
+            expand("model=llama,llada", override)
+    assert len(expand("model=llama,llada", "parity.margins.perplexity=0.3")) == 2
+
+
 def test_llama_is_one_job_and_models_are_not_interleaved():
     cells = build("steps=8,16,32,64", "model=llama,llada", "hardware=cpu")
     assert [cell.prepared.job.label for cell in cells] == [

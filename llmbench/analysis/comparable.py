@@ -22,7 +22,7 @@ from typing import Any
 from llmbench.errors import RecordError
 from llmbench.record import Record, served
 
-_VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder")
+VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder")
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
 IMPLEMENTATION = (
@@ -82,7 +82,7 @@ def group(records: Sequence[Record]) -> Group:
         baseline=choose_baseline(implementations),
         candidates=tuple((k, tuple(sorted(members, key=seed_of))) for k, members in candidates.items()),
         implementations=implementations,
-        apart=tuple(map(tuple, _ways(filter(apart, baselines), _own))),
+        apart=tuple(map(tuple, _ways(filter(apart, baselines), own_settings))),
     )
 
 
@@ -100,7 +100,7 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in finished:
         if record.family == "diffusion":
-            groups.setdefault((record.model, _varied(record), _own(record)), []).append(record)
+            groups.setdefault((record.model, ground(record), own_settings(record)), []).append(record)
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
         fitting = [record for record in baselines if _fits(record, varied)]
@@ -112,7 +112,9 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
                 fitting = [r for r in fitting if id(r) not in unwanted] or fitting
         used |= {id(record) for record in fitting}
         absent = [
-            r for r in failed if r.model == model and (not r.conditions or (_varied(r), _own(r)) == (varied, own))
+            r
+            for r in failed
+            if r.model == model and (not r.conditions or (ground(r), own_settings(r)) == (varied, own))
         ]
         sets.append((*fitting, *sorted(candidates, key=steps_of), *absent))
     alone: dict[tuple[Any, ...], list[Record]] = {}
@@ -120,7 +122,7 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
         if id(record) in used:
             continue
         shared = [place for place in alone if served(record) and place[0] == record.model and _fits(record, place[1])]
-        own_place = record.model, _varied(record), _sampling(record)
+        own_place = record.model, ground(record), sampling(record)
         for place in shared or [own_place]:
             alone.setdefault(place, []).append(record)
     return sets + [tuple(members) for members in alone.values()]
@@ -139,7 +141,7 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
     """
     baselines = [record for record in baselines if not apart(record)]
     ways = _ways(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
-    if any(map(_double, ways)) or len({(r.model, _sampling(r)) for r in baselines}) > 1:
+    if any(map(_double, ways)) or len({(r.model, sampling(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
     chosen = min(ways, key=lambda way: fmean(r.metrics.get("latency/e2e_ms", math.inf) for r in way), default=())
@@ -173,23 +175,24 @@ def _double(records: Sequence[Record]) -> tuple[Record, Record] | None:
     return None
 
 
-def _own(record: Record) -> tuple[tuple[str, str], ...]:
+def own_settings(record: Record) -> tuple[tuple[str, str], ...]:
     """All decoding settings."""
     return tuple(sorted(pair for pair in record.conditions.items() if pair[0].startswith("decoding.")))
 
 
-def _sampling(record: Record) -> tuple[tuple[str, str], ...]:
+def sampling(record: Record) -> tuple[tuple[str, str], ...]:
     """Decoding settings that shape the text."""
-    return tuple(pair for pair in _own(record) if pair[0] not in IMPLEMENTATION)
+    return tuple(pair for pair in own_settings(record) if pair[0] not in IMPLEMENTATION)
 
 
-def _varied(record: Record) -> tuple[str | None, ...]:
-    return tuple(record.conditions.get(key) for key in _VARIED)
+def ground(record: Record) -> tuple[str | None, ...]:
+    """The conditions that a sweep may vary on purpose and that do not belong to one side."""
+    return tuple(record.conditions.get(key) for key in VARIED)
 
 
 def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
     """Whether a baseline belongs to candidates under these conditions; a server's place is not asked for."""
-    asked = zip(_VARIED, _varied(record), varied, strict=True)
+    asked = zip(VARIED, ground(record), varied, strict=True)
     return all(own == wanted or (served(record) and key in _PLACE) for key, own, wanted in asked)
 
 
@@ -201,24 +204,38 @@ def steps_of(record: Record) -> int:
 def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
-    So must the use of a chat template: a chat and a plain continuation are answers to two questions.
-
-    Only `IMPLEMENTATION` may differ within a model, and the seed anywhere. Where a server runs is not asked; one that
-    stands apart may also decode in its own way.
+    Only `IMPLEMENTATION` may differ within a model, and the seed anywhere. A chat template is used by all or by
+    none: an answer and a continuation are not the same task. Where a server runs is not asked; one that stands apart
+    may also decode in its own way.
 
     Raises:
         RecordError: names the key and both values.
     """
+    check_ground(records)
     firsts: dict[str, Record] = {}
-    ordered = sorted(records, key=served)  # what is known is compared with what is known
-    for record in ordered:
-        unknown = ("seed", *_PLACE) if served(record) else ("seed",)
-        _agree(ordered[0], record, lambda key: key not in unknown and not key.startswith("decoding."))  # noqa: B023
-        if apart(record):
-            continue
-        _agree(ordered[0], record, lambda key: key == CHAT)
+    asked = [record for record in records if not apart(record)]
+    for record in asked:
+        _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in IMPLEMENTATION)
+
+
+def check_ground(records: Sequence[Record], varied: Sequence[str] = ()) -> None:
+    """Refuse Records that were not made on the same ground: all that is neither seed nor decoding must agree.
+
+    Where a server runs is not asked.
+
+    Args:
+        records: of any sides.
+        varied: conditions that may differ all the same.
+
+    Raises:
+        RecordError: names the key and both values.
+    """
+    ordered = sorted(records, key=served)  # what is known is compared with what is known
+    for record in ordered:
+        unknown = ("seed", *varied, *(_PLACE if served(record) else ()))
+        _agree(ordered[0], record, lambda key: key not in unknown and not key.startswith("decoding."))  # noqa: B023
 
 
 def _agree(first: Record, other: Record, wanted: Callable[[str], bool]) -> None:

@@ -3,7 +3,7 @@
 A gate that fails on the baseline blocks the whole set. One that fails at a single k blocks every statement that rests
 on this k: `reached` rests on its k and all larger ones, `degenerate` on the largest, `not_reached` on all. So outputs
 that are too short at 8 steps do not take away what was shown at 16 and above, and nothing below them can be claimed.
-Thresholds are those of docs/metrics.md. Called by `llmbench.analysis.parity`.
+Thresholds are those of docs/metrics.md, or stricter ones from the configuration. Called by `llmbench.analysis.parity`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,38 +13,41 @@ from llmbench.analysis.comparable import IMPLEMENTATION, Group, seed_of, stochas
 from llmbench.analysis.samples import pooled
 from llmbench.analysis.verdict import Gate
 from llmbench.analysis.wording import slow_phrase
+from llmbench.config import ThresholdsConfig
 from llmbench.record import Record
 
-EMPTY_SHARE = 0.02
-LENGTH_SHARE = 0.9
+REPEAT_SHARE = 0.9
+"""A later repeat that writes fewer tokens than this share of what was scored is another generation."""
+
 LENGTH_METRICS = ("quality/perplexity", "quality/bits_per_byte")
 """What a text's length moves: a judge is surer of later tokens."""
 
 
-def gates(group: Group, failed: Sequence[Record]) -> tuple[Gate, ...]:
+def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> tuple[Gate, ...]:
     """Every gate that fails, the baseline's first.
 
     Args:
         group: the sides.
         failed: Records of jobs that should have been part of them.
+        limits: where the gates close.
     """
-    found = [gate for steps, records in group.sides for gate in _of_side(steps, records)]
+    found = [gate for steps, records in group.sides for gate in _of_side(steps, records, limits)]
     if group.baseline:
         for steps, records in group.candidates:
-            found += [replace(gate, steps=gate.steps or steps) for gate in _against(group.baseline, records)]
+            found += [replace(gate, steps=gate.steps or steps) for gate in _against(group.baseline, records, limits)]
     for record in failed:
         found.append(
             Gate(name="settings missing", reason=f"{record.label} failed: {record.reason}", steps=record.steps)
         )
-    if slow := slow_phrase(group.baseline):
+    if slow := slow_phrase(group.baseline, limits.roofline_share):
         found.append(Gate(name="slow baseline", reason=slow, blocks="speed"))
     return tuple(found)
 
 
-def _of_side(steps: int | None, records: Sequence[Record]) -> Iterator[Gate]:
+def _of_side(steps: int | None, records: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
     """What one side shows by itself."""
     label = records[0].label
-    if (share := _mean(records, "quality/empty_share")) is not None and share > EMPTY_SHARE:
+    if (share := _mean(records, "quality/empty_share")) is not None and share > limits.empty_share:
         yield Gate(name="empty outputs", reason=f"{label}: {100 * share:.3g} % of the outputs", steps=steps)
     if any(record.metrics.get("hardware/throttled", 0) > 0 for record in records):
         worst = max(record.metrics.get("hardware/throttled", 0) for record in records)
@@ -67,7 +70,7 @@ def _not_timed(record: Record) -> str:
             return f"batch {batch} was timed writing {first[batch]} tokens, {tokens} were scored"
     for timing in record.timings:
         scored = written.get(timing.batch, timing.tokens)
-        if min(timing.tokens, scored) < LENGTH_SHARE * max(timing.tokens, scored):
+        if min(timing.tokens, scored) < REPEAT_SHARE * max(timing.tokens, scored):
             return f"repeat {timing.repeat} of batch {timing.batch} wrote {timing.tokens} tokens, {scored} were scored"
     sizes = {output.prompt_id: output.utf8_bytes for output in record.outputs if output.utf8_bytes is not None}
     for score in record.scores:
@@ -76,7 +79,7 @@ def _not_timed(record: Record) -> str:
     return ""
 
 
-def _against(baseline: Sequence[Record], candidate: Sequence[Record]) -> Iterator[Gate]:
+def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
     """What a candidate shows beside the baseline."""
     own, other = candidate[0], baseline[0]
     keys = {key for key in own.conditions.keys() & other.conditions.keys() if key.startswith("decoding.")}
@@ -97,12 +100,12 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record]) -> Iterato
             f"{side[0].label} has {_listed(s)}" for side, s in zip((baseline, candidate), seeds, strict=True)
         )
         yield Gate(name="settings missing", reason=f"seeds differ: {said}")
-    yield from _lengths(baseline, candidate)
+    yield from _lengths(baseline, candidate, limits.length_share)
 
 
-def _lengths(baseline: Sequence[Record], candidate: Sequence[Record]) -> Iterator[Gate]:
+def _lengths(baseline: Sequence[Record], candidate: Sequence[Record], least: float) -> Iterator[Gate]:
     below, above = _mean(baseline, "quality/length_bytes"), _mean(candidate, "quality/length_bytes")
-    if below is None or above is None or not max(below, above) or min(below, above) >= LENGTH_SHARE * max(below, above):
+    if below is None or above is None or not max(below, above) or min(below, above) >= least * max(below, above):
         return
     said = f"{candidate[0].label} writes {above:.0f} bytes, {baseline[0].label} {below:.0f}"
     share = f" ({above / below:.0%})" if below else ""

@@ -23,7 +23,7 @@ import numpy as np
 from llmbench.analysis import looks, wording
 from llmbench.analysis.comparable import Group, condition_sets, group, seed_of
 from llmbench.analysis.gates import LENGTH_METRICS, gates
-from llmbench.analysis.samples import orientation, pooled, samples
+from llmbench.analysis.samples import orientation, samples, side_value
 from llmbench.analysis.statistics import speedup_interval
 from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
 from llmbench.analysis.verdict import Apart, Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
@@ -42,18 +42,30 @@ NEED_DIVERSITY = LENGTH_METRICS
 """Metrics that reward repetition: they pass only together with entropy."""
 
 
-def verdicts(records: Iterable[Record], seed: int = 0, options: ParityConfig | None = None) -> tuple[Parity, ...]:
+def verdicts(
+    records: Iterable[Record],
+    seed: int = 0,
+    options: ParityConfig | None = None,
+    history: Sequence[looks.Taken] = (),
+) -> tuple[Parity, ...]:
     """One `Parity` for every set of comparable Records of a sweep.
 
     Args:
         records: finished ones; a failed one leaves its k missing.
         seed: of the bootstrap.
-        options: margins and looks; None takes those that the Records were made under.
+        options: margins, thresholds and looks; None takes those that the Records were made under.
+        history: the looks that earlier sweeps took, oldest first.
 
     Raises:
         RecordError: Records that must be comparable are not.
     """
-    return tuple(parity(members, seed, options) for members in condition_sets(records))
+    sets = condition_sets(records)
+    known, found = list(history), dict[int, Parity]()
+    for place in sorted(range(len(sets)), key=lambda i: max(len(record.outputs) for record in sets[i])):
+        found[place] = made = parity(sets[place], seed, options, known)
+        if made.look is not None:
+            known.append(made.look)  # fewer prompts first: more of them are another look
+    return tuple(found[place] for place in range(len(sets)))
 
 
 def oriented(metric: str, value: float) -> float:
@@ -61,7 +73,12 @@ def oriented(metric: str, value: float) -> float:
     return -math.log(value) if metric == "quality/perplexity" else orientation(metric) * value
 
 
-def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | None = None) -> Parity:
+def parity(
+    records: Sequence[Record],
+    seed: int = 0,
+    options: ParityConfig | None = None,
+    history: Sequence[looks.Taken] = (),
+) -> Parity:
     """The verdict over Records of one sweep under equal conditions; arguments as `verdicts`.
 
     Raises:
@@ -69,8 +86,9 @@ def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | Non
     """
     finished = sorted((record for record in records if record.status == "finished"), key=served)
     sides = group(finished)
-    look = looks.look(finished, options)
-    found = gates(sides, [r for r in records if r.status == "failed" and r.family == "diffusion"])
+    failed = [record for record in records if record.status == "failed" and record.family == "diffusion"]
+    look = looks.look(sides, failed, options, history)
+    found = gates(sides, failed, look.options.thresholds)
     rng = np.random.default_rng(seed)
     speedups = tuple(s for k, side in sides.candidates if (s := _speedup(k, sides.baseline, side, rng)) is not None)
     others = tuple(_apart(side, sides, rng) for side in sides.apart)
@@ -88,7 +106,7 @@ def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | Non
     speed, speed_sentence = _speed(metrics[0] if metrics else None, speedups, found)
     return Parity(
         status=status,
-        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides),
+        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look),
         headline=metrics[0].curve.metric if metrics else None,
         baseline=sides.baseline[0].model if sides.baseline else None,
         candidate=sides.candidates[0][1][0].model if sides.candidates else None,
@@ -111,6 +129,7 @@ def parity(records: Sequence[Record], seed: int = 0, options: ParityConfig | Non
         options=look.options,
         alpha=look.alpha,
         looks_taken=look.taken,
+        look=look.own if metrics else None,
         seed=seed,
     )
 
@@ -130,28 +149,14 @@ def _curve(metric: str, sides: Group) -> Curve:
     def anywhere(key: str) -> float | None:
         return next((metrics[key] for metrics in members if key in metrics), None)
 
-    values = [(k, _value(metric, side)) for k, side in sides.candidates]
+    values = [(k, side_value(side, metric)) for k, side in sides.candidates]
     return Curve(
         metric=metric,
-        baseline=_value(metric, sides.baseline) if sides.baseline else None,
+        baseline=side_value(sides.baseline, metric) if sides.baseline else None,
         values=tuple((k, value) for k, value in values if value is not None),
         floor=anywhere(f"{metric}_floor"),
         human=anywhere(f"{metric}_human"),
     )
-
-
-def _value(metric: str, side: Sequence[Record]) -> float | None:
-    """A side's value: as logged; over several seeds from the sums of them all."""
-    if len(side) == 1:
-        return side[0].metrics.get(metric)
-    terms = pooled(side, metric).values()
-    below = math.fsum(pair[1] for pair in terms)
-    if not below or any(metric not in record.metrics for record in side):
-        return None
-    ratio = math.fsum(pair[0] for pair in terms) / below
-    if metric != "quality/perplexity":
-        return ratio
-    return math.exp(-ratio) if -ratio < 709 else None  # exp(710) is no float
 
 
 def _metric(
@@ -182,7 +187,7 @@ def _metric(
         ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
         entropy=_entropy_of(beside),
         where=where,
-        slow=wording.slow_phrase(sides.baseline),
+        slow=wording.slow_phrase(sides.baseline, look.options.thresholds.roofline_share),
         margin=_margin(key, look),
         diversity_margin=_margin(DIVERSITY, look) if key in NEED_DIVERSITY else None,
         error=look.error,
@@ -318,8 +323,8 @@ def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
     return {"s_all": max(reached) if whole else None, "s_all_metrics": tuple(item.curve.metric for item in eligible)}
 
 
-def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: Group) -> str:
-    slow = wording.slow_phrase(sides.baseline)
+def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: Group, look: looks.Look) -> str:
+    slow = wording.slow_phrase(sides.baseline, look.options.thresholds.roofline_share)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
     times = f"; speed against the baseline: {ratios}{slow and f' ({slow})'}" if ratios else ""
     said = f"{status.value.replace('_', ' ')}; {where}" if where else status.value.replace("_", " ")
@@ -328,7 +333,7 @@ def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: 
 
 def _warnings(metrics: Sequence[MetricParity], look: looks.Look) -> list[str]:
     """What blocks nothing and should be known."""
-    found = [look.note] if look.note else []
+    found = [look.note] if look.note and metrics else []
     if metrics and metrics[0].tests and metrics[0].prompts < FEW_PROMPTS:
         found.append(
             f"{metrics[0].prompts} prompts: the bounds were tried with {FEW_PROMPTS} and more (docs/method.md)"

@@ -1,8 +1,10 @@
 """One metric's sums per prompt, both sides paired: what is resampled. Seeds are summed within a prompt first.
 
-`pooled` adds a side's seeds up, `samples` lines the sides up by prompt id and says what is missing or no number.
+`pooled` adds a side's seeds up, `side_value` makes one number of them,
+`samples` lines the sides up by prompt id and says what is missing or no number.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,6 +45,20 @@ def pooled(records: Sequence[Record], key: str) -> dict[str, Terms]:
         for prompt in each[0]
         if prompt in shared
     }
+
+
+def side_value(side: Sequence[Record], metric: str) -> float | None:
+    """A side's value: as logged; over several seeds from the sums of them all."""
+    if len(side) == 1:
+        return side[0].metrics.get(metric)
+    terms = pooled(side, metric).values()
+    below = math.fsum(pair[1] for pair in terms)
+    if not below or any(metric not in record.metrics for record in side):
+        return None
+    ratio = math.fsum(pair[0] for pair in terms) / below
+    if metric != "quality/perplexity":
+        return ratio
+    return math.exp(-ratio) if -ratio < 709 else None  # exp(710) is no float
 
 
 def orientation(metric: str) -> float:

@@ -53,6 +53,15 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with its 95 % interval where there is one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # Quality
 
@@ -138,6 +147,18 @@ def _linearised(terms: Array) -> tuple[Array, Array]:
     mean = denominator.mean(axis=-1)
     ratio = numerator.mean(axis=-1) / mean
     return ratio, (numerator - ratio[..., None] * denominator) / mean[..., None]
+
+
+def ratio_interval_of(terms: Array) -> Interval | None:
+    """95 % interval of one ratio of sums over prompts, by the rule of `Differences`; None below three prompts.
+
+    Args:
+        terms: numerator and denominator of each prompt, shape (n, 2).
+    """
+    nothing = np.tile([0.0, 1.0], (len(terms), 1))
+    found = difference(nothing, terms)
+    low, high = float(found.lower(0.025)), float(found.upper(0.025))
+    return Interval(low=low, high=high) if np.isfinite([low, high]).all() else None
 
 
 def prompts_needed(sd: float, room: float, alpha: float, power: float = 0.8) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from llmbench.analysis.looks import Taken
 from llmbench.config import ParityConfig
 from llmbench.errors import RecordError
 
@@ -200,6 +201,7 @@ class Parity:
     options: ParityConfig = field(default_factory=ParityConfig)
     alpha: float = 0.05
     looks_taken: int = 1
+    look: Taken | None = None  # what later verdicts on the same question must count; None where nothing was tested
     seed: int = 0  # of the bootstrap
 
     @property

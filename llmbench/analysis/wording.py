@@ -29,9 +29,6 @@ TITLES: dict[str, str] = {
     "quality/distinct_2": "distinct-2",
 }
 
-ROOFLINE_GATE = 0.5
-"""Below this share of what the device could do, a baseline is slow, and a speedup against it says little."""
-
 
 def named(record: Record) -> str:
     """A side in prose, with its decoder where that is not its family's own: `LLaMA (transformers static)`."""
@@ -40,12 +37,12 @@ def named(record: Record) -> str:
     return f"{name} ({way})" if way else name
 
 
-def slow_phrase(baseline: Sequence[Record]) -> str:
-    """The gate on speedups: said when the baseline is under half of its roofline and the roofline can judge."""
+def slow_phrase(baseline: Sequence[Record], share: float) -> str:
+    """The gate on speedups: said when the baseline is under this share of its roofline and the roofline can judge."""
     judged = [record for record in baseline if record.ceilings is not None and record.ceilings.judged]
     known = [r.metrics["roofline/efficiency"] for r in judged if "roofline/efficiency" in r.metrics]
     efficiency = min(known, default=None)
-    if efficiency is None or efficiency >= ROOFLINE_GATE:
+    if efficiency is None or efficiency >= share:
         return ""
     return f"{named(baseline[0])} at {100 * efficiency:.2g} % of its roofline limit: a speedup against a slow baseline"
 

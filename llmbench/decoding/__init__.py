@@ -15,7 +15,9 @@ from llmbench.decoding.generate import TransformersDecoder
 from llmbench.errors import ConfigError
 
 
-def build(settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask_id: int | None) -> Decoder:
+def build(
+    settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask_id: int | None, logit_shift: int = 0
+) -> Decoder:
     """Make the decoder that `settings` describe.
 
     Args:
@@ -23,6 +25,7 @@ def build(settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask
         stop_ids: tokens that end an output (EOS, end of turn); may be empty.
         pad_id: written after the stop token of a row that ended before the others.
         mask_id: the token that stands for "not yet known"; None for checkpoints that have none.
+        logit_shift: how many positions before a masked one the hidden state lies that predicts it (diffusion).
 
     Raises:
         ConfigError: a diffusion decoder for a checkpoint without a mask token; a decoder that is a server.
@@ -37,6 +40,6 @@ def build(settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask
                 raise ConfigError(
                     "model.decoder=diffusion needs a checkpoint with a mask token; use model=llama for this one"
                 )
-            return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id)
+            return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id, logit_shift=logit_shift)
         case Endpoint():
             raise ConfigError("model.decoder=endpoint decodes on a server; llmbench.served measures it")

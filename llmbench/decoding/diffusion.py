@@ -13,6 +13,9 @@ Four accelerations of Fast-dLLM (arXiv 2505.22618) and its successors are option
   block is done.
 - `early_stop`: blocks behind the last row's stop token are not filled.
 
+Models that grew out of a causal one (Dream) predict position p from the hidden state at p - 1: with `logit_shift` 1
+hidden states are asked for one position earlier, and a part that is read anew begins one position earlier.
+
 Where it does less work than the original, with the same result:
 - The schedule is known beforehand, so every row has the same number of masked positions in its block, and the host
   knows it. The head, the noise and the confidences are computed at those [B, M] positions, the canvas is never
@@ -57,17 +60,28 @@ class DiffusionDecoder:
 
     streams = False
 
-    def __init__(self, settings: Diffusion, *, stop_ids: tuple[int, ...], mask_id: int) -> None:
+    def __init__(self, settings: Diffusion, *, stop_ids: tuple[int, ...], mask_id: int, logit_shift: int = 0) -> None:
+        """Take the settings, and the model's conventions.
+
+        Args:
+            settings: the checked configuration.
+            stop_ids: end an output.
+            mask_id: stands for "not yet known".
+            logit_shift: how many positions before a masked one the hidden state lies that predicts it.
+        """
         self._settings = settings
         self._stop_ids = stop_ids
         self._mask_id = mask_id
+        self._shift = logit_shift
 
     @torch.inference_mode()
     def prepare(self, engine: Engine, batch: PromptBatch) -> "_Loop":
         """The static memory and captured steps for batches of this shape."""
         shape = (*batch.ids.shape, batch.mask is not None)
         key = self._settings, self._stop_ids, shape
-        return engine.keep(key, lambda: _Loop(self._settings, self._stop_ids, self._mask_id, engine, shape))
+        return engine.keep(
+            key, lambda: _Loop(self._settings, self._stop_ids, self._mask_id, self._shift, engine, shape)
+        )
 
     @torch.inference_mode()
     def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
@@ -111,16 +125,18 @@ class _Loop:
         settings: Diffusion,
         stop_ids: tuple[int, ...],
         mask_id: int,
+        shift: int,
         engine: Engine,
         shape: tuple[int, int, bool],
     ) -> None:
         rows, prompt, padded = shape
         self._settings, self._engine, self._mask_id, self._prompt = settings, engine, mask_id, prompt
+        self._shift = shift
         device, self._length, block = engine.device, prompt + settings.canvas, settings.block_length
         self.schedule = _schedule(settings)
         self._counts = torch.tensor(self.schedule, device=device)
         self._transfer = rules.transfer(settings)
-        self._block = torch.arange(block, device=device)
+        self._block = torch.arange(-shift, block, device=device)
         self._draws = base.Draws(device)
         self._propose = Proposal(settings, stop_ids, mask_id, self._draws, engine)
         self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
@@ -130,7 +146,8 @@ class _Loop:
         self._done = torch.zeros(rows, 1, dtype=torch.int64, device=device)  # steps of this block
         self._left = torch.zeros(rows, 1, dtype=torch.int64, device=device)  # masked positions of this block
         self._open = torch.zeros(rows, block, dtype=torch.int64, device=device)  # its positions, masked ones first
-        self._where = torch.zeros(block, dtype=torch.int64, device=device)  # its positions in order
+        # its positions in order, behind those whose hidden states predict the first of them
+        self._where = torch.zeros(shift + block, dtype=torch.int64, device=device)
         passes = 2 if settings.cfg_scale else 1
         self._cache = None if settings.cache == "none" else engine.new_cache(rows * passes, self._length)
         self._start = prompt
@@ -152,7 +169,7 @@ class _Loop:
         """All positions of the block that begins at `start` are masked."""
         self._start = start
         torch.add(self._block, start, out=self._where)
-        self._open.copy_(self._where)
+        self._open.copy_(self._where[self._shift :])
         self._left.fill_(self._settings.block_length)
         self._done.zero_()
 
@@ -193,8 +210,8 @@ class _Loop:
     def _queries(self, begin: int) -> int:
         """How many positions of a row are read."""
         if begin == _BLOCK:
-            return self._settings.block_length
-        return self._length if begin in (_WHOLE, _FILL) else self._length - begin
+            return self._settings.block_length + self._shift
+        return self._length if begin in (_WHOLE, _FILL) else self._length - begin + self._shift
 
     def _capture_block(self, start: int) -> None:
         """Make the steps ready that the block at `start` may need and earlier ones did not."""
@@ -225,7 +242,7 @@ class _Loop:
 
     def _read(self, begin: int, positions: torch.Tensor) -> torch.Tensor:
         """Hidden states [B, M, C], or [2 B, M, C] with guidance: as it is, then with everything given hidden."""
-        canvas, mask = self.canvas, self._mask
+        canvas, mask, positions = self.canvas, self._mask, positions - self._shift
         if self._settings.cfg_scale:
             canvas = torch.cat([canvas, canvas.masked_fill(self._given, self._mask_id)])
             mask = None if mask is None else torch.cat([mask, mask])
@@ -234,7 +251,7 @@ class _Loop:
             return self._engine.denoise(canvas, mask, positions, self._cache)
         where = self._where
         if begin != _BLOCK:
-            where = torch.arange(begin, self._length, device=canvas.device)
+            where = torch.arange(begin - self._shift, self._length, device=canvas.device)
         return self._engine.refine(canvas.index_select(1, where), mask, where, positions, self._cache)
 
 

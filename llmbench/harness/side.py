@@ -103,7 +103,9 @@ class Side:
         ids = [self.tokenize(prompt) for prompt in prompts]
         self._require_room([len(row) + settings.canvas for row in ids], "lower canvas or --num_fewshot")
         files = self.checkpoint.files
-        decoder = decoding.build(settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id)
+        decoder = decoding.build(
+            settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id, logit_shift=files.logit_shift
+        )
         engine = self.checkpoint.engine("eager")
         answers = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda i: -len(ids[i]))
@@ -177,6 +179,7 @@ class Side:
         from llmbench.metrics import heldout
 
         engine, mask_id = self.checkpoint.engine("eager"), self.checkpoint.mask_id
+        shift = self.checkpoint.files.logit_shift
         assert mask_id is not None
         for i in todo:
             context, rest = pairs[i]
@@ -184,7 +187,7 @@ class Side:
             draws = torch.Generator().manual_seed(_own_seed(self.job.seed, context, rest))
             samples = self.samples if len(rest) > 1 else 1  # one token can be masked in one way
             with torch.inference_mode():
-                nll = heldout.bound(engine, ids, len(context), mask_id, samples, draws)
+                nll = heldout.bound(engine, ids, len(context), mask_id, samples, draws, shift)
             yield i, (-nll, self.greedy and self._greedy(engine, context, rest))
 
     def _greedy(self, engine: Any, context: list[int], rest: list[int]) -> bool:
@@ -194,7 +197,9 @@ class Side:
         size = len(rest)
         plain = Diffusion(kind="diffusion", steps=size, canvas=size, block_length=size, temperature=0.0)
         files = self.checkpoint.files
-        decoder = decoding.build(plain, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id)
+        decoder = decoding.build(
+            plain, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id, logit_shift=files.logit_shift
+        )
         made = decoder.generate(engine, self.checkpoint.to_device([context]), seed=0, on_step=None)
         return bool(made.tokens[0].tolist() == rest)
 
@@ -248,8 +253,7 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     made = replace(made, hardware=device.resolve(made.hardware))
     if made.weights != "real":
         raise ConfigError("weights=dummy writes no text; leave it out")
-    files = checkpoints.resolve(made.model.checkpoint)
-    files.require_family(made.model.decoder.family)
+    files = checkpoints.resolve(made.model.checkpoint, layout=made.model.layout, family=made.model.decoder.family)
     if files.family == "diffusion" and files.mask_id is None:
         raise ConfigError(f"checkpoint {files.name} has no mask token; set mask_token_id in its config.json")
     checkpoint = checkpoints.load(files, made.hardware, "real")

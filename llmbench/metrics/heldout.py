@@ -52,6 +52,7 @@ def likelihood(
     mask_id: int | None,
     samples: int,
     seed: int,
+    logit_shift: int = 0,
     tick: Callable[[str, int, int], None],
     name: str | None = None,
 ) -> Likelihood:
@@ -66,6 +67,7 @@ def likelihood(
         samples: Monte-Carlo samples per text; diffusion only. Two independent halves of them give the standard error:
             draws inside one stratified half are not independent. With one sample there is no error estimate.
         seed: of the masks. They are drawn on the CPU, so that every device sees the same ones.
+        logit_shift: how many positions before a masked one the logits stand that predict it; diffusion only.
         tick: progress.
         name: of the model with its content hash, device and dtype: kept figures are found by it. None keeps nothing.
 
@@ -93,7 +95,7 @@ def likelihood(
                 total -= float(exact(engine, text, [1])[0])
                 continue
             halves = [n for n in (samples - samples // 2, samples // 2) if n]
-            means = [bound(engine, text, 1, mask_id, n, generator) for n in halves]
+            means = [bound(engine, text, 1, mask_id, n, generator, logit_shift) for n in halves]
             total += sum(means) / len(means)
             variance += (means[0] - means[-1]) ** 2 / 4
     tick("likelihood", len(token_ids), len(token_ids))
@@ -142,17 +144,24 @@ def exact(engine: Engine, ids: "torch.Tensor", given: Sequence[int]) -> "tuple[t
 
 
 def bound(
-    engine: Engine, ids: "torch.Tensor", given: int, mask_id: int, samples: int, generator: "torch.Generator"
+    engine: Engine,
+    ids: "torch.Tensor",
+    given: int,
+    mask_id: int,
+    samples: int,
+    generator: "torch.Generator",
+    logit_shift: int = 0,
 ) -> float:
     """Upper bound of the negative log-likelihood: mean over stratified draws of L/l * masked cross-entropy, in nats.
 
     Args:
         engine: a masked diffusion model.
         ids: [1, S] int64.
-        given: tokens at the beginning that are never masked; the other L = S - given are scored.
+        given: tokens at the beginning that are never masked, `logit_shift` at least; the other L = S - given count.
         mask_id: the mask token.
         samples: draws.
         generator: of the masks, on the CPU, so that every device sees the same ones.
+        logit_shift: how many positions before a masked one the logits stand that predict it.
     """
     import torch
     import torch.nn.functional as F
@@ -169,7 +178,8 @@ def bound(
     for part in range(0, samples, rows):
         chosen = hidden[part : part + rows]  # [b, S]
         read = ids.expand(chosen.shape).masked_fill(chosen, mask_id)
-        logits = engine.logits(read, None)[chosen].float()  # [masked, V]: a masked position predicts itself
+        # [masked, V]: a masked position predicts itself, or the one `logit_shift` before it does
+        logits = engine.logits(read, None)[chosen.roll(-logit_shift, 1)].float()
         losses = F.cross_entropy(logits, ids.expand(chosen.shape)[chosen], reduction="none").double()
         total += float((losses * weights[part : part + rows].repeat_interleave(chosen.sum(1))).sum())
     return total / samples

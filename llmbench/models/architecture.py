@@ -24,7 +24,7 @@ from llmbench.record import ForwardShape
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Shapes of a Llama-style Transformer: grouped-query attention, gated feed-forward, no biases."""
+    """Shapes of a Llama-style Transformer: grouped-query attention, gated feed-forward."""
 
     layers: int
     hidden: int
@@ -36,12 +36,18 @@ class Architecture:
     tied: bool  # the head is the embedding table
     causal: bool  # False: every position sees every other, and a cache is a decoder's option
     bytes_per_element: int
+    more_vectors: int = 0  # elements of a block's biases, and of norms beyond the two that every block has
+
+    @property
+    def block_matrices(self) -> int:
+        """Elements of one block's matrices: query and output, key and value, three of the feed-forward."""
+        attention = 2 * self.hidden * self.heads * self.head_dim + 2 * self.hidden * self.kv_heads * self.head_dim
+        return attention + 3 * self.hidden * self.ffn
 
     @property
     def block_parameters(self) -> int:
-        """Parameters of one block: query and output, key and value, three feed-forward matrices, two norms."""
-        attention = 2 * self.hidden * self.heads * self.head_dim + 2 * self.hidden * self.kv_heads * self.head_dim
-        return attention + 3 * self.hidden * self.ffn + 2 * self.hidden
+        """Parameters of one block: matrices, two norms, and what `more_vectors` says."""
+        return self.block_matrices + 2 * self.hidden + self.more_vectors
 
     @property
     def parameters(self) -> int:
@@ -61,13 +67,20 @@ class Architecture:
 
 
 def from_config(config: Any, bytes_per_element: int) -> Architecture:
-    """Read the shapes from a Transformers configuration of the Llama kind."""
+    """Read the shapes from a Transformers configuration of one of the kinds in `llama.BLOCKS`."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    queries, keys = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
+    biases = {"attention_bias": queries + 2 * keys + config.hidden_size,
+              "mlp_bias": 2 * config.intermediate_size + config.hidden_size}  # fmt: skip
+    always = {"qwen2": queries + 2 * keys, "qwen3": 2 * head_dim}  # biases of q, k and v; norms of q and k
     return Architecture(
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        head_dim=head_dim,
+        more_vectors=always.get(config.model_type, 0)
+        + sum(size for key, size in biases.items() if getattr(config, key, False)),
         ffn=config.intermediate_size,
         vocab=config.vocab_size,
         tied=config.tie_word_embeddings,
@@ -78,7 +91,7 @@ def from_config(config: Any, bytes_per_element: int) -> Architecture:
 
 def flops(architecture: Architecture, shape: ForwardShape) -> float:
     """Floating-point operations of one forward: projections and feed-forward, attention scores and sums, head."""
-    block = architecture.block_parameters - 2 * architecture.hidden
+    block = architecture.block_matrices
     keys_values = 2 * architecture.hidden * architecture.kv_heads * architecture.head_dim
     full = architecture.layers - 1
     queries, keys = _real(shape)

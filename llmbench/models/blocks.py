@@ -12,6 +12,9 @@ import torch
 
 from llmbench.errors import ConfigError
 
+PLAIN = ("llama", "mistral")
+"""Model types whose blocks are Llama's and nothing else: no biases, no norms of queries and keys."""
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -26,17 +29,19 @@ class Block:
 
 
 def require_plain(config: Any) -> None:
-    """Refuse forms of Llama that the fused blocks do not compute; cheap, for the time before weights load.
+    """Refuse blocks that the fused ones do not compute; cheap, for the time before weights load.
 
     Raises:
-        ConfigError: biases, another activation, or a rotation that depends on the length of the sequence.
+        ConfigError: blocks of another kind than Llama's, biases, another activation, or a rotation that depends on
+            the length of the sequence.
     """
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     wrong = {
+        f"the blocks of model_type {config.model_type}": config.model_type not in PLAIN,
         f"rope_type {rope}": rope in ("longrope", "dynamic"),
         "attention_bias": getattr(config, "attention_bias", False),
         "mlp_bias": getattr(config, "mlp_bias", False),
-        f"hidden_act {config.hidden_act}": config.hidden_act != "silu",
+        f"hidden_act {getattr(config, 'hidden_act', None)}": getattr(config, "hidden_act", None) != "silu",
     }
     for form, present in wrong.items():
         if present:

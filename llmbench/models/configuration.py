@@ -7,40 +7,115 @@ from Transformers' own classes alone: `auto_map`, which points to code that came
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from llmbench.models.layouts import Layout
 
-def read(folder: Path, name: str) -> Any:
-    """Transformers' configuration object of a folder.
+
+def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, Layout | None]":
+    """Transformers' configuration object of a folder, and the layout through which it was read.
+
+    Args:
+        folder: the checkpoint.
+        name: what the user calls it, for messages.
+        own_layout: a layout file that the user names; None looks among the bundled ones.
 
     Raises:
-        CheckpointError: config.json is missing or wrong, or describes something that is not built in.
+        CheckpointError: config.json is missing or wrong, or describes something that is neither built in nor laid out.
     """
     from transformers import CONFIG_MAPPING
     from transformers import __version__ as version
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+    from llmbench.models import layouts, llama
+
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"checkpoint {name}: no config.json in {folder}; give the folder that holds it")
     values = _json(folder / "config.json", name)
+    values.pop("auto_map", None)
+    if values.get("quantization_config") is not None:
+        raise CheckpointError(f"checkpoint {name}: quantized weights are not supported; use the original ones")
+    layout = layouts.find(values.get("model_type"), own_layout)
+    if layout is not None:
+        values = layouts.translate(layout, values, name)
     kind = values.get("model_type")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise CheckpointError(
             f"checkpoint {name}: model_type {kind!r} in config.json is no language model that transformers {version} "
-            "contains; code that comes with a checkpoint is never run"
+            "contains, and there is no layout for it (docs/checkpoints.md); code that comes with a checkpoint is "
+            "never run"
         )
-    if "quantization_config" in values:
-        raise CheckpointError(f"checkpoint {name}: quantized weights are not supported; use the original ones")
-    values.pop("auto_map", None)
+    _require_numbers(values, name)
+    if kind in llama.BLOCKS:
+        _require_no_guess(values, name)
     try:
-        return CONFIG_MAPPING[kind].from_dict(values)
+        config = CONFIG_MAPPING[kind].from_dict(values)
     except Exception as error:  # each version of Transformers validates in its own way
         raise CheckpointError(f"checkpoint {name}: config.json is wrong: {one_line(error)}") from error
+    shift = logit_shift(config)
+    if not isinstance(shift, int) or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
+        raise CheckpointError(f"checkpoint {name}: logit_shift {shift} must be 0, or 1 where is_causal is false")
+    return config, layout
+
+
+_SIZES = {"vocab_size": 2**31, "hidden_size": 2**31, "intermediate_size": 2**31, "num_hidden_layers": 1000,
+          "num_attention_heads": 2**16, "num_key_value_heads": 2**16, "head_dim": 2**16,
+          "max_position_embeddings": 2**31}  # fmt: skip
+_POSITIVE = ("rms_norm_eps", "rope_theta")
+
+
+def _require_numbers(values: dict[str, Any], name: str) -> None:
+    """Refuse numbers in which Transformers would drown, or divide by zero."""
+    for key, most in _SIZES.items():
+        value = values.get(key)
+        if value is not None and not isinstance(value, list) and not (type(value) is int and 0 < value <= most):
+            raise CheckpointError(f"checkpoint {name}: {key} is {value!r} in config.json; it must be in 1..{most}")
+    for key in _POSITIVE:
+        value = values.get(key)
+        if value is not None and not (type(value) in (int, float) and 0 < value < float("inf")):
+            raise CheckpointError(f"checkpoint {name}: {key} is {value!r} in config.json; it must be a positive number")
+
+
+def _require_no_guess(values: dict[str, Any], name: str) -> None:
+    """Refuse what is left out or misspelt and Transformers would fill in: the model would be another one."""
+    causal = values.get("is_causal")
+    if causal is not None and type(causal) is not bool:
+        raise CheckpointError(f"checkpoint {name}: is_causal is {causal!r} in config.json; it must be true or false")
+    if values.get("rms_norm_eps") is None:
+        raise CheckpointError(f"checkpoint {name}: config.json has no rms_norm_eps; add it")
+    rope = values.get("rope_parameters")
+    rope = rope if isinstance(rope, dict) else {}
+    said = [values, rope, *(part for part in rope.values() if isinstance(part, dict))]  # one per kind of layer
+    if all(part.get("rope_theta") is None for part in said):
+        raise CheckpointError(f"checkpoint {name}: config.json has no rope_theta; add it")
+
+
+def logit_shift(config: Any) -> int:
+    """How many positions before a masked one the hidden state lies that predicts it; 0 unless config.json says 1."""
+    shift: int = getattr(config, "logit_shift", 0)
+    return shift
+
+
+def context(config: Any, name: str) -> int:
+    """Most tokens of a sequence: `max_position_embeddings`, or a sliding window that is narrower.
+
+    Inside the window sliding attention is full attention, and that is what the engines compute.
+
+    Raises:
+        CheckpointError: config.json does not say it.
+    """
+    longest = field(config, "max_position_embeddings", name)
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = isinstance(window, int) and (kinds is None or "sliding_attention" in kinds)
+    return min(longest, window) if slides and isinstance(window, int) else longest
 
 
 def read_gguf(folder: Path, file: str, name: str) -> Any:
@@ -87,7 +162,7 @@ def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
         raise CheckpointError(f"checkpoint {name}: is_causal is false and mask_token_id missing; set it in config.json")
     vocabulary = field(config, "vocab_size", name)
     for key, value in (("pad_token_id", pad), ("mask_token_id", mask), *(("eos_token_id", i) for i in stop)):
-        if value is not None and not (isinstance(value, int) and 0 <= value < vocabulary):
+        if value is not None and not (type(value) is int and 0 <= value < vocabulary):
             raise CheckpointError(f"checkpoint {name}: {key} {value} is outside its vocabulary of {vocabulary}")
     if mask is not None and mask in (pad, *stop):
         role = "pad_token_id" if mask == pad else "eos_token_id"
@@ -109,7 +184,7 @@ def _json(path: Path, name: str) -> dict[str, Any]:
     """A JSON object, or {} where the file does not exist."""
     try:
         values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {name}: {path.name} is not JSON: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"checkpoint {name}: {path.name} holds no JSON object")
@@ -117,12 +192,33 @@ def _json(path: Path, name: str) -> dict[str, Any]:
 
 
 def digest(files: Iterable[Path]) -> str:
-    """sha256 over names and contents of files, 12 hexadecimal digits; neither their order nor their folder matters."""
-    total = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.name):
-        with path.open("rb") as file:
-            total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    """sha256 over names and contents of files, 12 hexadecimal digits; neither their order nor their folder matters.
+
+    Files are read at the same time: hashing one is slower than a disk.
+
+    Raises:
+        CheckpointError: a file of the hub's cache is not what the hub said it was.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    total, ordered = hashlib.sha256(), sorted(files, key=lambda path: path.name)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for path, contents in zip(ordered, pool.map(_sha256, ordered), strict=True):
+            total.update(f"{path.name}\0{contents}\n".encode())
     return total.hexdigest()[:12]
+
+
+def _sha256(path: Path) -> str:
+    """sha256 of a file, and whether it is the one after which the hub's cache names large files."""
+    with path.open("rb") as file:
+        contents = hashlib.file_digest(file, "sha256").hexdigest()
+    target = path.resolve()
+    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name) and target.name != contents:
+        raise CheckpointError(f"{path.name} was damaged after its download; delete {target} and run again")
+    return contents
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def one_line(error: Exception) -> str:

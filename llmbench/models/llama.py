@@ -12,16 +12,23 @@ Attention is `scaled_dot_product_attention` for both; it picks the kernel by sha
 
 import contextlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmbench.models.weights import Stored
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-BLOCKS = ("llama",)
-"""Model types that `engine` and `architecture` describe rightly: a plain head behind Llama's blocks, full attention."""
+BLOCKS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+"""Model types that `engine` and `architecture` describe rightly: a plain head behind Llama's blocks, full attention.
+
+Biases (Qwen2) and normed queries and keys (Qwen3) change nothing there but a few vectors. tests/models/test_llama.py
+compares each with Transformers' own forward.
+"""
 
 
 def is_causal(config: "PretrainedConfig") -> bool:
@@ -33,12 +40,56 @@ def shapes(config: "PretrainedConfig") -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that a checkpoint of this configuration holds; nothing is allocated."""
     with torch.device("meta"):
         model = _from_config(config, torch.float32)
-    tied = _tied(model)
+    tied = copies(config)
     return {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in tied}
 
 
-def load(folder: Path, config: "PretrainedConfig", dtype: torch.dtype, gguf: str | None = None) -> "PreTrainedModel":
-    """Read weights from safetensors (or a GGUF file) onto the CPU.
+def copies(config: "PretrainedConfig") -> dict[str, str]:
+    """Tensors that are another one under a second name; a file may hold them all the same."""
+    return {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
+
+
+def load(
+    config: "PretrainedConfig", stored: Mapping[str, Stored], dtype: torch.dtype, device: str
+) -> "PreTrainedModel":
+    """Read weights straight onto the device, in `dtype`; the host never holds more than a few pieces of them.
+
+    Args:
+        config: of one of the kinds in `BLOCKS`.
+        stored: where every tensor of `shapes` lies, from `weights.check`; it may name those of `copies` as well.
+        dtype: of all weights.
+        device: where they go.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: some weight is in no file, or one that is another under a second name differs from it.
+    """
+    from llmbench.models import streaming
+
+    with torch.device("meta"):
+        model = _from_config(config, dtype)
+    twins = copies(config)
+    made = {name: torch.empty(at.shape, dtype=dtype, device=device) for name, at in stored.items() if name not in twins}
+    streaming.fill((weight, stored[name]) for name, weight in made.items())
+    for name, twin in twins.items():
+        if name in stored:
+            copy = torch.empty_like(made[twin])
+            streaming.fill([(copy, stored[name])])
+            if not torch.equal(copy, made[twin]):
+                raise ValueError(f"{name} differs from {twin}, and tie_word_embeddings says that they are one")
+            del copy
+    model.load_state_dict(made, strict=False, assign=True)
+    _complete(model, device)
+    left = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.is_meta]
+    if left:
+        raise ValueError(f"no weights for {left[0]} ({len(left)} missing)")
+    return _ready(model)
+
+
+def load_other(
+    folder: Path, config: "PretrainedConfig", dtype: torch.dtype, gguf: str | None = None
+) -> "PreTrainedModel":
+    """Read a model of any kind that Transformers contains, or a GGUF file, onto the CPU, by Transformers' own reader.
 
     Raises:
         Whatever Transformers or safetensors raise; the caller knows what the files are called.
@@ -58,14 +109,14 @@ def load(folder: Path, config: "PretrainedConfig", dtype: torch.dtype, gguf: str
             output_loading_info=True,
             **source,
         )
-    missing = sorted(set(report["missing_keys"]) - _tied(model))
+    missing = sorted(set(report["missing_keys"]) - copies(model.config).keys())
     if missing:
         raise ValueError(f"no weights for {missing[0]} ({len(missing)} missing)")
     return _ready(model)
 
 
 def dummy(config: "PretrainedConfig", dtype: torch.dtype, device: str, seed: int = 0) -> "PreTrainedModel":
-    """Random weights of the right shapes: matrices from normal(0, 0.02), norms 1. The same on every call.
+    """Random weights of the right shapes: matrices and biases from normal(0, 0.02), norms 1. The same on every call.
 
     No zeros: power draw depends on values. Every weight is written once, on the device and in `dtype`: 16 GB need no
     host memory and no float32 copy.
@@ -73,13 +124,11 @@ def dummy(config: "PretrainedConfig", dtype: torch.dtype, device: str, seed: int
     with torch.device("meta"):
         model = _from_config(config, dtype)
     model.to_empty(device=device)
-    model.tie_weights()  # emptying made two tensors of one
-    with torch.device(device):  # what no checkpoint holds is computed: emptying lost it
-        model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    _complete(model, device)
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1 or name.endswith(".bias"):
                 weight.normal_(0.0, 0.02, generator=generator)
             else:
                 weight.fill_(1.0)
@@ -115,9 +164,11 @@ def _from_config(config: "PretrainedConfig", dtype: torch.dtype) -> "PreTrainedM
     return model
 
 
-def _tied(model: "PreTrainedModel") -> set[str]:
-    """Tensors that are other tensors under a second name, and so need not be in a file."""
-    return {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+def _complete(model: "PreTrainedModel", device: str) -> None:
+    """Tie what is one tensor, and compute what no checkpoint holds: a model from `meta` has neither."""
+    model.tie_weights()
+    with torch.device(device):
+        model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
 
 
 def _ready(model: "PreTrainedModel") -> "PreTrainedModel":

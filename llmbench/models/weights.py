@@ -1,19 +1,49 @@
 """Are the weight files of a folder whole, and do they fit the configuration? Their headers say it in milliseconds.
 
-A safetensors file begins with the length of a JSON header that names every tensor, its shape and its place. Reading
-that much finds a missing shard, a broken download, and a tensor that is absent or misshapen, before gigabytes are
-read. Pickled weights are refused: unpickling runs whatever code the file contains. `llmbench.checkpoints` is the
-caller.
+A safetensors file begins with the length of a JSON header that names every tensor, its type, its shape and its place.
+Reading that much finds a missing shard, a broken download, a file that contradicts itself, and a tensor that is
+absent, unknown, misshapen or quantized, before gigabytes are read. Pickled weights are refused: unpickling runs
+whatever code the file contains. Files may be links, because the hub's cache is made of them, but a name in an index
+never leaves the folder. `llmbench.checkpoints` is the caller.
 """
 
 import json
+import math
 import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmbench.errors import CheckpointError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_LONGEST_HEADER = 100_000_000
+"""Bytes; the safetensors format allows no more."""
+
+BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+"""Types that weights may have. Integers and 8-bit floats mean nothing without the scales they were quantized with."""
+
+_OTHER_BYTES = {"F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+                "U64": 8, "U32": 4, "U16": 2}  # fmt: skip
+_COMPUTED = ("rotary_emb.inv_freq",)
+"""Ends of names that old files hold and nobody reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Where a tensor lies."""
+
+    path: Path
+    begin: int  # byte of the file
+    dtype: str  # as safetensors calls it
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
 
 
 def find(folder: Path, name: str) -> list[Path]:
@@ -29,7 +59,7 @@ def find(folder: Path, name: str) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
-        return _shards(folder, name)
+        return _existing(folder, shards(folder, name), name)
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
         raise CheckpointError(
@@ -38,56 +68,139 @@ def find(folder: Path, name: str) -> list[Path]:
     raise CheckpointError(f"checkpoint {name}: no weights in {folder}; expected {SINGLE} or {INDEX}")
 
 
-def check(files: list[Path], expected: dict[str, tuple[int, ...]], name: str) -> None:
-    """Compare the tensors in `files` with the names and shapes that the configuration asks for.
+def shards(folder: Path, name: str) -> list[str]:
+    """Names of the files that the index of a folder lists.
 
     Raises:
-        CheckpointError: a file is damaged, or a tensor is missing or has another shape.
+        CheckpointError: the index is damaged, or names something outside the folder.
     """
-    found: dict[str, tuple[int, ...]] = {}
-    for path in files:
-        found |= header(path, name)
-    missing = sorted(expected.keys() - found.keys())
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CheckpointError(f"checkpoint {name}: its weights lack {missing[0]}{more}, config.json asks for it")
-    for tensor, shape in expected.items():
-        if found[tensor] != shape:
-            raise CheckpointError(
-                f"checkpoint {name}: {tensor} has shape {list(found[tensor])}, config.json asks for {list(shape)}"
-            )
-
-
-def header(path: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in one safetensors file.
-
-    Raises:
-        CheckpointError: the file is damaged or shorter than its header says.
-    """
-    broken = CheckpointError(f"checkpoint {name}: {path.name} is truncated or damaged; fetch or write it again")
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > size - 8:
-                raise broken
-            entries = json.loads(file.read(length))
-        entries.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise broken from error
-    if size != 8 + length + end:
-        raise broken
-    return shapes
-
-
-def _shards(folder: Path, name: str) -> list[Path]:
     try:
         files = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not files or not all(isinstance(file, str) for file in files):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {name}: {INDEX} is damaged; fetch or write it again") from error
+    for file in files:
+        if Path(file).name != file or "\\" in file or not file.endswith(".safetensors"):
+            raise CheckpointError(
+                f"checkpoint {name}: {INDEX} names {file!r}, which is no safetensors file in the checkpoint's folder"
+            )
+    return files
+
+
+def check(
+    files: Iterable[Path],
+    expected: dict[str, tuple[int, ...]],
+    name: str,
+    *,
+    stored_name: Callable[[str], str] = lambda name: name,
+    optional: frozenset[str] = frozenset(),
+) -> dict[str, Stored]:
+    """Compare the tensors in `files` with the names and shapes that the configuration asks for.
+
+    Args:
+        files: of one checkpoint.
+        expected: shapes by the names that Transformers uses. Empty: any tensor will do, only the files are looked at.
+        name: of the checkpoint, for messages.
+        stored_name: from such a name to that in the files.
+        optional: names in `expected` that need not be there.
+
+    Returns:
+        Where each of `expected` lies.
+
+    Raises:
+        CheckpointError: a file is damaged, or a tensor is missing, unknown, there twice, or of another shape or type.
+    """
+    found: dict[str, Stored] = {}
+    for path in files:
+        for key, stored in header(path, name).items():
+            if key in found:
+                raise CheckpointError(f"checkpoint {name}: {key} is in {found[key].path.name} and in {path.name}")
+            found[key] = stored
+    if not expected:
+        return {}
+    wanted = {own: stored_name(own) for own in expected}
+    missing = sorted(stored for own, stored in wanted.items() if stored not in found and own not in optional)
+    if missing:
+        raise CheckpointError(
+            f"checkpoint {name}: its weights lack {missing[0]}{_more(missing)}, config.json asks for it"
+        )
+    unknown = sorted(key for key in found.keys() - set(wanted.values()) if not key.endswith(_COMPUTED))
+    if unknown:
+        raise CheckpointError(
+            f"checkpoint {name}: its weights hold {unknown[0]}{_more(unknown)}, which a model of this config.json "
+            "does not have"
+        )
+    for own, shape in expected.items():
+        if wanted[own] in found:
+            _require_fit(wanted[own], found[wanted[own]], shape, name)
+    return {own: found[stored] for own, stored in wanted.items() if stored in found}
+
+
+def header(path: Path, name: str) -> dict[str, Stored]:
+    """The tensors in one safetensors file.
+
+    Raises:
+        CheckpointError: the file is damaged, contradicts itself, or is shorter than its header says.
+    """
+    try:
+        return _header(path)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {name}: {path.name} is truncated or damaged; fetch or write it again"
+        ) from error
+
+
+def _header(path: Path) -> dict[str, Stored]:
+    """Raises ValueError and its like where tensors do not fill the file from the header to the end, one by one."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(size - 8, _LONGEST_HEADER):
+            raise ValueError("header")
+        entries = json.loads(file.read(length), object_pairs_hook=_no_twins)
+    entries.pop("__metadata__", None)
+    found, end = {}, 0
+    for key, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        shape, (begin, stop) = tuple(entry["shape"]), entry["data_offsets"]
+        if not all(type(number) is int and number >= 0 for number in (*shape, begin, stop)):
+            raise ValueError("numbers")
+        width = (BYTES | _OTHER_BYTES).get(entry["dtype"])
+        if begin != end or stop < begin or (width is not None and stop - begin != width * math.prod(shape)):
+            raise ValueError("offsets")
+        found[key] = Stored(path=path, begin=8 + length + begin, dtype=entry["dtype"], shape=shape)
+        end = stop
+    if size != 8 + length + end:
+        raise ValueError("size")
+    return found
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different; of twins, readers differ in which one they take."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("twins")
+    return made
+
+
+def _require_fit(key: str, stored: Stored, shape: tuple[int, ...], name: str) -> None:
+    if stored.shape != shape:
+        raise CheckpointError(
+            f"checkpoint {name}: {key} has shape {list(stored.shape)}, config.json asks for {list(shape)}"
+        )
+    if stored.dtype not in BYTES:
+        raise CheckpointError(
+            f"checkpoint {name}: {key} is stored as {stored.dtype}; weights must be {', '.join(BYTES)} (quantized ones "
+            "are not supported; use the original ones)"
+        )
+
+
+def _existing(folder: Path, files: list[str], name: str) -> list[Path]:
     for file in files:
         if not (folder / file).is_file():
             raise CheckpointError(f"checkpoint {name}: {INDEX} names {file}, which is missing; fetch it")
     return [folder / file for file in files]
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -15,6 +15,9 @@ RECIPES = (*SPEED_RECIPES, "parity")
 LIKELIHOOD = "likelihood"
 """The table of what belongs to models and not to k; conf/experiment/likelihood.yaml runs no more than it needs."""
 
+VIEWS = ("frontier", "hypotheses")
+"""What else is made from sweeps of these recipes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepReport:
@@ -49,7 +52,7 @@ def sweep_report(
     text = "\n".join(table.text() for table in tables)
     if verdicts and recipe != LIKELIHOOD:
         try:
-            files |= _figures(records, verdicts)
+            files |= _figures(records, verdicts) | frontier_files(records, command)[1]
         except Exception as error:  # a drawing library's trouble must not take the table with it
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
     if recipe == LIKELIHOOD:
@@ -65,19 +68,46 @@ def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[
     from llmbench.report import figures
 
     files: dict[str, str | bytes] = {}
-    if figures.frontier(records):
-        files["frontier.png"] = figures.to_png(figures.frontier_figure(records))
     if len(verdicts) == 1 and verdicts[0].speedups:
         files["parity.png"] = figures.to_png(figures.parity_figure(records, verdicts[0]))
         files["parity.html"] = figures.parity_html(records, verdicts[0])
     return files
 
 
+def frontier_files(
+    records: "Sequence[Record]", command: str, stem: str = "frontier"
+) -> "tuple[list[Table], dict[str, str | bytes]]":
+    """The frontier of every ground: its tables, and files (the tables as one, a figure for each).
+
+    Raises:
+        RecordError: Records that must be comparable are not.
+    """
+    from llmbench.analysis.frontier import frontiers
+    from llmbench.report.figures import to_png
+    from llmbench.report.frontier import frontier_figure, frontier_tables
+
+    found = frontiers(records)
+    if not found:
+        return [], {}
+    made = frontier_tables(records, found, command)
+    files: dict[str, str | bytes] = {f"{stem}.md": "\n".join(table.markdown() for table in made)}
+    for place, item in enumerate(found, start=1):
+        name = stem if len(found) == 1 else f"{stem}_{place}"
+        files[f"{name}.png"] = to_png(frontier_figure(item))
+    return made, files
+
+
 def recipe_tables(
     records: "Sequence[Record]", verdicts: "Sequence[Parity]", recipe: str, command: str
 ) -> "list[Table]":
-    """The tables of one recipe; an unknown recipe gives a parity table for each verdict, and what stands behind it."""
+    """The tables of one recipe, with the hypotheses it speaks to; an unknown recipe gives those of each verdict.
+
+    Raises:
+        RecordError: Records that must be comparable are not.
+    """
+    from llmbench.analysis.hypotheses import hypotheses
     from llmbench.report import evidence, summaries, tables
+    from llmbench.report.hypotheses import hypothesis_tables
 
     makers = {
         "latency": tables.latency_table,
@@ -86,7 +116,10 @@ def recipe_tables(
         LIKELIHOOD: summaries.likelihood_table,
     }
     if recipe in makers:
-        return [makers[recipe](records, command)]
+        made = [makers[recipe](records, command)]
+        if recipe != LIKELIHOOD and any(record.status == "finished" for record in records):
+            made += hypothesis_tables(records, hypotheses(records, recipe), command)
+        return made
     made = [
         table
         for verdict in verdicts

@@ -2,20 +2,26 @@
 
 Takes the newest finished sweep that ran the table's recipe (`conf/experiment/<table>.yaml`; parity also takes the main
 job, `make run`; likelihood any sweep that is no table of speed), or the one named by --sweep. Writes
-`paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... ui` opens
-MLflow's pages on the same store. This is a door of its own beside the sweep's: it alone in this room knows tracking.
+`paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... frontier`
+shows the settings that nothing dominates (of the newest sweep with quality), `... hypotheses` the brief's four, each
+from the newest sweep of its recipe. `... ui` opens MLflow's pages on the same store. This is a door of its own beside
+the sweep's: it alone in this room knows tracking.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbench.errors import LlmbenchError, TrackingError
-from llmbench.report import LIKELIHOOD, RECIPES, SPEED_RECIPES, recipe_tables
+from llmbench.report import LIKELIHOOD, RECIPES, SPEED_RECIPES, VIEWS, frontier_files, recipe_tables
 from llmbench.tracking.store import EXPERIMENT
 
 if TYPE_CHECKING:
+    from llmbench.analysis.findings import Hypothesis
+    from llmbench.record import Record
+    from llmbench.report.layout import Table
     from llmbench.tracking import Store, Sweep
 
 
@@ -27,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
             show(options.uri, options.experiment, options.port)
         elif options.table == LIKELIHOOD:
             likelihood(options.uri, options.experiment, options.sweep, Path(options.out))
+        elif options.table in VIEWS:
+            view(options.table, options.uri, options.experiment, options.sweep, Path(options.out))
         else:
             run(options.table, options.uri, options.experiment, options.sweep, Path(options.out))
     except LlmbenchError as error:
@@ -42,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument(
         "table",
-        choices=(*RECIPES, LIKELIHOOD, "ui"),
-        help="table 1, 2, 3 or 4; the models' own likelihood; or MLflow's pages",
+        choices=(*RECIPES, LIKELIHOOD, *VIEWS, "ui"),
+        help="table 1 to 4, the models' own likelihood, a view of them, or MLflow's pages",
     )
     own.add_argument("--uri", default=None, help="MLflow store or server (default: multirun/mlflow.db)")
     own.add_argument("--experiment", default=EXPERIMENT, help="MLflow experiment (default: %(default)s)")
@@ -73,6 +81,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
         TrackingError: no store, or no sweep that fits; says which make target makes one.
         RecordError: its Records cannot be read or compared.
     """
+    from llmbench.analysis.looks import registered
     from llmbench.analysis.parity import verdicts
     from llmbench.config import TrackingConfig
     from llmbench.report.tables import model_properties
@@ -82,22 +91,18 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
     store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
     sweep = store.sweep(run_id) if run_id else _newest(store, table, number)
     records = store.records(sweep.run_id)
-    found = verdicts(records)
+    found = verdicts(records, options=registered(sweep.registered), history=store.looks(sweep.run_id))
     if not found:
         raise TrackingError(f"sweep {sweep.name} has no finished job; run `make table{number}`")
     stem = f"table{number}"
     made = recipe_tables(records, found, table, sweep.command or "")
-    files: dict[str, str | bytes] = {
-        f"{stem}.md": "\n".join(item.markdown() for item in made),
-        f"{stem}.tex": "\n".join(item.latex(f"tab:{table}") for item in made),
-    }
+    files = _files(stem, table, made)
     if table == "parity" and len(found) == 1 and found[0].speedups:
         from llmbench.report import figures
 
         files[f"{stem}.png"] = figures.to_png(figures.parity_figure(records, found[0]))
         files[f"{stem}.html"] = figures.parity_html(records, found[0])
-        if figures.frontier(records):
-            files[f"{stem}_frontier.png"] = figures.to_png(figures.frontier_figure(records))
+        files |= frontier_files(records, sweep.command or "", f"{stem}_frontier")[1]
     _write(out, files)
     print("\n".join([*(item.text() for item in made), *filter(None, [model_properties(records)])]))
     print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
@@ -126,6 +131,68 @@ def likelihood(uri: str | None, experiment: str, run_id: str | None, out: Path) 
     _write(out, files)
     print(table.text())
     print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
+
+
+def view(name: str, uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
+    """The frontier, or the hypotheses.
+
+    Raises:
+        TrackingError: no store, or no sweep that fits.
+        RecordError: its Records cannot be read or compared.
+    """
+    from llmbench.config import TrackingConfig
+    from llmbench.tracking import open_store
+
+    store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
+    chosen = store.sweep(run_id) if run_id else None
+    made, files, sweeps = (_frontier if name == "frontier" else _hypotheses)(store, chosen)
+    files = files | _files(name, name, made)
+    _write(out, files)
+    print("\n".join(item.text() for item in made))
+    said = ", ".join(f"{sweep.name} ({sweep.run_id})" for sweep in sweeps) or "no sweep"
+    print(f"From {said}. Written: {', '.join(str(out / name) for name in files)}")
+
+
+Shown = tuple["list[Table]", dict[str, str | bytes], "list[Sweep]"]
+
+
+def _frontier(store: "Store", chosen: "Sweep | None") -> Shown:
+    from llmbench.analysis.verdict import TESTED
+
+    tested = {status.value for status in TESTED}
+    sweep = chosen or store.latest_sweep(lambda item: bool(tested & set((item.verdict or "").split(", "))))
+    if sweep is None:
+        raise TrackingError(f"no finished sweep with quality in {store.shown_uri}; run `make run` first")
+    made, files = frontier_files(store.records(sweep.run_id), sweep.command or "")
+    if not made:
+        raise TrackingError(f"sweep {sweep.name} measured no quality; run `make run`, or name another with --sweep")
+    return made, files, [sweep]
+
+
+def _hypotheses(store: "Store", chosen: "Sweep | None") -> Shown:
+    """Each from the newest sweep of its recipe, or all from the one that was chosen."""
+    from llmbench.analysis.hypotheses import CLAIMS, hypotheses
+    from llmbench.report.hypotheses import hypothesis_tables
+
+    found: list[Hypothesis] = []
+    sweeps: list[Sweep] = []
+    made: list[Table] = []
+    for recipe in dict.fromkeys(claim.recipe for claim, _ in CLAIMS):
+        sweep = chosen or store.latest_sweep(lambda item, recipe=recipe: item.recipe == recipe)  # type: ignore[misc]
+        records: list[Record] = store.records(sweep.run_id) if sweep else []
+        own = hypotheses(records, recipe)
+        found += own
+        made += hypothesis_tables(records, own, (sweep.command or "") if sweep else "")
+        sweeps += [sweep] if sweep and sweep not in sweeps else []
+    order = sorted(range(len(found)), key=lambda place: found[place].number)
+    data = json.dumps([found[place].to_dict() for place in order], indent=1)
+    return [made[place] for place in order], {"hypotheses.json": data}, sweeps
+
+
+def _files(stem: str, name: str, made: "list[Table]") -> dict[str, str | bytes]:
+    """The tables as Markdown and LaTeX."""
+    tex = [item.latex(f"tab:{name}" if place == 0 else f"tab:{name}-{place}") for place, item in enumerate(made)]
+    return {f"{stem}.md": "\n".join(item.markdown() for item in made), f"{stem}.tex": "\n".join(tex)}
 
 
 def _newest(store: "Store", table: str, number: int) -> "Sweep":

@@ -170,62 +170,6 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One setting of one side, as a point of the frontier."""
-
-    label: str
-    ms: float
-    quality: float  # perplexity
-    entropy: float | None
-
-
-def frontier(records: Sequence[Record]) -> dict[str, list[Setting]]:
-    """Perplexity against time for every setting of both sides, by model; empty without perplexity."""
-    found: dict[str, list[Setting]] = {}
-    for record in records:
-        ms, quality = record.metrics.get("latency/e2e_ms"), record.metrics.get("quality/perplexity")
-        if record.status != "finished" or ms is None or quality is None:
-            continue
-        heat = record.conditions.get("decoding.temperature")
-        said = [f"k={record.steps}"] if record.steps is not None else []
-        said += [f"T={heat}"] if heat is not None else []
-        own = Setting(label=", ".join(said), ms=ms, quality=quality, entropy=record.metrics.get("quality/entropy"))
-        found.setdefault(NAMES.get(record.model, record.model), []).append(own)
-    return found
-
-
-def frontier_figure(records: Sequence[Record]) -> "Figure":
-    """The frontier: a point further left and lower is better; the label's number is entropy, without which low lies."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    figure = Figure(figsize=(6.4, 4.5), layout="constrained")
-    axes = figure.add_subplot(1, 1, 1)
-    colours = (BASELINE, CANDIDATE, REFERENCE)
-    for (name, points), colour in zip(sorted(frontier(records).items(), reverse=True), colours, strict=False):
-        axes.scatter([p.ms for p in points], [p.quality for p in points], color=colour, label=name, zorder=3)
-        for point in points:
-            varied = f"\nH = {point.entropy:.2f}" if point.entropy is not None else ""
-            axes.annotate(
-                point.label + varied, (point.ms, point.quality), (5, 4), textcoords="offset points", fontsize=8
-            )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_locator(NullLocator())
-    axes.tick_params(which="both", labelsize=8)
-    axes.margins(x=0.25, y=0.2)
-    axes.set_xlabel("end-to-end latency (ms per batch)")
-    axes.set_ylabel("generative perplexity (H: entropy, nats)")
-    axes.grid(alpha=0.25, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    return figure
-
-
 def to_png(figure: "Figure", dots_per_inch: int = 150) -> bytes:
     """The figure as a PNG file."""
     import io

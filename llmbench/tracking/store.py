@@ -1,5 +1,6 @@
 """An open store: sweeps go in as a parent run with children, and come out again as Records."""
 
+import contextlib
 import datetime
 import json
 import math
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import record as records_room
+from llmbench.analysis.looks import Taken
 from llmbench.analysis.verdict import Parity
 from llmbench.config import TrackingConfig
-from llmbench.errors import TrackingError
+from llmbench.errors import RecordError, TrackingError
 from llmbench.record import Record
 from llmbench.tracking import content, place
 
@@ -23,6 +25,12 @@ EXPERIMENT = "llmbench"
 
 _BATCH = 900
 """Metrics in one request; MLflow takes 1000 entities."""
+
+_TAGS = 100
+"""Tags in one request."""
+
+_LOOK = "look."
+"""Tags of a parent run, one for each of its verdicts: what later ones on the same question must count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,7 @@ class Sweep:
     recipe: str | None  # the file of conf/experiment
     command: str | None  # what was typed
     verdict: str | None  # status of the parity verdict
+    registered: str | None = None  # what its verdict was to test, as JSON, written before the first job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +136,7 @@ class Store:
         tags = {"mlflow.note.content": place.redact(note)[:7900], "failed_jobs": ", ".join(failed)}
         tags["verdict"] = ", ".join(dict.fromkeys(item.status.value for item in verdicts))
         tags |= content.hardware(records[0]) if records else {}
+        tags |= {f"{_LOOK}{i}": item.look.dump() for i, item in enumerate(verdicts) if item.look is not None}
         with place.translated("cannot log the verdict"):
             if len(verdicts) == 1:
                 self._log_batch(parent, verdicts[0].series(), {}, int(time.time() * 1000))
@@ -155,6 +165,7 @@ class Store:
                     recipe=run.data.tags.get("recipe"),
                     command=run.data.tags.get("command"),
                     verdict=run.data.tags.get("verdict"),
+                    registered=run.data.tags.get("registered"),
                 )
                 for run in self._search(self.experiment_id, "tags.kind = 'sweep'")
             ]
@@ -187,15 +198,39 @@ class Store:
                 found.append(records_room.load(Path(path)))
         return sorted(found, key=lambda item: (item.steps is not None, item.model, item.steps or 0, item.identity))
 
+    def looks(self, before: str) -> list[Taken]:
+        """The looks that other sweeps had taken when the sweep `before` ended (or until now), oldest first.
+
+        A sweep that was deleted and is still there counts: what was seen was seen.
+        """
+        from mlflow.entities import ViewType
+
+        with place.translated("cannot read earlier looks"):
+            end = self.client.get_run(before).info.end_time
+            runs = [
+                run
+                for run in self._search(self.experiment_id, "tags.kind = 'sweep'", ViewType.ALL)
+                if run.info.run_id != before and run.info.end_time and (end is None or run.info.end_time <= end)
+            ]
+        found: list[Taken] = []
+        for run in sorted(runs, key=lambda run: int(run.info.end_time)):
+            tags = {key: value for key, value in run.data.tags.items() if key.startswith(_LOOK)}
+            for key in sorted(tags, key=lambda key: int(key.removeprefix(_LOOK))):
+                with contextlib.suppress(RecordError):  # of a later version: nothing that can be compared
+                    found.append(Taken.parse(tags[key]))
+        return found
+
     def view_url(self, base: str) -> str:
         """Address of this experiment's curves on a server at `base`."""
         return content.view_url(base, self.experiment_id)
 
-    def _search(self, experiment_id: str, wanted: str) -> Iterable[Any]:
+    def _search(self, experiment_id: str, wanted: str, view: int = 1) -> Iterable[Any]:
+        """Runs, newest first; `view`: MLflow's ViewType, by default active runs only."""
         token = None
+        order = ["attributes.start_time DESC"]
         while True:
             page = self.client.search_runs(
-                [experiment_id], wanted, max_results=200, order_by=["attributes.start_time DESC"], page_token=token
+                [experiment_id], wanted, run_view_type=view, max_results=200, order_by=order, page_token=token
             )
             yield from page
             token = page.token
@@ -220,7 +255,9 @@ class Store:
     def _log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
+        own = [RunTag(key, value) for key, value in tags.items() if value]
+        for first in range(0, len(own), _TAGS):
+            self.client.log_batch(run_id, tags=own[first : first + _TAGS])
 
     def _log_files(self, run_id: str, record: Record) -> None:
         """Configuration and Record, and the generations as a table."""

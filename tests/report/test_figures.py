@@ -72,14 +72,3 @@ def test_bars_are_the_bootstrap_of_the_difference_laid_at_the_baseline() -> None
     assert perplexity.bars[0] == pytest.approx((80, 80))  # prompts that are all alike
     assert entropy.bars[0] == pytest.approx((3.04, 3.04))
     assert figures.panels(records, verdicts(make_sweep(reached=False))[0])[0].marked is None
-
-
-def test_the_frontier_shows_every_setting_of_both_sides() -> None:
-    records = [record for heat in (0.0, 0.7) for record in make_sweep((8, 16), temperature=heat)]
-    points = figures.frontier(records)
-    assert {name: len(own) for name, own in points.items()} == {"LLaMA": 2, "LLaDA": 4}
-    assert points["LLaDA"][0] == figures.Setting(label="k=8, T=0.0", ms=80.0, quality=pytest.approx(80), entropy=3.04)
-    figure = figures.frontier_figure(records)
-    assert figure.axes[0].get_xlabel() == "end-to-end latency (ms per batch)"
-    assert len(figure.axes[0].texts) == 6
-    assert figures.frontier(make_sweep(perplexity=None)) == {}

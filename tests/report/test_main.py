@@ -1,5 +1,6 @@
 """`python -m llmbench.report` on a real store, as a child process where the process matters."""
 
+import json
 import re
 import subprocess
 import sys
@@ -74,6 +75,42 @@ def test_likelihood_comes_from_the_newest_sweep_that_can_have_one(
     assert main(out) == 0
     assert "3.5000" in capsys.readouterr().out  # 70 nats over 20 tokens
     assert r"\label{tab:likelihood}" in (tmp_path / "paper" / "likelihood.tex").read_text()
+
+
+def test_the_frontier_and_the_hypotheses_come_from_the_store(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    out = ["--uri", uri, "--out", str(tmp_path / "paper")]
+    assert main(["frontier", *out]) == 2
+    assert "no finished sweep with quality" in capsys.readouterr().err
+    assert main(["hypotheses", *out]) == 0  # nothing was run: all open, with what to run
+    printed = capsys.readouterr().out
+    assert printed.count("Undecided:") == 4
+    for wanted in ("make table1", "make table2", "make table3, on a GPU", "From no sweep"):
+        assert wanted in printed
+    record_sweep(store, make_sweep(), "")
+    record_sweep(store, [r for b in (1, 2, 4) for r in make_sweep((16,), batch=b, perplexity=None)], "throughput")
+    record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "latency")
+    assert main(["frontier", *out]) == 0
+    assert "Settings that nothing dominates" in capsys.readouterr().out
+    assert main(["hypotheses", *out]) == 0
+    printed = capsys.readouterr().out
+    titles = re.findall(r"Hypothesis (\d) of the brief: (\w+)", printed)
+    assert titles == [("1", "undecided"), ("2", "undecided"), ("3", "undecided"), ("4", "supported")]
+    assert "llada k=16: undecided" in printed
+    made = {path.name for path in (tmp_path / "paper").iterdir()}
+    assert made == {f"frontier.{kind}" for kind in ("md", "tex", "png")} | {
+        f"hypotheses.{kind}" for kind in ("md", "tex", "json")
+    }
+    assert [item["number"] for item in json.loads((tmp_path / "paper" / "hypotheses.json").read_text())] == [1, 2, 3, 4]
+
+
+def test_one_sweep_can_be_asked_for_all_of_them(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    parent = record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "")
+    assert main(["hypotheses", "--uri", uri, "--out", str(tmp_path / "paper"), "--sweep", parent]) == 0
+    assert "Hypothesis 4 of the brief: supported" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

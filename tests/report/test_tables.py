@@ -307,3 +307,17 @@ def test_the_sentence_stands_above_the_numbers_in_every_place() -> None:
     for text in (table.text(), table.markdown()):
         assert text.index(verdict.sentence) < text.index(verdict.point_sentence) < text.index("llada k=8")
     assert "matches LLaMA's perplexity at k = 32" in table.latex()
+
+
+def test_each_recipe_ends_with_the_hypotheses_it_speaks_to() -> None:
+    records = [r for batch in (1, 2, 4) for r in make_sweep((16,), batch=batch, perplexity=None)]
+    numbers = {
+        recipe: [table.title[11] for table in recipe_tables(records, (), recipe, "") if "of the brief" in table.title]
+        for recipe in ("latency", "throughput", "memory", "parity")
+    }
+    assert numbers == {"latency": ["4"], "throughput": ["1"], "memory": ["2", "3"], "parity": []}
+    table = recipe_tables(records, (), "throughput", "as typed")[1]
+    assert table.lead[0].startswith("Undecided: LLaDA's throughput is superior at high batch")
+    assert table.lead[1].startswith("Would decide: python -m llmbench -m experiment=throughput")
+    assert [row[1] for row in table.rows] == ["R(1)", "R(2)", "R(4)"]
+    assert table.provenance.endswith("as typed")

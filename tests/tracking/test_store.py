@@ -135,7 +135,7 @@ def test_the_parent_carries_the_curve_the_figures_and_the_verdict(store: Store, 
     assert history(store, run, "parity/llama_perplexity") == pytest.approx(dict.fromkeys(AXIS, 45))
     assert history(store, run, "parity/speedup") == pytest.approx({8: 2.5, 16: 1.25, 32: 0.625, 64: 0.3125})
     names = {item.path for item in store.client.list_artifacts(sweep)}
-    assert names == {"parity.json", "parity.md", "parity.png", "parity.html", "frontier.png"}
+    assert names == {"parity.json", "parity.md", "parity.png", "parity.html", "frontier.md", "frontier.png"}
     assert artifact(store, sweep, "parity.png").startswith(b"\x89PNG")
     note = run.data.tags["mlflow.note.content"]
     assert note.index("REACHED. LLaDA matches LLaMA's perplexity at k = 32") < note.index("Point form (the brief)")

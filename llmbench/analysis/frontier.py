@@ -1,0 +1,213 @@
+"""Which settings of either side does nothing dominate? Quality against latency for all of them, entropy beside.
+
+A parity verdict is one point of a trade: each temperature, cache and k of either model is another. A setting is on the
+frontier of a metric (the Pareto frontier) when no other is at least as fast and at least as good, and better in one of
+the two. Perplexity and bits per byte reward text that repeats itself, so they have a second frontier with entropy as a
+third wish: there a less varied text dominates nobody that is more varied. What is on the first and only holds its
+place by lower entropy is seen by comparing its entropy with its neighbours', which is why the figure and the table
+show it beside.
+
+Values are points; their intervals (95 %, prompts as the unit; latency's over repeats) are each setting's own. Settings
+share their prompts, so two intervals overlap more than the difference of the two would; what may be claimed about a
+difference is the parity verdict's business. No torch. Called by `llmbench.report`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from llmbench.analysis.comparable import IMPLEMENTATION, check_ground, ground, own_settings, seed_of
+from llmbench.analysis.gates import LENGTH_METRICS
+from llmbench.analysis.samples import orientation, pooled, side_value
+from llmbench.analysis.statistics import Estimate, Interval, ratio_interval_of
+from llmbench.analysis.wording import conditions_phrase
+from llmbench.config import ThresholdsConfig
+from llmbench.record import Record
+
+METRICS_DRAWN = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
+
+DIVERSITY = "quality/entropy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of one side, over its seeds."""
+
+    label: str  # unique: side, k, and what else differs between settings
+    model: str
+    side: str  # the label without k
+    curve: str  # the label without k, with what else differs: what a line joins
+    steps: int | None
+    ms: Estimate  # L_e2e
+    qualities: Mapping[str, Estimate]  # by metric
+    entropy: Estimate | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """The frontier of one metric; indices into the settings, fastest first."""
+
+    metric: str
+    on: tuple[int, ...]  # nothing is faster and better
+    varied: tuple[
+        int, ...
+    ]  # nothing is faster, better and more varied; `on` for a metric that repetition does not help
+    compared: int  # settings that have this metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frontier:
+    """All settings that were measured on one ground."""
+
+    where: str  # the conditions they share
+    settings: tuple[Setting, ...]  # fastest first
+    fronts: tuple[Front, ...]
+    left_out: tuple[str, ...]  # settings that compete with nothing, and why
+    identities: tuple[str, ...]
+
+
+def frontiers(records: Iterable[Record], limits: ThresholdsConfig | None = None) -> tuple[Frontier, ...]:
+    """The frontier on every ground (equal device, engine, batch, canvas, prompts, judge); none without quality.
+
+    Args:
+        records: of a sweep; failed ones are passed over.
+        limits: of the gates: a setting with more empty outputs is left out, because silence is fast.
+
+    Raises:
+        RecordError: device name or versions differ.
+    """
+    grounds: dict[tuple[str | None, ...], list[Record]] = {}
+    for record in records:
+        if record.status == "finished" and "latency/e2e_ms" in record.metrics:
+            grounds.setdefault(ground(record), []).append(record)
+    made = [_frontier(members, limits or ThresholdsConfig()) for members in grounds.values()]
+    return tuple(item for item in made if item.fronts)
+
+
+def undominated(costs: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """Rows that no other row dominates: at most as large everywhere and smaller somewhere. Equal rows both stay."""
+    rows = np.array(costs, dtype=np.float64)
+    if not len(rows):
+        return ()
+    no_worse = np.all(rows[None, :, :] <= rows[:, None, :], axis=2)  # [i, j]: j is no worse than i
+    better = np.any(rows[None, :, :] < rows[:, None, :], axis=2)
+    return tuple(int(i) for i in np.flatnonzero(~np.any(no_worse & better, axis=1)))
+
+
+def _frontier(records: Sequence[Record], limits: ThresholdsConfig) -> Frontier:
+    check_ground(records)
+    sides: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        members = sides.setdefault((record.model, record.steps, own_settings(record)), [])
+        if seed_of(record) not in {seed_of(other) for other in members}:  # one that was measured twice counts once
+            members.append(record)
+    names = _differing(records)
+    settings, left_out = [], []
+    for side in sides.values():
+        made = _setting(side, names)
+        empty = side_value(side, "quality/empty_share")
+        if empty is not None and empty > limits.empty_share:
+            left_out.append(f"{made.label} ({100 * empty:.3g} % of its outputs are empty)")
+        elif made.qualities:
+            settings.append(made)
+    settings.sort(key=lambda item: (item.ms.value, item.label))
+    fronts = [_front(settings, key) for key in METRICS_DRAWN if any(key in item.qualities for item in settings)]
+    return Frontier(
+        where=_where(records),
+        settings=tuple(settings),
+        fronts=tuple(fronts),
+        left_out=tuple(left_out),
+        identities=tuple(record.identity for record in records),
+    )
+
+
+def _front(settings: Sequence[Setting], metric: str) -> Front:
+    known = [i for i, item in enumerate(settings) if metric in item.qualities]
+    sign = -1.0 if metric == "quality/perplexity" else orientation(metric)
+    plain = [(settings[i].ms.value, -sign * settings[i].qualities[metric].value) for i in known]
+    on = tuple(known[i] for i in undominated(plain))
+    entropies = [item.value for i in known if (item := settings[i].entropy) is not None]
+    if metric not in LENGTH_METRICS or len(entropies) < len(known):
+        return Front(metric=metric, on=on, varied=on, compared=len(known))
+    wished = [(*row, -entropy) for row, entropy in zip(plain, entropies, strict=True)]
+    return Front(metric=metric, on=on, varied=tuple(known[i] for i in undominated(wished)), compared=len(known))
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# One setting
+
+
+def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Setting:
+    first = side[0]
+    said = [f"{short}={first.conditions[key]}" for key, short in _SHORT.items() if key in names.get(first.model, ())]
+    other = [key for key in names.get(first.model, ()) if key not in _SHORT and key in first.conditions]
+    said += [f"{key.removeprefix('decoding.')}={first.conditions[key]}" for key in sorted(other)]
+    steps = [] if first.steps is None else [f"k={first.steps}"]
+    estimates = {key: _quality(side, key) for key in (*METRICS_DRAWN, DIVERSITY)}
+    qualities = {key: item for key, item in estimates.items() if item is not None and key != DIVERSITY}
+    return Setting(
+        label=" ".join([first.side, *steps, *said]),
+        model=first.model,
+        side=first.side,
+        curve=" ".join([first.side, *said]),
+        steps=first.steps,
+        ms=_latency(side),
+        qualities=qualities,
+        entropy=estimates[DIVERSITY],
+    )
+
+
+_SHORT = {"decoding.temperature": "T", "decoding.block_length": "block"}
+
+_NAMED = (*IMPLEMENTATION, "decoding.threshold", "decoding.factor")
+"""What a side's own label says already."""
+
+
+def _differing(records: Sequence[Record]) -> dict[str, list[str]]:
+    """By model: the decoding settings on which its Records differ, or which another model has at another value."""
+    found: dict[str, list[str]] = {}
+    heats = {record.conditions.get("decoding.temperature") for record in records}
+    for model in dict.fromkeys(record.model for record in records):
+        own = [record.conditions for record in records if record.model == model]
+        keys = sorted({key for conditions in own for key in conditions if key.startswith("decoding.")} - set(_NAMED))
+        found[model] = [
+            key
+            for key in keys
+            if len({conditions.get(key) for conditions in own}) > 1
+            or (key == "decoding.temperature" and len(heats) > 1)
+        ]
+    return found
+
+
+def _latency(side: Sequence[Record]) -> Estimate:
+    """The logged L_e2e with its interval; over seeds the means of all three, which is no narrower than it should be."""
+
+    def mean(key: str) -> float | None:
+        known = [record.metrics[key] for record in side if key in record.metrics]
+        return fmean(known) if len(known) == len(side) else None
+
+    middle = mean("latency/e2e_ms")
+    assert middle is not None
+    return Estimate(value=middle, low=mean("latency/e2e_ms_ci_low"), high=mean("latency/e2e_ms_ci_high"))
+
+
+def _quality(side: Sequence[Record], metric: str) -> Estimate | None:
+    found = side_value(side, metric)
+    if found is None:
+        return None
+    terms = list(pooled(side, metric).values())
+    interval = ratio_interval_of(np.array(terms, dtype=np.float64).reshape(len(terms), 2)) if terms else None
+    if interval is None:
+        return Estimate(value=found)
+    if metric == "quality/perplexity":  # its sums are of -NLL
+        interval = Interval(low=float(np.exp(-interval.high)), high=float(np.exp(-interval.low)))
+    return Estimate(value=found, low=interval.low, high=interval.high)
+
+
+def _where(records: Sequence[Record]) -> str:
+    """The conditions that the settings share: a temperature that differs is in the labels."""
+    said = conditions_phrase(records)
+    heats = {record.conditions.get("decoding.temperature") for record in records}
+    return said if len(heats) == 1 else said.partition(", ")[2]

@@ -1,0 +1,39 @@
+"""How is a hypothesis of the brief shown? Its sentence, the command that would decide, each setting's numbers."""
+
+from collections.abc import Sequence
+
+from llmbench.analysis.findings import Finding, Hypothesis
+from llmbench.analysis.statistics import Estimate
+from llmbench.analysis.wording import number
+from llmbench.record import Record
+from llmbench.report.layout import Table
+from llmbench.report.tables import ABSENT, in_order, provenance
+
+
+def hypothesis_tables(records: Sequence[Record], found: Sequence[Hypothesis], command: str = "") -> list[Table]:
+    """One table for each; its lead is the sentence."""
+    return [_table(records, item, command) for item in found]
+
+
+def _table(records: Sequence[Record], item: Hypothesis, command: str) -> Table:
+    own = [record for record in in_order(records) if record.identity in item.provenance]
+    return Table(
+        title=f"Hypothesis {item.number} of the brief: {item.outcome.value}",
+        header=("", "", "value [95 %]"),
+        rows=tuple(row for finding in item.findings for row in _rows(finding)) or (("nothing to judge", "", ABSENT),),
+        provenance=provenance(own, command) if own else "",
+        lead=(item.sentence, *([f"Would decide: {item.decide}"] if item.decide else [])),
+    )
+
+
+def _rows(finding: Finding) -> list[tuple[str, str, str]]:
+    """The setting with its outcome, then its numbers."""
+    head = f"{finding.setting}: {finding.outcome.value}"
+    shown = [(name, _cell(estimate)) for name, estimate in finding.numbers] or [("", "")]
+    return [(head if place == 0 else "", name, cell) for place, (name, cell) in enumerate(shown)]
+
+
+def _cell(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return number(estimate.value)
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"

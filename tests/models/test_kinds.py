@@ -1,0 +1,165 @@
+"""Every kind of model that may be measured: forward, decoding, sizes and files, compared with Transformers' own."""
+
+import pytest
+import tiny_models
+import torch
+from test_checkpoints import write_tokenizer
+
+from llmbench import checkpoints, decoding
+from llmbench.config import Autoregressive, HardwareConfig
+from llmbench.decoding.base import PromptBatch
+from llmbench.errors import CheckpointError, ConfigError
+from llmbench.models import architecture, blocks, llama
+from llmbench.models.engine import EagerEngine
+
+CPU = HardwareConfig(device="cpu", dtype="float32")
+CAUSAL = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1}
+
+
+def build(kind, **changes):
+    from transformers import CONFIG_MAPPING
+
+    values = {"vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8,
+              "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+              "rms_norm_eps": 1e-5, "tie_word_embeddings": False}  # fmt: skip
+    config = CONFIG_MAPPING[kind].from_dict(values | CAUSAL | changes)
+    made = llama.dummy(config, torch.float32, "cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.normal_(0 if weight.dim() > 1 else 1, 0.3, generator=generator)
+    return made
+
+
+@pytest.mark.parametrize("kind", llama.BLOCKS)
+def test_forward_and_decoding_are_transformers_own(kind):
+    model = build(kind)
+    engine = EagerEngine(model)
+    ids, mask = tiny_models.prompts([7, 4], vocab=259)
+    with torch.inference_mode():
+        whole = model(ids[:1]).logits
+        alone = model(ids[1:, -4:]).logits
+    assert torch.allclose(engine.logits(ids[:1], None), whole, atol=1e-5)
+    assert torch.allclose(engine.logits(ids, mask)[1, -4:], alone[0], atol=1e-4)
+    settings = Autoregressive(kind="autoregressive", max_new_tokens=8, temperature=0.0, ignore_stop=True)
+    decoder = decoding.build(settings, stop_ids=(), pad_id=1, mask_id=None)
+    batch = PromptBatch(ids=ids, mask=mask, padding=3)
+    made = decoder.generate(engine, batch, seed=0, on_step=None).tokens
+    expected = model.generate(
+        ids, attention_mask=mask.long(), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=1
+    )
+    assert torch.equal(made, expected[:, 7:])
+
+
+@pytest.mark.parametrize("kind", llama.BLOCKS)
+def test_without_a_causal_mask_every_position_sees_the_last(kind):
+    engine = EagerEngine(build(kind, is_causal=False, mask_token_id=2))
+    for lengths in ([7, 7], [7, 4]):
+        ids, mask = tiny_models.prompts(lengths, vocab=259)
+        changed = ids.clone()
+        changed[:, -1] = (ids[:, -1] + 1) % 259
+        moved = (engine.logits(ids, mask) - engine.logits(changed, mask)).abs().amax(-1)
+        assert min(moved[0, 0], moved[1, 7 - lengths[1]]) > 1e-3
+
+
+@pytest.mark.parametrize("kind", llama.BLOCKS)
+@pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}])
+def test_the_sizes_are_those_of_the_model(kind, changes):
+    if kind == "mistral" and changes:
+        changes = {"tie_word_embeddings": True}  # it has no biases, whatever is said
+    if kind == "qwen3":
+        changes = {key: value for key, value in changes.items() if key != "mlp_bias"}
+    if kind == "qwen2":
+        changes = {key: value for key, value in changes.items() if "bias" not in key}
+    model = build(kind, **changes)
+    counted = sum(weight.numel() for weight in model.parameters())
+    assert architecture.from_config(model.config, 4).parameters == counted
+
+
+@pytest.mark.parametrize("kind", llama.BLOCKS)
+def test_stored_and_loaded_it_is_the_same(kind, tmp_path):
+    model = build(kind)
+    model.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    loaded = checkpoints.load(checkpoints.resolve(str(tmp_path), family="autoregressive"), CPU, "real")
+    ids, _ = tiny_models.prompts([7], vocab=259)
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "smollm3"])
+def test_the_fused_engine_takes_plain_blocks_alone(kind):
+    blocks.require_plain(build("mistral").config)
+    with pytest.raises(ConfigError, match=f"does not compute the blocks of model_type {kind}"):
+        blocks.require_plain(build(kind).config)
+
+
+def test_the_fused_engine_computes_mistral():
+    from llmbench.models.fused import FusedEngine
+
+    model = build("mistral")
+    ids, mask = tiny_models.prompts([7, 4], vocab=259)
+    expected = EagerEngine(model).logits(ids, mask)
+    assert torch.allclose(FusedEngine(model).logits(ids, mask)[mask], expected[mask], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "window", "context"),
+    [
+        ("mistral", {"sliding_window": 16}, 16),
+        ("mistral", {"sliding_window": None}, 64),
+        ("mistral", {"sliding_window": 4096}, 64),
+        ("qwen2", {"sliding_window": 16, "use_sliding_window": False}, 64),
+        ("qwen2", {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 1}, 16),
+    ],
+)
+def test_a_sliding_window_bounds_the_context(kind, window, context, tmp_path):
+    build(kind, **window).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    assert checkpoints.resolve(str(tmp_path)).context == context
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain") / "llama"
+    build("llama").save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"rms_norm_eps": ...}, "config.json has no rms_norm_eps"),
+        ({"rope_parameters": ...}, "config.json has no rope_theta"),
+        ({"rope_parameters": {"rope_type": "default"}}, "config.json has no rope_theta"),
+        ({"rope_parameters": "x"}, "config.json has no rope_theta"),
+        ({"is_causal": "false"}, "is_causal is 'false' in config.json; it must be true or false"),
+        ({"is_causal": 0}, "is_causal is 0"),
+        ({"logit_shift": 1}, "logit_shift 1 must be 0, or 1 where is_causal is false"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps is 0 in config.json; it must be a positive number"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
+        ({"rope_theta": -1.0, "rope_parameters": ...}, "rope_theta is -1.0"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000 in config.json; it must be in 1..1000"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0"),
+        ({"num_attention_heads": True}, "num_attention_heads is True"),
+        ({"hidden_size": 10**30}, "hidden_size is 1000000000000000000000000000000"),
+        ({"intermediate_size": -1}, "intermediate_size is -1"),
+        ({"head_dim": 0}, "head_dim is 0"),
+        ({"vocab_size": 1.5}, "vocab_size is 1.5"),
+        ({"hidden_act": "x"}, "config.json describes no model: KeyError"),
+        ({"eos_token_id": True}, "eos_token_id"),
+    ],
+    ids=str,
+)
+def test_numbers_that_would_be_guessed_or_drowned_in(plain, tmp_path, change, expected):
+    import shutil
+
+    import hub_checkpoints as hub
+
+    folder = shutil.copytree(plain, tmp_path / "llama")
+    hub.edit(folder / "config.json", **change)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.resolve(str(folder))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)

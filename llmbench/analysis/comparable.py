@@ -90,8 +90,8 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     """Cut Records into sets for `parity`: one diffusion model under one setting over k and seeds, with its baseline.
 
     A baseline serves every set that shares its conditions. Where a sweep over temperature or `model.chat` leaves
-    several, the one with the candidates' setting is taken. Implementations of one baseline share a set, also where no candidate is.
-    A failed Record of a diffusion model goes with the sets it belongs to: its k is missing there.
+    several, the one with the candidates' setting is taken. Implementations of one baseline share a set, also where no
+    candidate is. A failed Record of a diffusion model goes with the sets it belongs to: its k is missing there.
     """
     known = list(records)
     finished = [record for record in known if record.status == "finished"]

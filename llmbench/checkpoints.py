@@ -144,7 +144,7 @@ class CheckpointFiles:
         """A chat template writes the special tokens itself, so none are added."""
         from llmbench.models import chats
 
-        text = chats.render(self.tokenizer, question, self.name)
+        text = chats.render(self.tokenizer, chats.question(question), self.name)
         return self._checked(self.tokenizer(text, add_special_tokens=False)["input_ids"], question)
 
     def _checked(self, ids: list[int], text: str) -> list[int]:

@@ -22,7 +22,10 @@ from typing import Any
 from llmbench.errors import RecordError
 from llmbench.record import Record, served
 
-VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder")
+CHAT = "decoding.chat"
+"""Whether prompts stood in a chat template (absent: they did not): both sides are asked in one role, or neither is."""
+
+VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder", CHAT)
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
 IMPLEMENTATION = (
@@ -34,10 +37,6 @@ IMPLEMENTATION = (
     "decoding.same_hardware",
 )
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
-
-
-CHAT = "decoding.chat"
-"""Whether prompts stood in a chat template (absent: they did not): both sides are asked in the same role, or neither."""
 
 _PLACE = ("device_name", "device", "dtype", "engine", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
@@ -89,9 +88,9 @@ def group(records: Sequence[Record]) -> Group:
 def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     """Cut Records into sets for `parity`: one diffusion model under one setting over k and seeds, with its baseline.
 
-    A baseline serves every set that shares its conditions. Where a sweep over temperature or `model.chat` leaves
-    several, the one with the candidates' setting is taken. Implementations of one baseline share a set, also where no
-    candidate is. A failed Record of a diffusion model goes with the sets it belongs to: its k is missing there.
+    A baseline serves every set that shares its conditions. Where a sweep over temperature leaves several, the one
+    with the candidates' temperature is taken. Implementations of one baseline share a set, also where no candidate is.
+    A failed Record of a diffusion model goes with the sets it belongs to: its k is missing there.
     """
     known = list(records)
     finished = [record for record in known if record.status == "finished"]
@@ -104,12 +103,9 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
         fitting = [record for record in baselines if _fits(record, varied)]
-        for key in ("decoding.temperature", CHAT):
-            several = [r for r in fitting if key != CHAT or not served(r)]  # a server's chat is its user's choice
-            if len({r.conditions.get(key) for r in several}) > 1:
-                wanted = dict(own).get(key)
-                unwanted = {id(r) for r in several if r.conditions.get(key) != wanted}
-                fitting = [r for r in fitting if id(r) not in unwanted] or fitting
+        if len({r.conditions.get("decoding.temperature") for r in fitting}) > 1:
+            wanted = dict(own).get("decoding.temperature")
+            fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
         used |= {id(record) for record in fitting}
         absent = [
             r
@@ -191,9 +187,9 @@ def ground(record: Record) -> tuple[str | None, ...]:
 
 
 def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
-    """Whether a baseline belongs to candidates under these conditions; a server's place is not asked for."""
+    """Whether a baseline belongs to candidates under these conditions; a server's place and role are not asked for."""
     asked = zip(VARIED, ground(record), varied, strict=True)
-    return all(own == wanted or (served(record) and key in _PLACE) for key, own, wanted in asked)
+    return all(own == wanted or (served(record) and key in (*_PLACE, CHAT)) for key, own, wanted in asked)
 
 
 def steps_of(record: Record) -> int:

@@ -19,35 +19,37 @@ _DATE = "26 Jul 2024"
 
 _ANSWER = "Answer."
 
+_WITHOUT = "model.chat=false does without it, as does the harness without --apply_chat_template"
+
 
 def has_template(tokenizer: Any) -> bool:
     """Whether a tokenizer came with a chat template."""
     return bool(getattr(tokenizer, "chat_template", None))
 
 
-def render(tokenizer: Any, question: str, name: str) -> str:
-    """The text that a model reads for a question: one user's turn, and the beginning of the answer's turn.
+def question(text: str) -> list[dict[str, str]]:
+    """The chat that a prompt is: one user's turn."""
+    return [{"role": "user", "content": text}]
+
+
+def render(tokenizer: Any, chat: list[dict[str, str]], name: str, *, answer: bool = True) -> str:
+    """The text that a model reads for a chat.
 
     Args:
         tokenizer: with a template.
-        question: what the user says.
+        chat: role and content of every turn.
         name: of the checkpoint, for messages.
+        answer: the answer's turn begins behind it; else its last turn is left open, to be gone on with.
 
     Raises:
         CheckpointError: the template fails, or writes nothing.
     """
     try:
-        text = _render(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)
+        text = _render(tokenizer, chat, add_generation_prompt=answer, continue_final_message=not answer)
     except Exception as error:  # a template may raise whatever it likes
-        raise CheckpointError(
-            f"checkpoint {name}: its chat template fails: {one_line(error)}; "
-            "add model.chat=false for plain prompts on both sides"
-        ) from error
+        raise CheckpointError(f"checkpoint {name}: its chat template fails: {one_line(error)}; {_WITHOUT}") from error
     if not text.strip():
-        raise CheckpointError(
-            f"checkpoint {name}: its chat template writes nothing for a user's message; "
-            "add model.chat=false for plain prompts on both sides"
-        )
+        raise CheckpointError(f"checkpoint {name}: its chat template writes nothing; {_WITHOUT}")
     return text
 
 
@@ -55,7 +57,7 @@ def turn_end(tokenizer: Any) -> int | None:
     """The special token that the template writes behind an answer; None where it writes none or takes no answers."""
     if not has_template(tokenizer):
         return None
-    chat = [{"role": "user", "content": "Question?"}, {"role": "assistant", "content": _ANSWER}]
+    chat = [*question("Question?"), {"role": "assistant", "content": _ANSWER}]
     try:
         text = _render(tokenizer, chat, add_generation_prompt=False)
     except Exception:  # it is not needed for a question; if it fails there as well, `render` says so
@@ -123,8 +125,6 @@ def require_agreement(tokenizer: Any, config: Any, name: str) -> None:
             )
 
 
-def _render(tokenizer: Any, chat: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-    text: str = tokenizer.apply_chat_template(
-        chat, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=_DATE
-    )
+def _render(tokenizer: Any, chat: list[dict[str, str]], **how: bool) -> str:
+    text: str = tokenizer.apply_chat_template(chat, tokenize=False, date_string=_DATE, **how)
     return text

@@ -135,8 +135,8 @@ def _require_commit(repository: str, builder: Any, revision: str | None) -> None
     if revision is None or builder.hash == revision or (not cached and not _COMMIT.fullmatch(revision)):
         return
     raise WorkloadError(
-        f"workload.revision={revision}: the hub cannot be asked for it, and the cache has {repository} at "
-        f"{builder.hash}; set that commit, or connect once"
+        f"workload.revision={revision}: not to be had from the hub, and the cache has {repository} at {builder.hash}; "
+        "set that commit, or connect once"
     )
 
 

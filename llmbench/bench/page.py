@@ -65,12 +65,11 @@ def _turns(results: dict[str, Any]) -> str:
     """How floor and decoder were interleaved; format 1 took turns of many steps."""
     if results["format"] == 1:
         return "Floor and decoder took turns of 7 to 15 steps, the floor always first."
-    return (
-        "Floor and decoder run in bursts, in turn; the first part of a burst is not timed. A GPU at its power limit "
-        "lowers its\nclocks some time *after* the power was drawn, so in turns of one step one kind of work pays for "
-        'what the other drew:\nthe column "by turns" shows floor, decoder and ratio so measured (medians). Where '
-        "it differs while the sum of\nfloor and decoder does not, the difference is how the limit was shared."
-    )
+    settle = results["settings"]["settle_ms"] / 1000
+    return f"""Floor and decoder run in bursts, in turn; the first {settle:.1f} s of each are not timed. A GPU at its
+power limit lowers its clocks some time *after* the power was drawn, so in turns of one step one kind of work pays for
+what the other drew: the column "by turns" shows floor, decoder and ratio so measured (medians). Where it differs while
+the sum of floor and decoder does not, the difference is how the limit was shared."""
 
 
 def _static(results: dict[str, Any]) -> str:
@@ -273,13 +272,17 @@ def _missed(results: dict[str, Any]) -> str:
         ratio = _ratios(row["samples"].get(OURS, []), row["samples"].get(FLOOR, []))
         if not ratio or statistics.median(ratio) <= case.goal or not row["profile"]:
             continue
-        by = 100 * (statistics.median(ratio) / case.goal - 1)
+        middle = statistics.median(ratio)
+        limits = (("bar", case.bar), ("goal", case.goal))
+        by = " and ".join(
+            f"its {name} by {100 * (middle / limit - 1):.1f} %" for name, limit in limits if middle > limit
+        )
         kernels = [
             [f"`{k['kernel'][:70]}`", str(k["count"]), f"{k['us'] / k['count']:.1f}", f"{100 * k['share']:.1f} %"]
             for k in row["profile"]
         ]
         table = _github((["kernel", "launches", "us each", "share"], kernels))
-        parts.append(f"**{case.title}** misses its goal by {by:.1f} %. Kernels of one step:\n\n{table}\n\n")
+        parts.append(f"**{case.title}** misses {by}. Kernels of one step:\n\n{table}\n\n")
     for case, row in _found(results, cases.WHOLE_CASES):
         parts += _missed_whole(case, row, results)
     return "## What holds back where a goal is missed\n\n" + "".join(parts) if parts else ""

@@ -27,6 +27,16 @@ def test_a_trial_runs_every_case_and_the_page_comes_again_from_its_json(tmp_path
     assert found.with_suffix(".md").read_text() == written
 
 
+def test_loading_is_held_against_reading(tmp_path):
+    done = bench("load", str(tmp_path), "--smoke")
+    assert done.returncode == 0, done.stderr
+    warm, cold = done.stdout.splitlines()
+    assert "in the page cache: read" in warm
+    assert "dropped from the page cache: read" in cold
+    assert "% of reading" in cold
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_arguments_are_refused_in_one_line():
     for arguments, said in (
         (["--only", "ar-1,nothing"], "no case nothing"),

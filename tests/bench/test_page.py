@@ -95,11 +95,12 @@ def test_a_ratio_is_the_median_over_pairs_with_its_interval(text):
 
 def test_turns_of_one_step_stand_beside_bursts_with_their_own_ratio():
     results = copy.deepcopy(RESULTS) | {"format": 2}
+    results["settings"]["settle_ms"] = 1000.0
     samples = results["rows"][0]["samples"]
     samples["matmul floor, in turns of one step"], samples["llmbench, in turns of one step"] = [4.0] * 3, [6.0] * 3
     text = page.markdown(results, "some-gpu.png")
     assert cells(text, "LLaMA inter-token, B=1")[6:] == ["4, 6: 1.500", "Transformers eager 35.5 (6.5x)"]
-    assert "run in bursts" in text
+    assert "the first 1.0 s of each are not timed" in text
 
 
 def test_a_missed_goal_names_the_kernels_and_a_failure_its_reason(text):

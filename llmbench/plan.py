@@ -86,8 +86,25 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
         else:  # an axis on which equal jobs differ is one that this job does not read
             common = dict(known.swept.items() & swept.items())
             cells[prepared.identity] = replace(known, swept=common, merged=known.merged + 1)
+    _require_equal_roles(list(cells.values()))
     order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))
     return sorted(cells.values(), key=lambda cell: order.index(cell.prepared.checkpoint.digest))
+
+
+def _require_equal_roles(cells: Sequence[Cell]) -> None:
+    """Refuse a sweep that asks one family in its chat template and the other never: nothing could be compared."""
+    asked: dict[str, dict[str, set[bool]]] = {}
+    for cell in cells:
+        made = cell.prepared
+        families = asked.setdefault(made.workload.digest, {})
+        families.setdefault(made.job.model.decoder.family, set()).add(bool(made.job.model.chat))
+    for families in asked.values():
+        if len(families) > 1 and not set.intersection(*families.values()):
+            chatting, plain = sorted(families, key=lambda family: True not in families[family])
+            raise ConfigError(
+                f"the {chatting} side gets its chat template, the {plain} side has none or is told not to use it; "
+                "add model.chat=false for plain prompts on both, or give both an instruction-tuned checkpoint"
+            )
 
 
 def steps_axis(cells: Iterable[Cell]) -> list[int]:

@@ -150,10 +150,9 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> Generated:
 def conditions(settings: Endpoint) -> dict[str, str]:
     """What is known of a server's side before it is asked: nothing of its hardware.
 
-    `api` and `extra` shape the text and count as decoding settings where they are not the plain ones.
+    `extra` shapes the text and counts as a decoding setting where there is some; `api` does as `decoding.chat`.
     """
-    shaping: dict[str, Any] = {"api": settings.api} if settings.api != "completions" else {}
-    shaping |= {"extra": settings.extra} if settings.extra else {}
+    shaping: dict[str, Any] = {"extra": settings.extra} if settings.extra else {}
     own = {"url": settings.base, "same_hardware": settings.same_hardware} | shaping
     named = {f"decoding.{key}": str(value) for key, value in own.items()}
     return {"device_name": f"a server at {settings.origin}", "engine": settings.kind, "clock": "wall"} | named
@@ -224,7 +223,7 @@ def _counts(prepared: "Prepared", first_pass: Sequence[Answers]) -> list[str]:
     if all(reply.prompt_tokens is not None for reply in replies):
         told = sum(reply.prompt_tokens or 0 for reply in replies)
         order = [index for members in prepared.partition for index in members]
-        ours = sum(len(prepared.checkpoint.prompt_ids(prepared.workload.prompts[index])) for index in order)
+        ours = sum(len(prepared.prompt_ids(index)) for index in order)
         if told != ours:
             notes.append(f"the server reads {told} prompt tokens, the checkpoint's tokenizer makes {ours}")
     if cached := sum(reply.cached_tokens or 0 for reply in replies):

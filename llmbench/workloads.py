@@ -1,8 +1,11 @@
 """Which prompts does a job answer, and what did a human write there?
 
 A workload is a JSONL file, one object a line: `prompt` (the only key that is needed), `reference` (a human's text in
-its place, or null), `answer` (a number that a right text ends on), `id` (default: the line's number), `task` (default
-"all"); other keys are not read. `workload.tasks` keeps some of the tasks. Selection
+its place, or null), `answer` (a number that a right text ends on; a reference that ends as GSM8K's do, `#### 42`,
+brings it along), `id` (default: the line's number), `task` (default "all"); other keys are not read. Or it is a data
+set (`llmbench.datasets`) whose fields the configuration names; rows without a prompt are left out there.
+
+`workload.tasks` keeps some of the tasks. Selection
 draws one prompt of each task in turn, in file order, so that 48 prompts of four tasks are 12 of each, and fewer
 prompts are a prefix of more.
 
@@ -30,8 +33,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbench import datasets
 from llmbench.config import SYNTHETIC, WorkloadConfig
 from llmbench.errors import WorkloadError
+
+_ANSWER = re.compile(r"####\s*([-−]?[$€£]?\d[\d,]*(?:\.\d+)?)\s*$")
+"""The last line of GSM8K's solutions."""
 
 BUNDLED = Path(__file__).parent / "bundled" / "workloads"
 
@@ -89,16 +96,21 @@ def load(config: WorkloadConfig) -> Workload:
     """
     if config.source == SYNTHETIC:
         return _synthetic(config)
-    path, name = _locate(config.source)
-    prompts = _read(path)
+    if config.prompt_field is not None:
+        rows = datasets.read(config)
+        name = where = rows.name
+        prompts = _from_rows(rows)
+    else:
+        path, name = _locate(config.source)
+        where, prompts = str(path), _read(path)
     if config.tasks is not None:
         known = sorted({prompt.task for prompt in prompts})
         if unknown := sorted(set(config.tasks) - set(known)):
-            raise WorkloadError(f"workload.tasks: {path} has no task {unknown[0]!r}; there are {', '.join(known)}")
+            raise WorkloadError(f"workload.tasks: {where} has no task {unknown[0]!r}; there are {', '.join(known)}")
         prompts = [prompt for prompt in prompts if prompt.task in config.tasks]
     if len(prompts) < config.prompts:
         raise WorkloadError(
-            f"workload.prompts={config.prompts}, but {path} has only {len(prompts)}"
+            f"workload.prompts={config.prompts}, but {where} has only {len(prompts)}"
             f"{' of these tasks' if config.tasks else ''}; "
             f"set workload.prompts={len(prompts)}"
         )
@@ -202,6 +214,20 @@ def _read(path: Path) -> list[Prompt]:
     return prompts
 
 
+def _from_rows(source: datasets.Rows) -> list[Prompt]:
+    """The rows of a data set as Prompts."""
+    prompts = []
+    for number, row in source.rows:
+        task = row.get("task")
+        try:
+            prompts.append(_prompt(row | {"task": str(task) if type(task) is int else task}, f"row-{number}"))
+        except ValueError as error:
+            raise WorkloadError(f"{source.name}, row {number}: {error}") from error
+    if not prompts:
+        raise WorkloadError(f"{source.name} has no row with a prompt; set workload.prompt_field to another field")
+    return prompts
+
+
 def _parse(line: str, number: int) -> Prompt:
     """One line as a Prompt. Raises ValueError with what is wrong, without file and line."""
     try:
@@ -214,6 +240,11 @@ def _parse(line: str, number: int) -> Prompt:
         raise ValueError(f'{type(row).__name__} instead of an object; write {{"prompt": "..."}}')
     if "prompt" not in row:
         raise ValueError(f'no "prompt"; the keys are {", ".join(map(repr, row)) or "none"}')
+    return _prompt(row, f"line-{number}")
+
+
+def _prompt(row: dict[str, Any], name: str) -> Prompt:
+    """A Prompt from its keys. Raises ValueError."""
     prompt = _text(row, "prompt")
     if row.get("reference") == "":
         row["reference"] = None
@@ -222,12 +253,14 @@ def _parse(line: str, number: int) -> Prompt:
     if type(row.get("answer")) in (int, float):
         row["answer"] = str(row["answer"])
     given = {key: _text(row, key) for key in ("id", "task", "reference", "answer") if row.get(key) is not None}
+    if "answer" not in given and (marked := _ANSWER.search(given.get("reference", ""))):
+        given["answer"] = marked[1]
     if "answer" in given and not re.search(r"\d", given["answer"]):
         raise ValueError(
             f'"answer" must be a number, not {given["answer"][:40]!r}; leave it out if it cannot be checked'
         )
     return Prompt(
-        id=given.get("id", f"line-{number}"),
+        id=given.get("id", name),
         task=given.get("task", "all"),
         text=prompt,
         reference=given.get("reference"),

@@ -121,6 +121,7 @@ def test_stop_tokens_come_from_both_configurations(llama, listed):
 def test_without_a_padding_token_the_stop_token_pads(llama, none):
     edit(llama, pad_token_id=none, eos_token_id=7)
     edit(llama, "generation_config.json", pad_token_id=..., eos_token_id=7)
+    edit(llama, "tokenizer_config.json", eos_token="%", pad_token=...)  # the token of id 7
     assert checkpoints.resolve(str(llama)).pad_id == 7
 
 
@@ -253,6 +254,7 @@ def test_the_wrong_family(llama, llada):
     assert "must be autoregressive" in refusal(llada, then=lambda files: files.require_judge())
     edit(llama, eos_token_id=None)
     edit(llama, "generation_config.json", eos_token_id=...)
+    edit(llama, "tokenizer_config.json", eos_token=...)
     assert "no eos_token_id" in refusal(llama, then=lambda files: files.require_judge())
 
 
@@ -301,7 +303,7 @@ def write_gguf(path, model):
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([EOS, PADDING, MASKED, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    writer.add_token_list([EOS, PADDING, MASKED, *sorted(pre_tokenizers.ByteLevel.alphabet())[:-1], "ab"])
     writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * 256)
     writer.add_token_merges(["a b"])
     writer.add_eos_token_id(0)

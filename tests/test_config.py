@@ -174,14 +174,15 @@ def test_every_setting_can_be_changed_from_the_command_line():
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return compose("config", overrides=list(overrides))
 
-    elsewhere = {  # set by the sweep; settings of workload=synthetic alone
+    fields = {f"{key}_field" for key in ("prompt", "reference", "answer", "task")} | {"revision", "subset", "split"}
+    elsewhere = {  # set by the sweep; settings of synthetic prompts, of text, or of data sets alone
         "tracking": {"parent", "steps_axis", "swept"},
-        "workload": {"prompt_tokens", "seed", "tasks"},
+        "workload": {"prompt_tokens", "seed", "tasks", "instructions", *fields},
     }
     for group in ("model", "hardware", "workload", "metric", "tracking"):
         for choice in (path.stem for path in (conf_folder() / group).glob("*.yaml")):
             overrides = [f"{group}={choice}", *(["metric=speed"] if choice == "synthetic" else [])]
-            overrides += ["workload.source=x.jsonl"] if choice == "jsonl" else []
+            overrides += ["workload.source=x.jsonl"] if choice in ("jsonl", "dataset") else []
             composed = tree(*overrides)
             built = dataclasses.asdict(config.load(composed))[group]
             assert set(built) - elsewhere.get(group, set()) <= set(composed[group]), choice

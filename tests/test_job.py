@@ -227,3 +227,66 @@ def test_a_second_baseline_agrees_in_everything_but_its_implementation(prepare):
     }
     assert differing <= set(IMPLEMENTATION)
     assert "decoding.kind" in differing
+
+
+@pytest.fixture
+def instructed(tmp_path):
+    """The bundled LLaMA with a chat template, and generation settings that would change every text."""
+    folder = tmp_path / "instructed"
+    shutil.copytree(checkpoints.BUNDLED / "llama", folder)
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}Q: {{ m.content }}\n{% endfor %}A:")
+    own = {"do_sample": True, "temperature": 5.0, "top_p": 0.5, "top_k": 2, "repetition_penalty": 9.0, "max_length": 3}
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "pad_token_id": 1} | own))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("overrides", "chat"),
+    [
+        ("workload=math", True),
+        ("workload=instruct", True),
+        ("workload=continuation", False),  # texts to go on with
+        ("workload=continuation model.chat=true", True),
+        ("workload=math model.chat=false", False),
+        ("workload=synthetic", False),
+    ],
+)
+def test_instructions_stand_in_the_template_and_openings_do_not(prepare, instructed, overrides, chat):
+    own = [f"model.checkpoint={instructed}", *SMALL, *overrides.split(), "workload.prompt_words=null"]
+    own += ["workload.reference_words=null"]
+    prepared = prepare(*own)
+    assert prepared.job.model.chat is chat
+    assert job.conditions(prepared, "cpu", {}).get("decoding.chat") == ("True" if chat else None)
+    text = prepared.checkpoint.tokenizer.decode(prepared.prompt_ids(0))
+    assert text.startswith("Q: ") is chat
+    assert text.endswith("A:") is chat
+    plain = prepare(*SMALL, *overrides.replace("model.chat=true", "").split(), *own[-2:])  # the bundled: a base model
+    assert plain.job.model.chat is False
+
+
+def test_a_template_that_is_not_there_is_no_template(prepare):
+    with pytest.raises(UsageError, match="tokenizer of checkpoint bundled:llama has no chat template"):
+        prepare(*SMALL, "model.chat=true")
+    with pytest.raises(UsageError, match="synthetic is random tokens and no chat"):
+        prepare("workload=synthetic", "metric=speed", "model.chat=true")
+
+
+def test_a_server_is_asked_in_the_role_of_the_other_sides(prepare, instructed):
+    own = [*SMALL, f"model.checkpoint={instructed}", "model=llama_endpoint", "workload.prompt_words=null"]
+    own += ["workload.reference_words=null"]
+    with pytest.raises(UsageError, match=r"add endpoint.api=chat, or model.chat=false"):
+        prepare(*own, "workload=math")
+    assert prepare(*own, "workload=math", "endpoint.api=chat").job.model.chat is True
+    assert prepare(*own, "workload=math", "model.chat=false").job.model.chat is False
+    assert prepare(*own, "workload=continuation").job.model.chat is False
+    with pytest.raises(UsageError, match=r"endpoint.api=chat: the server applies its template"):
+        prepare(*own, "workload=math", "endpoint.api=chat", "model.chat=false")
+
+
+@pytest.mark.parametrize("model", ["llama", "llama_generate"])
+def test_a_checkpoints_own_generation_settings_change_nothing(prepare, instructed, model):
+    texts = []
+    for folder in (checkpoints.BUNDLED / "llama", instructed):
+        record = job.run(prepare(*SMALL, f"model={model}", f"model.checkpoint={folder}", "temperature=0"))
+        texts.append([output.text for output in record.outputs])
+    assert texts[0] == texts[1]

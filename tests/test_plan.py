@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from llmbench import plan
+from llmbench import checkpoints, plan
 from llmbench.cli import conf_folder
 from llmbench.errors import ConfigError
 from records import make_record
@@ -45,6 +46,28 @@ def test_a_sweep_has_one_plan_and_does_not_try_several_margins():
         with pytest.raises(ConfigError, match=r"parity.*: one plan a sweep"):
             expand("model=llama,llada", override)
     assert len(expand("model=llama,llada", "parity.margins.perplexity=0.3")) == 2
+
+
+def with_template(tmp_path, side):
+    """The bundled model of a side, with a chat template."""
+    folder = tmp_path / side
+    shutil.copytree(checkpoints.BUNDLED / side, folder)
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}Q: {{ m.content }}\n{% endfor %}A:")
+    return f"scale.{side}={folder}"
+
+
+def test_both_sides_are_asked_in_the_same_role_or_nothing_runs(tmp_path):
+    pair = ["model=llama,llada", "steps=8", "hardware=cpu", "metric=speed", "canvas=8", "workload=math"]
+    llama, llada = (with_template(tmp_path, side) for side in ("llama", "llada"))
+    with pytest.raises(ConfigError, match=r"the autoregressive side gets its chat template, .* add model.chat=false"):
+        build(*pair, llama)
+    with pytest.raises(ConfigError, match="the diffusion side gets its chat template"):
+        build(*pair, llada)
+    both = build(*pair, llama, llada)
+    assert [cell.prepared.job.model.chat for cell in both] == [True, True]
+    assert [cell.prepared.job.model.chat for cell in build(*pair, llama, "model.chat=false")] == [False, False]
+    assert len(build(*pair, llama, llada, "model.chat=true,false")) == 4
+    assert len({cell.prepared.identity for cell in [*both, *build(*pair, llama, llada, "model.chat=false")]}) == 4
 
 
 def test_llama_is_one_job_and_models_are_not_interleaved():

@@ -36,11 +36,13 @@ def test_every_make_target_exists():
 def test_every_command_composes_to_jobs(command):
     not_here = (
         "-m",
+        "scale=8b_instruct",
         "workload=jsonl",
-        "workload.source=",
+        "workload=dataset",
+        *(f"workload.{key}" for key in ("source", "subset", "split", "prompt_field", "reference_field")),
         "metric.judge",
         "metric.likelihood_source",
-    )  # files and packages of the reader's own
+    )  # files and packages of the reader's own, and the hub's
     words = [word for word in command.split()[3:] if not word.startswith(not_here)]
     grid = plan.expand(OverridesParser.create().parse_overrides(words))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

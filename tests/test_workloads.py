@@ -216,3 +216,20 @@ def test_some_tasks_and_their_answers(write):
         workloads.load(config(plain, 2, tasks=["a"]))
     with pytest.raises(WorkloadError, match='line 1: "answer" must be a number'):
         workloads.load(config(write({"prompt": "x", "answer": "blue"}), 1))
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("6 * 7 = 42\n#### 42", "42"),
+        ("a\n#### 1,000 \n", "1,000"),
+        ("a loss\n#### -$5", "-$5"),
+        ("#### Step 2\nmore", None),
+        ("the 42nd", None),
+    ],
+)
+def test_a_reference_that_ends_as_gsm8ks_do_brings_its_answer(write, reference, answer):
+    (prompt,) = workloads.load(config(write({"prompt": "x", "reference": reference}), reference_words=1)).prompts
+    assert prompt.answer == answer
+    (prompt,) = workloads.load(config(write({"prompt": "x", "reference": reference, "answer": 3}))).prompts
+    assert prompt.answer == "3"

@@ -22,7 +22,10 @@ from typing import Any
 from llmbench.errors import RecordError
 from llmbench.record import Record, served
 
-VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder")
+CHAT = "decoding.chat"
+"""Whether prompts stood in a chat template (absent: they did not): both sides are asked in one role, or neither is."""
+
+VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder", CHAT)
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
 IMPLEMENTATION = (
@@ -34,7 +37,6 @@ IMPLEMENTATION = (
     "decoding.same_hardware",
 )
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
-
 
 _PLACE = ("device_name", "device", "dtype", "engine", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
@@ -185,9 +187,9 @@ def ground(record: Record) -> tuple[str | None, ...]:
 
 
 def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
-    """Whether a baseline belongs to candidates under these conditions; a server's place is not asked for."""
+    """Whether a baseline belongs to candidates under these conditions; a server's place and role are not asked for."""
     asked = zip(VARIED, ground(record), varied, strict=True)
-    return all(own == wanted or (served(record) and key in _PLACE) for key, own, wanted in asked)
+    return all(own == wanted or (served(record) and key in (*_PLACE, CHAT)) for key, own, wanted in asked)
 
 
 def steps_of(record: Record) -> int:
@@ -198,17 +200,18 @@ def steps_of(record: Record) -> int:
 def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
-    Only `IMPLEMENTATION` may differ within a model, and the seed anywhere. Where a server runs is not asked; one that
-    stands apart may also decode in its own way.
+    Only `IMPLEMENTATION` may differ within a model, and the seed anywhere. A chat template is used by all or by
+    none: an answer and a continuation are not the same task. Where a server runs is not asked; one that stands apart
+    may also decode in its own way.
 
     Raises:
         RecordError: names the key and both values.
     """
     check_ground(records)
     firsts: dict[str, Record] = {}
-    for record in records:
-        if apart(record):
-            continue
+    asked = [record for record in records if not apart(record)]
+    for record in asked:
+        _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in IMPLEMENTATION)
 

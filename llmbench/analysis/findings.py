@@ -142,7 +142,7 @@ def labels(firsts: Sequence[Record], axis: str | None) -> list[str]:
     keys = [key for key in VARIED if key != axis and len({record.conditions.get(key) for record in firsts}) > 1]
     keys += sorted(
         {key for record in firsts for key, _ in own_settings(record)}
-        - {"decoding.checkpoint", "decoding.kind", "decoding.cache", "decoding.threshold", "decoding.factor"}
+        - {"decoding.checkpoint", "decoding.kind", "decoding.cache", "decoding.threshold", "decoding.factor", *keys}
     )
     named = []
     for record, label in zip(firsts, plain, strict=True):

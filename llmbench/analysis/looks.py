@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from llmbench.analysis.comparable import VARIED, Group, own_settings, sampling, seed_of
+from llmbench.analysis.comparable import CHAT, VARIED, Group, own_settings, sampling, seed_of
 from llmbench.config import ParityConfig
 from llmbench.errors import RecordError
 from llmbench.record import Record
@@ -215,12 +215,15 @@ def _taken(group: Group, failed: Sequence[Record], options: ParityConfig) -> Tak
 
 def _question(baseline: Record, candidate: Record) -> str:
     """Hash of what a verdict is about. How many prompts, seeds and k are data; package versions are circumstances."""
-    shared = {key: baseline.conditions.get(key) for key in ("device_name", *VARIED) if key != "workload"}
-    prompts = {key: baseline.config.get("workload", {}).get(key) for key in _WHICH_PROMPTS}
+    shared = {key: baseline.conditions.get(key) for key in ("device_name", *VARIED) if key not in ("workload", CHAT)}
+    workload = baseline.config.get("workload", {})
+    prompts = {key: workload.get(key) for key in _WHICH_PROMPTS}
+    prompts |= {key: workload[key] for key in _OF_A_DATA_SET if workload.get(key) is not None}
     return _hash([shared, prompts, baseline.model, sampling(baseline), candidate.model, own_settings(candidate)])
 
 
 _WHICH_PROMPTS = ("source", "tasks", "prompt_words", "reference_words", "diversity_tokens", "prompt_tokens")
+_OF_A_DATA_SET = ("subset", "split", "prompt_field", "reference_field", "answer_field", "task_field")
 
 
 def _hash(value: Any) -> str:

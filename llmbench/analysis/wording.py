@@ -67,7 +67,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def conditions_phrase(records: Sequence[Record]) -> str:
-    """The stated conditions: temperature, B, canvas, prompts, device."""
+    """The stated conditions: temperature, chat template, B, canvas, prompts, device."""
     if not records:
         return ""
     said = records[0].conditions
@@ -75,6 +75,7 @@ def conditions_phrase(records: Sequence[Record]) -> str:
         dict.fromkeys(r.conditions["decoding.temperature"] for r in records if "decoding.temperature" in r.conditions)
     )
     parts = [f"temperature {' against '.join(heat)}"] if heat else []
+    parts += ["in chat templates"] if "decoding.chat" in said else []
     parts += [f"{name} {said[key]}" for key, name in (("batch", "batch"), ("canvas", "canvas")) if key in said]
     parts += [f"{len(records[0].outputs)} prompts"] if records[0].outputs else []
     seeds = {record.conditions["seed"] for record in records if "seed" in record.conditions}

@@ -15,6 +15,7 @@ from lm_eval.api.registry import register_model
 
 from llmbench.errors import ConfigError
 from llmbench.harness import side
+from llmbench.models import chats
 
 _LOG = logging.getLogger(__name__)
 
@@ -150,18 +151,12 @@ class Llmbench(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
 
         Raises:
             ConfigError: it has none.
+            CheckpointError: it fails, or writes nothing.
         """
-        if not self.tokenizer.chat_template:
-            raise ConfigError(
-                f"checkpoint {self.side.checkpoint.files.name} has no chat template; leave out --apply_chat_template"
-            )
-        text: str = self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
-        return text
+        files = self.side.checkpoint.files
+        if not files.has_chat_template:
+            raise ConfigError(f"checkpoint {files.name} has no chat template; leave out --apply_chat_template")
+        return chats.render(self.tokenizer, chat_history, files.name, answer=add_generation_prompt)
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval keeps beside its results."""

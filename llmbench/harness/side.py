@@ -250,6 +250,8 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     made = _compose({"hardware.engine": "eager", "metric": "speed", "temperature": 0.0} | dict(settings))
     if made.hardware.engine != "eager":
         raise ConfigError("hardware.engine must be eager here: prompts of every length would each be captured")
+    if made.model.chat is not None:
+        raise ConfigError("model.chat belongs to the task here; say --apply_chat_template")
     made = replace(made, hardware=device.resolve(made.hardware))
     if made.weights != "real":
         raise ConfigError("weights=dummy writes no text; leave it out")

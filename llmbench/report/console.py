@@ -68,6 +68,12 @@ class Progress:
             print(f"{self._label}: {ending}", file=sys.stderr, flush=True)
 
 
+def _asked(cells: "Sequence[Cell]") -> str:
+    """Whether prompts stand in a chat template."""
+    asked = {bool(cell.prepared.job.model.chat) for cell in cells}
+    return "" if asked == {False} else " in chat templates" if asked == {True} else ", some in chat templates"
+
+
 def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = ()) -> str:
     """The jobs of a sweep in order, before they run; with forecasts, also their time and memory."""
     from llmbench.plan import forwards
@@ -87,7 +93,8 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
     merged = f" ({grid} cells of the grid)" if grid != len(cells) else ""
     said = (
         f"{jobs}{merged} on {first.job.hardware.device}, {first.job.hardware.dtype}; "
-        f"{len(first.workload.prompts)} prompts of {first.workload.name}, temperature {first.job.temperature}\n{table}"
+        f"{len(first.workload.prompts)} prompts of {first.workload.name}{_asked(cells)}, "
+        f"temperature {first.job.temperature}\n{table}"
     )
     if any(item.bound_s is not None for item in forecasts):
         said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"

@@ -83,8 +83,8 @@ def test_the_users_word_makes_it_an_implementation_of_the_baseline() -> None:
 
 def test_a_vouched_server_must_be_asked_for_the_same_text() -> None:
     chat = endpoint(150.0, same_hardware=True)
-    chat = replace(chat, conditions=chat.conditions | {"decoding.api": "chat"})
-    with pytest.raises(RecordError, match=r"decoding\.api is None and 'chat'"):
+    chat = replace(chat, conditions=chat.conditions | {"decoding.chat": "True"})
+    with pytest.raises(RecordError, match=r"decoding\.chat is None and 'True'"):
         verdicts([*make_sweep(), chat])
     beside = replace(chat, conditions=chat.conditions | {"decoding.same_hardware": "False"})
     (verdict,) = verdicts([*make_sweep(), beside])

@@ -178,6 +178,24 @@ def test_a_sweep_over_batches_is_cut_into_one_verdict_a_batch() -> None:
     assert [verdict.conditions["batch"] for verdict in verdicts(sweep)] == ["2", "4"]
 
 
+def asked(chat: bool, records: list[Record]) -> list[Record]:
+    """The same Records with prompts in a chat template, or not."""
+    return [replace(r, conditions=r.conditions | ({"decoding.chat": "True"} if chat else {})) for r in records]
+
+
+def test_a_chat_and_a_continuation_never_meet() -> None:
+    plain, chat = asked(False, make_sweep((8,))), asked(True, make_sweep((8,)))
+    found = verdicts([*plain, *chat])
+    assert ["in chat templates" in verdict.sentence for verdict in found] == [False, True]
+    assert all(verdict.status is not Status.MISSING_BASELINE for verdict in found)
+    with pytest.raises(RecordError, match=r"llama and llada k=8 cannot be compared: decoding.chat is 'True' and None"):
+        parity([chat[0], plain[1]])
+    with pytest.raises(RecordError, match=r"decoding.chat is None and 'True'"):
+        parity([plain[0], plain[1], replace(chat[1], steps=16)])
+    apart = {verdict.status for verdict in verdicts([chat[0], plain[1]])}
+    assert apart == {Status.MISSING_BASELINE, Status.MISSING_CANDIDATES}
+
+
 def test_a_sweep_over_temperature_pairs_each_side_with_its_own() -> None:
     sweep = [record for heat in (0.0, 0.7) for record in make_sweep((8,), temperature=heat)]
     sets = condition_sets(sweep)

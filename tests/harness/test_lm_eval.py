@@ -157,3 +157,17 @@ def test_temperature_and_length_come_from_the_task(tasks, caplog):
             Llmbench(**wrong)
     with pytest.raises(UsageError, match="has no chat template"):
         ours.apply_chat_template([{"role": "user", "content": "hello"}])
+
+
+def test_a_chat_is_in_the_words_of_the_template_with_one_bos(tasks, tmp_path):
+    import chat_checkpoints
+
+    from llmbench.harness.adapter import Llmbench
+
+    folder = chat_checkpoints.write(tmp_path / "it", template=chat_checkpoints.ASKED)
+    ours = Llmbench(hardware="cpu", canvas=8, checkpoint="local", **{"model.checkpoint": str(folder)})
+    chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi th"}]
+    text = ours.apply_chat_template(chat[:1])
+    assert text.endswith("Hello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+    assert ours.tok_encode(text).count(chat_checkpoints.BEGIN) == 1
+    assert ours.apply_chat_template(chat, add_generation_prompt=False).endswith("Hi th")

@@ -75,6 +75,7 @@ def test_a_tasks_settings_reach_the_decoder_or_are_refused():
         ({"model": "llada", "steps": 3, "block_length": 4}, "must be a multiple of the 2 blocks"),
         ({"checkpoint": "local", "model.checkpoint": "/no/such/folder"}, "/no/such/folder"),
         ({"model.checkpoint": "bundled:llada"}, "use model=llada"),
+        ({"model.chat": True}, "say --apply_chat_template"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line(settings, says):

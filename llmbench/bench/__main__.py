@@ -65,7 +65,7 @@ def _load(folder: Path | None, *, smoke: bool) -> int:
 
 def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) -> dict[str, Any]:
     """All that the page needs, as plain data; saved after every row: a run that is cut off leaves what it had."""
-    from llmbench.bench import measure
+    from llmbench.bench import measure, turns
     from llmbench.config import HardwareConfig
     from llmbench.measure import device
 
@@ -77,7 +77,7 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) ->
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "smoke": smoke,
         "settings": dataclasses.asdict(cases.SMOKE if smoke else cases.FULL)
-        | {"dtype": hardware.dtype, "settle_ms": measure.SETTLE_MS},
+        | {"dtype": hardware.dtype, "settle_ms": turns.SETTLE_MS},
         "environment": dataclasses.asdict(device.environment(hardware)),
         "ceilings": dataclasses.asdict(device.ceilings(hardware, 16 * 10**9)),
         "sm_clock_mhz": [probe.sm_clock_mhz()],

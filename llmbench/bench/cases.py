@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
+FLOOR, OURS = "matmul floor", "llmbench"
+OFFICIAL, SAME_LOOP = "official loop", "the same loop through Transformers' modules"
+EAGER, STATIC = "Transformers eager", "Transformers static + compile"
+
+FLOOR_TURNS, OURS_TURNS = "matmul floor, in turns of one step", "llmbench, in turns of one step"
+"""What the samples are of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:

@@ -1,73 +1,39 @@
-"""How are the samples taken? Floor and decoder in turn, in one run, each long enough for its own clocks to settle.
+"""How are the samples taken? Floor and decoder in turn, in one run; `turns` says how.
 
-A GPU at its power limit lowers its clocks some time after the power was drawn: in a burst of ours behind one of the
-floor, a full canvas took 10.7 ms a step after 0.3 s, and 10.0 ms after 0.6 s (one H100). So floor and decoder run in
-*bursts*, of which the first second is not timed; a sample is the mean over some steps of a burst, a ratio is taken per
-pair of samples. The ratio in turns of one step stands beside it.
-
-A step is timed inside the generation that it belongs to: LLaMA's tokens 2 to G, the steps of a block of LLaDA. Between
-the bursts the loops of others have a turn. One model is on the device at a time, and what a case captured is destroyed
-before the next.
+A step is timed inside the generation that it belongs to: LLaMA's tokens 2 to G, the steps of a block of LLaDA. One
+model is on the device at a time, and what a case captured is destroyed before the next.
 """
 
 import dataclasses
 import functools
 import gc
-import itertools
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from llmbench import checkpoints
 from llmbench.bench import cases, floor, official
-from llmbench.bench.cases import StepCase, WholeCase
+from llmbench.bench.cases import EAGER, OFFICIAL, OURS, SAME_LOOP, STATIC, StepCase, WholeCase
 from llmbench.bench.official_model import OfficialModel
 from llmbench.bench.profile import profile
+from llmbench.bench.turns import Bursts, Others, Row, one_line
 from llmbench.config import Autoregressive, Diffusion, HardwareConfig, Transformers
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.decoding.generate import TransformersDecoder
 from llmbench.measure import device
-from llmbench.measure.timing import OnStep, time_region
+from llmbench.measure.timing import time_region
 from llmbench.models.engine import EagerEngine
 from llmbench.models.fused import FusedEngine
-
-FLOOR, OURS = "matmul floor", "llmbench"
-OFFICIAL, SAME_LOOP = "official loop", "the same loop through Transformers' modules"
-EAGER, STATIC = "Transformers eager", "Transformers static + compile"
-
-FLOOR_TURNS, OURS_TURNS = "matmul floor, in turns of one step", "llmbench, in turns of one step"
-
-BURSTS = 3
-"""Bursts of floor and decoder in a step case, each pair followed by a turn of every other loop."""
-
-SETTLE_MS, TIMED_MS = 1000.0, 500.0
-"""So long a burst runs before it is timed, and so long at least it is timed."""
 
 SMOKE: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16,
     "num_key_value_heads": 2, "vocab_size": 512, "bos_token_id": None, "pad_token_id": 1, "eos_token_id": 0,
 }  # fmt: skip
 """Shapes of a trial run that no page in docs/ is made of."""
-
-
-@dataclass
-class Row:
-    """What was measured of one case; `samples` in milliseconds, per step or per generation."""
-
-    name: str
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    setup_s: float | None = None
-    over_model_bytes: int | None = None
-    prefill_ms: list[float] = field(default_factory=list)
-    profile: list[dict[str, Any]] = field(default_factory=list)
-    failed: str | None = None
-    missing: dict[str, str] = field(default_factory=dict)  # parts that failed while the others are there, and why
 
 
 class Bench:
@@ -117,8 +83,8 @@ class Bench:
             batch, decoder = self._batch(case.batch), self._decoder(case.model, case.cache)
             loop = decoder.prepare(self.engine, batch)
             if case.model == "llada":
-                others = _Others(row, {OFFICIAL: lambda: self._ms(lambda: self._official(self._authors, batch))})
-                same = _Others(row, {SAME_LOOP: lambda: self._ms(lambda: self._official(self.model, batch))})
+                others = Others(row, {OFFICIAL: lambda: self._ms(lambda: self._official(self._authors, batch))})
+                same = Others(row, {SAME_LOOP: lambda: self._ms(lambda: self._official(self.model, batch))})
             for repeat in range(3 if case.model == "llama" else 6):
                 row.samples.setdefault(OURS, []).append(self._ms(lambda: self._run(decoder, batch)))
                 if case.model == "llama":
@@ -146,7 +112,9 @@ class Bench:
             loop.first()
 
         steps = [loop.next] * (self.canvas - 1)
-        self._bursts(row, products, begin, steps, 3 if self._smoke else 15, self._baselines(batch))
+        Bursts(row, self._probe.clock, smoke=self._smoke).run(
+            products, begin, steps, 3 if self._smoke else 15, self._baselines(batch)
+        )
         loop.start(batch, 0)
         loop.first()
         _times(self.canvas // 2, loop.next)
@@ -174,7 +142,7 @@ class Bench:
         queries = self.block if case.cache == "dual" else self.prompt + self.canvas
         products = floor.capture(self.engine, case.batch * queries, asked)
         others = self._official_steps(batch) if case.cache == "none" else {}
-        self._bursts(row, products, begin, steps, len(steps), others)
+        Bursts(row, self._probe.clock, smoke=self._smoke).run(products, begin, steps, len(steps), others)
         begin()
         self._profile(row, steps[0])
 
@@ -184,93 +152,6 @@ class Bench:
             row.profile = profile(step, self._hardware.device)
         except RuntimeError as error:
             row.missing["profile"] = one_line(error)
-
-    def _bursts(
-        self,
-        row: Row,
-        products: Callable[[], None],
-        begin: Callable[[], None],
-        steps: Sequence[Callable[[], object]],
-        portion: int,
-        others: "dict[str, Callable[[], float]]",
-    ) -> None:
-        """Samples of floor and decoder: in bursts, then in turns of one step.
-
-        Args:
-            row: takes the samples.
-            products: the floor of one step.
-            begin: goes before a round; not timed.
-            steps: of one round.
-            portion: steps of a sample.
-            others: loops that have a turn behind every burst of ours.
-        """
-        round_ms = self._steady(begin, steps, len(steps), 0, 1)[0] * len(steps)
-        settle = 0 if self._smoke else math.ceil(SETTLE_MS / round_ms * len(steps))
-        fewest = 2 if len(steps) == portion else 1  # samples
-        rounds = 1 if self._smoke else max(fewest, math.ceil(TIMED_MS / round_ms))
-        turns = _Others(row, others)
-        for _ in range(BURSTS):
-            for name, first, each in ((FLOOR, _nothing, [products] * len(steps)), (OURS, begin, steps)):
-                row.samples.setdefault(name, []).extend(self._steady(first, each, portion, settle, rounds))
-            turns.take()
-        for _ in range(BURSTS):
-            self._turns(row, products, begin, steps[:portion])
-
-    def _steady(
-        self,
-        begin: Callable[[], None],
-        steps: Sequence[Callable[[], object]],
-        portion: int,
-        settle: int,
-        rounds: int,
-    ) -> list[float]:
-        """Milliseconds per step of every portion of some rounds, behind `settle` steps that are not timed."""
-        whole = len(steps) // portion * portion
-        unsettled = [steps[: settle - done] for done in range(0, settle, len(steps))]
-
-        def play(mark: OnStep | None) -> None:
-            assert mark is not None
-            for part in unsettled:
-                begin()
-                for step in part:
-                    step()
-            number = itertools.count()
-            for _ in range(rounds):
-                begin()
-                for at in range(0, whole, portion):
-                    mark(next(number))
-                    for step in steps[at : at + portion]:
-                        step()
-                mark(next(number))
-
-        reading, _ = time_region(self._probe.clock(), play, "every")
-        per_round = whole // portion + 1
-        marks = [reading.marks_ms[i : i + per_round] for i in range(0, len(reading.marks_ms), per_round)]
-        return [(after - before) / portion for each in marks for before, after in itertools.pairwise(each)]
-
-    def _turns(
-        self,
-        row: Row,
-        products: Callable[[], None],
-        begin: Callable[[], None],
-        steps: Sequence[Callable[[], object]],
-    ) -> None:
-        """One sample of the floor and one of ours, per step, in turns of one step each."""
-
-        def play(mark: OnStep | None) -> None:
-            assert mark is not None
-            begin()
-            mark(0)
-            for number, step in enumerate(steps):
-                products()
-                mark(2 * number + 1)
-                step()
-                mark(2 * number + 2)
-
-        reading, _ = time_region(self._probe.clock(), play, "every")
-        spans = [after - before for before, after in itertools.pairwise(reading.marks_ms)]
-        row.samples.setdefault(FLOOR_TURNS, []).append(sum(spans[::2]) / len(steps))
-        row.samples.setdefault(OURS_TURNS, []).append(sum(spans[1::2]) / len(steps))
 
     def _later_tokens(self, loop: Any, batch: PromptBatch) -> float:
         """Milliseconds per token of tokens 2 to G."""
@@ -372,30 +253,6 @@ class Bench:
         return _Cleaned(self.engine, self._probe)
 
 
-class _Others:
-    """Loops of others, which have a turn now and then; one that fails is left out from then on."""
-
-    def __init__(self, row: Row, loops: dict[str, Callable[[], float]]) -> None:
-        """Run each once, untimed: that compiles, and fills what is filled once."""
-        self._row, self._loops = row, dict(loops)
-        self._run()
-
-    def take(self) -> None:
-        """A sample of each."""
-        for name, sample in self._run().items():
-            self._row.samples.setdefault(name, []).append(sample)
-
-    def _run(self) -> dict[str, float]:
-        samples = {}
-        for name, loop in list(self._loops.items()):
-            try:
-                samples[name] = loop()
-            except Exception as error:
-                self._row.missing[name] = one_line(error)
-                del self._loops[name]
-        return samples
-
-
 class _Cleaned:
     """Afterwards nothing is left of what was captured or allocated."""
 
@@ -429,14 +286,6 @@ def run(
             except Exception as error:
                 yield Row(name=case.name, failed=one_line(error))
         bench.close()
-
-
-def one_line(error: Exception) -> str:
-    """An error as it stands on the page."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _nothing() -> None: ...
 
 
 def _times(count: int, call: Callable[[], object]) -> None:

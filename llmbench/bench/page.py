@@ -12,11 +12,8 @@ from typing import Any
 from tabulate import tabulate
 
 from llmbench.bench import cases
+from llmbench.bench.cases import EAGER, FLOOR, FLOOR_TURNS, OFFICIAL, OURS, OURS_TURNS, SAME_LOOP, STATIC
 from llmbench.metrics.performance import median_interval
-
-FLOOR, OURS, OFFICIAL = "matmul floor", "llmbench", "official loop"
-FLOOR_TURNS, OURS_TURNS = "matmul floor, in turns of one step", "llmbench, in turns of one step"
-SAME_LOOP = "the same loop through Transformers' modules"
 
 
 def tables(results: dict[str, Any]) -> str:
@@ -74,8 +71,7 @@ the sum of floor and decoder does not, the difference is how the limit was share
 
 def _static(results: dict[str, Any]) -> str:
     """What is said of the baseline that is compiled."""
-    static = "Transformers static + compile"
-    if any(static in row["samples"] for row in results["rows"]):
+    if any(STATIC in row["samples"] for row in results["rows"]):
         return "Transformers' static cache was compiled for B=1 alone: it takes most of a minute per shape."
     return "Transformers' static cache with compile was left out of this run."
 
@@ -107,8 +103,8 @@ def picture(results: dict[str, Any]) -> bytes:
         FLOOR: ("|", "0.35"),
         OURS: ("o", "#1f77b4"),
         OFFICIAL: ("s", "#d62728"),
-        "Transformers eager": ("^", "#ff7f0e"),
-        "Transformers static + compile": ("v", "#9467bd"),
+        EAGER: ("^", "#ff7f0e"),
+        STATIC: ("v", "#9467bd"),
     }
     for name, (marker, colour) in looks.items():
         points = [

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llmbench.bench import __main__ as command
-from llmbench.bench import measure
+from llmbench.bench import cases, measure, turns
 from llmbench.config import HardwareConfig
 
 CPU = HardwareConfig(device="cpu", dtype="float32", engine="eager")
@@ -18,8 +18,8 @@ def test_the_failure_of_another_loop_leaves_the_row_its_own_times(monkeypatch):
     monkeypatch.setattr(measure.TransformersDecoder, "generate", broken)
     (row,) = measure.run({"ar-8"}, CPU, smoke=True, compile=True, say=lambda _: None)
     assert row.failed is None
-    assert row.missing == {measure.EAGER: "RuntimeError: no compiler"}
-    assert len(row.samples[measure.OURS]) == len(row.samples[measure.FLOOR]) > 0
+    assert row.missing == {cases.EAGER: "RuntimeError: no compiler"}
+    assert len(row.samples[cases.OURS]) == len(row.samples[cases.FLOOR]) > 0
 
 
 def test_whole_generations_are_paired():
@@ -28,13 +28,13 @@ def test_whole_generations_are_paired():
         for row in measure.run({"dual-whole-1", "ar-whole-1"}, CPU, smoke=True, compile=True, say=lambda _: None)
     }
     dual, ar = rows["dual-whole-1"], rows["ar-whole-1"]
-    assert len(dual.samples[measure.OURS]) == len(dual.samples[measure.OFFICIAL]) == 6
-    assert len(ar.samples[measure.OURS]) == len(ar.prefill_ms) == len(ar.samples["inter-token"]) == 3
+    assert len(dual.samples[cases.OURS]) == len(dual.samples[cases.OFFICIAL]) == 6
+    assert len(ar.samples[cases.OURS]) == len(ar.prefill_ms) == len(ar.samples["inter-token"]) == 3
 
 
 def test_a_run_that_is_cut_off_leaves_the_rows_that_it_had(monkeypatch, tmp_path):
     def cut(*_, **__):
-        yield measure.Row(name="ar-1", samples={measure.OURS: [1.0], measure.FLOOR: [1.0]})
+        yield turns.Row(name="ar-1", samples={cases.OURS: [1.0], cases.FLOOR: [1.0]})
         raise KeyboardInterrupt
 
     monkeypatch.setattr(measure, "run", cut)

@@ -1,0 +1,161 @@
+"""How do floor and decoder take turns? In bursts that let a GPU's clocks settle, and in turns of one step beside.
+
+A GPU at its power limit lowers its clocks some time after the power was drawn: in a burst of ours behind one of the
+floor, a full canvas took 10.7 ms a step after 0.3 s, and 10.0 ms after 0.6 s (one H100). So floor and decoder run in
+*bursts*, of which the first second is not timed; a sample is the mean over some steps of a burst, a ratio is taken per
+pair of samples. The ratio in turns of one step stands beside it. Between the bursts the loops of others have a turn.
+`measure` is the caller.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmbench.bench.cases import FLOOR, FLOOR_TURNS, OURS, OURS_TURNS
+from llmbench.measure.timing import OnStep, time_region
+
+BURSTS = 3
+"""Bursts of floor and decoder in a step case, each pair followed by a turn of every other loop."""
+
+SETTLE_MS, TIMED_MS = 1000.0, 500.0
+"""So long a burst runs before it is timed, and so long at least it is timed."""
+
+
+@dataclass
+class Row:
+    """What was measured of one case; `samples` in milliseconds, per step or per generation."""
+
+    name: str
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    setup_s: float | None = None
+    over_model_bytes: int | None = None
+    prefill_ms: list[float] = field(default_factory=list)
+    profile: list[dict[str, Any]] = field(default_factory=list)
+    failed: str | None = None
+    missing: dict[str, str] = field(default_factory=dict)  # parts that failed while the others are there, and why
+
+
+class Bursts:
+    """Takes the samples of one step case."""
+
+    def __init__(self, row: Row, clock: Callable[[], Any], *, smoke: bool) -> None:
+        """Fill `row`, by the clocks that `clock` makes; a trial run settles nothing."""
+        self._row, self._clock, self._smoke = row, clock, smoke
+
+    def run(
+        self,
+        products: Callable[[], None],
+        begin: Callable[[], None],
+        steps: Sequence[Callable[[], object]],
+        portion: int,
+        others: "dict[str, Callable[[], float]]",
+    ) -> None:
+        """Samples of floor and decoder: in bursts, then in turns of one step.
+
+        Args:
+            products: the floor of one step.
+            begin: goes before a round; not timed.
+            steps: of one round.
+            portion: steps of a sample.
+            others: loops that have a turn behind every burst of ours.
+        """
+        round_ms = self._steady(begin, steps, len(steps), 0, 1)[0] * len(steps)
+        settle = 0 if self._smoke else math.ceil(SETTLE_MS / round_ms * len(steps))
+        fewest = 2 if len(steps) == portion else 1  # samples
+        rounds = 1 if self._smoke else max(fewest, math.ceil(TIMED_MS / round_ms))
+        turns = Others(self._row, others)
+        for _ in range(BURSTS):
+            for name, first, each in ((FLOOR, _nothing, [products] * len(steps)), (OURS, begin, steps)):
+                self._row.samples.setdefault(name, []).extend(self._steady(first, each, portion, settle, rounds))
+            turns.take()
+        for _ in range(BURSTS):
+            self._turns(products, begin, steps[:portion])
+
+    def _steady(
+        self,
+        begin: Callable[[], None],
+        steps: Sequence[Callable[[], object]],
+        portion: int,
+        settle: int,
+        rounds: int,
+    ) -> list[float]:
+        """Milliseconds per step of every portion of some rounds, behind `settle` steps that are not timed."""
+        whole = len(steps) // portion * portion
+        unsettled = [steps[: settle - done] for done in range(0, settle, len(steps))]
+
+        def play(mark: OnStep | None) -> None:
+            assert mark is not None
+            for part in unsettled:
+                begin()
+                for step in part:
+                    step()
+            number = itertools.count()
+            for _ in range(rounds):
+                begin()
+                for at in range(0, whole, portion):
+                    mark(next(number))
+                    for step in steps[at : at + portion]:
+                        step()
+                mark(next(number))
+
+        reading, _ = time_region(self._clock(), play, "every")
+        per_round = whole // portion + 1
+        marks = [reading.marks_ms[i : i + per_round] for i in range(0, len(reading.marks_ms), per_round)]
+        return [(after - before) / portion for each in marks for before, after in itertools.pairwise(each)]
+
+    def _turns(
+        self,
+        products: Callable[[], None],
+        begin: Callable[[], None],
+        steps: Sequence[Callable[[], object]],
+    ) -> None:
+        """One sample of the floor and one of ours, per step, in turns of one step each."""
+
+        def play(mark: OnStep | None) -> None:
+            assert mark is not None
+            begin()
+            mark(0)
+            for number, step in enumerate(steps):
+                products()
+                mark(2 * number + 1)
+                step()
+                mark(2 * number + 2)
+
+        reading, _ = time_region(self._clock(), play, "every")
+        spans = [after - before for before, after in itertools.pairwise(reading.marks_ms)]
+        self._row.samples.setdefault(FLOOR_TURNS, []).append(sum(spans[::2]) / len(steps))
+        self._row.samples.setdefault(OURS_TURNS, []).append(sum(spans[1::2]) / len(steps))
+
+
+class Others:
+    """Loops of others, which have a turn now and then; one that fails is left out from then on."""
+
+    def __init__(self, row: Row, loops: dict[str, Callable[[], float]]) -> None:
+        """Run each once, untimed: that compiles, and fills what is filled once."""
+        self._row, self._loops = row, dict(loops)
+        self._run()
+
+    def take(self) -> None:
+        """A sample of each."""
+        for name, sample in self._run().items():
+            self._row.samples.setdefault(name, []).append(sample)
+
+    def _run(self) -> dict[str, float]:
+        samples = {}
+        for name, loop in list(self._loops.items()):
+            try:
+                samples[name] = loop()
+            except Exception as error:
+                self._row.missing[name] = one_line(error)
+                del self._loops[name]
+        return samples
+
+
+def one_line(error: Exception) -> str:
+    """An error as it stands on the page."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _nothing() -> None: ...

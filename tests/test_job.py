@@ -204,7 +204,7 @@ def test_real_weights_answer_synthetic_prompts_in_text(prepare):
 
 
 def test_the_8b_shapes_can_be_planned_without_any_download(prepare):
-    both = ["scale=8b", "weights=dummy", "workload=synthetic", "metric=speed", "batch=8"]
+    both = ["scale=8b", "weights=dummy", "workload=synthetic", "metric=speed", "batch=8", "dry_run=true"]
     llama, llada = (prepare("hardware=cpu", *both, f"model={model}") for model in ("llama", "llada"))
     assert llama.workload.digest == llada.workload.digest
     assert (llama.longest_prompt, len(llama.workload.prompts)) == (128, 8)

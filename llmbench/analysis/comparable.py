@@ -22,7 +22,7 @@ from typing import Any
 from llmbench.errors import RecordError
 from llmbench.record import Record, served
 
-VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder")
+VARIED = ("device", "dtype", "engine", "quantization", "weights", "canvas", "batch", "workload", "judge", "encoder")
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
 IMPLEMENTATION = (
@@ -36,7 +36,7 @@ IMPLEMENTATION = (
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
 
 
-_PLACE = ("device_name", "device", "dtype", "engine", "clock", "torch", "transformers")
+_PLACE = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
 
 

@@ -21,7 +21,7 @@ from llmbench.errors import CheckpointError, ConfigError
 from llmbench.generated import Generated
 from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
-from llmbench.models import architecture, blocks
+from llmbench.models import architecture, blocks, quantization
 from llmbench.record import DeviceUse, ForwardCost, Likelihood, Output, PromptScore, Record, total
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def prepare(job: JobConfig) -> Prepared:
         workload.require_references("bertscore")
     if here and job.hardware.engine == "graph":
         blocks.require_plain(files.config)
+    if here and job.hardware.quantization is not None:
+        quantization.require_whole_blocks(files.config)
     longest = max(len(files.prompt_ids(prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
     if longest + canvas > files.context:

@@ -5,8 +5,11 @@ product's kernel), so activations, cache and arithmetic stay what they are witho
 What is saved is memory and, at best, the time to read it; widening costs time of its own. Embedding, head, norms and
 biases stay as they are, on both sides alike. What it does to quality is measured, like everything else.
 
-    int8   linear: a signed 8-bit number per weight, a float32 scale per 128 of them
-    nf4    NormalFloat (QLoRA, arXiv 2305.14314): one of 16 values per weight, a float32 scale per 64 of them
+    int8   linear: a signed 8-bit number per weight
+    nf4    NormalFloat (QLoRA, arXiv 2305.14314): one of 16 values per weight
+
+Both with a float32 scale, the largest magnitude, for each 64 weights of a row. Rows that are no whole number of such
+blocks are refused: bitsandbytes 0.50.2 widens 4-bit ones wrongly on CPUs with AVX-512.
 
 Quantizing, widening and the 4-bit product are those of bitsandbytes (extra `quantization`), which has them for CPUs and
 GPUs. Its `Linear8bitLt` is not used: it rounds activations too, computes in float16 whatever the dtype, and lets the
@@ -23,18 +26,37 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmbench.config import Quantization
+from llmbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BITS: dict[Quantization, int] = {"int8": 8, "nf4": 4}
-_BLOCK: dict[Quantization, int] = {"int8": 128, "nf4": 64}
-"""Consecutive weights of a matrix, row after row, that share a scale."""
+BLOCK = 64
+"""Consecutive weights of a row that share a scale."""
+
+_PORTION = 2**18
+"""Most weights that are quantized at once on a CPU, where that takes 20 bytes and more for each."""
 
 
 def stored_bytes(kind: Quantization) -> float:
     """Bytes of one weight with its share of a scale."""
-    return _BITS[kind] / 8 + 4 / _BLOCK[kind]
+    return _BITS[kind] / 8 + 4 / BLOCK
+
+
+def require_whole_blocks(config: Any) -> None:
+    """Refuse a model whose matrices cannot be stored like this; cheap, for the time before weights load.
+
+    Raises:
+        ConfigError: a width that is no multiple of `BLOCK`.
+    """
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    for width in (config.hidden_size, config.num_attention_heads * head_dim, config.intermediate_size):
+        if width % BLOCK:
+            raise ConfigError(
+                f"hardware.quantization: the model has rows of {width} weights, which is no multiple of {BLOCK}; "
+                "use hardware.quantization=null"
+            )
 
 
 class QuantizedLinear(torch.nn.Module):
@@ -43,12 +65,9 @@ class QuantizedLinear(torch.nn.Module):
     def __init__(self, kind: Quantization, weight: torch.Tensor, bias: torch.nn.Parameter | None) -> None:
         """Quantize a matrix [out, in] where it lies; the caller may then drop it."""
         super().__init__()
-        functional = _library().functional
-        if kind == "nf4":
-            data, state = functional.quantize_4bit(weight, blocksize=_BLOCK[kind], quant_type=kind)
-        else:
-            code = functional.create_linear_map(signed=True, total_bits=_BITS[kind])
-            data, state = functional.quantize_blockwise(weight, code=code, blocksize=_BLOCK[kind])
+        if weight.shape[1] % BLOCK:
+            raise ValueError(f"rows of {weight.shape[1]} weights cannot be quantized in blocks of {BLOCK}")
+        data, state = _quantize(kind, weight)
         self.kind = kind
         self.data = torch.nn.Parameter(data, requires_grad=False)
         self.scales = torch.nn.Parameter(state.absmax, requires_grad=False)
@@ -67,6 +86,22 @@ class QuantizedLinear(torch.nn.Module):
         functional = self._library.functional
         widen = functional.dequantize_4bit if self.kind == "nf4" else functional.dequantize_blockwise
         return widen(self.data.data, self._state)  # type: ignore[no-any-return]
+
+
+def _quantize(kind: Quantization, weight: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Narrow numbers of a matrix [out, in], and bitsandbytes' description of them with the scales."""
+    functional = _library().functional
+    code = functional.create_linear_map(signed=True, total_bits=8)
+    portion = max(1, _PORTION // weight.shape[1]) if weight.device.type == "cpu" else weight.shape[0]
+    made = [
+        functional.quantize_4bit(rows, blocksize=BLOCK, quant_type=kind)
+        if kind == "nf4"
+        else functional.quantize_blockwise(rows, code=code, blocksize=BLOCK)
+        for rows in weight.split(portion)
+    ]
+    state = made[0][1]
+    state.absmax, state.shape = torch.cat([part.absmax for _, part in made]), weight.shape
+    return torch.cat([data for data, _ in made]), state
 
 
 def take(model: "PreTrainedModel", name: str, weight: torch.Tensor, kind: Quantization) -> bool:

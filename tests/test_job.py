@@ -227,3 +227,39 @@ def test_a_second_baseline_agrees_in_everything_but_its_implementation(prepare):
     }
     assert differing <= set(IMPLEMENTATION)
     assert "decoding.kind" in differing
+
+
+@pytest.mark.parametrize("engine", ["graph", "auto"])
+def test_the_graph_engine_refuses_quantized_weights(prepare, engine):
+    overrides = ["hardware.quantization=int8", f"hardware.engine={engine}", "hardware.device=cuda"]
+    said = (
+        "engine=graph fuses plain matrices" if engine == "graph" else "built without CUDA|no CUDA device|bitsandbytes"
+    )
+    with pytest.raises(UsageError, match=said) as caught:
+        prepare(*SMALL, *overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+@pytest.mark.parametrize("model", ["llama", "llada"])
+def test_a_job_with_quantized_weights(prepare, kind, model):
+    pytest.importorskip("bitsandbytes")
+    from llmbench.analysis.comparable import condition_sets
+    from llmbench.report import tables
+
+    plain, narrow = (
+        job.run(prepare(*SMALL, f"model={model}", "steps=4", f"hardware.quantization={quantized}"))
+        for quantized in ("null", kind)
+    )
+    assert narrow.conditions["quantization"].startswith(f"{kind} by bitsandbytes 0.")
+    assert plain.conditions["quantization"] == "none"
+    assert plain.identity != narrow.identity
+    assert len(list(condition_sets([plain, narrow]))) == 2
+    assert any(kind in note and "widened to float32" in note for note in narrow.notes)
+    assert narrow.environment.versions["bitsandbytes"]
+    assert "bitsandbytes" not in plain.environment.versions
+    assert kind in tables.provenance([narrow])
+    assert "none" not in tables.provenance([plain])
+    assert all(output.text for output in narrow.outputs)
+    pairs = zip(plain.forward_costs, narrow.forward_costs, strict=True)
+    assert all(a.flops == b.flops and a.bytes > 2 * b.bytes for a, b in pairs)

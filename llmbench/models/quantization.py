@@ -97,7 +97,7 @@ def _quantize(kind: Quantization, weight: torch.Tensor) -> tuple[torch.Tensor, A
         functional.quantize_4bit(rows, blocksize=BLOCK, quant_type=kind)
         if kind == "nf4"
         else functional.quantize_blockwise(rows, code=code, blocksize=BLOCK)
-        for rows in weight.split(portion)
+        for rows in torch.split(weight, portion)
     ]
     state = made[0][1]
     state.absmax, state.shape = torch.cat([part.absmax for _, part in made]), weight.shape

@@ -297,7 +297,7 @@ def model_properties(records: Iterable[Record]) -> str:
             continue
         named = record.signatures.get("likelihood", "heldout@")
         source = source if named.startswith("heldout@") else named
-        name = f"{record.model} ({record.signatures.get('checkpoint', 'unnamed checkpoint')})"
+        name = weights_of(record)
         if not found.bound:
             said.append(f"{name} {bits:.4f}, exact")
             continue
@@ -307,6 +307,11 @@ def model_properties(records: Iterable[Record]) -> str:
     if not said:
         return ""
     return f"Bits per byte of {source}, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
+
+
+def weights_of(record: Record) -> str:
+    """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
+    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"
 
 
 def _judged_roofline(record: Record) -> str:

@@ -36,7 +36,7 @@ from llmbench.record import Family
 if TYPE_CHECKING:
     import torch
 
-    from llmbench.config import HardwareConfig
+    from llmbench.config import HardwareConfig, Quantization
     from llmbench.metrics.scoring import Judge
     from llmbench.models.architecture import Architecture
     from llmbench.models.engine import EagerEngine
@@ -477,7 +477,7 @@ def _tokenizer(folder: Path, gguf: str | None, laid_out: bool, kind: str | None,
 # Weights
 
 
-_loaded: "tuple[tuple[str, ...], Checkpoint] | None" = None
+_loaded: "tuple[tuple[str | None, ...], Checkpoint] | None" = None
 
 
 def load(files: CheckpointFiles, hardware: "HardwareConfig", weights: Literal["real", "dummy"]) -> Checkpoint:
@@ -496,7 +496,7 @@ def load(files: CheckpointFiles, hardware: "HardwareConfig", weights: Literal["r
     from llmbench.models import architecture
 
     global _loaded
-    key = (files.digest, hardware.device, hardware.dtype, weights)
+    key = (files.digest, hardware.device, hardware.dtype, hardware.quantization, weights)
     if _loaded is not None and _loaded[0] == key:
         return _loaded[1]
     _loaded = None
@@ -504,15 +504,46 @@ def load(files: CheckpointFiles, hardware: "HardwareConfig", weights: Literal["r
     if hardware.device == "cuda":
         torch.cuda.empty_cache()
     dtype: torch.dtype = getattr(torch, hardware.dtype)
-    model = _model(files, dtype, hardware.device, weights)
+    model = _model(files, dtype, hardware.device, weights, hardware.quantization)
     checkpoint = Checkpoint(
         files=files,
         model=model,
-        architecture=architecture.from_config(model.config, dtype.itemsize),
+        architecture=architecture.from_config(model.config, dtype.itemsize, hardware.quantization),
         weight_bytes=sum(weight.nbytes for weight in model.parameters()),
     )
     _loaded = (key, checkpoint)
     return checkpoint
+
+
+def kept_bytes(hardware: "HardwareConfig") -> int:
+    """What the model that is kept takes on a device, and gives back when another is loaded."""
+    return _loaded[1].weight_bytes if _loaded is not None and _loaded[0][1] == hardware.device else 0
+
+
+def make_room(needed: int, hardware: "HardwareConfig") -> None:
+    """Let the kept model go if `needed` more bytes do not fit beside it; the next job then reads it again."""
+    import torch
+
+    from llmbench.measure import device
+
+    global _loaded
+    if needed > device.free_bytes(hardware):
+        _loaded = None
+        gc.collect()
+        if hardware.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def elements(files: CheckpointFiles) -> int:
+    """How many numbers a checkpoint of any kind holds; 0 where only reading it would tell."""
+    from llmbench.models import architecture, llama, weights
+
+    if files.config.model_type in llama.BLOCKS:
+        return architecture.from_config(files.config, 1).parameters
+    if files.gguf:
+        return 0
+    headers = [weights.header(path, files.name) for path in weights.find(files.path, files.name)]
+    return sum(stored.elements for header in headers for stored in header.values())
 
 
 def load_judge(files: CheckpointFiles, hardware: "HardwareConfig") -> "Judge":
@@ -536,18 +567,25 @@ def load_judge(files: CheckpointFiles, hardware: "HardwareConfig") -> "Judge":
     )
 
 
-def _model(files: CheckpointFiles, dtype: "torch.dtype", device: str, weights: Literal["real", "dummy"]) -> Any:
-    from llmbench.models import configuration, llama
+def _model(
+    files: CheckpointFiles,
+    dtype: "torch.dtype",
+    device: str,
+    weights: Literal["real", "dummy"],
+    quantized: "Quantization | None" = None,
+) -> Any:
+    from llmbench.models import configuration, llama, quantization
     from llmbench.models import weights as weight_files
 
     if weights == "dummy":
-        return llama.dummy(files.config, dtype, device)
+        return llama.dummy(files.config, dtype, device, quantized=quantized)
     try:
         if files.gguf or files.config.model_type not in llama.BLOCKS:
-            return llama.load_other(files.path, files.config, dtype, files.gguf).to(device)
+            whole = llama.load_other(files.path, files.config, dtype, files.gguf)
+            return quantization.convert(whole, quantized, device) if quantized else whole.to(device)
         shapes, paths = _shapes(files.config, files.name), weight_files.find(files.path, files.name)
         found = _stored(paths, shapes, files.config, files.layout, files.name)
-        return llama.load(files.config, found, dtype, device)
+        return llama.load(files.config, found, dtype, device, quantized)
     except CheckpointError:
         raise
     except Exception as error:  # safetensors, Transformers and GGUF readers raise their own

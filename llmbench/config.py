@@ -38,6 +38,9 @@ HUB_DATASET = "hf:"
 HELDOUT = "bundled:heldout"
 """The texts that came with llmbench and were kept from the bundled models' training."""
 
+Quantization = Literal["int8", "nf4"]
+"""How the matrices of a model under test can be stored (`models.quantization`)."""
+
 Count = Annotated[StrictInt, Field(ge=1)]
 CountOrZero = Annotated[StrictInt, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -247,6 +250,15 @@ class HardwareConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     engine: Literal["auto", "eager", "graph"] = "auto"  # graph: fused blocks, whole steps as CUDA graphs
     threads: Count | None = None  # CPU threads; None leaves torch's choice
+    quantization: Quantization | None = None  # of the model under test; None stores its weights in dtype
+
+    def __post_init__(self) -> None:
+        """Refuse an engine that reads matrices as they are for ones that are not."""
+        if self.quantization is not None and self.engine == "graph":
+            raise ValueError(
+                f"engine=graph fuses plain matrices, quantization={self.quantization} has none; use "
+                "hardware.engine=eager or auto, or hardware.quantization=null"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -5,7 +5,7 @@
     │   ├── ConfigError               a key, a value, a group or their combination
     │   ├── WorkloadError             prompts: file, line, field
     │   ├── CheckpointError           weights or tokenizer: missing, damaged, misshapen
-    │   ├── HardwareError             a device that is asked for and is not there
+    │   ├── HardwareError             a device that is asked for and is not there, or too small
     │   ├── TrackingError             the MLflow store or server
     │   └── EndpointError             the server that is measured
     ├── RecordError               3   a recorded result cannot be read, or results do not belong together
@@ -41,7 +41,7 @@ class CheckpointError(UsageError):
 
 
 class HardwareError(UsageError):
-    """The requested device is not available."""
+    """The requested device is not available, or has too little memory."""
 
 
 class TrackingError(UsageError):

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from llmbench import checkpoints, config, decoding, generated, served, texts, workloads
+from llmbench import checkpoints, config, decoding, generated, memory, served, texts, workloads
 from llmbench.config import Endpoint, JobConfig
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.generated import Generated
 from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
-from llmbench.models import architecture, blocks
+from llmbench.models import architecture, blocks, quantization
 from llmbench.record import DeviceUse, ForwardCost, Likelihood, Output, PromptScore, Record, total
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def prepare(job: JobConfig) -> Prepared:
         workload.require_references("bertscore")
     if here and job.hardware.engine == "graph":
         blocks.require_plain(files.config)
+    if here and job.hardware.quantization is not None:
+        quantization.require_whole_blocks(files.config)
     job = replace(job, model=replace(job.model, chat=_chat(job, files)))
     longest = max(len(_prompt_ids(job, files, prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
@@ -111,7 +113,7 @@ def prepare(job: JobConfig) -> Prepared:
     digests |= {"encoder": encoder.digest} if encoder else {}
     digests |= {"likelihood": held.digest} if held else {}
     indices = range(len(workload.prompts))
-    return Prepared(
+    prepared = Prepared(
         job=job,
         workload=workload,
         checkpoint=files,
@@ -122,6 +124,9 @@ def prepare(job: JobConfig) -> Prepared:
         longest_prompt=longest,
         identity=config.identity(job, digests),
     )
+    if not job.dry_run:
+        memory.require(prepared)
+    return prepared
 
 
 def _prompt_ids(job: JobConfig, files: checkpoints.CheckpointFiles, prompt: workloads.Prompt) -> list[int]:
@@ -267,7 +272,17 @@ def _generate(prepared: Prepared, tick: Tick) -> Generated:
         forward_costs=costs,
         likelihood=likelihood,
         ceilings=ceilings,
-        notes=measured.notes,
+        notes=(*measured.notes, *_notes(job.hardware)),
+    )
+
+
+def _notes(hardware: config.HardwareConfig) -> tuple[str, ...]:
+    """What a reader must know of quantized weights."""
+    if hardware.quantization is None:
+        return ()
+    return (
+        f"the blocks' matrices are stored as {hardware.quantization} and widened to {hardware.dtype} for each product: "
+        "times are those of this storage, the roofline's bytes too, and quality is that of the weights as rounded",
     )
 
 
@@ -316,6 +331,7 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
         "device": job.hardware.device,
         "dtype": job.hardware.dtype,
         "engine": job.hardware.engine,
+        "quantization": _stored_by(job.hardware, versions) or "none",
         "torch": versions.get("torch", ""),
         "transformers": versions.get("transformers", ""),
     }
@@ -326,6 +342,13 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
     own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it
     whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}
     return {key: str(value) for key, value in whole.items()}
+
+
+def _stored_by(hardware: config.HardwareConfig, versions: dict[str, str]) -> str | None:
+    """How matrices are stored narrowly, and by which library; None where they are not."""
+    return (
+        hardware.quantization and f"{hardware.quantization} by bitsandbytes {versions.get('bitsandbytes', '')}".strip()
+    )
 
 
 @dataclass
@@ -439,6 +462,7 @@ def _scores(
     if prepared.judge is None and prepared.encoder is None and not checked:
         return (), ()
     items = scoring.items(outputs, prepared.workload)
+    checkpoints.make_room(sum(memory.scoring_bytes(prepared).values()), prepared.job.hardware)
     judge = checkpoints.load_judge(prepared.judge, prepared.job.hardware) if prepared.judge else None
     encoder = bertscore.load_encoder(prepared.encoder, prepared.job.hardware) if prepared.encoder else None
     notes: list[str] = []

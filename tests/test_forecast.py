@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hydra import compose, initialize_config_dir
 
-from llmbench import checkpoints, config, forecast, job, plan
+from llmbench import checkpoints, config, forecast, job, memory, plan
 from llmbench.cli import conf_folder
 from llmbench.models import architecture
 from llmbench.models.architecture import bytes_moved, flops
@@ -43,7 +43,7 @@ def test_weights_are_those_of_the_loaded_model_and_only_a_causal_model_has_a_cac
 
 def test_guidance_doubles_what_a_forward_holds() -> None:
     plain, guided = prepare("model=llada", "steps=4"), prepare("model=llada", "steps=4", "model.decoder.cfg_scale=1.0")
-    single, double = (forecast.activation_bytes(each, shapes_of(each)) for each in (plain, guided))
+    single, double = (memory.need(each).activations for each in (plain, guided))
     assert double == 2 * single
 
 

@@ -204,7 +204,7 @@ def test_real_weights_answer_synthetic_prompts_in_text(prepare):
 
 
 def test_the_8b_shapes_can_be_planned_without_any_download(prepare):
-    both = ["scale=8b", "weights=dummy", "workload=synthetic", "metric=speed", "batch=8"]
+    both = ["scale=8b", "weights=dummy", "workload=synthetic", "metric=speed", "batch=8", "dry_run=true"]
     llama, llada = (prepare("hardware=cpu", *both, f"model={model}") for model in ("llama", "llada"))
     assert llama.workload.digest == llada.workload.digest
     assert (llama.longest_prompt, len(llama.workload.prompts)) == (128, 8)
@@ -290,3 +290,39 @@ def test_a_checkpoints_own_generation_settings_change_nothing(prepare, instructe
         record = job.run(prepare(*SMALL, f"model={model}", f"model.checkpoint={folder}", "temperature=0"))
         texts.append([output.text for output in record.outputs])
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("engine", ["graph", "auto"])
+def test_the_graph_engine_refuses_quantized_weights(prepare, engine):
+    overrides = ["hardware.quantization=int8", f"hardware.engine={engine}", "hardware.device=cuda"]
+    said = (
+        "engine=graph fuses plain matrices" if engine == "graph" else "built without CUDA|no CUDA device|bitsandbytes"
+    )
+    with pytest.raises(UsageError, match=said) as caught:
+        prepare(*SMALL, *overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+@pytest.mark.parametrize("model", ["llama", "llada"])
+def test_a_job_with_quantized_weights(prepare, kind, model):
+    pytest.importorskip("bitsandbytes")
+    from llmbench.analysis.comparable import condition_sets
+    from llmbench.report import tables
+
+    plain, narrow = (
+        job.run(prepare(*SMALL, f"model={model}", "steps=4", f"hardware.quantization={quantized}"))
+        for quantized in ("null", kind)
+    )
+    assert narrow.conditions["quantization"].startswith(f"{kind} by bitsandbytes 0.")
+    assert plain.conditions["quantization"] == "none"
+    assert plain.identity != narrow.identity
+    assert len(list(condition_sets([plain, narrow]))) == 2
+    assert any(kind in note and "widened to float32" in note for note in narrow.notes)
+    assert narrow.environment.versions["bitsandbytes"]
+    assert "bitsandbytes" not in plain.environment.versions
+    assert kind in tables.provenance([narrow])
+    assert "none" not in tables.provenance([plain])
+    assert all(output.text for output in narrow.outputs)
+    pairs = zip(plain.forward_costs, narrow.forward_costs, strict=True)
+    assert all(a.flops == b.flops and a.bytes > 2 * b.bytes for a, b in pairs)

@@ -41,8 +41,10 @@ def test_every_command_composes_to_jobs(command):
         *(f"workload.{key}" for key in ("source", "subset", "split", "prompt_field", "reference_field")),
         "metric.judge",
         "metric.likelihood_source",
+        "hardware.quantization",
     )  # files and packages of the reader's own
     words = [word for word in command.split()[3:] if not word.startswith(not_here)]
+    words = [*words, "dry_run=true"] if "dry_run=true" not in words else words  # so is the memory that an 8B takes
     grid = plan.expand(OverridesParser.create().parse_overrides(words))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         composed = [compose("config", overrides=list(overrides)) for overrides, _ in grid]

@@ -25,7 +25,10 @@ from llmbench.record import Record, served
 CHAT = "decoding.chat"
 """Whether prompts stood in a chat template (absent: they did not): both sides are asked in one role, or neither is."""
 
-VARIED = ("device", "dtype", "engine", "weights", "canvas", "batch", "workload", "judge", "encoder", CHAT)
+VARIED = (
+    *("device", "dtype", "engine", "quantization", "weights", "canvas", "batch", "workload", "judge", "encoder"),
+    CHAT,
+)
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
 IMPLEMENTATION = (
@@ -38,7 +41,7 @@ IMPLEMENTATION = (
 )
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
 
-_PLACE = ("device_name", "device", "dtype", "engine", "clock", "torch", "transformers")
+_PLACE = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
 
 

@@ -81,8 +81,14 @@ def conditions_phrase(records: Sequence[Record]) -> str:
     seeds = {record.conditions["seed"] for record in records if "seed" in record.conditions}
     parts += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
     device = f" on {said.get('device_name', 'an unnamed device')}"
-    how = "" if served(records[0]) else f" ({said.get('device', '?')}, {said.get('dtype', '?')})"
-    return ", ".join(parts) + device + how
+    how = ", ".join([said.get("device", "?"), said.get("dtype", "?"), *narrow(records[0])])
+    return ", ".join(parts) + device + ("" if served(records[0]) else f" ({how})")
+
+
+def narrow(record: Record) -> tuple[str, ...]:
+    """How quantized weights are stored; () for plain ones, of which nobody has to speak."""
+    kind = record.conditions.get("quantization", "none")
+    return () if kind == "none" else (kind,)
 
 
 @dataclass(frozen=True, kw_only=True)

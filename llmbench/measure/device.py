@@ -14,6 +14,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 import torch
 
 import llmbench
@@ -31,19 +32,21 @@ PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "mlflow", "bert
 def resolve(hardware: HardwareConfig) -> HardwareConfig:
     """Replace "auto" by what this machine has: cuda, bfloat16 and graph, else cpu, float32 and eager. Sets nothing.
 
-    Without Triton, "auto" is eager on CUDA too.
+    Without Triton, "auto" is eager on CUDA too, and so it is with quantized weights.
 
     A CUDA device without bfloat16 units (compute capability below 8.0) gets float16 under dtype "auto".
 
     Raises:
-        HardwareError: a device that is not there, or a dtype that it cannot compute in.
+        HardwareError: a device that is not there, a dtype that it cannot compute in, or a library that is missing.
     """
+    _require_library(hardware)
     device = hardware.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     triton = importlib.util.find_spec("triton") is not None  # comes with torch for CUDA, but not everywhere
     if hardware.engine == "auto":
-        hardware = replace(hardware, engine="graph" if device == "cuda" and triton else "eager")
+        fused = device == "cuda" and triton and hardware.quantization is None
+        hardware = replace(hardware, engine="graph" if fused else "eager")
     if hardware.engine == "graph" and device == "cuda" and not triton:
         raise HardwareError("hardware.engine: graph needs Triton, which is not installed; use hardware.engine=eager")
     if device == "cpu":
@@ -70,6 +73,22 @@ def resolve(hardware: HardwareConfig) -> HardwareConfig:
             f"hardware.dtype: {name} (compute capability {version}) has no bfloat16; use hardware.dtype=float16"
         )
     return replace(hardware, device="cuda", dtype="float16" if hardware.dtype == "auto" else hardware.dtype)
+
+
+def _require_library(hardware: HardwareConfig) -> None:
+    if hardware.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
+        raise HardwareError(
+            f"hardware.quantization: {hardware.quantization} needs bitsandbytes, which is not installed; "
+            'pip install -e ".[quantization]"'
+        )
+
+
+def free_bytes(hardware: HardwareConfig) -> int:
+    """Bytes that this process can still get on a resolved hardware's device; what its allocator only keeps included."""
+    if hardware.device == "cpu":
+        return int(psutil.virtual_memory().available)
+    kept: int = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return int(torch.cuda.mem_get_info()[0]) + kept
 
 
 def probe(hardware: HardwareConfig) -> Probe:
@@ -103,15 +122,15 @@ def environment(hardware: HardwareConfig) -> Environment:
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         python=platform.python_version(),
         platform=platform.platform(),
-        versions=_versions(cuda),
+        versions=_versions(cuda, hardware.quantization is not None),
         git_commit=commit,
         git_dirty=dirty,
     )
 
 
-def _versions(cuda: bool) -> dict[str, str]:
+def _versions(cuda: bool, quantized: bool) -> dict[str, str]:
     versions = {"llmbench": llmbench.__version__}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *(["bitsandbytes"] if quantized else [])):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

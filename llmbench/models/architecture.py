@@ -7,7 +7,8 @@ implementation could avoid is left out, and the limit errs on the fast side:
   counted. A causal query is charged for the keys that it may see; a causal mask that is computed and thrown away is
   not work, and neither is padding. In the last block, only keys and values are needed at positions whose logits nobody
   asks for.
-- Bytes: every weight of the blocks once per forward however many rows share it; of the embedding table only the rows
+- Bytes: every weight of the blocks once per forward however many rows share it, as wide as it is stored (a quantized
+  matrix in its 8 or 4 bits, although an engine may widen it in memory first); of the embedding table only the rows
   that are looked up (none beyond the head's own read when head and embedding are one table); the head once if any
   logits are asked for; of the key-value cache one read of what was there and one write of what is new (of a
   bidirectional model where a forward has more keys than queries, and so reads a cache). Activations, logits included,
@@ -17,9 +18,12 @@ Pure arithmetic, no torch. `job` applies it to the `ForwardShape`s that a decode
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbench.record import ForwardShape
+
+if TYPE_CHECKING:
+    from llmbench.config import Quantization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class Architecture:
     causal: bool  # False: every position sees every other, and a cache is a decoder's option
     bytes_per_element: int
     more_vectors: int = 0  # elements of a block's biases, and of norms beyond the two that every block has
+    matrix_bytes: float | None = None  # per element of a block's matrices, when they are quantized
 
     @property
     def block_matrices(self) -> int:
@@ -56,6 +61,19 @@ class Architecture:
         return tables + self.layers * self.block_parameters + self.hidden
 
     @property
+    def block_bytes(self) -> float:
+        """What one block's parameters take."""
+        wide = 0 if self.matrix_bytes is not None else self.block_matrices
+        narrow = self.block_matrices * (self.matrix_bytes or 0)
+        return narrow + (wide + self.block_parameters - self.block_matrices) * self.bytes_per_element
+
+    @property
+    def weight_bytes(self) -> int:
+        """What all parameters take."""
+        rest = self.parameters - self.layers * self.block_parameters
+        return round(self.layers * self.block_bytes) + rest * self.bytes_per_element
+
+    @property
     def kv_bytes_per_token(self) -> int:
         """What one more token adds to the key-value cache of a row; 0 for a model that caches nothing."""
         return self.kv_bytes_per_position if self.causal else 0
@@ -66,8 +84,10 @@ class Architecture:
         return 2 * self.layers * self.kv_heads * self.head_dim * self.bytes_per_element
 
 
-def from_config(config: Any, bytes_per_element: int) -> Architecture:
+def from_config(config: Any, bytes_per_element: int, quantized: "Quantization | None" = None) -> Architecture:
     """Read the shapes from a Transformers configuration of one of the kinds in `llama.BLOCKS`."""
+    from llmbench.models import quantization
+
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     queries, keys = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     biases = {"attention_bias": queries + 2 * keys + config.hidden_size,
@@ -86,6 +106,7 @@ def from_config(config: Any, bytes_per_element: int) -> Architecture:
         tied=config.tie_word_embeddings,
         causal=getattr(config, "is_causal", True) is not False,
         bytes_per_element=bytes_per_element,
+        matrix_bytes=quantization.stored_bytes(quantized) if quantized else None,
     )
 
 
@@ -116,11 +137,11 @@ def _pairs(architecture: Architecture, queries: float, keys: float) -> float:
 def bytes_moved(architecture: Architecture, shape: ForwardShape) -> float:
     """Bytes that one forward must read and write: weights, looked-up embeddings, head, key-value cache."""
     table = architecture.vocab * architecture.hidden
-    blocks = architecture.layers * architecture.block_parameters + architecture.hidden
+    blocks = architecture.layers * architecture.block_bytes + architecture.hidden * architecture.bytes_per_element
     head = table if shape.logits else 0
     queries, keys = _real(shape)
     rows_read = 0 if architecture.tied and head else min(shape.rows * queries, architecture.vocab)
-    weights = (blocks + head + rows_read * architecture.hidden) * architecture.bytes_per_element
+    weights = blocks + (head + rows_read * architecture.hidden) * architecture.bytes_per_element
     # read: what was there before these queries; written: the queries' own
     kept = architecture.causal or shape.keys > shape.queries
     return float(weights + (shape.rows * keys * architecture.kv_bytes_per_position if kept else 0))

@@ -41,7 +41,10 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
     values = _json(folder / "config.json", name)
     values.pop("auto_map", None)
     if values.get("quantization_config") is not None:
-        raise CheckpointError(f"checkpoint {name}: quantized weights are not supported; use the original ones")
+        raise CheckpointError(
+            f"checkpoint {name}: its weights are quantized already (quantization_config); use the original ones, and "
+            "hardware.quantization to quantize them here"
+        )
     layout = layouts.find(values.get("model_type"), own_layout)
     if layout is not None:
         values = layouts.translate(layout, values, name)

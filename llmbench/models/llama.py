@@ -12,12 +12,14 @@ Attention is `scaled_dot_product_attention` for both; it picks the kernel by sha
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmbench.config import Quantization
+from llmbench.models import quantization
 from llmbench.models.weights import Stored
 
 if TYPE_CHECKING:
@@ -50,15 +52,22 @@ def copies(config: "PretrainedConfig") -> dict[str, str]:
 
 
 def load(
-    config: "PretrainedConfig", stored: Mapping[str, Stored], dtype: torch.dtype, device: str
+    config: "PretrainedConfig",
+    stored: Mapping[str, Stored],
+    dtype: torch.dtype,
+    device: str,
+    quantized: Quantization | None = None,
 ) -> "PreTrainedModel":
     """Read weights straight onto the device, in `dtype`; the host never holds more than a few pieces of them.
+
+    To be quantized they come block by block: the device never holds more than one block in `dtype`.
 
     Args:
         config: of one of the kinds in `BLOCKS`.
         stored: where every tensor of `shapes` lies, from `weights.check`; it may name those of `copies` as well.
         dtype: of all weights.
         device: where they go.
+        quantized: how the blocks' matrices are stored; None: in `dtype`.
 
     Raises:
         OSError: a file cannot be read.
@@ -69,16 +78,20 @@ def load(
     with torch.device("meta"):
         model = _from_config(config, dtype)
     twins = copies(config)
-    made = {name: torch.empty(at.shape, dtype=dtype, device=device) for name, at in stored.items() if name not in twins}
-    streaming.fill((weight, stored[name]) for name, weight in made.items())
-    for name, twin in twins.items():
-        if name in stored:
-            copy = torch.empty_like(made[twin])
-            streaming.fill([(copy, stored[name])])
-            if not torch.equal(copy, made[twin]):
-                raise ValueError(f"{name} differs from {twin}, and tie_word_embeddings says that they are one")
-            del copy
-    model.load_state_dict(made, strict=False, assign=True)
+    names = [name for name in stored if name not in twins]
+    with streaming.Reader() as reader:
+        for together in _blockwise(names) if quantized else [names]:
+            made = {name: torch.empty(stored[name].shape, dtype=dtype, device=device) for name in together}
+            reader.fill((weight, stored[name]) for name, weight in made.items())
+            _give(model, made, quantized)
+            del made  # before the next block is made
+        for name, twin in twins.items():
+            if name in stored:
+                copy = torch.empty(stored[name].shape, dtype=dtype, device=device)
+                reader.fill([(copy, stored[name])])
+                if not torch.equal(copy, model.get_parameter(twin)):
+                    raise ValueError(f"{name} differs from {twin}, and tie_word_embeddings says that they are one")
+                del copy
     _complete(model, device)
     left = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.is_meta]
     if left:
@@ -115,23 +128,26 @@ def load_other(
     return _ready(model)
 
 
-def dummy(config: "PretrainedConfig", dtype: torch.dtype, device: str, seed: int = 0) -> "PreTrainedModel":
+def dummy(
+    config: "PretrainedConfig", dtype: torch.dtype, device: str, seed: int = 0, quantized: Quantization | None = None
+) -> "PreTrainedModel":
     """Random weights of the right shapes: matrices and biases from normal(0, 0.02), norms 1. The same on every call.
 
     No zeros: power draw depends on values. Every weight is written once, on the device and in `dtype`: 16 GB need no
-    host memory and no float32 copy.
+    host memory and no float32 copy. To be quantized, one is made after the other.
     """
     with torch.device("meta"):
         model = _from_config(config, dtype)
-    model.to_empty(device=device)
-    _complete(model, device)
     generator = torch.Generator(device).manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.dim() > 1 or name.endswith(".bias"):
-                weight.normal_(0.0, 0.02, generator=generator)
-            else:
-                weight.fill_(1.0)
+    for name, shape in [(name, weight.shape) for name, weight in model.named_parameters()]:
+        weight = torch.empty(shape, dtype=dtype, device=device)
+        if weight.dim() > 1 or name.endswith(".bias"):
+            weight.normal_(0.0, 0.02, generator=generator)
+        else:
+            weight.fill_(1.0)
+        _give(model, {name: weight}, quantized)
+        del weight  # before the next one is made
+    _complete(model, device)
     return _ready(model)
 
 
@@ -153,6 +169,21 @@ class quiet:
         logging.set_verbosity(self._verbosity)
         if self._bars:
             logging.enable_progress_bar()
+
+
+def _blockwise(names: list[str]) -> Iterator[list[str]]:
+    """Names of weights, those of one block together: `model.layers.7.*`."""
+    together: dict[str, list[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        together.setdefault(parts[2] if parts[1] == "layers" else "", []).append(name)
+    yield from together.values()
+
+
+def _give(model: "PreTrainedModel", made: dict[str, torch.Tensor], quantized: Quantization | None) -> None:
+    """Make weights a model's own, as they are or narrow."""
+    taken = {name for name, weight in made.items() if quantized and quantization.take(model, name, weight, quantized)}
+    model.load_state_dict({name: made[name] for name in made.keys() - taken}, strict=False, assign=True)
 
 
 def _from_config(config: "PretrainedConfig", dtype: torch.dtype) -> "PreTrainedModel":

@@ -38,24 +38,40 @@ def fill(targets: Iterable[tuple[torch.Tensor, Stored]]) -> None:
     Raises:
         OSError: a file cannot be read, or ends before its header says.
     """
-    pieces = [
-        _Piece(stored, begin, target.view(-1)[begin : begin + PIECE])
-        for target, stored in targets
-        for begin in range(0, stored.elements, PIECE)
-    ]
-    reader = _Reader()
-    with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        for _ in pool.map(reader.read, pieces):
-            pass
+    with Reader() as reader:
+        reader.fill(targets)
 
 
-class _Reader:
-    """Reads pieces; every thread has a buffer and, on a GPU, a stream of its own."""
+class Reader:
+    """Threads that read pieces; each has a buffer and, on a GPU, a stream, and keeps them until the reader is left."""
 
     def __init__(self) -> None:
+        """Start nothing yet."""
         self._own = threading.local()
+        self._pool = ThreadPoolExecutor(max_workers=THREADS)
 
-    def read(self, piece: _Piece) -> None:
+    def __enter__(self) -> "Reader":
+        """As it is."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def fill(self, targets: Iterable[tuple[torch.Tensor, Stored]]) -> None:
+        """As `fill` of this module; may be called again, and what was filled before may be in use meanwhile."""
+        pieces = [
+            _Piece(stored, begin, target.view(-1)[begin : begin + PIECE])
+            for target, stored in targets
+            for begin in range(0, stored.elements, PIECE)
+        ]
+        if pieces and pieces[0].target.is_cuda:
+            # memory that was just made may still be in use by what was queued before
+            torch.cuda.synchronize(pieces[0].target.device)
+        for _ in self._pool.map(self._read, pieces):
+            pass
+
+    def _read(self, piece: _Piece) -> None:
         """Fill one piece's target, and wait until it is there."""
         dtype, target = _DTYPES[piece.stored.dtype], piece.target
         if target.device.type == "cpu" and target.dtype == dtype:
@@ -85,8 +101,6 @@ class _Reader:
     def _stream(self, device: torch.device) -> torch.cuda.Stream:
         if not hasattr(self._own, "stream"):
             self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            # memory that was just made may still be in use by what was queued before
-            self._own.stream.wait_stream(torch.cuda.default_stream(device))
         stream: torch.cuda.Stream = self._own.stream
         return stream
 

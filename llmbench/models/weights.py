@@ -190,8 +190,8 @@ def _require_fit(key: str, stored: Stored, shape: tuple[int, ...], name: str) ->
         )
     if stored.dtype not in BYTES:
         raise CheckpointError(
-            f"checkpoint {name}: {key} is stored as {stored.dtype}; weights must be {', '.join(BYTES)} (quantized ones "
-            "are not supported; use the original ones)"
+            f"checkpoint {name}: {key} is stored as {stored.dtype}; weights must be {', '.join(BYTES)}: use the "
+            "original ones, and hardware.quantization to quantize them here"
         )
 
 

@@ -91,14 +91,17 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
     table = tabulate(rows, headers=["", "job", "B", "G", "forwards", *columns, "folder", ""], tablefmt="simple")
     jobs = "1 job" if len(cells) == 1 else f"{len(cells)} jobs"
     merged = f" ({grid} cells of the grid)" if grid != len(cells) else ""
+    kind = first.job.hardware.quantization
+    stored = f", weights in {kind}" if kind else ""
     said = (
-        f"{jobs}{merged} on {first.job.hardware.device}, {first.job.hardware.dtype}; "
+        f"{jobs}{merged} on {first.job.hardware.device}, {first.job.hardware.dtype}{stored}; "
         f"{len(first.workload.prompts)} prompts of {first.workload.name}{_asked(cells)}, "
         f"temperature {first.job.temperature}\n{table}"
     )
     if any(item.bound_s is not None for item in forecasts):
         said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
-    return said
+    short = dict.fromkeys(item.shortage for item in forecasts if item.shortage)
+    return "\n".join([said, *(f"would be refused now: {line}" for line in short)])
 
 
 def _expected(forecast: "Forecast") -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from llmbench.analysis.parallelism import Tradeoff, tradeoffs
 from llmbench.record import Likelihood, Record
 from llmbench.report.layout import Table
-from llmbench.report.tables import ABSENT, in_order, provenance
+from llmbench.report.tables import ABSENT, in_order, provenance, weights_of
 
 
 def likelihood_table(records: Iterable[Record], command: str = "") -> Table:
@@ -44,7 +44,7 @@ def _likelihood_row(record: Record, found: Likelihood) -> tuple[str, ...]:
     error, tokens = found.standard_error_nats, found.scored_tokens
     source = record.signatures.get("likelihood", "held-out")
     return (
-        f"{record.model} ({record.signatures.get('checkpoint', 'unnamed checkpoint')})",
+        weights_of(record),
         source if found.texts is None else f"{source} ({found.texts})",
         f"{found.nll_nats / in_bits:.4f}",
         ABSENT if error is None else f"{error / in_bits:.4f}",

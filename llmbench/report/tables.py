@@ -14,7 +14,7 @@ from functools import partial
 
 from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
 from llmbench.analysis.verdict import Gate, Parity, Speedup
-from llmbench.analysis.wording import TITLES, number
+from llmbench.analysis.wording import TITLES, narrow, number
 from llmbench.record import Record, served
 from llmbench.report.layout import Table
 
@@ -124,7 +124,7 @@ def provenance(records: Sequence[Record], command: str = "", *, timed: bool = Tr
             return f"{record.label}: {said.get('device_name', 'a server')}, asked from {record.environment.device_name}"
         count = record.environment.threads
         threads = f", {count} thread{'s' if count != 1 else ''}" if record.environment.device == "cpu" else ""
-        how = ", ".join(said[key] for key in ("device", "dtype", "engine") if key in said)
+        how = ", ".join([*(said[key] for key in ("device", "dtype", "engine") if key in said), *narrow(record)])
         return f"{record.environment.device_name} ({how}{threads})"
 
     def commit(record: Record) -> str | None:
@@ -297,7 +297,7 @@ def model_properties(records: Iterable[Record]) -> str:
             continue
         named = record.signatures.get("likelihood", "heldout@")
         source = source if named.startswith("heldout@") else named
-        name = f"{record.model} ({record.signatures.get('checkpoint', 'unnamed checkpoint')})"
+        name = weights_of(record)
         if not found.bound:
             said.append(f"{name} {bits:.4f}, exact")
             continue
@@ -307,6 +307,11 @@ def model_properties(records: Iterable[Record]) -> str:
     if not said:
         return ""
     return f"Bits per byte of {source}, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
+
+
+def weights_of(record: Record) -> str:
+    """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
+    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"
 
 
 def _judged_roofline(record: Record) -> str:

@@ -156,3 +156,22 @@ def test_a_copy_installed_inside_another_checkout_has_no_commit(tmp_path: Path) 
     installed = tmp_path / ".venv" / "site-packages"
     installed.mkdir(parents=True)
     assert device._git(installed) == (None, None)
+
+
+def test_without_its_library_quantization_is_refused_by_name(monkeypatch):
+    found = device.importlib.util.find_spec
+    monkeypatch.setattr(
+        device.importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else found(name)
+    )
+    with pytest.raises(HardwareError, match=r"int8 needs bitsandbytes, which is not installed; pip install .*quant"):
+        device.resolve(HardwareConfig(device="cpu", dtype="auto", quantization="int8"))
+
+
+def test_quantized_weights_mean_the_eager_engine(monkeypatch):
+    """On a machine with a GPU and Triton, where "auto" is the graph engine otherwise."""
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    plain, narrow = (HardwareConfig(device="auto", dtype="auto", quantization=kind) for kind in (None, "nf4"))
+    assert device.resolve(plain).engine == "graph"
+    assert device.resolve(narrow).engine == "eager"

@@ -92,3 +92,16 @@ def test_configuration_gives_the_shapes_of_the_model(causal, tied):
     read = architecture.from_config(config, 4)
     assert read.parameters == sum(weight.numel() for weight in model.parameters())
     assert read.causal is causal
+
+
+def test_a_quantized_matrix_moves_the_bytes_that_it_is_stored_in():
+    """4 bits and a float32 scale per 64; norms, head, looked-up rows and cache stay 2 bytes wide."""
+    from llmbench.models.architecture import Architecture, bytes_moved
+    from llmbench.record import ForwardShape
+
+    sizes = dict(layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=192, vocab=40, tied=False, causal=True)
+    shape = ForwardShape(rows=1, queries=1, keys=5, logits=1)
+    matrices = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 192)
+    wide = bytes_moved(Architecture(**sizes, bytes_per_element=2), shape)
+    narrow = bytes_moved(Architecture(**sizes, bytes_per_element=2, matrix_bytes=0.5625), shape)
+    assert wide - narrow == matrices * (2 - 0.5625)

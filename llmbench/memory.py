@@ -1,0 +1,188 @@
+"""How much memory does a job need, is there so much, and what would fit? Before any weight is read.
+
+An estimate from shapes: weights, the key-value cache of the largest batch at its full length, and what the largest
+forward holds at once. It is not M_peak: allocators round up, kernels keep workspaces, and on a CPU the interpreter and
+its libraries come on top. So it errs on the small side, and a device that has less is refused without doubt; one that
+has a little more may still run out.
+
+The judge and the encoder are loaded after generation, when the model under test can go (`checkpoints.make_room`), so
+they count by themselves: their weights, in float32.
+
+`job.prepare` refuses, unless the run is dry; `forecast` shows the estimate.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, get_args
+
+from llmbench import checkpoints, config
+from llmbench.config import HardwareConfig
+from llmbench.errors import CheckpointError, HardwareError
+from llmbench.measure import device
+from llmbench.models import architecture, weights
+from llmbench.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    from llmbench.job import Prepared
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_JUDGED_BYTES = 4  # judges and encoders are float32 whatever the models under test are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes that a model under test takes on its device."""
+
+    weights: int
+    cache: int  # 0 for a model that caches nothing
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.cache + self.activations
+
+
+def shapes(prepared: "Prepared", hardware: HardwareConfig) -> Architecture:
+    """The model under test as this hardware would store it."""
+    return architecture.from_config(prepared.checkpoint.config, _BYTES[hardware.dtype], hardware.quantization)
+
+
+def need(prepared: "Prepared", hardware: HardwareConfig | None = None) -> Need:
+    """What the model under test needs while it generates.
+
+    Args:
+        prepared: a job that runs here, not on a server.
+        hardware: resolved; None: the job's own.
+    """
+    decoder, stored = prepared.job.model.decoder, shapes(prepared, hardware or prepared.job.hardware)
+    cached = not isinstance(decoder, config.Diffusion) or decoder.cache != "none"
+    positions = prepared.job.batch * longest(prepared)
+    return Need(
+        weights=stored.weight_bytes,
+        cache=positions * stored.kv_bytes_per_position if cached else 0,
+        activations=_activations(prepared, stored),
+    )
+
+
+def longest(prepared: "Prepared") -> int:
+    """Tokens of the longest prompt and its canvas."""
+    return prepared.longest_prompt + prepared.job.model.decoder.canvas
+
+
+def _activations(prepared: "Prepared", stored: Architecture) -> int:
+    """What the largest forward holds at once: one block's intermediate values, or the logits that are asked for.
+
+    A quantized matrix is widened for its product; the largest one comes on top.
+    """
+    decoder, rows = prepared.job.model.decoder, prepared.job.batch
+    if isinstance(decoder, config.Diffusion):
+        rows *= 2 if decoder.cfg_scale else 1
+        queries, logits = longest(prepared), decoder.block_length
+    else:
+        queries, logits = prepared.longest_prompt, 1
+    attention = 2 * stored.hidden + 2 * (stored.heads + stored.kv_heads) * stored.head_dim  # residual, norm; q, k, v, o
+    feed_forward = 2 * stored.hidden + 3 * stored.ffn  # residual, norm; gate, up and their product
+    block = rows * queries * max(attention, feed_forward)
+    block += stored.hidden * max(stored.ffn, stored.heads * stored.head_dim) if stored.matrix_bytes is not None else 0
+    head = rows * (queries * stored.hidden + logits * stored.vocab)
+    return max(block, head) * stored.bytes_per_element
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Is there so much?
+
+
+def shortage(prepared: "Prepared") -> str | None:
+    """Why this job cannot run in the memory that is free now, in one line that says what could; None if it may."""
+    hardware = prepared.job.hardware
+    free = device.free_bytes(hardware) + checkpoints.kept_bytes(hardware)
+    said = None
+    if not isinstance(prepared.job.model.decoder, config.Endpoint):
+        others = {_named(other, hardware): need(prepared, other).total for other in _narrower(hardware)}
+        said = too_small(prepared.checkpoint.name, hardware.device, need(prepared), others, free)
+    return said or scoring_too_small(scoring_bytes(prepared), hardware.device, free)
+
+
+def require(prepared: "Prepared") -> None:
+    """Refuse a job whose device has too little memory.
+
+    Raises:
+        HardwareError: as `shortage`.
+    """
+    if said := shortage(prepared):
+        raise HardwareError(said)
+
+
+def too_small(name: str, place: str, needed: Need, others: Mapping[str, int], free: int) -> str | None:
+    """The line for a model under test that does not fit; None if it fits.
+
+    Args:
+        name: of the checkpoint.
+        place: "cuda" or "cpu".
+        needed: as configured.
+        others: bytes under other settings, by how the user asks for them.
+        free: bytes that it could have.
+    """
+    if needed.total <= free:
+        return None
+    parts = ((needed.weights, "weights"), (needed.cache, "cache"), (needed.activations, "activations"))
+    sum_of = " + ".join(f"{_gib(size)} {part}" for size, part in parts if size)
+    has = f"{name} needs {_gib(needed.total)} GiB on {place} ({sum_of}), {_gib(free)} GiB are free"
+    fitting = {setting: size for setting, size in others.items() if size <= free}
+    if fitting:
+        return f"{has}; " + ", ".join(f"{setting} needs {_gib(size)} GiB" for setting, size in fitting.items())
+    smallest = {key: size for key, size in others.items() if size == min(others.values()) and size < needed.total}
+    least = "".join(f"even {setting} needs {_gib(size)} GiB, " for setting, size in smallest.items())
+    return f"{has}; {least}use a smaller checkpoint, batch or canvas, or a device with more memory"
+
+
+def scoring_bytes(prepared: "Prepared") -> dict[str, int]:
+    """Bytes of the models that score afterwards, all at once, by the key that asks for them."""
+    found = {}
+    if prepared.judge is not None:
+        found["metric.judge"] = _JUDGED_BYTES * checkpoints.elements(prepared.judge)
+    if prepared.encoder is not None:
+        files = sorted(prepared.encoder.path.glob("model*.safetensors"))
+        try:
+            stored = [tensor for file in files for tensor in weights.header(file, prepared.encoder.name).values()]
+        except CheckpointError:
+            stored = []  # bert-score reads it, and says what is wrong
+        found["metric.bertscore"] = _JUDGED_BYTES * sum(tensor.elements for tensor in stored)
+    return found
+
+
+def scoring_too_small(needed: Mapping[str, int], place: str, free: int) -> str | None:
+    """The line for models that score and do not fit; None if they fit. Arguments as `scoring_bytes`, `too_small`."""
+    total = sum(needed.values())
+    if total <= free:
+        return None
+    keys = " and ".join(f"{key} ({_gib(size)})" for key, size in needed.items())
+    return (
+        f"{keys} need {_gib(total)} GiB on {place} after generation, {_gib(free)} GiB are free; "
+        f"use a smaller one, or {' or '.join(f'{key}=null' for key in needed)}"
+    )
+
+
+def _narrower(hardware: HardwareConfig) -> list[HardwareConfig]:
+    """Other ways to store the same model on this device."""
+    dtypes = dict.fromkeys((hardware.dtype, "bfloat16" if hardware.dtype == "float32" else hardware.dtype))
+    ways = [
+        replace(hardware, dtype=dtype, engine=hardware.engine if kind is None else "eager", quantization=kind)
+        for dtype in dtypes
+        for kind in (None, *get_args(config.Quantization))
+    ]
+    return [way for way in ways if way != hardware]
+
+
+def _named(other: HardwareConfig, own: HardwareConfig) -> str:
+    """What the user has to say to get `other`."""
+    said = [f"hardware.dtype={other.dtype}"] if other.dtype != own.dtype else []
+    if other.quantization != own.quantization:
+        said.append(f"hardware.quantization={other.quantization or 'null'}")
+        said += [f"hardware.engine={other.engine}"] if other.engine != own.engine else []
+    return " ".join(said)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2g}" if size < 2**30 else f"{size / 2**30:.1f}"

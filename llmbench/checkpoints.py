@@ -24,7 +24,7 @@ once, and a new one evicts the old one first. Judges are not kept: a job must ho
 import functools
 import gc
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,6 +75,11 @@ class CheckpointFiles:
     logit_shift: int  # how far before a masked position the hidden state lies that predicts it; 0 for most
     config: Any = field(repr=False, compare=False)  # Transformers' configuration
     layout: "Layout | None" = field(repr=False, compare=False)  # how its files say what Transformers says otherwise
+
+    @property
+    def place(self) -> tuple[Path, str | None]:
+        """Where its files lie; the digest of a server's checkpoint may lack the weights that lie there later."""
+        return self.path.resolve(), self.gguf
 
     def require_family(self, kind: Family, *, here: bool = True) -> None:
         """Check that a model under test can be decoded as asked.
@@ -265,6 +270,7 @@ def resolve(
     *,
     layout: str | None = None,
     family: Family | None = None,
+    require: Callable[[CheckpointFiles], object] = lambda described: None,
 ) -> CheckpointFiles:
     """Find and check what a source stands for; repeated calls are free while the files do not change.
 
@@ -277,6 +283,7 @@ def resolve(
             tokenizer; weight files are hashed where there are some, and not fetched.
         layout: a layout file of the user's own (`models.layouts`).
         family: what a model under test must be; None for a judge.
+        require: what else is to be refused before weights are fetched; nothing is asked where none would be.
 
     Raises:
         CheckpointError: one line that names the checkpoint, what is wrong, and what to change.
@@ -296,7 +303,7 @@ def resolve(
         _require_tokenizer(described.has_tokenizer, folder, name)
         if family is not None:
             described.require_family(family)
-        _with_tokenizer(described)
+        require(_with_tokenizer(described))
         hub.weight_files(snapshot)
     files = _inspect(name, folder, gguf, weights, layout, _stamp(folder, layout))
     if family is not None:
@@ -346,7 +353,7 @@ def _inspect(
         _require_tokenizer(has_tokenizer, folder, name)
     special = configuration.special_ids(config, folder, name)
     shapes = {} if gguf else _shapes(config, name)
-    if not gguf and (weights == "real" or (weights == "served" and any(folder.glob("*.safetensors")))):
+    if not gguf and (weights == "real" or (weights == "served" and weight_files.whole(folder, name))):
         files = weight_files.find(folder, name)
         _stored(files, shapes, config, layout, name)
         hashed += files

@@ -11,7 +11,7 @@ from llmbench.analysis.hypotheses import hypotheses
 from llmbench.analysis.statistics import Estimate
 from llmbench.errors import RecordError
 from llmbench.record import DeviceUse, ForwardCost, ForwardShape, Marks, Record
-from records import make_record
+from records import endpoint, make_record
 
 MIB = 2**20
 BATCHES = (1, 2, 4, 8, 16)
@@ -316,6 +316,13 @@ def test_text_within_a_second_is_responsive() -> None:
     assert (found.outcome, found.decide) == (Outcome.SUPPORTED, "")
     assert "first text after 400 [95 % 397 to 403] ms, at most 1000" in found.sentence
     assert {"llama L_e2e ms", "llama first text ms"} <= dict(first(found).numbers).keys()
+
+
+def test_a_server_on_unknown_hardware_stands_not_beside() -> None:
+    sweep = [at_batch_1(400.0), at_batch_1(500.0, model="llama"), endpoint(90.0, batch=1)]
+    assert not [name for name, _ in first(chat.chat(sweep)).numbers if "endpoint" in name]
+    vouched = first(chat.chat([*sweep[:2], endpoint(90.0, batch=1, same_hardware=True)]))
+    assert dict(vouched.numbers)["llama endpoint L_e2e ms"].value == 90.0
 
 
 def test_the_threshold_is_the_one_that_was_set_before_the_run() -> None:

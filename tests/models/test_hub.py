@@ -233,6 +233,12 @@ try:
     checkpoints.resolve(place, family="autoregressive")
 except CheckpointError as error:
     told["wrong"] = str(error)
+def too_long(files):
+    raise CheckpointError(f"the context is {files.context}, {len(files.tokenize('WORDS'))} tokens")
+try:
+    checkpoints.resolve(place, family="diffusion", require=too_long)
+except CheckpointError as error:
+    told["unfit"] = str(error)
 described = checkpoints.resolve(place, "dummy", family="diffusion")
 told["early"] = [path.name for path in described.path.glob("*.safetensors")]
 files = checkpoints.resolve(place, family="diffusion")
@@ -258,5 +264,6 @@ def test_a_checkpoint_of_the_hub_is_the_folder_it_would_be(server, fetch):
     assert told["bytes"] > 0
     assert told["early"] == []  # what is wrong was said before the weights came
     assert "is diffusion, the decoder is autoregressive" in told["wrong"]
+    assert told["unfit"] == "the context is 128, 5 tokens"
     assert "was damaged after its download; delete " in told["damaged"]
     assert not hub.ran(server.folder.parent)

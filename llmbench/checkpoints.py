@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmbench.decoding import base
-from llmbench.errors import CheckpointError
+from llmbench.errors import CheckpointError, one_line
 from llmbench.record import Family
 
 if TYPE_CHECKING:
@@ -386,14 +386,14 @@ def _require_tokenizer(found: bool, folder: Path, name: str) -> None:
 
 def _shapes(config: Any, name: str) -> dict[str, tuple[int, ...]]:
     """Of every tensor, by the name that Transformers uses; {} for blocks of kinds that may be stored under others."""
-    from llmbench.models import configuration, llama
+    from llmbench.models import llama
 
     if config.model_type not in llama.BLOCKS:
         return {}
     try:
         return llama.shapes(config)
     except Exception as error:  # numbers that do not go together fail wherever they meet
-        why = f"{type(error).__name__}: {configuration.one_line(error)}"
+        why = f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(f"checkpoint {name}: config.json describes no model: {why}") from error
 
 
@@ -465,7 +465,6 @@ def _tokenizer(folder: Path, gguf: str | None, laid_out: bool, kind: str | None,
     """
     from transformers import AutoTokenizer, PreTrainedConfig
 
-    from llmbench.models import configuration
     from llmbench.models.llama import quiet
 
     source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
@@ -475,9 +474,7 @@ def _tokenizer(folder: Path, gguf: str | None, laid_out: bool, kind: str | None,
         with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
     except Exception as error:  # each kind of tokenizer raises its own
-        raise CheckpointError(
-            f"checkpoint {name}: its tokenizer cannot be read: {configuration.one_line(error)}"
-        ) from error
+        raise CheckpointError(f"checkpoint {name}: its tokenizer cannot be read: {one_line(error)}") from error
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -544,7 +541,7 @@ def load_judge(files: CheckpointFiles, hardware: "HardwareConfig") -> "Judge":
 
 
 def _model(files: CheckpointFiles, dtype: "torch.dtype", device: str, weights: Literal["real", "dummy"]) -> Any:
-    from llmbench.models import configuration, llama
+    from llmbench.models import llama
     from llmbench.models import weights as weight_files
 
     if weights == "dummy":
@@ -558,6 +555,4 @@ def _model(files: CheckpointFiles, dtype: "torch.dtype", device: str, weights: L
     except CheckpointError:
         raise
     except Exception as error:  # safetensors, Transformers and GGUF readers raise their own
-        raise CheckpointError(
-            f"checkpoint {files.name}: its weights cannot be read: {configuration.one_line(error)}"
-        ) from error
+        raise CheckpointError(f"checkpoint {files.name}: its weights cannot be read: {one_line(error)}") from error

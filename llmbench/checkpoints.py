@@ -24,13 +24,13 @@ once, and a new one evicts the old one first. Judges are not kept: a job must ho
 import functools
 import gc
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmbench.decoding import base
-from llmbench.errors import CheckpointError
+from llmbench.errors import CheckpointError, one_line
 from llmbench.record import Family
 
 if TYPE_CHECKING:
@@ -75,6 +75,11 @@ class CheckpointFiles:
     logit_shift: int  # how far before a masked position the hidden state lies that predicts it; 0 for most
     config: Any = field(repr=False, compare=False)  # Transformers' configuration
     layout: "Layout | None" = field(repr=False, compare=False)  # how its files say what Transformers says otherwise
+
+    @property
+    def place(self) -> tuple[Path, str | None]:
+        """Where its files lie; the digest of a server's checkpoint may lack the weights that lie there later."""
+        return self.path.resolve(), self.gguf
 
     def require_family(self, kind: Family, *, here: bool = True) -> None:
         """Check that a model under test can be decoded as asked.
@@ -265,6 +270,7 @@ def resolve(
     *,
     layout: str | None = None,
     family: Family | None = None,
+    require: Callable[[CheckpointFiles], object] = lambda described: None,
 ) -> CheckpointFiles:
     """Find and check what a source stands for; repeated calls are free while the files do not change.
 
@@ -277,6 +283,7 @@ def resolve(
             tokenizer; weight files are hashed where there are some, and not fetched.
         layout: a layout file of the user's own (`models.layouts`).
         family: what a model under test must be; None for a judge.
+        require: what else is to be refused before weights are fetched; nothing is asked where none would be.
 
     Raises:
         CheckpointError: one line that names the checkpoint, what is wrong, and what to change.
@@ -296,7 +303,7 @@ def resolve(
         _require_tokenizer(described.has_tokenizer, folder, name)
         if family is not None:
             described.require_family(family)
-        _with_tokenizer(described)
+        require(_with_tokenizer(described))
         hub.weight_files(snapshot)
     files = _inspect(name, folder, gguf, weights, layout, _stamp(folder, layout))
     if family is not None:
@@ -346,7 +353,7 @@ def _inspect(
         _require_tokenizer(has_tokenizer, folder, name)
     special = configuration.special_ids(config, folder, name)
     shapes = {} if gguf else _shapes(config, name)
-    if not gguf and (weights == "real" or (weights == "served" and any(folder.glob("*.safetensors")))):
+    if not gguf and (weights == "real" or (weights == "served" and weight_files.whole(folder, name))):
         files = weight_files.find(folder, name)
         _stored(files, shapes, config, layout, name)
         hashed += files
@@ -379,14 +386,14 @@ def _require_tokenizer(found: bool, folder: Path, name: str) -> None:
 
 def _shapes(config: Any, name: str) -> dict[str, tuple[int, ...]]:
     """Of every tensor, by the name that Transformers uses; {} for blocks of kinds that may be stored under others."""
-    from llmbench.models import configuration, llama
+    from llmbench.models import llama
 
     if config.model_type not in llama.BLOCKS:
         return {}
     try:
         return llama.shapes(config)
     except Exception as error:  # numbers that do not go together fail wherever they meet
-        why = f"{type(error).__name__}: {configuration.one_line(error)}"
+        why = f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(f"checkpoint {name}: config.json describes no model: {why}") from error
 
 
@@ -458,7 +465,6 @@ def _tokenizer(folder: Path, gguf: str | None, laid_out: bool, kind: str | None,
     """
     from transformers import AutoTokenizer, PreTrainedConfig
 
-    from llmbench.models import configuration
     from llmbench.models.llama import quiet
 
     source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
@@ -468,9 +474,7 @@ def _tokenizer(folder: Path, gguf: str | None, laid_out: bool, kind: str | None,
         with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
     except Exception as error:  # each kind of tokenizer raises its own
-        raise CheckpointError(
-            f"checkpoint {name}: its tokenizer cannot be read: {configuration.one_line(error)}"
-        ) from error
+        raise CheckpointError(f"checkpoint {name}: its tokenizer cannot be read: {one_line(error)}") from error
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -574,7 +578,7 @@ def _model(
     weights: Literal["real", "dummy"],
     quantized: "Quantization | None" = None,
 ) -> Any:
-    from llmbench.models import configuration, llama, quantization
+    from llmbench.models import llama, quantization
     from llmbench.models import weights as weight_files
 
     if weights == "dummy":
@@ -589,6 +593,4 @@ def _model(
     except CheckpointError:
         raise
     except Exception as error:  # safetensors, Transformers and GGUF readers raise their own
-        raise CheckpointError(
-            f"checkpoint {files.name}: its weights cannot be read: {configuration.one_line(error)}"
-        ) from error
+        raise CheckpointError(f"checkpoint {files.name}: its weights cannot be read: {one_line(error)}") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.config import HUB_DATASET, WorkloadConfig
-from llmbench.errors import WorkloadError
+from llmbench.errors import WorkloadError, one_line
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
@@ -120,7 +120,7 @@ def _load(source: str, revision: str | None, subset: str | None) -> tuple[Any, s
         builder.download_and_prepare()
         return builder.as_dataset(), f"{source}@{builder.hash}" if on_hub else Path(source).name
     except DatasetNotFoundError as error:
-        raise WorkloadError(f"workload.source={source}: {_one_line(error)}") from error
+        raise WorkloadError(f"workload.source={source}: {one_line(error, 300)}") from error
     except ConnectionError as error:
         raise WorkloadError(f"workload.source={source}: not in the cache, and {_why_unreachable(error)}") from error
     except WorkloadError:
@@ -152,12 +152,12 @@ def _local(source: str) -> Path:
 
 def _why_unreachable(error: BaseException) -> str:
     offline = [key for key in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if os.environ.get(key, "0") not in ("0", "")]
-    return f"{offline[0]} is set; unset it once" if offline else f"the hub cannot be reached ({_one_line(error)})"
+    return f"{offline[0]} is set; unset it once" if offline else f"the hub cannot be reached ({one_line(error, 300)})"
 
 
 def _explain(error: Exception, subset: str | None) -> str:
     """What the library says, in the words of our settings; of a reader that failed, its own words."""
-    said = _one_line(error.__cause__ or error)
+    said = one_line(error.__cause__ or error, 300)
     if subset is None and "Config name is missing" in said:
         there = re.search(r"\[[^\]]*\]", said)
         return f"it has several subsets; set workload.subset to one of {there[0] if there else said}"
@@ -165,8 +165,3 @@ def _explain(error: Exception, subset: str | None) -> str:
         there = re.search(r"\[[^\]]*\]", said)
         return f"workload.subset={subset}: no such subset; there are {there[0] if there else said}"
     return said
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]} ..."

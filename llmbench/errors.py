@@ -16,6 +16,12 @@ where they cross into the project, once.
 """
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What a foreign exception says, on one line and short enough to stand in one of ours: `most` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
 class LlmbenchError(Exception):
     """Base of every error raised on purpose."""
 

@@ -81,29 +81,23 @@ def prepare(job: JobConfig) -> Prepared:
         job.weights if here else "served",
         layout=job.model.layout,
         family=job.model.decoder.family,
+        require=lambda described: _require_fit(job, workload, described),
     )
-    judge = checkpoints.resolve(job.metric.judge) if job.metric.judge else None
+    judge = (
+        checkpoints.resolve(job.metric.judge, require=checkpoints.CheckpointFiles.require_judge)
+        if job.metric.judge
+        else None
+    )
     if judge is not None:
         judge.require_judge()
-    if judge is not None and judge.digest == files.digest:
+    if judge is not None and (judge.digest == files.digest or judge.place == files.place):
         raise ConfigError(f"metric.judge {job.metric.judge} is the model under test; a model cannot judge itself")
     encoder = (
         bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None
     )
     if encoder is not None:
         workload.require_references("bertscore")
-    if here and job.hardware.engine == "graph":
-        blocks.require_plain(files.config)
-    if here and job.hardware.quantization is not None:
-        quantization.require_whole_blocks(files.config)
-    job = replace(job, model=replace(job.model, chat=_chat(job, files)))
-    longest = max(len(_prompt_ids(job, files, prompt)) for prompt in workload.prompts)
-    canvas = job.model.decoder.canvas
-    if longest + canvas > files.context:
-        raise ConfigError(
-            f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
-            f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
-        )
+    job, longest = _require_fit(job, workload, files)
     wanted = here and job.metric.likelihood
     held = texts.load(job.metric.likelihood_source, job.metric.likelihood_texts) if wanted else None
     if held is not None:
@@ -129,6 +123,30 @@ def prepare(job: JobConfig) -> Prepared:
     return prepared
 
 
+def _require_fit(
+    job: JobConfig, workload: workloads.Workload, files: checkpoints.CheckpointFiles
+) -> tuple[JobConfig, int]:
+    """The job with its chat resolved, and tokens of the longest prompt. Reads no weights.
+
+    Raises:
+        UsageError: engine, chat template or context do not go with the checkpoint.
+    """
+    here = not isinstance(job.model.decoder, Endpoint)
+    if here and job.hardware.engine == "graph":
+        blocks.require_plain(files.config)
+    if here and job.hardware.quantization is not None:
+        quantization.require_whole_blocks(files.config)
+    job = replace(job, model=replace(job.model, chat=_chat(job, files)))
+    longest = max(len(_prompt_ids(job, files, prompt)) for prompt in workload.prompts)
+    canvas = job.model.decoder.canvas
+    if longest + canvas > files.context:
+        raise ConfigError(
+            f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
+            f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
+        )
+    return job, longest
+
+
 def _prompt_ids(job: JobConfig, files: checkpoints.CheckpointFiles, prompt: workloads.Prompt) -> list[int]:
     """Ids that the model reads; a server's own template is not known where the checkpoint has none."""
     return files.prompt_ids(prompt, chat=bool(job.model.chat) and files.has_chat_template)
@@ -147,10 +165,12 @@ def _chat(job: JobConfig, files: checkpoints.CheckpointFiles) -> bool:
                 raise ConfigError("model.chat=false, but endpoint.api=chat: the server applies its template")
             return True
         if fitting if wanted is None else wanted:
-            raise ConfigError(
-                f"the prompts are instructions, and {files.name} has a chat template, which other sides get; "
-                "add endpoint.api=chat, or model.chat=false for plain prompts on every side"
+            why = (
+                "model.chat=true"
+                if wanted
+                else f"the prompts are instructions, and {files.name} has a chat template, which other sides get"
             )
+            raise ConfigError(f"{why}; add endpoint.api=chat, or model.chat=false for plain prompts on every side")
         return False
     if wanted and not files.has_chat_template:
         raise ConfigError(f"model.chat=true, but the tokenizer of checkpoint {files.name} has no chat template")

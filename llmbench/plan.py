@@ -92,12 +92,26 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
 
 
 def _require_equal_roles(cells: Sequence[Cell]) -> None:
-    """Refuse a sweep that asks one family in its chat template and the other never: nothing could be compared."""
+    """Refuse a sweep that asks one family in its chat template and the other never: nothing could be compared.
+
+    A server that stands apart is asked as it likes; one whose word counts, as every other side.
+    """
     asked: dict[str, dict[str, set[bool]]] = {}
+    vouched: dict[str, set[bool]] = {}
     for cell in cells:
-        made = cell.prepared
-        families = asked.setdefault(made.workload.digest, {})
-        families.setdefault(made.job.model.decoder.family, set()).add(bool(made.job.model.chat))
+        workload, decoder = cell.prepared.workload.digest, cell.prepared.job.model.decoder
+        chat = bool(cell.prepared.job.model.chat)
+        if isinstance(decoder, config.Endpoint):
+            if not decoder.same_hardware:
+                continue
+            vouched.setdefault(workload, set()).add(chat)
+        asked.setdefault(workload, {}).setdefault(decoder.family, set()).add(chat)
+    for workload, roles in vouched.items():
+        if len(set.union(roles, *asked[workload].values())) > 1:
+            raise ConfigError(
+                "endpoint.same_hardware=true makes the server one more baseline, but not all sides get a chat "
+                "template; set endpoint.api (completions: plain, chat: template) and model.chat to the same for all"
+            )
     for families in asked.values():
         if len(families) > 1 and not set.intersection(*families.values()):
             chatting, plain = sorted(families, key=lambda family: True not in families[family])

@@ -281,6 +281,8 @@ def test_a_server_is_asked_in_the_role_of_the_other_sides(prepare, instructed):
     assert prepare(*own, "workload=continuation").job.model.chat is False
     with pytest.raises(UsageError, match=r"endpoint.api=chat: the server applies its template"):
         prepare(*own, "workload=math", "endpoint.api=chat", "model.chat=false")
+    with pytest.raises(UsageError, match=r"^model.chat=true; add endpoint.api=chat"):
+        prepare(*SMALL, "model=llama_endpoint", "model.chat=true")  # whose checkpoint has no template to speak of
 
 
 @pytest.mark.parametrize("model", ["llama", "llama_generate"])

@@ -70,6 +70,15 @@ def test_both_sides_are_asked_in_the_same_role_or_nothing_runs(tmp_path):
     assert len({cell.prepared.identity for cell in [*both, *build(*pair, llama, llada, "model.chat=false")]}) == 4
 
 
+def test_a_server_is_asked_as_it_likes_until_a_verdict_rests_on_it():
+    sweep = ("model=llama,llama_endpoint,llada", "metric=speed", "endpoint.api=chat")
+    assert len(build(*sweep)) == 3
+    assert len(build(sweep[0].replace("llama,", ""), *sweep[1:])) == 2  # beside LLaDA alone
+    with pytest.raises(ConfigError, match=r"endpoint.same_hardware=true makes the server one more baseline"):
+        build(*sweep, "endpoint.same_hardware=true")
+    assert len(build(*sweep[:2], "endpoint.same_hardware=true")) == 3
+
+
 def test_llama_is_one_job_and_models_are_not_interleaved():
     cells = build("steps=8,16,32,64", "model=llama,llada", "hardware=cpu")
     assert [cell.prepared.job.label for cell in cells] == [

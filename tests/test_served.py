@@ -180,6 +180,31 @@ def test_a_tokenizer_is_all_that_is_needed_of_the_checkpoint(tmp_path, prepare, 
         prepare("model.checkpoint=bundled:llada")
 
 
+def test_weights_that_are_half_there_are_no_weights_to_a_server(tmp_path, prepare):
+    folder = tmp_path / "words"
+    shutil.copytree(checkpoints.BUNDLED / "llama", folder, ignore=shutil.ignore_patterns("*.safetensors", "README*"))
+    shard = "model-0000{}-of-00002.safetensors"
+    index = {"weight_map": {"model.norm.weight": shard.format(1), "lm_head.weight": shard.format(2)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / shard.format(1)).write_bytes(b"the other one is still to come")
+    assert prepare(f"model.checkpoint={folder}").checkpoint.family == "autoregressive"
+
+
+def test_a_model_that_is_served_is_no_judge_of_itself_before_its_weights_are_here(tmp_path, prepare, monkeypatch):
+    folder, fetched = tmp_path / "words", checkpoints.BUNDLED / "llama" / "model.safetensors"
+    shutil.copytree(checkpoints.BUNDLED / "llama", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    resolve = checkpoints.resolve
+
+    def fetching(source, *more, **settings):  # as the hub's files come when a judge is resolved
+        if not more:
+            shutil.copy(fetched, folder)
+        return resolve(source, *more, **settings)
+
+    monkeypatch.setattr(checkpoints, "resolve", fetching)
+    with pytest.raises(ConfigError, match="cannot judge itself"):
+        prepare(f"model.checkpoint={folder}", f"metric.judge={folder}")
+
+
 def test_a_key_is_nowhere_in_a_record(measure, monkeypatch):
     monkeypatch.setenv(wire.KEY, KEY)
     record, requests = measure(f"key={KEY}")

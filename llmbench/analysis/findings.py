@@ -6,7 +6,7 @@ and `decide` names the command that would decide. What the four are tested by: `
 this room; `hypotheses` puts them together.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from llmbench.analysis.comparable import VARIED, ground, own_settings
 from llmbench.analysis.statistics import Estimate
 from llmbench.analysis.wording import number
+from llmbench.config import SYNTHETIC
 from llmbench.record import Record
 
 
@@ -148,19 +149,52 @@ def labels(firsts: Sequence[Record], axis: str | None) -> list[str]:
     for record, label in zip(firsts, plain, strict=True):
         twins = [other for other, name in zip(firsts, plain, strict=True) if name == label]
         differ = [k for k in keys if len({other.conditions.get(k) for other in twins}) > 1]
-        said = [f"{key.removeprefix('decoding.')}={record.conditions.get(key)}" for key in differ]
+        said = [
+            f"{key.removeprefix('decoding.')}={record.conditions[key]}" for key in differ if key in record.conditions
+        ]
         named.append(" ".join([label, *said]))
     return named
 
 
 def command(recipe: str, record: Record | None, *more: str) -> str:
-    """The sweep of a recipe, with the scale and weights of what was measured."""
+    """The sweep of a recipe, with the scale, weights, prompts and dials of what was measured, then `more`."""
     own = record.config if record is not None else {}
     scale, parts = own.get("scale", {}).get("name", "tiny"), []
     parts += [f"scale={scale}"] if scale != "tiny" else []
     parts += ["weights=dummy"] if own.get("weights") == "dummy" else []
-    parts += ["workload=synthetic"] if own.get("workload", {}).get("source") == "synthetic" else []
+    parts += _prompts(own.get("workload", {}))
+    chat = own.get("model", {}).get("chat")
+    if own.get("workload", {}).get("instructions", False) is not bool(chat):
+        parts.append(f"model.chat={str(bool(chat)).lower()}")
+    dials = {key: own.get(key, default) for key, default in DIALS.items()}
+    if own.get("block_length") not in (None, own.get("canvas")):
+        dials["block_length"] = own["block_length"]
+    given = {text.partition("=")[0] for text in more}
+    parts += [f"{key}={value}" for key, value in dials.items() if value != DIALS.get(key) and key not in given]
     return " ".join([f"python -m llmbench -m experiment={recipe}", *parts, *more])
+
+
+DIALS = {"canvas": 64, "temperature": 0.7, "cache": "none"}
+"""Dials that shape a setting, and what conf/config.yaml gives them: that need not be said."""
+
+
+def _prompts(workload: Mapping[str, Any]) -> list[str]:
+    """The overrides that choose a workload's prompts."""
+    source = workload.get("source", "bundled:continuation")
+    if source == SYNTHETIC:
+        return ["workload=synthetic"]
+    if source == "bundled:continuation":
+        return []
+    if source == "bundled:instruct":
+        return ["workload=instruct", *_list("tasks", workload)]
+    fields = ("revision", "subset", "split", "prompt_field", "reference_field", "answer_field", "task_field")
+    kind = "jsonl" if workload.get("prompt_field") is None else "dataset"
+    named = [f"workload.{key}={workload[key]}" for key in fields if workload.get(key) is not None]
+    return [f"workload={kind}", f"workload.source={source}", *named, *_list("tasks", workload)]
+
+
+def _list(key: str, workload: Mapping[str, Any]) -> list[str]:
+    return [f"workload.{key}=[{','.join(workload[key])}]"] if workload.get(key) else []
 
 
 def span(estimate: Estimate, unit: str = "") -> str:

@@ -41,7 +41,7 @@ class Status(_Advice):
     UNDECIDED = "undecided", "raise workload.prompts, or add seeds: seed=1,2,3"
     MISSING_BASELINE = "missing_baseline", "add the autoregressive side: model=llama,llada"
     MISSING_CANDIDATES = "missing_candidates", "add the diffusion side: model=llama,llada steps=8,16,32,64"
-    NO_QUALITY = "no_quality", "add metric=default: only speed was measured"
+    NO_QUALITY = "no_quality", "only speed was measured; add metric=default, with real weights and prompts of text"
 
 
 TESTED = tuple(list(Status)[:6])

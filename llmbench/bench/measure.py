@@ -18,7 +18,7 @@ from llmbench.bench import cases, floor, official
 from llmbench.bench.cases import EAGER, OFFICIAL, OURS, SAME_LOOP, STATIC, StepCase, WholeCase
 from llmbench.bench.official_model import OfficialModel
 from llmbench.bench.profile import profile
-from llmbench.bench.turns import Bursts, Others, Row, one_line
+from llmbench.bench.turns import Bursts, Others, Row, reason
 from llmbench.config import Autoregressive, Diffusion, HardwareConfig, Transformers
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
@@ -151,7 +151,7 @@ class Bench:
         try:
             row.profile = profile(step, self._hardware.device)
         except RuntimeError as error:
-            row.missing["profile"] = one_line(error)
+            row.missing["profile"] = reason(error)
 
     def _later_tokens(self, loop: Any, batch: PromptBatch) -> float:
         """Milliseconds per token of tokens 2 to G."""
@@ -284,7 +284,7 @@ def run(
             try:
                 yield bench.step(case) if isinstance(case, StepCase) else bench.whole(case)
             except Exception as error:
-                yield Row(name=case.name, failed=one_line(error))
+                yield Row(name=case.name, failed=reason(error))
         bench.close()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmbench.bench.cases import FLOOR, FLOOR_TURNS, OURS, OURS_TURNS
+from llmbench.errors import one_line
 from llmbench.measure.timing import OnStep, time_region
 
 BURSTS = 3
@@ -148,14 +149,14 @@ class Others:
             try:
                 samples[name] = loop()
             except Exception as error:
-                self._row.missing[name] = one_line(error)
+                self._row.missing[name] = reason(error)
                 del self._loops[name]
         return samples
 
 
-def one_line(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """An error as it stands on the page."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{type(error).__name__}: {one_line(error, 1000)}"
 
 
 def _nothing() -> None: ...

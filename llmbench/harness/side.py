@@ -241,6 +241,7 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
         UsageError: a setting is wrong, or the checkpoint cannot be used.
     """
     from llmbench import checkpoints, job
+    from llmbench.config import Endpoint
     from llmbench.measure import device
 
     if "temperature" in settings:
@@ -248,6 +249,8 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     if type(samples) is not int or samples < 1:
         raise ConfigError(f"samples: give a whole number of at least 1 (got {samples!r})")
     made = _compose({"hardware.engine": "eager", "metric": "speed", "temperature": 0.0} | dict(settings))
+    if isinstance(made.model.decoder, Endpoint):
+        raise ConfigError("model=llama_endpoint is a server, which lm-eval asks itself; say --model local-completions")
     if made.hardware.engine != "eager":
         raise ConfigError("hardware.engine must be eager here: prompts of every length would each be captured")
     if made.model.chat is not None:

@@ -11,8 +11,7 @@ early revisions of LLaMA-3-Instruct name the end of a text alone, in every confi
 
 from typing import Any
 
-from llmbench.errors import CheckpointError
-from llmbench.models.configuration import one_line
+from llmbench.errors import CheckpointError, one_line
 
 _DATE = "26 Jul 2024"
 """What templates that write a date (LLaMA-3.1 and later) take for today; it is the one that they fall back to."""

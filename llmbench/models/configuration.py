@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import CheckpointError
+from llmbench.errors import CheckpointError, one_line
 
 if TYPE_CHECKING:
     from llmbench.models.layouts import Layout
@@ -222,9 +222,3 @@ def _sha256(path: Path) -> str:
 
 
 _SHA256 = re.compile("[0-9a-f]{64}")
-
-
-def one_line(error: Exception) -> str:
-    """What a foreign exception says, on one line and short enough to stand in one of ours."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]} ..."

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbench.errors import CheckpointError
+from llmbench.errors import CheckpointError, one_line
 from llmbench.models import weights
 
 SMALL = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
@@ -79,7 +79,10 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
     """The folder of a commit with those of `files` that the repository has."""
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import logging
     from tqdm import tqdm
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it tells every retry
 
     class Silent(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -119,5 +122,4 @@ def _short(error: BaseException) -> str:
     """The innermost reason, on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]} ..."
+    return one_line(error)

@@ -68,6 +68,12 @@ def find(folder: Path, name: str) -> list[Path]:
     raise CheckpointError(f"checkpoint {name}: no weights in {folder}; expected {SINGLE} or {INDEX}")
 
 
+def whole(folder: Path, name: str) -> bool:
+    """Whether every safetensors file is there: of the hub's, some may still have to come."""
+    files = shards(folder, name) if (folder / INDEX).is_file() else [SINGLE]
+    return (folder / SINGLE).is_file() or all((folder / file).is_file() for file in files)
+
+
 def shards(folder: Path, name: str) -> list[str]:
     """Names of the files that the index of a folder lists.
 

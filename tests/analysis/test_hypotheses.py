@@ -4,14 +4,16 @@ import json
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from llmbench.analysis import chat, memory, throughput
-from llmbench.analysis.findings import Finding, Hypothesis, Outcome
+from llmbench.analysis.findings import DIALS, Finding, Hypothesis, Outcome, command, labels
 from llmbench.analysis.hypotheses import hypotheses
 from llmbench.analysis.statistics import Estimate
+from llmbench.cli import conf_folder
 from llmbench.errors import RecordError
 from llmbench.record import DeviceUse, ForwardCost, ForwardShape, Marks, Record
-from records import make_record
+from records import endpoint, make_record
 
 MIB = 2**20
 BATCHES = (1, 2, 4, 8, 16)
@@ -99,9 +101,35 @@ def test_too_few_batches_or_repeats_decide_nothing_and_say_what_would() -> None:
     assert few.decide == (
         "python -m llmbench -m experiment=throughput steps=16 batch=1,4,16 workload.prompts=16 timing.repeats=6"
     )
+    own = {"source": "bundled:instruct", "tasks": ["math"], "instructions": True}
+    dials = {"temperature": 0.0, "canvas": 256, "block_length": 32, "cache": "dual"}
+    asked = [
+        replace(r, config=r.config | dials | {"workload": own, "model": r.config["model"] | {"chat": False}})
+        for r in over_batches({1: 0.5, 16: 2.0})
+    ]
+    assert throughput.throughput(asked).decide == (
+        "python -m llmbench -m experiment=throughput workload=instruct workload.tasks=[math] model.chat=false "
+        "canvas=256 temperature=0.0 cache=dual block_length=32 steps=16 batch=1,4,16 workload.prompts=16 "
+        "timing.repeats=6"
+    )
     short = throughput.throughput(over_batches({1: 0.5, 4: 1.0, 16: 2.0}, repeats=3))
     assert (short.outcome, "fewer than 6 repeats" in short.sentence) == (Outcome.UNDECIDED, True)
     assert "timing.repeats=20" in short.decide
+
+
+def test_what_a_command_leaves_out_is_what_conf_says() -> None:
+    folder = conf_folder()
+    said = yaml.safe_load((folder / "config.yaml").read_text())
+    assert {key: said[key] for key in DIALS} == DIALS
+    source = {"source": "p.jsonl", "prompt_field": "q", "split": "test"}
+    record = make_record("llada", 8)
+    asked = replace(record, config=record.config | {"workload": source | {"instructions": True}})
+    assert "workload=dataset workload.source=p.jsonl workload.split=test workload.prompt_field=q" in command("x", asked)
+
+
+def test_a_setting_without_a_template_is_not_called_none() -> None:
+    plain, chat = make_record("llada", 8), make_record("llada", 8, conditions={"decoding.chat": "True"})
+    assert labels([plain, chat], None) == ["llada k=8", "llada k=8 chat=True"]
 
 
 def test_bytes_decide_and_not_tokens() -> None:
@@ -316,6 +344,13 @@ def test_text_within_a_second_is_responsive() -> None:
     assert (found.outcome, found.decide) == (Outcome.SUPPORTED, "")
     assert "first text after 400 [95 % 397 to 403] ms, at most 1000" in found.sentence
     assert {"llama L_e2e ms", "llama first text ms"} <= dict(first(found).numbers).keys()
+
+
+def test_a_server_on_unknown_hardware_stands_not_beside() -> None:
+    sweep = [at_batch_1(400.0), at_batch_1(500.0, model="llama"), endpoint(90.0, batch=1)]
+    assert not [name for name, _ in first(chat.chat(sweep)).numbers if "endpoint" in name]
+    vouched = first(chat.chat([*sweep[:2], endpoint(90.0, batch=1, same_hardware=True)]))
+    assert dict(vouched.numbers)["llama endpoint L_e2e ms"].value == 90.0
 
 
 def test_the_threshold_is_the_one_that_was_set_before_the_run() -> None:

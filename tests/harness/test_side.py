@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 
+import hub_checkpoints
 import pytest
 import torch
 
@@ -76,6 +77,7 @@ def test_a_tasks_settings_reach_the_decoder_or_are_refused():
         ({"checkpoint": "local", "model.checkpoint": "/no/such/folder"}, "/no/such/folder"),
         ({"model.checkpoint": "bundled:llada"}, "use model=llada"),
         ({"model.chat": True}, "say --apply_chat_template"),
+        ({"model": "llama_endpoint"}, "say --model local-completions"),  # its scores would be the local weights'
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line(settings, says):
@@ -159,6 +161,20 @@ def test_a_diffusion_side_is_scored_by_its_bound_given_the_context(llada):
         value = llada.score([(context, rest)])[0][0]
         expected = enumerated(llada, context, rest)
         assert -value == pytest.approx(expected, rel=1e-5 if len(rest) == 1 else 0.1)
+
+
+def test_a_model_that_predicts_from_the_position_before_is_scored_so(tmp_path):
+    plain = hub_checkpoints.write(tmp_path / "dream", "dream")
+    own = {"checkpoint": "local", "model.checkpoint": str(tmp_path / "dream"), "model.layout": None}
+    dream = side.build({"hardware": "cpu", "model": "llada", "canvas": 4, "steps": 4} | own, samples=8)
+    first, second = dream.tokenize("AB")
+    logits = plain.logits(torch.tensor([first, hub_checkpoints.MASK]))
+    ((value, greedy),) = dream.score([([first], [second])])
+    assert value == pytest.approx(logits[0].log_softmax(-1)[second].item(), rel=1e-5)
+    masked_out = logits[0].index_fill(0, torch.tensor([hub_checkpoints.MASK]), float("-inf"))
+    assert greedy is bool(masked_out.argmax() == second)
+    best = int(masked_out.argmax())
+    assert dream.score([([first], [best])])[0][1] is True
 
 
 def test_a_diffusion_score_depends_on_seed_and_request_and_not_on_the_others(llada):

@@ -205,7 +205,9 @@ def test_a_gated_repository_says_where_to_ask(server, fetch):
 def test_without_a_network_the_cache_serves_and_says_what_it_lacks(server, fetch):
     assert "not in the cache, and HF_HUB_OFFLINE is set" in refusal(fetch(REPO, HF_HUB_OFFLINE="1"))
     nowhere = "http://127.0.0.1:9"
-    assert "not in the cache, and the hub cannot be reached (" in refusal(fetch(REPO, HF_ENDPOINT=nowhere))
+    unreachable = fetch(REPO, HF_ENDPOINT=nowhere)
+    assert "not in the cache, and the hub cannot be reached (" in refusal(unreachable)
+    assert unreachable["stderr"] == ""  # one line, and not one for every retry
     fetch(REPO)
     assert "not in the cache, and HF_HUB_OFFLINE is set" in refusal(fetch(REPO, "weights", HF_HUB_OFFLINE="1"))
     whole = fetch(REPO, "weights")
@@ -233,6 +235,12 @@ try:
     checkpoints.resolve(place, family="autoregressive")
 except CheckpointError as error:
     told["wrong"] = str(error)
+def too_long(files):
+    raise CheckpointError(f"the context is {files.context}, {len(files.tokenize('WORDS'))} tokens")
+try:
+    checkpoints.resolve(place, family="diffusion", require=too_long)
+except CheckpointError as error:
+    told["unfit"] = str(error)
 described = checkpoints.resolve(place, "dummy", family="diffusion")
 told["early"] = [path.name for path in described.path.glob("*.safetensors")]
 files = checkpoints.resolve(place, family="diffusion")
@@ -258,5 +266,6 @@ def test_a_checkpoint_of_the_hub_is_the_folder_it_would_be(server, fetch):
     assert told["bytes"] > 0
     assert told["early"] == []  # what is wrong was said before the weights came
     assert "is diffusion, the decoder is autoregressive" in told["wrong"]
+    assert told["unfit"] == "the context is 128, 5 tokens"
     assert "was damaged after its download; delete " in told["damaged"]
     assert not hub.ran(server.folder.parent)

@@ -8,7 +8,7 @@ import pytest
 import tiny_models
 import torch
 
-from llmbench import checkpoints
+from llmbench import checkpoints, sources
 from llmbench.config import HardwareConfig
 from llmbench.decoding.base import Generation
 from llmbench.errors import CheckpointError, UsageError
@@ -126,7 +126,7 @@ def test_without_a_padding_token_the_stop_token_pads(llama, none):
 
 
 def test_bundled_names_are_listed_when_one_is_unknown(originals, monkeypatch):
-    monkeypatch.setattr(checkpoints, "BUNDLED", originals["llama"][0].parent)
+    monkeypatch.setattr(sources, "BUNDLED", originals["llama"][0].parent)
     assert checkpoints.resolve("bundled:llama").name == "bundled:llama"
     assert "there are llada, llama" in refusal("bundled:lama")
 

@@ -21,8 +21,8 @@ from llmbench import config, memory
 from llmbench.record import Ceilings, ForwardShape, Record, total
 
 if TYPE_CHECKING:
-    from llmbench.job import Prepared
     from llmbench.models.architecture import Architecture
+    from llmbench.preparation import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,196 +1,37 @@
-"""What happens in one job, in order: prepare, load, warm up, time, instrument, score, record.
+"""What happens in one job, in order: load, warm up, time, instrument, score, record.
 
-`prepare` is cheap and refuses bad input: it reads prompts, tokenizer and the checkpoint's configuration, never
-weights. `run` does the work and returns a `Record`; it knows neither MLflow nor the sweep around it. The order inside
-`run` is part of the measurement: memory is read while exactly one model is on the device (the judge and the BERTScore
-encoder are loaded only after generation, and dropped again), the timed pass carries no instrument, and the texts that
-are scored are those of the timed pass.
+`llmbench.preparation` has checked that it may run. `run` does the work and returns a `Record`; it knows neither MLflow
+nor the sweep around it. The order inside `run` is part of the measurement: memory is read while exactly one model is on
+the device (the judge and the BERTScore encoder are loaded only after generation, and dropped again), the timed pass
+carries no instrument, and the texts that are scored are those of the timed pass.
 """
 
 import datetime
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from llmbench import checkpoints, config, decoding, generated, memory, served, texts, workloads
+from llmbench import checkpoints, config, decoding, generated, memory, served
 from llmbench.config import Endpoint, JobConfig
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
-from llmbench.errors import CheckpointError, ConfigError
+from llmbench.errors import CheckpointError
 from llmbench.generated import Generated
 from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
-from llmbench.models import architecture, blocks, quantization
+from llmbench.models import architecture
+from llmbench.preparation import Prepared, conditions, prepare
 from llmbench.record import DeviceUse, ForwardCost, Likelihood, Output, PromptScore, Record, total
 
 if TYPE_CHECKING:
     from llmbench.models.engine import EagerEngine
     from llmbench.models.fused import FusedEngine
 
+__all__ = ["Prepared", "Tick", "conditions", "failed", "prepare", "require_numbers", "run"]
+
 Tick = Callable[[str, int, int], None]
 """Progress: phase, done, total."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A job that may run: everything about it that can be known without loading weights."""
-
-    job: JobConfig  # hardware and chat resolved
-    workload: workloads.Workload
-    checkpoint: checkpoints.CheckpointFiles
-    judge: checkpoints.CheckpointFiles | None
-    encoder: bertscore.EncoderFiles | None
-    heldout: texts.Texts | None  # for the likelihood under the model itself
-    partition: tuple[tuple[int, ...], ...]  # indices into workload.prompts, batch by batch
-    longest_prompt: int  # tokens
-    identity: str
-
-    def prompt_ids(self, index: int) -> list[int]:
-        """Ids that the model reads for prompt `index` of the workload."""
-        return _prompt_ids(self.job, self.checkpoint, self.workload.prompts[index])
-
-    @property
-    def signatures(self) -> dict[str, str]:
-        """Name and content hash of everything that was read."""
-        parts = (
-            ("checkpoint", self.checkpoint),
-            ("workload", self.workload),
-            ("judge", self.judge),
-            ("encoder", self.encoder),
-            ("likelihood", self.heldout),
-        )
-        return {key: f"{part.name}@{part.digest}" for key, part in parts if part is not None}
-
-
-def prepare(job: JobConfig) -> Prepared:
-    """Check a job against the device, the prompts and the checkpoint, without loading weights.
-
-    Raises:
-        UsageError: one line that says what to change.
-    """
-    job = replace(job, hardware=device.resolve(job.hardware))
-    workload = workloads.load(job.workload)
-    if job.batch > len(workload.prompts):
-        raise ConfigError(
-            f"batch {job.batch} exceeds the {len(workload.prompts)} prompts; lower batch or raise workload.prompts"
-        )
-    here = not isinstance(job.model.decoder, Endpoint)
-    files = checkpoints.resolve(
-        job.model.checkpoint,
-        job.weights if here else "served",
-        layout=job.model.layout,
-        family=job.model.decoder.family,
-        require=lambda described: _require_fit(job, workload, described),
-    )
-    judge = (
-        checkpoints.resolve(job.metric.judge, require=checkpoints.CheckpointFiles.require_judge)
-        if job.metric.judge
-        else None
-    )
-    if judge is not None:
-        judge.require_judge()
-    if judge is not None and (judge.digest == files.digest or judge.place == files.place):
-        raise ConfigError(f"metric.judge {job.metric.judge} is the model under test; a model cannot judge itself")
-    encoder = (
-        bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None
-    )
-    if encoder is not None:
-        workload.require_references("bertscore")
-    job, longest = _require_fit(job, workload, files)
-    wanted = here and job.metric.likelihood
-    held = texts.load(job.metric.likelihood_source, job.metric.likelihood_texts) if wanted else None
-    if held is not None:
-        _require_readable(files, held)
-    digests = {"checkpoint": files.digest, "workload": workload.digest}
-    digests |= {"judge": judge.digest} if judge else {}
-    digests |= {"encoder": encoder.digest} if encoder else {}
-    digests |= {"likelihood": held.digest} if held else {}
-    indices = range(len(workload.prompts))
-    prepared = Prepared(
-        job=job,
-        workload=workload,
-        checkpoint=files,
-        judge=judge,
-        encoder=encoder,
-        heldout=held,
-        partition=tuple(tuple(indices[i : i + job.batch]) for i in range(0, len(indices), job.batch)),
-        longest_prompt=longest,
-        identity=config.identity(job, digests),
-    )
-    if not job.dry_run:
-        memory.require(prepared)
-    return prepared
-
-
-def _require_fit(
-    job: JobConfig, workload: workloads.Workload, files: checkpoints.CheckpointFiles
-) -> tuple[JobConfig, int]:
-    """The job with its chat resolved, and tokens of the longest prompt. Reads no weights.
-
-    Raises:
-        UsageError: engine, chat template or context do not go with the checkpoint.
-    """
-    here = not isinstance(job.model.decoder, Endpoint)
-    if here and job.hardware.engine == "graph":
-        blocks.require_plain(files.config)
-    if here and job.hardware.quantization is not None:
-        quantization.require_whole_blocks(files.config)
-    job = replace(job, model=replace(job.model, chat=_chat(job, files)))
-    longest = max(len(_prompt_ids(job, files, prompt)) for prompt in workload.prompts)
-    canvas = job.model.decoder.canvas
-    if longest + canvas > files.context:
-        raise ConfigError(
-            f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
-            f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
-        )
-    return job, longest
-
-
-def _prompt_ids(job: JobConfig, files: checkpoints.CheckpointFiles, prompt: workloads.Prompt) -> list[int]:
-    """Ids that the model reads; a server's own template is not known where the checkpoint has none."""
-    return files.prompt_ids(prompt, chat=bool(job.model.chat) and files.has_chat_template)
-
-
-def _chat(job: JobConfig, files: checkpoints.CheckpointFiles) -> bool:
-    """Whether prompts are put to the model in its tokenizer's chat template; the null of `model.chat` ends here.
-
-    Raises:
-        ConfigError: the checkpoint has none, or a server is asked in another way.
-    """
-    wanted, fitting = job.model.chat, job.workload.instructions and files.has_chat_template
-    if isinstance(job.model.decoder, Endpoint):
-        if job.model.decoder.api == "chat":
-            if wanted is False:
-                raise ConfigError("model.chat=false, but endpoint.api=chat: the server applies its template")
-            return True
-        if fitting if wanted is None else wanted:
-            why = (
-                "model.chat=true"
-                if wanted
-                else f"the prompts are instructions, and {files.name} has a chat template, which other sides get"
-            )
-            raise ConfigError(f"{why}; add endpoint.api=chat, or model.chat=false for plain prompts on every side")
-        return False
-    if wanted and not files.has_chat_template:
-        raise ConfigError(f"model.chat=true, but the tokenizer of checkpoint {files.name} has no chat template")
-    return fitting if wanted is None else wanted
-
-
-def _require_readable(files: checkpoints.CheckpointFiles, held: texts.Texts) -> None:
-    """Refuse held-out texts that the model under test cannot read whole, or that leave it nothing to predict."""
-    lengths = [len(files.tokenize(text)) for text in held.texts]
-    longest = max(lengths)
-    if longest > files.context:
-        raise ConfigError(
-            f"metric.likelihood: text {lengths.index(longest) + 1} of {held.name} has {longest} tokens, which exceeds "
-            f"the context {files.context} of {files.name}; {held.shorten}, or set metric.likelihood=false"
-        )
-    if longest < 2:
-        raise ConfigError(
-            f"metric.likelihood: no text of {held.name} has a second token under the tokenizer of {files.name}, and "
-            "the first one is given; use longer texts"
-        )
 
 
 def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Record:
@@ -328,46 +169,6 @@ def failed(job: JobConfig, prepared: Prepared | None, reason: str, started: date
         conditions=conditions(prepared, environment.device_name, environment.versions) if prepared else {},
         signatures=prepared.signatures if prepared else {},
         environment=environment,
-    )
-
-
-def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -> dict[str, str]:
-    """What must agree before two Records are compared.
-
-    Keys that begin with `decoding.` must agree within one model's Records only; all others across models too.
-    """
-    job = prepared.job
-    shared = {
-        "weights": job.weights,
-        "canvas": job.model.decoder.canvas,
-        "batch": job.batch,
-        "seed": job.seed,
-        "workload": prepared.workload.digest,
-        "judge": prepared.judge.digest if prepared.judge else "none",
-        "encoder": prepared.encoder.digest if prepared.encoder else "none",
-    }
-    where = {
-        "device_name": device_name,
-        "device": job.hardware.device,
-        "dtype": job.hardware.dtype,
-        "engine": job.hardware.engine,
-        "quantization": _stored_by(job.hardware, versions) or "none",
-        "torch": versions.get("torch", ""),
-        "transformers": versions.get("transformers", ""),
-    }
-    settings, left_out = config.to_dict(job)["model"]["decoder"], {"steps"}
-    if isinstance(job.model.decoder, Endpoint):
-        where, left_out = served.conditions(job.model.decoder), {field.name for field in fields(config.Server)}
-    own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
-    own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it
-    whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}
-    return {key: str(value) for key, value in whole.items()}
-
-
-def _stored_by(hardware: config.HardwareConfig, versions: dict[str, str]) -> str | None:
-    """How matrices are stored narrowly, and by which library; None where they are not."""
-    return (
-        hardware.quantization and f"{hardware.quantization} by bitsandbytes {versions.get('bitsandbytes', '')}".strip()
     )
 
 

@@ -8,7 +8,7 @@ has a little more may still run out.
 The judge and the encoder are loaded after generation, when the model under test can go (`checkpoints.make_room`), so
 they count by themselves: their weights, in float32.
 
-`job.prepare` refuses, unless the run is dry; `forecast` shows the estimate.
+`preparation.prepare` refuses, unless the run is dry; `forecast` shows the estimate.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from llmbench.models import architecture, weights
 from llmbench.models.architecture import Architecture
 
 if TYPE_CHECKING:
-    from llmbench.job import Prepared
+    from llmbench.preparation import Prepared
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _JUDGED_BYTES = 4  # judges and encoders are float32 whatever the models under test are

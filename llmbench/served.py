@@ -35,7 +35,7 @@ from llmbench.measure.timing import OnStep
 from llmbench.record import Marks
 
 if TYPE_CHECKING:
-    from llmbench.job import Prepared
+    from llmbench.preparation import Prepared
 
 PIECES_SHARE = 0.9
 """Pieces per token from which on a piece stands for a token: a few tokens are no whole character, or no text."""

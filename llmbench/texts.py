@@ -7,7 +7,7 @@
 
 Texts are read whole, in file order, by every model: they are never cut to a context, because then two models would not
 be scored on the same text. The digest is over the texts as they are used, and belongs to a job's identity.
-`llmbench.job.prepare` calls `load` before any weights are read; every fault of a file is one line.
+`llmbench.preparation.prepare` calls `load` before any weights are read; every fault of a file is one line.
 """
 
 import hashlib

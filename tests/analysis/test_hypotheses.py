@@ -109,7 +109,8 @@ def test_too_few_batches_or_repeats_decide_nothing_and_say_what_would() -> None:
     ]
     assert throughput.throughput(asked).decide == (
         "python -m llmbench -m experiment=throughput workload=instruct workload.tasks=[math] model.chat=false "
-        "canvas=256 temperature=0.0 cache=dual block_length=32 steps=16 batch=1,4,16 workload.prompts=16 timing.repeats=6"
+        "canvas=256 temperature=0.0 cache=dual block_length=32 steps=16 batch=1,4,16 workload.prompts=16 "
+        "timing.repeats=6"
     )
     short = throughput.throughput(over_batches({1: 0.5, 4: 1.0, 16: 2.0}, repeats=3))
     assert (short.outcome, "fewer than 6 repeats" in short.sentence) == (Outcome.UNDECIDED, True)

@@ -88,10 +88,9 @@ def explain(error: Exception) -> str | None:  # noqa: PLR0911  (a table of patte
 
 def _suggest(key: str) -> str:
     names = set(re.findall(r"^(\w+):", (conf_folder() / "config.yaml").read_text(), flags=re.M)) | set(groups())
-    close = difflib.get_close_matches(
-        key.split(".", maxsplit=1)[0].lstrip("+~"), sorted(names - {"defaults", "hydra"}), n=1
-    )
-    return f"; did you mean {close[0]}?" if close and close[0] != key else ""
+    first = key.split(".", maxsplit=1)[0].lstrip("+~")
+    close = difflib.get_close_matches(first, sorted(names - {"defaults", "hydra"}), n=1)
+    return f"; did you mean {close[0]}?" if close and close[0] != first else ""
 
 
 def groups() -> dict[str, list[tuple[str, str]]]:

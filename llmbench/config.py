@@ -106,6 +106,8 @@ _OWN_FIELDS = {
 }
 """Fields of a request that are set by something else, and by what; "" = not to be changed."""
 
+_SECRET = re.compile("api_?key|authorization|password|secret", re.IGNORECASE)
+
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Server:
@@ -132,6 +134,10 @@ class Server:
             raise ValueError("the url must be like http://localhost:8000/v1")
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise ValueError("the url must be an address alone; a key goes into the environment as OPENAI_API_KEY")
+        for key in filter(_SECRET.search, self.extra):
+            raise ValueError(
+                f"extra.{key}: extra stands in the Record; a key goes into the environment as OPENAI_API_KEY"
+            )
         for key in sorted(self.extra.keys() & _OWN_FIELDS.keys()):
             instead = _OWN_FIELDS[key]
             raise ValueError(f"extra.{key} is not for extra; {f'set {instead}' if instead else 'leave it out'}")

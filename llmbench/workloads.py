@@ -19,8 +19,8 @@ are equally long, and nothing can be said about quality.
 
 The digest is taken over the selected prompts as they are used, after cutting: two jobs with equal digests read the
 same text, from whatever file. Bundled files and their licences: `llmbench/bundled/workloads/README.md`.
-`llmbench.preparation.prepare` calls `load` before any weights are read, so every fault of a file is one line with file and
-line number.
+`llmbench.preparation` calls `load` before any weights are read, so every fault of a file is one line with file and line
+number.
 """
 
 import hashlib

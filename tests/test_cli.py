@@ -35,6 +35,7 @@ WRONG = {
     "model=lama": "model=lama: no such choice; available: llada, llama",
     "modle=llama": "modle: no such key or group; did you mean model?",
     "stesp=8": "stesp: no such key or group; did you mean steps?",
+    "model.decoder.threshold=0.9": "model.decoder.threshold: no such key or group; see --help",
     "hardware=tpu": "hardware=tpu: no such choice; available:",
     "model=llama,llada": "model=llama,llada is a sweep: add -m",
     "steps": "an override is key=value",

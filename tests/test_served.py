@@ -231,6 +231,7 @@ def test_an_endpoint_is_described_by_dials_and_bad_ones_are_refused(prepare):
         "endpoint.timeout_s=0": "endpoint.timeout_s",
         "+endpoint.extra.temperature=1.0": "extra.temperature is not for extra; set temperature",
         "+endpoint.extra.n=2": "extra.n is not for extra; leave it out",
+        "+endpoint.extra.api_key=pw-123": "OPENAI_API_KEY",
         "ignore_stop=true": "ignore_stop",
         "weights=dummy": "weights=real",
         "workload=synthetic": "prompts of text",

@@ -1,8 +1,9 @@
 """Which device runs the job, is it able to, and where was a Record made?
 
-`resolve` turns "auto" into a device and dtype, or refuses in one line what is not there; `preparation.prepare` calls it before
-identity is taken and before weights load, so it sets nothing. `probe` is the one place that sets something (threads).
-`environment` is the provenance that explains a number years later. `ceilings` is the door to `measure.ceilings`.
+`resolve` turns "auto" into a device and dtype, or refuses in one line what is not there; `llmbench.preparation` calls
+it before identity is taken and before weights load, so it sets nothing. `probe` is the one place that sets something
+(threads). `environment` is the provenance that explains a number years later. `ceilings` is the door to
+`measure.ceilings`.
 """
 
 import functools

@@ -12,7 +12,7 @@ from dataclasses import replace
 from llmbench.analysis.comparable import IMPLEMENTATION, Group, seed_of, stochastic
 from llmbench.analysis.samples import pooled
 from llmbench.analysis.verdict import Gate
-from llmbench.analysis.wording import slow_phrase
+from llmbench.analysis.wording import slow_phrase, unsteady_phrase
 from llmbench.config import ThresholdsConfig
 from llmbench.record import Record
 
@@ -41,6 +41,8 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
         )
     if slow := slow_phrase(group.baseline, limits.roofline_share):
         found.append(Gate(name="slow baseline", reason=slow, blocks="speed"))
+    if unsteady := unsteady_phrase([record for _, records in group.sides for record in records]):
+        found.append(Gate(name="unsteady times", reason=unsteady, blocks="speed"))
     return tuple(found)
 
 

@@ -187,7 +187,7 @@ def _metric(
         ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
         entropy=_entropy_of(beside),
         where=where,
-        slow=wording.slow_phrase(sides.baseline, look.options.thresholds.roofline_share),
+        doubt=wording.doubt_phrase(sides, look.options.thresholds.roofline_share),
         margin=_margin(key, look),
         diversity_margin=_margin(DIVERSITY, look) if key in NEED_DIVERSITY else None,
         error=look.error,
@@ -324,9 +324,9 @@ def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
 
 
 def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: Group, look: looks.Look) -> str:
-    slow = wording.slow_phrase(sides.baseline, look.options.thresholds.roofline_share)
+    doubt = wording.doubt_phrase(sides, look.options.thresholds.roofline_share)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
-    times = f"; speed against the baseline: {ratios}{slow and f' ({slow})'}" if ratios else ""
+    times = f"; speed against the baseline: {ratios}{doubt and f' ({doubt})'}" if ratios else ""
     said = f"{status.value.replace('_', ' ')}; {where}" if where else status.value.replace("_", " ")
     return f"No parity verdict ({said}){times}: {status.next_step}."
 

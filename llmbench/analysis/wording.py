@@ -1,19 +1,21 @@
 """How is a verdict said, so that it can be quoted without the table beside it? Numbers in, one sentence out.
 
 The sentence always carries the margins and the error of the test, the conditions, and what happened to diversity at
-the same k, because generative perplexity alone rewards repetition; a speedup against a slow baseline says so. The
-brief's point form is a sentence of its own. Called by `llmbench.analysis.parity` and `gates`; `number`, `TITLES` and
-`NAMES` also serve the tables.
+the same k, because generative perplexity alone rewards repetition; a speedup against a slow baseline says so, and so
+does one of times that a busy device scattered. The brief's point form is a sentence of its own. Called by
+`llmbench.analysis.parity` and `gates`; `number`, `TITLES` and `NAMES` also serve the tables.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 from typing import TYPE_CHECKING
 
 from llmbench.analysis.verdict import Speed, Status
 from llmbench.record import Record, served
 
 if TYPE_CHECKING:
+    from llmbench.analysis.comparable import Group
     from llmbench.analysis.tested import Tested
     from llmbench.analysis.verdict import Speedup
 
@@ -45,6 +47,39 @@ def slow_phrase(baseline: Sequence[Record], share: float) -> str:
     if efficiency is None or efficiency >= share:
         return ""
     return f"{named(baseline[0])} at {100 * efficiency:.2g} % of its roofline limit: a speedup against a slow baseline"
+
+
+UNSTEADY = 1.5
+"""Quartiles of a batch's repeats that lie further apart than this were not measured on a device of one's own."""
+
+
+def unsteady_phrase(records: Sequence[Record]) -> str:
+    """The other gate on speedups: said of the side whose repeats of one batch differ most, if they differ too much."""
+    from llmbench.analysis.statistics import MIN_REPEATS
+
+    found: list[tuple[float, str]] = []
+    for record in records:
+        repeats: dict[int, list[float]] = {}
+        for timing in record.timings:
+            repeats.setdefault(timing.batch, []).append(timing.e2e_ms)
+        for times in repeats.values():
+            if len(times) < MIN_REPEATS:
+                continue
+            low, _, high = quantiles(times, n=4, method="inclusive")
+            if high > UNSTEADY * low:
+                found.append((high / low, f"{record.label}: {number(low)} to {number(high)} ms"))
+    if not found:
+        return ""
+    ratio, said = max(found)
+    return (
+        f"repeats of one batch differ {ratio:.1f}-fold between their quartiles ({said}): other work ran on this device"
+    )
+
+
+def doubt_phrase(sides: "Group", share: float) -> str:
+    """Why a speedup may not be quoted; empty where nothing speaks against it."""
+    records = [record for _, members in sides.sides for record in members]
+    return "; ".join(filter(None, [slow_phrase(sides.baseline, share), unsteady_phrase(records)]))
 
 
 def baseline_phrase(chosen: Sequence[Record], baselines: Sequence[Record]) -> str:
@@ -105,7 +140,7 @@ class Told:
     ratios: Mapping[int, tuple[float, float | None, float | None]]  # speedup, low and high at each k
     entropy: tuple[float, Mapping[int, float]] | None  # the baseline's and the candidate's at each k
     where: str  # the conditions
-    slow: str  # from `slow_phrase`
+    doubt: str  # from `doubt_phrase`
     margin: float
     diversity_margin: float | None  # None where the metric needs no entropy
     error: str  # the error rate of the tests
@@ -244,7 +279,7 @@ def _signed(value: float) -> str:
 
 
 def _gate(told: Told) -> str:
-    return f" ({told.slow})" if told.slow else ""
+    return f" ({told.doubt})" if told.doubt else ""
 
 
 def _times(told: Told, claim: str) -> str:

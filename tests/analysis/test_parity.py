@@ -379,6 +379,17 @@ def test_speed_is_judged_where_quality_passes(llama_ms: float, speed: Speed) -> 
     assert verdict.speed_sentence.lower().startswith(speed.value)
 
 
+@pytest.mark.parametrize(("spread", "gated"), [(0.5, False), (2.0, True)])
+def test_times_that_a_busy_device_scattered_make_no_claim(spread: float, gated: bool) -> None:
+    # six repeats at 200 ms (1 + spread (r - 2.5) / 6): quartiles at r = 1.25 and 3.75, 1.23 or 2.43 times apart
+    sweep = make_sweep()
+    sweep[0] = make_record("llama", e2e_ms=200.0, perplexity=45.0, entropy=3.2, bertscore=0.35, spread=spread)
+    verdict = verdicts(sweep)[0]
+    assert any(gate.name == "unsteady times" for gate in verdict.gates) is gated
+    assert ("other work ran on this device" in verdict.sentence) is gated
+    assert (verdict.speed is Speed.VIABLE) <= (not gated)
+
+
 def test_no_passing_k_leaves_no_speed_to_judge() -> None:
     assert verdicts(make_sweep(reached=False))[0].speed is Speed.NO_PARITY
 

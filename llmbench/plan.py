@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmbench import config, job, record
+from llmbench import config, job, preparation, record
 from llmbench.errors import ConfigError, RecordError, UsageError
 from llmbench.record import Environment, Record
 
@@ -97,8 +97,9 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
         try:
             prepared = job.prepare(config.load(compose(list(overrides))))
         except UsageError as error:
-            where = " ".join(f"{key}={value}" for key, value in swept.items())
-            raise type(error)(f"[{where}] {error}" if len(grid) > 1 else str(error)) from error
+            judge = str(error).startswith(preparation.BAD_JUDGE)  # then the other axes have no part in it
+            where = [f"{key}={value}" for key, value in swept.items() if not judge or _names_judge(key)]
+            raise type(error)(f"[{' '.join(where)}] {error}" if len(grid) > 1 and where else str(error)) from error
         known = cells.get(prepared.identity)
         if known is None:
             cells[prepared.identity] = Cell(overrides=overrides, swept=swept, prepared=prepared)
@@ -108,6 +109,10 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
     _require_equal_roles(list(cells.values()))
     order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))
     return sorted(cells.values(), key=lambda cell: order.index(cell.prepared.checkpoint.digest))
+
+
+def _names_judge(key: str) -> bool:
+    return key.partition(".")[0] in ("metric", "scale")
 
 
 def _require_equal_roles(cells: Sequence[Cell]) -> None:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench import checkpoints, plan
 from llmbench.cli import conf_folder
-from llmbench.errors import ConfigError
+from llmbench.errors import CheckpointError, ConfigError
 from llmbench.report import console
 from records import make_record
 
@@ -214,3 +214,11 @@ def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():
     alike = build("model=llama,llada", "temperature=0.7", *small)
     assert [cell.title for cell in alike] == ["llama", "llada k=4"]
     assert console.plan(alike, grid=2).splitlines()[0].endswith(", temperature 0.7")
+
+
+def test_a_bad_judge_is_not_blamed_on_the_model():
+    small = ["hardware=cpu", "canvas=8", "steps=4"]
+    with pytest.raises(CheckpointError, match=r"^metric.judge: checkpoint gone: no such folder"):
+        build("model=llama,llada", "metric.judge=gone", *small)
+    with pytest.raises(CheckpointError, match=r"^\[metric.judge=gone\] metric.judge: checkpoint gone"):
+        build("model=llama,llada", "metric.judge=bundled:judge,gone", *small)

@@ -157,11 +157,10 @@ def cut_off(jobs: Sequence[tuple[str, Record]]) -> list[str]:
         endless = record.config["model"]["decoder"].get("ignore_stop") or record.conditions.get("weights") == "dummy"
         full = 0 if endless else sum(not output.stopped for output in record.outputs)
         if full and record.canvas:
-            prefix = f"{name} " if len(jobs) > 1 else ""
-            own = f"{prefix}{full} of {counted(len(record.outputs), 'output')}"
-            filled.setdefault(record.canvas, []).append(own)
+            own = f"{full} of {len(record.outputs)}"
+            filled.setdefault(record.canvas, []).append(own if len(jobs) == 1 else f"{name} {own}")
     return [
-        f"{', '.join(said)} fill the canvas of {canvas} tokens: cut off there, not ended by the model"
+        f"{', '.join(said)} outputs fill the canvas of {canvas} tokens: cut off there, not ended by the model"
         for canvas, said in filled.items()
     ]
 

@@ -158,9 +158,10 @@ def cut_off(jobs: Sequence[tuple[str, Record]]) -> list[str]:
         full = 0 if endless else sum(not output.stopped for output in record.outputs)
         if full and record.canvas:
             own = f"{full} of {len(record.outputs)}"
-            filled.setdefault(record.canvas, []).append(own if len(jobs) == 1 else f"{name} {own}")
+            filled.setdefault(record.canvas, []).append(f"{own} outputs" if len(jobs) == 1 else f"{name} {own}")
+    prefix = "Outputs: " if len(jobs) > 1 else ""
     return [
-        f"{', '.join(said)} outputs fill the canvas of {canvas} tokens: cut off there, not ended by the model"
+        f"{prefix}{', '.join(said)} fill the canvas of {canvas} tokens: cut off there, not ended by the model"
         for canvas, said in filled.items()
     ]
 

@@ -41,5 +41,5 @@ def test_outputs_that_fill_the_canvas_are_said_and_those_that_were_told_to_are_n
     for other in (ended, dummy, endless):
         assert console.cut_off([("it", other)]) == []
     said = console.ending("TABLE", [("a", record), ("b", ended)], [("c", "too hot")], Path("here"), ["there"], 3.0)
-    assert "TABLE\na 4 of 8 outputs fill the canvas of 64 tokens" in said
+    assert "TABLE\nOutputs: a 4 of 8 fill the canvas of 64 tokens" in said
     assert said.endswith("FAILED c: too hot\n2 of 2 jobs finished in 3 s. Records: here\nthere")

@@ -106,6 +106,12 @@ def groups() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+def _columns(indent: str, rows: list[tuple[str, str]], least: int) -> list[str]:
+    """Names and comments in two columns that never touch; names without a comment may be longer."""
+    width = max([least, *(len(name) + 2 for name, comment in rows if comment)])
+    return [f"{indent}{name:<{width}}{comment}".rstrip() for name, comment in rows]
+
+
 def help_page() -> str:
     """The text of `--help`, made from the files of `conf/`."""
     lines = [
@@ -121,14 +127,16 @@ def help_page() -> str:
     ]
     for group, choices in groups().items():
         lines.append(f"  {group}")
-        lines += [f"    {name:<16}{comment}" for name, comment in choices]
+        lines += _columns("    ", choices, 16)
     lines += ["", "Values, changed with key=value (with -m also key=a,b):"]
+    settings = []
     for line in (conf_folder() / "config.yaml").read_text().splitlines():
         if line.startswith("hydra:"):
             break
         if re.match(r"\w+:|  \w+:", line) and not line.startswith(("defaults", "  -")):
             setting, _, comment = line.partition(" # ")
-            lines.append(f"  {setting:<24}{comment}")
+            settings.append((setting, comment))
+    lines += _columns("  ", settings, 24)
     lines += [
         "",
         "Any key inside a group can be changed too: model.decoder.remasking=random, workload.prompts=150.",

@@ -453,7 +453,7 @@ def load(tree: "DictConfig") -> JobConfig:
     try:
         values = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key}: needs a value") from error
+        raise ConfigError(f"{error.full_key}: needs a value{_wanted(tree, error.full_key)}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     try:
@@ -465,6 +465,15 @@ def load(tree: "DictConfig") -> JobConfig:
             text = _explain(item, raw)
             said.setdefault(item["msg"] if item["type"] == "value_error" else text, text)
         raise ConfigError("; ".join(said.values())) from error
+
+
+def _wanted(tree: "DictConfig", key: object) -> str:
+    """Of what kind a missing value is, where it is known."""
+    if key != "workload.source":
+        return ""
+    if tree.workload.get("prompt_field") is None:
+        return ", a JSONL file: workload.source=/path/to/prompts.jsonl"
+    return f", a data set: workload.source={HUB_DATASET}ORG/NAME, or a Parquet, JSON or CSV file, or a folder of them"
 
 
 def to_dict(job: JobConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmbench import config, job, record
+from llmbench import config, job, preparation, record
 from llmbench.errors import ConfigError, RecordError, UsageError
 from llmbench.record import Environment, Record
 
@@ -35,9 +35,28 @@ class Cell:
     reused: Record | None = None  # found finished in an earlier sweep
 
     @property
+    def title(self) -> str:
+        """What tells this job from the others of its sweep, for people."""
+        return title(self.prepared.job.label, self.swept)
+
+    @property
     def name(self) -> str:
         """Label and identity: what people and folders call this job."""
         return f"{self.prepared.job.label.replace(' ', '-').replace('=', '')}-{self.prepared.identity}"
+
+
+def title(label: str, swept: Mapping[str, str]) -> str:
+    """A job's label, and its values on the axes that the label leaves out: `llada k=16 temperature=0.7 seed=2`.
+
+    Args:
+        label: of the job.
+        swept: the axes on which it differs from others of its sweep, with its values.
+    """
+    words = label.split()
+    shown = {key.removeprefix("model.decoder."): value for key, value in swept.items() if key != "model"}
+    return " ".join(
+        [label, *(f"{k}={v}" for k, v in shown.items() if k != "steps" and v not in words and f"{k}={v}" not in words)]
+    )
 
 
 def expand(overrides: Iterable[Any]) -> list[tuple[tuple[str, ...], dict[str, str]]]:
@@ -78,17 +97,22 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
         try:
             prepared = job.prepare(config.load(compose(list(overrides))))
         except UsageError as error:
-            where = " ".join(f"{key}={value}" for key, value in swept.items())
-            raise type(error)(f"[{where}] {error}" if len(grid) > 1 else str(error)) from error
+            judge = str(error).startswith(preparation.BAD_JUDGE)  # then the other axes have no part in it
+            where = [f"{key}={value}" for key, value in swept.items() if not judge or _names_judge(key)]
+            raise type(error)(f"[{' '.join(where)}] {error}" if len(grid) > 1 and where else str(error)) from error
         known = cells.get(prepared.identity)
         if known is None:
             cells[prepared.identity] = Cell(overrides=overrides, swept=swept, prepared=prepared)
         else:  # an axis on which equal jobs differ is one that this job does not read
-            common = dict(known.swept.items() & swept.items())
+            common = {key: value for key, value in known.swept.items() if swept.get(key) == value}
             cells[prepared.identity] = replace(known, swept=common, merged=known.merged + 1)
     _require_equal_roles(list(cells.values()))
     order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))
     return sorted(cells.values(), key=lambda cell: order.index(cell.prepared.checkpoint.digest))
+
+
+def _names_judge(key: str) -> bool:
+    return key.partition(".")[0] in ("metric", "scale")
 
 
 def _require_equal_roles(cells: Sequence[Cell]) -> None:

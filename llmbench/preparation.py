@@ -9,10 +9,13 @@ from dataclasses import dataclass, fields, replace
 
 from llmbench import checkpoints, config, memory, served, texts, workloads
 from llmbench.config import Endpoint, JobConfig
-from llmbench.errors import ConfigError
+from llmbench.errors import CheckpointError, ConfigError
 from llmbench.measure import device
 from llmbench.metrics import bertscore
 from llmbench.models import blocks, quantization
+
+BAD_JUDGE = "metric.judge: "
+"""What a refusal of the judge's files begins with: it is no fault of the model beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,8 @@ def prepare(job: JobConfig) -> Prepared:
     workload = workloads.load(job.workload)
     if job.batch > len(workload.prompts):
         raise ConfigError(
-            f"batch {job.batch} exceeds the {len(workload.prompts)} prompts; lower batch or raise workload.prompts"
+            f"batch {job.batch} exceeds the {len(workload.prompts)} prompt{'s' if len(workload.prompts) != 1 else ''}; "
+            "lower batch or raise workload.prompts"
         )
     here = not isinstance(job.model.decoder, Endpoint)
     files = checkpoints.resolve(
@@ -66,13 +70,7 @@ def prepare(job: JobConfig) -> Prepared:
         family=job.model.decoder.family,
         require=lambda described: _require_fit(job, workload, described),
     )
-    judge = (
-        checkpoints.resolve(job.metric.judge, require=checkpoints.CheckpointFiles.require_judge)
-        if job.metric.judge
-        else None
-    )
-    if judge is not None:
-        judge.require_judge()
+    judge = _judge(job.metric.judge) if job.metric.judge else None
     if judge is not None and (judge.digest == files.digest or judge.place == files.place):
         raise ConfigError(f"metric.judge {job.metric.judge} is the model under test; a model cannot judge itself")
     encoder = (
@@ -104,6 +102,20 @@ def prepare(job: JobConfig) -> Prepared:
     if not job.dry_run:
         memory.require(prepared)
     return prepared
+
+
+def _judge(source: str) -> checkpoints.CheckpointFiles:
+    """The judge's files.
+
+    Raises:
+        CheckpointError: begins with `BAD_JUDGE`.
+    """
+    try:
+        files = checkpoints.resolve(source, require=checkpoints.CheckpointFiles.require_judge)
+        files.require_judge()
+    except CheckpointError as error:
+        raise CheckpointError(f"{BAD_JUDGE}{error}") from error
+    return files
 
 
 def _require_fit(

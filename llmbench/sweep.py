@@ -124,10 +124,13 @@ def task(tree: "DictConfig") -> Outcome:
     quiet()
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.RUN:
+        folder = Path(hydra.runtime.output_dir)
         try:
-            return _single(tree, Path(hydra.runtime.output_dir))
+            return _single(tree, folder)
         except LlmbenchError as error:
             raise SystemExit(error) from error
+        finally:
+            _remove_empty(folder)
     from llmbench import config
 
     built = config.load(tree)
@@ -137,8 +140,16 @@ def task(tree: "DictConfig") -> Outcome:
         record.save(folder)
     except OSError as error:  # nothing may escape: Hydra would end the sweep
         reason = f"cannot write {error.filename or folder}: {error.strerror}"
-        return Outcome(folder=str(folder), label=record.label, status="failed", reason=reason, tracked=None)
+        return Outcome(folder=str(folder), label=_title(built), status="failed", reason=reason, tracked=None)
     return _track(record, folder, built)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take back the folder that Hydra made for a job, where nothing was written into it."""
+    with contextlib.suppress(OSError):  # not empty, or gone
+        folder.rmdir()
+        if folder.parent == ROOT.resolve():
+            folder.parent.rmdir()
 
 
 def _single(tree: "DictConfig", folder: Path) -> Outcome:
@@ -153,11 +164,12 @@ def _single(tree: "DictConfig", folder: Path) -> Outcome:
         print(console.plan([cell], grid=1, forecasts=_forecasts([cell])))
         return Outcome(folder="", label=built.label, status="finished", reason=None, tracked=None)
     _require_servers([built])
-    tracking.open_store(built.tracking)  # an unreachable store is refused before any work
+    store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
     record = _measure(built)
-    record.save(folder)
+    path = record.save(folder)
     outcome = _track(record, folder, built)
-    print(console.job_table(record), flush=True)
+    where = [] if outcome.tracked else [f"Its run: {_pages(store)}"]
+    print(console.job_ending(record, path, where, _command()), flush=True)
     if outcome.status != "finished" or outcome.tracked:
         raise JobsFailedError(f"{outcome.label}: {outcome.reason or outcome.tracked}")
     return outcome
@@ -187,10 +199,7 @@ def _measure(built: "JobConfig") -> "Record":
 
     begun = datetime.datetime.now(datetime.UTC)
     prepared = None
-    axes = {
-        key: value for key, value in json.loads(built.tracking.swept).items() if key not in ("model", "steps", "cache")
-    }
-    with console.Progress(" ".join([built.label, *(f"{key}={value}" for key, value in axes.items())])) as progress:
+    with console.Progress(_title(built)) as progress:
         try:
             prepared = job.prepare(built)
             return job.run(prepared, progress.tick)
@@ -200,6 +209,13 @@ def _measure(built: "JobConfig") -> "Record":
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             progress.failed(reason)
             return job.failed(built, prepared, reason, begun)
+
+
+def _title(built: "JobConfig") -> str:
+    """What the plan called this job."""
+    from llmbench import plan
+
+    return plan.title(built.label, json.loads(built.tracking.swept))
 
 
 def _track(record: "Record", folder: Path, built: "JobConfig") -> Outcome:
@@ -214,7 +230,8 @@ def _track(record: "Record", folder: Path, built: "JobConfig") -> Outcome:
     except Exception as error:
         said = tracking.redact(" ".join(str(error).split()))
         tracked = f"not logged to MLflow ({said}); the record is in {folder}"
-    return Outcome(folder=str(folder), label=record.label, status=record.status, reason=record.reason, tracked=tracked)
+    name = _title(built)
+    return Outcome(folder=str(folder), label=name, status=record.status, reason=record.reason, tracked=tracked)
 
 
 def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
@@ -351,27 +368,35 @@ def _finish(
     from llmbench.analysis import parity
     from llmbench.report import SweepReport, console, sweep_report
 
-    paths = [Path(outcome.folder) / plan.RECORD_FILE for outcome in outcomes]
-    records = [record.load(path) for path in paths if path.is_file()]
+    paths = [(outcome.label, Path(outcome.folder) / plan.RECORD_FILE) for outcome in outcomes]
+    jobs = [(label, record.load(path)) for label, path in paths if path.is_file()]
+    records = [found for _, found in jobs]
     verdicts: tuple[Parity, ...] = ()
     try:
         verdicts = parity.verdicts(records, options=options, history=_history(store, parent))
         shown = sweep_report(records, verdicts, recipe=recipe, command=_command())
     except RecordError as error:  # what was measured is kept; only the comparison is refused
         shown = SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})
-    failed = [outcome.label for outcome in outcomes if outcome.status != "finished"]
+    failed = [(outcome.label, outcome.reason) for outcome in outcomes if outcome.status != "finished"]
     unlogged = ""
     try:
-        store.finish_sweep(parent, verdicts, records, failed=failed, note=shown.note, files=shown.files)
+        store.finish_sweep(
+            parent, verdicts, records, failed=[name for name, _ in failed], note=shown.note, files=shown.files
+        )
     except TrackingError as error:  # the table is printed all the same
         unlogged = f"the verdict is not in MLflow ({error})"
     ours = store.options  # "" for the store that is found without being named
     where = [
-        f"Curves and runs: {'' if ours else '`make ui` or '}python -m llmbench.report ui{ours}; run {parent}",
+        f"Curves and runs: {_pages(store)}; run {parent}",
         f"This table again: python -m llmbench.report {recipe or 'parity'}{ours} --sweep {parent}",
     ]
     where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
-    return console.ending(shown.text, records, folder, where, seconds), unlogged
+    return console.ending(shown.text, jobs, failed, folder, where, seconds), unlogged
+
+
+def _pages(store: "Store") -> str:
+    """What opens MLflow's pages."""
+    return f"{'' if store.options else '`make ui` or '}python -m llmbench.report ui{store.options}"
 
 
 def _history(store: "Store", parent: str) -> "list[Taken]":

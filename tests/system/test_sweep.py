@@ -218,6 +218,16 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
 def test_one_job_without_multirun(tmp_path):
     result = llmbench(tmp_path, "model=llada", "steps=4", "metric=speed", *SMALL)
     assert result.returncode == 0, result.stderr
-    assert "latency/e2e_ms" in result.stdout
-    assert "quality/perplexity" not in result.stdout
-    assert len(list(tmp_path.glob("multirun/*/record.json"))) == 1
+    assert "L_e2e ms" in result.stdout
+    assert "perplexity" not in result.stdout
+    (path,) = tmp_path.glob("multirun/*/record.json")
+    assert f"Record: {path}" in result.stdout
+    assert "make ui" in result.stdout
+    assert "python -m llmbench model=llada steps=4" in result.stdout  # what recreates it
+
+
+@pytest.mark.parametrize("override", ["canvas=0", "tracking.uri=/some/folder", "dry_run=true"])
+def test_a_command_that_measures_nothing_leaves_no_folder(tmp_path, override):
+    result = llmbench(tmp_path, "model=llada", "steps=4", "metric=speed", *SMALL, override)
+    assert result.returncode == (0 if override == "dry_run=true" else 2), result.stderr
+    assert not list(tmp_path.iterdir())

@@ -35,7 +35,7 @@ run: setup ## the main job: LLaMA and LLaDA over 8, 16, 32, 64 steps, and the ve
 	$(SWEEP) model=llama,llada steps=8,16,32,64
 
 test: $(VENV)/.developer ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: $(VENV)/.developer ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -112,7 +112,8 @@ def conditions_phrase(records: Sequence[Record]) -> str:
     parts = [f"temperature {' against '.join(heat)}"] if heat else []
     parts += ["in chat templates"] if "decoding.chat" in said else []
     parts += [f"{name} {said[key]}" for key, name in (("batch", "batch"), ("canvas", "canvas")) if key in said]
-    parts += [f"{len(records[0].outputs)} prompts"] if records[0].outputs else []
+    count = len(records[0].outputs)
+    parts += [f"{count} prompt{'s' if count > 1 else ''}"] if count else []
     seeds = {record.conditions["seed"] for record in records if "seed" in record.conditions}
     parts += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
     device = f" on {said.get('device_name', 'an unnamed device')}"

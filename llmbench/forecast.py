@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmbench import config, memory
+from llmbench import decoder_config, memory
 from llmbench.record import Ceilings, ForwardShape, Record, total
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
     from llmbench.measure import device
 
     measured_s, measured_on = (earlier.duration_s, earlier.started_at[:10]) if earlier else (None, None)
-    if isinstance(prepared.job.model.decoder, config.Endpoint):
+    if isinstance(prepared.job.model.decoder, decoder_config.Endpoint):
         return Forecast(
             measured_s=measured_s, measured_on=measured_on, bound_s=None, shortage=memory.shortage(prepared)
         )
@@ -91,9 +91,9 @@ def bound_seconds(prepared: "Prepared", shapes: "Architecture", ceilings: Ceilin
     return total
 
 
-def _foreseen(decoder: config.DecoderConfig) -> bool:
+def _foreseen(decoder: decoder_config.DecoderConfig) -> bool:
     """Whether every forward is known beforehand: the whole sequence in each of `steps`, or one token after another."""
-    if not isinstance(decoder, config.Diffusion):
+    if not isinstance(decoder, decoder_config.Diffusion):
         return True
     shortcuts = (decoder.cache != "none", decoder.adaptive, decoder.forced_tokens_per_forward, decoder.early_stop)
     return not any(shortcuts)
@@ -103,7 +103,7 @@ def _forwards(prepared: "Prepared", members: tuple[int, ...]) -> Iterator[Forwar
     """The forwards of one generated batch, the head at one position of each row only: a decoder may need no more."""
     decoder, rows = prepared.job.model.decoder, len(members)
     prompt = max(len(prepared.prompt_ids(i)) for i in members)
-    if isinstance(decoder, config.Diffusion):
+    if isinstance(decoder, decoder_config.Diffusion):
         rows *= 2 if decoder.cfg_scale else 1
         length = prompt + decoder.canvas
         yield from [ForwardShape(rows=rows, queries=length, keys=length, logits=1)] * decoder.steps

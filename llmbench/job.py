@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmbench import checkpoints, config, decoding, generated, memory, served
-from llmbench.config import Endpoint, JobConfig
+from llmbench.config import JobConfig
+from llmbench.decoder_config import Endpoint
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError
 from llmbench.generated import Generated

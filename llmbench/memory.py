@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
-from llmbench import checkpoints, config
+from llmbench import checkpoints, config, decoder_config
 from llmbench.config import HardwareConfig
 from llmbench.errors import CheckpointError, HardwareError
 from llmbench.measure import device
@@ -56,7 +56,7 @@ def need(prepared: "Prepared", hardware: HardwareConfig | None = None) -> Need:
         hardware: resolved; None: the job's own.
     """
     decoder, stored = prepared.job.model.decoder, shapes(prepared, hardware or prepared.job.hardware)
-    cached = not isinstance(decoder, config.Diffusion) or decoder.cache != "none"
+    cached = not isinstance(decoder, decoder_config.Diffusion) or decoder.cache != "none"
     positions = prepared.job.batch * longest(prepared)
     return Need(
         weights=stored.weight_bytes,
@@ -76,7 +76,7 @@ def _activations(prepared: "Prepared", stored: Architecture) -> int:
     A quantized matrix is widened for its product; the largest one comes on top.
     """
     decoder, rows = prepared.job.model.decoder, prepared.job.batch
-    if isinstance(decoder, config.Diffusion):
+    if isinstance(decoder, decoder_config.Diffusion):
         rows *= 2 if decoder.cfg_scale else 1
         queries, logits = longest(prepared), decoder.block_length
     else:
@@ -98,7 +98,7 @@ def shortage(prepared: "Prepared") -> str | None:
     hardware = prepared.job.hardware
     free = device.free_bytes(hardware) + checkpoints.kept_bytes(hardware)
     said = None
-    if not isinstance(prepared.job.model.decoder, config.Endpoint):
+    if not isinstance(prepared.job.model.decoder, decoder_config.Endpoint):
         others = {_named(other, hardware): need(prepared, other).total for other in _narrower(hardware)}
         said = too_small(prepared.checkpoint.name, hardware.device, need(prepared), others, free)
     return said or scoring_too_small(scoring_bytes(prepared), hardware.device, free)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmbench import config, job, preparation, record
+from llmbench import config, decoder_config, job, preparation, record
 from llmbench.errors import ConfigError, RecordError, UsageError
 from llmbench.record import Environment, Record
 
@@ -125,7 +125,7 @@ def _require_equal_roles(cells: Sequence[Cell]) -> None:
     for cell in cells:
         workload, decoder = cell.prepared.workload.digest, cell.prepared.job.model.decoder
         chat = bool(cell.prepared.job.model.chat)
-        if isinstance(decoder, config.Endpoint):
+        if isinstance(decoder, decoder_config.Endpoint):
             if not decoder.same_hardware:
                 continue
             vouched.setdefault(workload, set()).add(chat)
@@ -230,7 +230,7 @@ def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environm
     """An earlier Record, if measuring again here and now would be the same experiment."""
     if earlier is None:
         return None
-    if policy == "all" and isinstance(cell.prepared.job.model.decoder, config.Endpoint):
+    if policy == "all" and isinstance(cell.prepared.job.model.decoder, decoder_config.Endpoint):
         return None  # behind the same address may be another server by now
     then, now = earlier.environment, here(cell)
     if policy == "all" and (then.git_dirty or now.git_dirty):
@@ -253,9 +253,9 @@ def forwards(cell: Cell) -> int | None:
     None for a server, whose forwards nobody knows.
     """
     plan, decoder = cell.prepared.job.timing, cell.prepared.job.model.decoder
-    if isinstance(decoder, config.Endpoint):
+    if isinstance(decoder, decoder_config.Endpoint):
         return None
-    if isinstance(decoder, config.Diffusion):
+    if isinstance(decoder, decoder_config.Diffusion):
         per_batch = decoder.steps * (2 if decoder.cfg_scale > 0 else 1)
     else:
         per_batch = decoder.max_new_tokens

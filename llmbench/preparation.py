@@ -7,8 +7,9 @@ runs what was prepared.
 
 from dataclasses import dataclass, fields, replace
 
-from llmbench import checkpoints, config, memory, served, texts, workloads
-from llmbench.config import Endpoint, JobConfig
+from llmbench import checkpoints, config, decoder_config, memory, served, texts, workloads
+from llmbench.config import JobConfig
+from llmbench.decoder_config import Endpoint
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.measure import device
 from llmbench.metrics import bertscore
@@ -214,7 +215,7 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
     }
     settings, left_out = config.to_dict(job)["model"]["decoder"], {"steps"}
     if isinstance(job.model.decoder, Endpoint):
-        where, left_out = served.conditions(job.model.decoder), {field.name for field in fields(config.Server)}
+        where, left_out = served.conditions(job.model.decoder), {field.name for field in fields(decoder_config.Server)}
     own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
     own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it
     whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}

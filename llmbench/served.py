@@ -27,7 +27,7 @@ import torch
 
 from llmbench import generated, wire
 from llmbench.checkpoints import CheckpointFiles, ValidText
-from llmbench.config import Endpoint
+from llmbench.decoder_config import Endpoint
 from llmbench.generated import Generated
 from llmbench.measure import passes
 from llmbench.measure.probes import WireProbe

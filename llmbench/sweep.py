@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbench.decoder_config import Endpoint
 from llmbench.errors import JobsFailedError, LlmbenchError, RecordError, TrackingError
 
 if TYPE_CHECKING:
@@ -244,12 +245,12 @@ def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
 
 def _require_servers(jobs: "list[JobConfig]") -> None:
     """Refuse endpoints that would not answer, before the first job; each is asked once."""
-    from llmbench import config, served
+    from llmbench import served
 
     asked: list[object] = []
     for built in jobs:
         settings = built.model.decoder
-        if isinstance(settings, config.Endpoint):
+        if isinstance(settings, Endpoint):
             place = settings.base, settings.served_model, settings.api, settings.extra
             if place not in asked:
                 asked.append(place)

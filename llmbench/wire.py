@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llmbench.config import Server
+from llmbench.decoder_config import Server
 from llmbench.errors import EndpointError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 
 from llmbench import config
 from llmbench.cli import conf_folder
-from llmbench.config import Autoregressive, Diffusion, JobConfig
+from llmbench.config import JobConfig
+from llmbench.decoder_config import Autoregressive, Diffusion
 from llmbench.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from llmbench import wire
-from llmbench.config import Server
+from llmbench.decoder_config import Server
 from llmbench.errors import EndpointError
 from serving import LLAMA, TEXT, text_server
 

@@ -19,7 +19,8 @@ from llmbench.bench.cases import EAGER, OFFICIAL, OURS, SAME_LOOP, STATIC, StepC
 from llmbench.bench.official_model import OfficialModel
 from llmbench.bench.profile import profile
 from llmbench.bench.turns import Bursts, Others, Row, reason
-from llmbench.config import Autoregressive, Diffusion, HardwareConfig, Transformers
+from llmbench.config import HardwareConfig
+from llmbench.decoder_config import Autoregressive, Diffusion, Transformers
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder

@@ -7,7 +7,7 @@ per job; adding a family means one settings class in `config`, one decoder here,
 
 from collections.abc import Sequence
 
-from llmbench.config import Autoregressive, DecoderConfig, Diffusion, Endpoint, Transformers
+from llmbench.decoder_config import Autoregressive, DecoderConfig, Diffusion, Endpoint, Transformers
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import Decoder
 from llmbench.decoding.diffusion import DiffusionDecoder

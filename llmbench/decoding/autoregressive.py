@@ -11,7 +11,7 @@ latency; their tokens are padding behind the stop token and never count as outpu
 
 import torch
 
-from llmbench.config import Autoregressive
+from llmbench.decoder_config import Autoregressive
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
 from llmbench.decoding.likeliest import likeliest

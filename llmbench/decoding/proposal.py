@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from llmbench.config import Diffusion
+from llmbench.decoder_config import Diffusion
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine
 from llmbench.decoding.likeliest import likeliest

@@ -24,7 +24,8 @@ from llmbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from llmbench.checkpoints import Checkpoint
-    from llmbench.config import DecoderConfig, JobConfig
+    from llmbench.config import JobConfig
+    from llmbench.decoder_config import DecoderConfig
 
 SAMPLES = 128
 """Monte-Carlo samples per continuation, as in LLaDA's own evaluation (ML-GSAI/LLaDA eval_llada.py)."""
@@ -192,7 +193,7 @@ class Side:
 
     def _greedy(self, engine: Any, context: list[int], rest: list[int]) -> bool:
         from llmbench import decoding
-        from llmbench.config import Diffusion
+        from llmbench.decoder_config import Diffusion
 
         size = len(rest)
         plain = Diffusion(kind="diffusion", steps=size, canvas=size, block_length=size, temperature=0.0)
@@ -241,7 +242,7 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
         UsageError: a setting is wrong, or the checkpoint cannot be used.
     """
     from llmbench import checkpoints, job
-    from llmbench.config import Endpoint
+    from llmbench.decoder_config import Endpoint
     from llmbench.measure import device
 
     if "temperature" in settings:

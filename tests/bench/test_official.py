@@ -7,7 +7,7 @@ from tiny_models import MASK, STOP
 
 from llmbench.bench import official
 from llmbench.bench.official_model import OfficialModel
-from llmbench.config import Diffusion
+from llmbench.decoder_config import Diffusion
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.models.engine import EagerEngine

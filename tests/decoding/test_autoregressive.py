@@ -5,7 +5,7 @@ import tiny_models
 import torch
 from tiny_models import PAD
 
-from llmbench.config import Autoregressive
+from llmbench.decoder_config import Autoregressive
 from llmbench.decoding.autoregressive import AutoregressiveDecoder, choose, nucleus
 from llmbench.decoding.base import Draws, PromptBatch, valid_lengths
 from llmbench.models.engine import EagerEngine

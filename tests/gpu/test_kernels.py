@@ -6,7 +6,7 @@ import torch
 from decoding.test_commit import CASES, RULES, state
 from tiny_models import MASK, PAD, STOP
 
-from llmbench.config import Autoregressive, Diffusion
+from llmbench.decoder_config import Autoregressive, Diffusion
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.commit import commit_, commit_plain_

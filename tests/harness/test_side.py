@@ -8,7 +8,7 @@ import hub_checkpoints
 import pytest
 import torch
 
-from llmbench.config import Autoregressive, Diffusion
+from llmbench.decoder_config import Autoregressive, Diffusion
 from llmbench.errors import UsageError
 from llmbench.harness import side
 from llmbench.harness.side import Answering

@@ -6,7 +6,8 @@ import torch
 from test_checkpoints import write_tokenizer
 
 from llmbench import checkpoints, decoding
-from llmbench.config import Autoregressive, HardwareConfig
+from llmbench.config import HardwareConfig
+from llmbench.decoder_config import Autoregressive
 from llmbench.decoding.base import PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.models import architecture, blocks, llama

@@ -9,7 +9,8 @@ import torch
 import yaml
 
 from llmbench import checkpoints
-from llmbench.config import Diffusion, HardwareConfig
+from llmbench.config import HardwareConfig
+from llmbench.decoder_config import Diffusion
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.errors import CheckpointError, ConfigError

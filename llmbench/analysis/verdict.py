@@ -33,7 +33,10 @@ class Status(_Advice):
     The last three say that nothing could be tested, because a part of the sweep was not asked for.
     """
 
-    INVALID = "invalid", "remove the reason and run again; the numbers below are shown, nothing is claimed from them"
+    INVALID = (
+        "invalid",
+        "change what the gate names (short or empty: another canvas or k; mixed: one setting for both); run again",
+    )
     INSENSITIVE = "insensitive", "use a metric or judge that ranks LLaMA above its floor, or more prompts"
     REACHED = "reached", "read the speedup at that k and the entropy beside it; add smaller steps if it is the smallest"
     DEGENERATE = "degenerate", "raise the diversity at the same k (temperature, remasking) and run again"

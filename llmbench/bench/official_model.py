@@ -1,9 +1,9 @@
 """LLaDA's forward as the code of its model page runs it, around our weights: the other half of the slow reference.
 
-The official loop calls the authors' own modules (an OLMo block), and they launch more kernels than Transformers' Llama:
-norms and rotation go through float32 under a disabled autocast, query and key are rotated half by half with copies, the
-activation stands by itself, and four dropouts that do nothing are called. Written from a description of that code, as
-the official loop is; the numbers are those of our modules (`tests/bench`). Attention is PyTorch's, without a mask.
+The official loop calls the authors' own modules (an OLMo block): norms and rotation go through float32 under a disabled
+autocast, query and key are rotated half by half with copies, the activation stands by itself, and dropouts that do
+nothing are called. This is written anew, as the official loop is, in the same operations; it is not their code, whose
+every call does more in Python. Its logits are those of our modules (`tests/bench`). Attention is PyTorch's, unmasked.
 """
 
 from types import SimpleNamespace

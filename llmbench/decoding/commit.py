@@ -1,7 +1,7 @@
 """Which of a step's proposals become final? The surest ones, written into the canvas; the rest stays listed as open.
 
-As PyTorch operations these are thirty small kernels per step, which on a GPU take as long as two blocks of an 8B model;
-there one kernel does it. `diffusion` calls it once per step; `rules` says how many tokens a row makes final.
+As PyTorch operations these are some thirty small kernels per step, each of which waits for the one before; on a GPU one
+kernel does it. `diffusion` calls it once per step; `rules` says how many tokens a row makes final.
 """
 
 import torch

@@ -242,7 +242,9 @@ class _Loop:
 
     def _read(self, begin: int, positions: torch.Tensor) -> torch.Tensor:
         """Hidden states [B, M, C], or [2 B, M, C] with guidance: as it is, then with everything given hidden."""
-        canvas, mask, positions = self.canvas, self._mask, positions - self._shift
+        canvas, mask = self.canvas, self._mask
+        if self._shift:
+            positions = positions - self._shift
         if self._settings.cfg_scale:
             canvas = torch.cat([canvas, canvas.masked_fill(self._given, self._mask_id)])
             mask = None if mask is None else torch.cat([mask, mask])

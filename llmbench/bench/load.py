@@ -2,7 +2,8 @@
 
 "Reading" is what the disk and the page cache give to a plain program: the same files, by one thread and by as many as
 the loader uses, into memory that is thrown away; the faster of the two counts. Every round reads and loads once with
-the files in the page cache, and once after they were dropped from it.
+the files in the page cache, and once after they were dropped from it. What the process holds in memory at most while it
+loads is said as well: on a GPU that is the libraries, the driver's share and a few pieces of the files.
 """
 
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.config import HardwareConfig
+from llmbench.measure.probes import CpuProbe
 from llmbench.models import llama, streaming, weights
 
 ROUNDS = 3
@@ -39,8 +41,10 @@ def measure(config: Any, hardware: HardwareConfig, parent: Path | None = None) -
         files = weights.find(folder, "dummy")
         found = weights.check(files, llama.shapes(config), "dummy")
         size = sum(path.stat().st_size for path in files)
+        host = CpuProbe()
         for state in ("in the page cache", "dropped from the page cache"):
             seconds: dict[str, list[float]] = {}
+            resident: list[int | None] = []
             for _ in range(ROUNDS):
                 for kind, act in (
                     ("one thread", lambda: _read(files, 1)),
@@ -48,16 +52,21 @@ def measure(config: Any, hardware: HardwareConfig, parent: Path | None = None) -
                     ("load", lambda: _load(config, found, dtype, hardware.device)),
                 ):
                     _drop(files) if "dropped" in state else _read(files, streaming.THREADS)
+                    host.clean()
                     seconds.setdefault(kind, []).append(_seconds(act))
+                    if kind == "load":
+                        resident.append(host.peak_rss_bytes())
                     _free(hardware.device)
-            yield _line(state, size, seconds)
+            yield _line(state, size, seconds, max((peak for peak in resident if peak is not None), default=None))
 
 
-def _line(state: str, size: int, seconds: dict[str, list[float]]) -> str:
+def _line(state: str, size: int, seconds: dict[str, list[float]], resident: int | None) -> str:
     one, many, load = (statistics.median(seconds[kind]) for kind in ("one thread", "threads", "load"))
     speeds = f"read {size / one / 1e9:.2f} GB/s by one thread, {size / many / 1e9:.2f} by {streaming.THREADS}"
     share = min(one, many) / load
-    return f"{size / 1e9:.1f} GB {state}: {speeds}; loaded {size / load / 1e9:.2f} GB/s, {100 * share:.0f} % of reading"
+    held = "" if resident is None else f"; at most {resident / 2**30:.2f} GiB resident"
+    loaded = f"loaded {size / load / 1e9:.2f} GB/s, {100 * share:.0f} % of reading{held}"
+    return f"{size / 1e9:.1f} GB {state}: {speeds}; {loaded}"
 
 
 def _load(config: Any, found: Any, dtype: Any, device: str) -> None:

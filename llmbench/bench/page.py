@@ -54,8 +54,9 @@ it is no larger. Our last block computes its queries only where logits are asked
 
 {_missed(results)}{_failed(results)}## Not measured here
 
-LLaDA's own code: "official loop" is its published loop and its modules' operations, written anew here, with less Python
-around them. Fast-dLLM's own code (its caches at batch 1), vLLM and SGLang. {_static(results)}
+LLaDA's own code: "official loop" is its published loop and modules written anew here, operation by operation, so that
+the host launches what it launches for theirs. Fast-dLLM's own code (its caches at batch 1), vLLM and SGLang.
+{_static(results)}
 """
 
 

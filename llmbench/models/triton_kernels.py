@@ -24,12 +24,12 @@ def _norm(x, weight, out, epsilon, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < CHANNELS
+    factor = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)  # now: its way overlaps with that of the row
     value = tl.load(x + row * CHANNELS + at, mask=inside, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(value * value) / CHANNELS + epsilon)
     # Transformers rounds to the model's dtype before it multiplies with the weight
     normal = (value * scale).to(out.dtype.element_ty).to(tl.float32)
-    normal *= tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * CHANNELS + at, normal.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * CHANNELS + at, (normal * factor).to(out.dtype.element_ty), mask=inside)
 
 
 def gate(both: torch.Tensor) -> torch.Tensor:

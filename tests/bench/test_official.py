@@ -4,6 +4,7 @@ import pytest
 import tiny_models
 import torch
 from tiny_models import MASK, STOP
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmbench.bench import official
 from llmbench.bench.official_model import OfficialModel
@@ -45,3 +46,51 @@ def test_the_authors_modules_compute_what_ours_do():
     with torch.inference_mode():
         found, expected = OfficialModel(model)(ids).logits, model(ids).logits
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+NORM = "_to_copy pow mean add rsqrt mul _to_copy mul"
+LINEAR = "t view mm _unsafe_view"
+ROTATED = "_to_copy _to_copy slice slice alias alias" + 2 * " mul view unbind neg cat mul add" + " _to_copy _to_copy"
+ATTENTION = "_scaled_dot_product_flash_attention_for_cpu transpose view"
+BLOCK = [
+    *[NORM, LINEAR, LINEAR, LINEAR, *3 * ["view transpose"], ROTATED, ATTENTION, LINEAR, "add"],
+    *[NORM, LINEAR, LINEAR, "silu", "mul", LINEAR, "add"],
+]
+
+
+def test_the_authors_modules_do_their_operations_one_by_one():
+    """Every launch costs the host time, so an operation more or less would be another baseline."""
+    model = tiny_models.model(causal=False, kv_heads=4).bfloat16()
+    authors = OfficialModel(model)
+    ids, _ = tiny_models.prompts([7])
+    with torch.no_grad():
+        authors(ids)  # tables are made once
+        with _Operations() as found:
+            authors(ids)
+    assert " ".join(found.names).split() == " ".join(["embedding", *2 * BLOCK, NORM, LINEAR]).split()
+
+
+def test_the_loop_runs_under_no_grad_even_within_inference_mode():
+    model = tiny_models.model(causal=False)
+    ids, _ = tiny_models.prompts([4])
+    modes = []
+
+    def watched(x):
+        modes.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
+        return model(x)
+
+    with torch.inference_mode():
+        official.generate(watched, ids, steps=2, canvas=4, block_length=4, mask_id=MASK)
+    assert modes == [(False, False), (False, False)]
+
+
+class _Operations(TorchDispatchMode):
+    """The names of the operations that reach a device, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.append(operation.overloadpacket.__name__)
+        return operation(*args, **(kwargs or {}))

@@ -1,8 +1,8 @@
 """Is a checkpoint loaded as fast as its files can be read? 16 GB of dummy weights, written, read and loaded in turn.
 
 "Reading" is what the disk and the page cache give to a plain program: the same files, by one thread and by as many as
-the loader uses, into memory that is thrown away; the faster of the two counts. Every round reads and loads once with
-the files in the page cache, and once after they were dropped from it. What the process holds in memory at most while it
+the loader uses, into memory that is thrown away. It is done in turn with loading: with the files in the page cache, and
+after they were dropped from it. What the process holds in memory at most while it
 loads is said as well: on a GPU that is the libraries, the driver's share and a few pieces of the files.
 """
 
@@ -19,7 +19,9 @@ from llmbench.config import HardwareConfig
 from llmbench.measure.probes import CpuProbe
 from llmbench.models import llama, streaming, weights
 
-ROUNDS = 3
+ROUNDS = {"in the page cache": 3, "dropped from the page cache": 1}
+"""Turns in each state; a disk gives much the same every time, and may take half a minute for one."""
+
 _PIECE = 2**24
 
 
@@ -42,10 +44,10 @@ def measure(config: Any, hardware: HardwareConfig, parent: Path | None = None) -
         found = weights.check(files, llama.shapes(config), "dummy")
         size = sum(path.stat().st_size for path in files)
         host = CpuProbe()
-        for state in ("in the page cache", "dropped from the page cache"):
+        for state, rounds in ROUNDS.items():
             seconds: dict[str, list[float]] = {}
             resident: list[int | None] = []
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 for kind, act in (
                     ("one thread", lambda: _read(files, 1)),
                     ("threads", lambda: _read(files, streaming.THREADS)),
@@ -63,9 +65,11 @@ def measure(config: Any, hardware: HardwareConfig, parent: Path | None = None) -
 def _line(state: str, size: int, seconds: dict[str, list[float]], resident: int | None) -> str:
     one, many, load = (statistics.median(seconds[kind]) for kind in ("one thread", "threads", "load"))
     speeds = f"read {size / one / 1e9:.2f} GB/s by one thread, {size / many / 1e9:.2f} by {streaming.THREADS}"
-    share = min(one, many) / load
     held = "" if resident is None else f"; at most {resident / 2**30:.2f} GiB resident"
-    loaded = f"loaded {size / load / 1e9:.2f} GB/s, {100 * share:.0f} % of reading{held}"
+    shares = (
+        f"{100 * one / load:.0f} % of one thread's reading, {100 * many / load:.0f} % of {streaming.THREADS} threads'"
+    )
+    loaded = f"loaded {size / load / 1e9:.2f} GB/s, {shares}{held}"
     return f"{size / 1e9:.1f} GB {state}: {speeds}; {loaded}"
 
 

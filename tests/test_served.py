@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from llmbench import checkpoints, config, job, served, wire
 from llmbench.cli import conf_folder
 from llmbench.errors import CheckpointError, ConfigError, EndpointError
-from llmbench.record import METRICS, Record, parse
+from llmbench.metrics.keys import METRICS
+from llmbench.record import Record, parse
 from serving import LLAMA, TEXT, text_server
 
 KEY = "sk-very-secret-0123456789"

@@ -14,8 +14,9 @@ from llmbench.analysis.comparable import Group
 from llmbench.analysis.statistics import Array
 from llmbench.analysis.verdict import Gate
 from llmbench.metrics import quality
+from llmbench.metrics.keys import METRICS
 from llmbench.metrics.quality import Terms
-from llmbench.record import METRICS, Record
+from llmbench.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)

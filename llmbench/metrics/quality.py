@@ -24,7 +24,8 @@ analysis, which resamples prompts and takes the same ratio again. Where the sums
 import math
 from collections.abc import Callable, Iterable
 
-from llmbench.record import FLOORS, METRICS, Output, PromptScore, Record, Subject
+from llmbench.metrics.keys import METRICS
+from llmbench.record import FLOORS, Output, PromptScore, Record, Subject
 
 Terms = tuple[float, float]
 """Numerator and denominator of one prompt. (0, 0) = measured, and nothing to count: an empty text has no bigrams."""

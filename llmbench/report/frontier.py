@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from llmbench.analysis.frontier import Front, Frontier, Setting
 from llmbench.analysis.statistics import Estimate
 from llmbench.analysis.wording import NAMES, TITLES, number
-from llmbench.record import METRICS, Record
+from llmbench.metrics.keys import METRICS
+from llmbench.record import Record
 from llmbench.report.figures import BASELINE, CANDIDATE, REFERENCE
 from llmbench.report.layout import Table
 from llmbench.report.tables import ABSENT, in_order, provenance

@@ -1,4 +1,4 @@
-"""Everything that `conf/` may say, and the identity of what it builds. Every bad value dies here, in one line.
+"""What may `conf/` say, and what is refused? Every bad value dies here, in one line.
 
 Hydra composes YAML; `load` turns the composed tree into a `JobConfig` of frozen dataclasses that check themselves on
 construction: unknown keys, wrong types (`steps=8.5`, `seed=true`) and impossible combinations (`steps` that do not
@@ -7,12 +7,9 @@ the environment. Pydantic does the checking because Hydra's own `instantiate` ac
 
 *Dials* (`steps`, `canvas`, `temperature`, ...) are single values at the top of the tree that groups read by
 interpolation. A model that has no use for a dial does not read it: `Autoregressive` has no field `steps`, so
-`model=llama` builds the same job for every `steps`, and `identity` (a hash of what is built) makes a sweep run it
-once.
+`model=llama` builds the same job for every `steps` (`llmbench.identity`).
 """
 
-import hashlib
-import json
 import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -311,27 +308,6 @@ def to_dict(job: JobConfig) -> dict[str, Any]:
         values["tracking"]["uri"] = re.sub(r"://[^/@]+@", "://", uri)
     return values
 
-
-def identity(job: JobConfig, digests: dict[str, str]) -> str:
-    """Hash of what this job builds: 12 hexadecimal digits.
-
-    Args:
-        job: a configuration whose hardware is resolved (no "auto").
-        digests: content hashes of workload, checkpoint, judge and encoder.
-
-    Tracking, the sweep's options, the verdict's margins and dials that nobody read are not part of it; neither is the
-    seed of a deterministic decoder.
-    """
-    built = to_dict(job)
-    for key in ("tracking", "scale", *_DIALS, "dry_run", "reuse", "parity"):
-        del built[key]
-    if not job.model.decoder.stochastic:
-        del built["seed"]
-    canonical = json.dumps({"built": built, "digests": digests}, sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "block_length", "cache", "endpoint")
 
 _JOB: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
 

@@ -24,11 +24,11 @@ from llmbench.decoder_config import (
     DecoderConfig,
     Endpoint,
     NonNegative,
-    Positive,
     Seed,
     Server,
 )
 from llmbench.errors import ConfigError
+from llmbench.parity_config import ParityConfig
 from llmbench.record import job_label
 
 if TYPE_CHECKING:
@@ -165,44 +165,6 @@ class TimingConfig:
     profile: StrictBool = True  # CUDA
     energy_seconds: NonNegative = 2.0  # CUDA; 0 leaves energy out
     throttle_retries: CountOrZero = 2
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class MarginsConfig:
-    """How much worse the diffusion side may be and still count as equal, in the unit of the oriented metric."""
-
-    perplexity: NonNegative = 0.1  # nats per token
-    bits_per_byte: NonNegative = 0.04
-    bertscore_f1: NonNegative = 0.01
-    accuracy: NonNegative = 0.02
-    entropy: NonNegative = 0.1  # nats: delta_H, the other half of perplexity
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ThresholdsConfig:
-    """Where the gates close. They can be made stricter than docs/metrics.md says, never looser."""
-
-    empty_share: Annotated[float, Field(ge=0, le=0.02, strict=True)] = 0.02  # at most so many empty outputs a side
-    length_share: Annotated[float, Field(ge=0.9, le=1, strict=True)] = 0.9  # shorter side / longer side, in bytes
-    roofline_share: Annotated[float, Field(ge=0.5, le=1, strict=True)] = 0.5  # a baseline below it is slow
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ChatConfig:
-    """What "responsive enough for chat" means, in ms at batch 1. No part of the parity verdict."""
-
-    first_text_ms: Positive = 1000.0  # until text can be shown
-    e2e_ms: Positive = 10_000.0  # until all of it is there
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ParityConfig:
-    """What the verdicts test, fixed before the run. It changes no job: it is no part of a job's identity."""
-
-    margins: MarginsConfig = Field(default_factory=MarginsConfig)
-    thresholds: ThresholdsConfig = Field(default_factory=ThresholdsConfig)
-    looks: Count = 1  # J: announced verdicts on data that grows; each tests at 0.05 / J
-    chat: ChatConfig = Field(default_factory=ChatConfig)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

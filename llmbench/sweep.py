@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from llmbench.analysis.looks import Taken
     from llmbench.analysis.verdict import Parity
-    from llmbench.config import JobConfig, ParityConfig
+    from llmbench.config import JobConfig
     from llmbench.forecast import Forecast
+    from llmbench.parity_config import ParityConfig
     from llmbench.plan import Cell
     from llmbench.record import Record
     from llmbench.tracking import Store

@@ -19,7 +19,7 @@ from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 from llmbench.report.figures import BASELINE, CANDIDATE, REFERENCE
 from llmbench.report.layout import Table
-from llmbench.report.tables import ABSENT, in_order, provenance
+from llmbench.report.rows import ABSENT, in_order, provenance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from llmbench.analysis.statistics import Estimate
 from llmbench.analysis.wording import number
 from llmbench.record import Record
 from llmbench.report.layout import Table
-from llmbench.report.tables import ABSENT, in_order, provenance
+from llmbench.report.rows import ABSENT, in_order, provenance
 
 
 def hypothesis_tables(records: Sequence[Record], found: Sequence[Hypothesis], command: str = "") -> list[Table]:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from llmbench.analysis.parallelism import Tradeoff, tradeoffs
 from llmbench.record import Likelihood, Record
 from llmbench.report.layout import Table
-from llmbench.report.tables import ABSENT, in_order, provenance, weights_of
+from llmbench.report.rows import ABSENT, in_order, provenance
+from llmbench.report.tables import weights_of
 
 
 def likelihood_table(records: Iterable[Record], command: str = "") -> Table:

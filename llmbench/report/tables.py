@@ -2,18 +2,17 @@
 
 One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`; `job_table`
 for one job by itself. Here is which columns a table has and what stands above and below it; how a Record becomes a row
-is in `rows`. What belongs to a model and not to k is no column but a line of its own, `model_properties`. Called by the
-sweep's ending, `python -m llmbench.report` and notebooks.
+is in `rows`, and what belongs to a model and not to k in `summaries`. Called by the sweep's ending, `python -m
+llmbench.report` and notebooks.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
 from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
 from llmbench.analysis.verdict import Gate, Parity, Speedup
-from llmbench.analysis.wording import TITLES, narrow, number
+from llmbench.analysis.wording import TITLES, number
 from llmbench.record import Record
 from llmbench.report.layout import Table
 from llmbench.report.rows import (
@@ -206,33 +205,6 @@ def _effect(gate: Gate) -> str:
     what = " and ".join(TITLES[key] for key in gate.metrics) or "nothing"
     where = f"at k = {gate.steps}" if gate.steps is not None else "anywhere"
     return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
-
-
-def model_properties(records: Iterable[Record]) -> str:
-    """One line on what does not depend on k: how well each model itself predicts held-out text. "" when unknown."""
-    said: list[str] = []
-    source = "held-out text"
-    for record in in_order(records):
-        found, bits = record.likelihood, record.metrics.get("likelihood/bits_per_byte")
-        if found is None or bits is None:
-            continue
-        named = record.signatures.get("likelihood", "heldout@")
-        source = source if named.startswith("heldout@") else named
-        name = weights_of(record)
-        if not found.bound:
-            said.append(f"{name} {bits:.4f}, exact")
-            continue
-        error = found.standard_error_nats
-        margin = "" if error is None else f" ± {error / (math.log(2) * found.utf8_bytes):.4f} (standard error)"
-        said.append(f"{name} at most {bits:.4f}{margin}")
-    if not said:
-        return ""
-    return f"Bits per byte of {source}, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
-
-
-def weights_of(record: Record) -> str:
-    """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
-    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"
 
 
 def _judged_roofline(record: Record) -> str:

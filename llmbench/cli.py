@@ -56,11 +56,11 @@ def _exit(message: str, code: int) -> None:
 
 
 def _run_hydra() -> None:
-    """Hand over to Hydra; it composes the configuration and calls `sweep.task` or the sweeper."""
+    """Hand over to Hydra; it composes the configuration and calls `task` or the sweeper."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that `main` can say it in one line
     import hydra
 
-    from llmbench.sweep import task
+    from llmbench.task import task
 
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
 

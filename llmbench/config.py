@@ -1,4 +1,4 @@
-"""Everything that `conf/` may say, and the identity of what it builds. Every bad value dies here, in one line.
+"""What may `conf/` say, and what is refused? Every bad value dies here, in one line.
 
 Hydra composes YAML; `load` turns the composed tree into a `JobConfig` of frozen dataclasses that check themselves on
 construction: unknown keys, wrong types (`steps=8.5`, `seed=true`) and impossible combinations (`steps` that do not
@@ -7,12 +7,9 @@ the environment. Pydantic does the checking because Hydra's own `instantiate` ac
 
 *Dials* (`steps`, `canvas`, `temperature`, ...) are single values at the top of the tree that groups read by
 interpolation. A model that has no use for a dial does not read it: `Autoregressive` has no field `steps`, so
-`model=llama` builds the same job for every `steps`, and `identity` (a hash of what is built) makes a sweep run it
-once.
+`model=llama` builds the same job for every `steps` (`llmbench.identity`).
 """
 
-import hashlib
-import json
 import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,11 +24,11 @@ from llmbench.decoder_config import (
     DecoderConfig,
     Endpoint,
     NonNegative,
-    Positive,
     Seed,
     Server,
 )
 from llmbench.errors import ConfigError
+from llmbench.parity_config import ParityConfig
 from llmbench.record import job_label
 
 if TYPE_CHECKING:
@@ -171,44 +168,6 @@ class TimingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class MarginsConfig:
-    """How much worse the diffusion side may be and still count as equal, in the unit of the oriented metric."""
-
-    perplexity: NonNegative = 0.1  # nats per token
-    bits_per_byte: NonNegative = 0.04
-    bertscore_f1: NonNegative = 0.01
-    accuracy: NonNegative = 0.02
-    entropy: NonNegative = 0.1  # nats: delta_H, the other half of perplexity
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ThresholdsConfig:
-    """Where the gates close. They can be made stricter than docs/metrics.md says, never looser."""
-
-    empty_share: Annotated[float, Field(ge=0, le=0.02, strict=True)] = 0.02  # at most so many empty outputs a side
-    length_share: Annotated[float, Field(ge=0.9, le=1, strict=True)] = 0.9  # shorter side / longer side, in bytes
-    roofline_share: Annotated[float, Field(ge=0.5, le=1, strict=True)] = 0.5  # a baseline below it is slow
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ChatConfig:
-    """What "responsive enough for chat" means, in ms at batch 1. No part of the parity verdict."""
-
-    first_text_ms: Positive = 1000.0  # until text can be shown
-    e2e_ms: Positive = 10_000.0  # until all of it is there
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ParityConfig:
-    """What the verdicts test, fixed before the run. It changes no job: it is no part of a job's identity."""
-
-    margins: MarginsConfig = Field(default_factory=MarginsConfig)
-    thresholds: ThresholdsConfig = Field(default_factory=ThresholdsConfig)
-    looks: Count = 1  # J: announced verdicts on data that grows; each tests at 0.05 / J
-    chat: ChatConfig = Field(default_factory=ChatConfig)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrackingConfig:
     """The MLflow store. The fields below `experiment` are set by the sweep, not by people."""
 
@@ -311,27 +270,6 @@ def to_dict(job: JobConfig) -> dict[str, Any]:
         values["tracking"]["uri"] = re.sub(r"://[^/@]+@", "://", uri)
     return values
 
-
-def identity(job: JobConfig, digests: dict[str, str]) -> str:
-    """Hash of what this job builds: 12 hexadecimal digits.
-
-    Args:
-        job: a configuration whose hardware is resolved (no "auto").
-        digests: content hashes of workload, checkpoint, judge and encoder.
-
-    Tracking, the sweep's options, the verdict's margins and dials that nobody read are not part of it; neither is the
-    seed of a deterministic decoder.
-    """
-    built = to_dict(job)
-    for key in ("tracking", "scale", *_DIALS, "dry_run", "reuse", "parity"):
-        del built[key]
-    if not job.model.decoder.stochastic:
-        del built["seed"]
-    canonical = json.dumps({"built": built, "digests": digests}, sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "block_length", "cache", "endpoint")
 
 _JOB: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
 

@@ -10,7 +10,7 @@ and the time is unknown. The caller shows which of the three it is.
 
 Of a server's time and memory nothing is known, unless an earlier Record tells its time.
 
-Called by `llmbench.sweep`; the text is made by `llmbench.report.console`.
+Called by `llmbench.task` and `llmbench.sweep`; the text is made by `llmbench.report.console`.
 """
 
 from collections.abc import Iterator

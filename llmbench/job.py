@@ -19,6 +19,7 @@ from llmbench.decoder_config import Endpoint
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError
 from llmbench.generated import Generated
+from llmbench.identity import identity
 from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, heldout, performance, quality, scoring
 from llmbench.models import architecture
@@ -158,7 +159,7 @@ def failed(job: JobConfig, prepared: Prepared | None, reason: str, started: date
     """The Record of a job that died, with its reason in one line."""
     environment = device.environment(prepared.job.hardware if prepared else job.hardware)
     return Record(
-        identity=prepared.identity if prepared else config.identity(job, {}),
+        identity=prepared.identity if prepared else identity(job, {}),
         model=job.model.name,
         family=job.model.decoder.family,
         steps=job.model.decoder.steps,

@@ -11,6 +11,7 @@ from llmbench import checkpoints, config, decoder_config, memory, served, texts,
 from llmbench.config import JobConfig
 from llmbench.decoder_config import Endpoint
 from llmbench.errors import CheckpointError, ConfigError
+from llmbench.identity import identity
 from llmbench.measure import device
 from llmbench.metrics import bertscore
 from llmbench.models import blocks, quantization
@@ -98,7 +99,7 @@ def prepare(job: JobConfig) -> Prepared:
         heldout=held,
         partition=tuple(tuple(indices[i : i + job.batch]) for i in range(0, len(indices), job.batch)),
         longest_prompt=longest,
-        identity=config.identity(job, digests),
+        identity=identity(job, digests),
     )
     if not job.dry_run:
         memory.require(prepared)

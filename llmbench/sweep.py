@@ -1,52 +1,34 @@
 """What goes on around many jobs: plan, parent run, launch, verdict.
 
 Hydra's multirun calls `sweep` (through `hydra_plugins`): it plans the grid, opens the MLflow store, starts the parent
-run, lets Hydra's launcher run the jobs that are left, and ends with the parity verdict. Hydra's launcher calls `task`
-once per job, in this process or in another one; all that a job needs travels in its overrides. A job that raises
-becomes a FAILED Record with its reason, and the others go on. Each Record is on disk before anything else happens to
-it, so a crash loses at most the job in flight.
+run, lets Hydra's launcher run the jobs that are left (each is a call of `llmbench.task.task`), and ends with the parity
+verdict. A job that fails does not stop the others.
 """
 
 import contextlib
-import datetime
 import json
 import os
 import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.decoder_config import Endpoint
-from llmbench.errors import JobsFailedError, LlmbenchError, RecordError, TrackingError
+from llmbench.errors import JobsFailedError, RecordError, TrackingError
+from llmbench.task import ROOT, Outcome, command, forecasts, pages, quiet, require_servers, track
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from llmbench.analysis.looks import Taken
     from llmbench.analysis.verdict import Parity
-    from llmbench.config import JobConfig, ParityConfig
-    from llmbench.forecast import Forecast
+    from llmbench.config import JobConfig
+    from llmbench.parity_config import ParityConfig
     from llmbench.plan import Cell
-    from llmbench.record import Record
     from llmbench.tracking import Store
-
-ROOT = Path("multirun")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a launcher brings back from one job; small, because it may cross processes."""
-
-    folder: str
-    label: str
-    status: str
-    reason: str | None
-    tracked: str | None  # why tracking failed, if it did
 
 
 def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", launcher: Any) -> list[Outcome]:
@@ -68,13 +50,13 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     first = cells[0].prepared.job
     cells = _take_over(cells, first)
     warning = plan.neighbours(cells, hydra_config.hydra.launcher)
-    forecasts = _forecasts(cells) if first.dry_run else ()
-    print(console.plan(cells, grid=len(grid), forecasts=forecasts), flush=True)
+    predicted = forecasts(cells) if first.dry_run else ()
+    print(console.plan(cells, grid=len(grid), forecasts=predicted), flush=True)
     if warning:
         print(warning, file=sys.stderr, flush=True)
     if first.dry_run:
         return []
-    _require_servers([cell.prepared.job for cell in cells if cell.reused is None])
+    require_servers([cell.prepared.job for cell in cells if cell.reused is None])
 
     from llmbench import tracking
     from llmbench.analysis import looks
@@ -87,7 +69,7 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     signal.signal(signal.SIGTERM, _terminate)  # `kill` closes the books; only `kill -9` cannot
     registered = looks.registration(first.parity, axis)  # before the first job
     parent = store.start_sweep(
-        name=folder.name, command=_command(), jobs=len(cells), recipe=recipe, registered=registered
+        name=folder.name, command=command(), jobs=len(cells), recipe=recipe, registered=registered
     )
     with _books(folder, store, parent) as close:
         outcomes = [_take(cell, folder, store, parent, axis) for cell in cells if cell.reused is not None]
@@ -112,127 +94,11 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
 _LOG_LATER = "when the store answers again, the same command logs what is recorded and measures nothing twice"
 
 
-def task(tree: "DictConfig") -> Outcome:
-    """Run one job; Hydra's launcher (or Hydra itself, without -m) calls it with the composed tree.
-
-    Raises:
-        SystemExit: carrying an LlmbenchError, in a run of one job; Hydra would print more than one line of any other
-            exception. Inside a sweep nothing is raised: the Outcome says what happened.
-    """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    quiet()
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.RUN:
-        folder = Path(hydra.runtime.output_dir)
-        try:
-            return _single(tree, folder)
-        except LlmbenchError as error:
-            raise SystemExit(error) from error
-        finally:
-            _remove_empty(folder)
-    from llmbench import config
-
-    built = config.load(tree)
-    folder = Path(hydra.runtime.output_dir)
-    record = _measure(built)
-    try:
-        record.save(folder)
-    except OSError as error:  # nothing may escape: Hydra would end the sweep
-        reason = f"cannot write {error.filename or folder}: {error.strerror}"
-        return Outcome(folder=str(folder), label=_title(built), status="failed", reason=reason, tracked=None)
-    return _track(record, folder, built)
-
-
-def _remove_empty(folder: Path) -> None:
-    """Take back the folder that Hydra made for a job, where nothing was written into it."""
-    with contextlib.suppress(OSError):  # not empty, or gone
-        folder.rmdir()
-        if folder.parent == ROOT.resolve():
-            folder.parent.rmdir()
-
-
-def _single(tree: "DictConfig", folder: Path) -> Outcome:
-    """A run of one job: checked first, then measured, logged without a parent, and printed."""
-    from llmbench import config, job, plan, tracking
-    from llmbench.report import console
-
-    built = config.load(tree)
-    prepared = job.prepare(built)
-    if built.dry_run:
-        cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
-        print(console.plan([cell], grid=1, forecasts=_forecasts([cell])))
-        return Outcome(folder="", label=built.label, status="finished", reason=None, tracked=None)
-    _require_servers([built])
-    store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
-    record = _measure(built)
-    path = record.save(folder)
-    outcome = _track(record, folder, built)
-    where = [] if outcome.tracked else [f"Its run: {_pages(store)}"]
-    print(console.job_ending(record, path, where, _command()), flush=True)
-    if outcome.status != "finished" or outcome.tracked:
-        raise JobsFailedError(f"{outcome.label}: {outcome.reason or outcome.tracked}")
-    return outcome
-
-
 def _without_hydra(tree: "DictConfig") -> "DictConfig":
     """What a job sees of a composed tree; Hydra's own part needs a job number that no job has yet."""
     from omegaconf import OmegaConf
 
     return OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
-
-
-def quiet() -> None:
-    """Keep libraries from talking over the progress display and from reaching for the network on their own."""
-    for name, value in {
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
-def _measure(built: "JobConfig") -> "Record":
-    """Run a job with its progress on the screen; a failure becomes a Record that says why."""
-    from llmbench import job
-    from llmbench.report import console
-
-    begun = datetime.datetime.now(datetime.UTC)
-    prepared = None
-    with console.Progress(_title(built)) as progress:
-        try:
-            prepared = job.prepare(built)
-            return job.run(prepared, progress.tick)
-        except Exception as error:
-            if not isinstance(error, LlmbenchError):
-                traceback.print_exc(file=sys.stderr)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            progress.failed(reason)
-            return job.failed(built, prepared, reason, begun)
-
-
-def _title(built: "JobConfig") -> str:
-    """What the plan called this job."""
-    from llmbench import plan
-
-    return plan.title(built.label, json.loads(built.tracking.swept))
-
-
-def _track(record: "Record", folder: Path, built: "JobConfig") -> Outcome:
-    """Log a Record as a child run. A store that fails here costs the log entry, never the Record."""
-    from llmbench import tracking
-
-    tracked = None
-    try:
-        own = built.tracking
-        store = tracking.open_store(own)
-        store.log_job(record, parent=own.parent, steps_axis=own.steps_axis, swept=json.loads(own.swept))
-    except Exception as error:
-        said = tracking.redact(" ".join(str(error).split()))
-        tracked = f"not logged to MLflow ({said}); the record is in {folder}"
-    name = _title(built)
-    return Outcome(folder=str(folder), label=name, status=record.status, reason=record.reason, tracked=tracked)
 
 
 def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
@@ -243,30 +109,6 @@ def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
     return plan.reuse(cells, first.reuse, ROOT, lambda cell: device.environment(cell.prepared.job.hardware))
 
 
-def _require_servers(jobs: "list[JobConfig]") -> None:
-    """Refuse endpoints that would not answer, before the first job; each is asked once."""
-    from llmbench import served
-
-    asked: list[object] = []
-    for built in jobs:
-        settings = built.model.decoder
-        if isinstance(settings, Endpoint):
-            place = settings.base, settings.served_model, settings.api, settings.extra
-            if place not in asked:
-                asked.append(place)
-                served.require(settings)
-
-
-def _forecasts(cells: "list[Cell]") -> "list[Forecast]":
-    """What is known of each job before it runs."""
-    from llmbench import forecast, plan
-    from llmbench.measure import device
-
-    name = device.environment(cells[0].prepared.job.hardware).device_name
-    earlier = plan.recorded(cells, ROOT, name)
-    return [forecast.predict(cell.prepared, earlier.get(cell.prepared.identity)) for cell in cells]
-
-
 def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[int]) -> Outcome:
     """Carry a finished Record into this sweep: its folder and its parent run."""
     assert cell.reused is not None
@@ -274,7 +116,7 @@ def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[in
     cell.reused.save(target)
     own = cell.prepared.job.tracking
     own = replace(own, uri=store.uri, parent=parent, steps_axis=axis, swept=json.dumps(cell.swept))
-    return _track(cell.reused, target, replace(cell.prepared.job, tracking=own))
+    return track(cell.reused, target, replace(cell.prepared.job, tracking=own))
 
 
 def _overrides(cell: "Cell", uri: str, parent: str, axis: list[int]) -> list[str]:
@@ -375,7 +217,7 @@ def _finish(
     verdicts: tuple[Parity, ...] = ()
     try:
         verdicts = parity.verdicts(records, options=options, history=_history(store, parent))
-        shown = sweep_report(records, verdicts, recipe=recipe, command=_command())
+        shown = sweep_report(records, verdicts, recipe=recipe, command=command())
     except RecordError as error:  # what was measured is kept; only the comparison is refused
         shown = SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})
     failed = [(outcome.label, outcome.reason) for outcome in outcomes if outcome.status != "finished"]
@@ -388,16 +230,11 @@ def _finish(
         unlogged = f"the verdict is not in MLflow ({error})"
     ours = store.options  # "" for the store that is found without being named
     where = [
-        f"Curves and runs: {_pages(store)}; run {parent}",
+        f"Curves and runs: {pages(store)}; run {parent}",
         f"This table again: python -m llmbench.report {recipe or 'parity'}{ours} --sweep {parent}",
     ]
     where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
     return console.ending(shown.text, jobs, failed, folder, where, seconds), unlogged
-
-
-def _pages(store: "Store") -> str:
-    """What opens MLflow's pages."""
-    return f"{'' if store.options else '`make ui` or '}python -m llmbench.report ui{store.options}"
 
 
 def _history(store: "Store", parent: str) -> "list[Taken]":
@@ -407,10 +244,3 @@ def _history(store: "Store", parent: str) -> "list[Taken]":
     except TrackingError as error:
         print(f"Earlier looks are not counted ({error})", file=sys.stderr, flush=True)
         return []
-
-
-def _command() -> str:
-    """The line that recreates this sweep, without a password: it stands in tables and logs."""
-    from llmbench import tracking
-
-    return str(tracking.redact("python -m llmbench " + " ".join(sys.argv[1:])))

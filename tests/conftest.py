@@ -1,8 +1,28 @@
-"""One thread for the tests of this process: on models of a few thousand weights a second one only waits for the first.
+"""For all tests: a job of the real `conf/`, and one thread for this process.
 
-Where the machine has other work the waiting is most of the time. Child processes (tests/system) choose for themselves.
+On models of a few thousand weights a second thread only waits for the first; where the machine has other work the
+waiting is most of the time. Child processes (tests/system) choose for themselves.
 """
 
+from collections.abc import Callable
+
+import pytest
 import torch
+from hydra import compose, initialize_config_dir
+
+from llmbench import config
+from llmbench.cli import conf_folder
+from llmbench.config import JobConfig
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def load() -> Callable[..., JobConfig]:
+    """Compose the real `conf/` with overrides and build the job."""
+
+    def build(*overrides: str) -> JobConfig:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return config.load(compose("config", overrides=list(overrides)))
+
+    return build

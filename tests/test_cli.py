@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import llmbench
-from llmbench import sweep
+from llmbench import task
 from llmbench.cli import groups, help_page
 
 
@@ -68,4 +68,4 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments):
 
 def test_the_command_that_tables_carry_has_no_password(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["llmbench", "-m", "steps=4,8", "tracking.uri='postgresql://me:pa55@host/db'"])
-    assert sweep._command() == "python -m llmbench -m steps=4,8 tracking.uri='postgresql://host/db'"
+    assert task.command() == "python -m llmbench -m steps=4,8 tracking.uri='postgresql://host/db'"

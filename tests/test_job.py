@@ -313,7 +313,7 @@ def test_the_graph_engine_refuses_quantized_weights(prepare, engine):
 def test_a_job_with_quantized_weights(prepare, kind, model):
     pytest.importorskip("bitsandbytes")
     from llmbench.analysis.comparable import condition_sets
-    from llmbench.report import tables
+    from llmbench.report.rows import provenance
 
     plain, narrow = (
         job.run(prepare(*SMALL, f"model={model}", "steps=4", f"hardware.quantization={quantized}"))
@@ -326,8 +326,8 @@ def test_a_job_with_quantized_weights(prepare, kind, model):
     assert any(kind in note and "widened to float32" in note for note in narrow.notes)
     assert narrow.environment.versions["bitsandbytes"]
     assert "bitsandbytes" not in plain.environment.versions
-    assert kind in tables.provenance([narrow])
-    assert "none" not in tables.provenance([plain])
+    assert kind in provenance([narrow])
+    assert "none" not in provenance([plain])
     assert all(output.text for output in narrow.outputs)
     pairs = zip(plain.forward_costs, narrow.forward_costs, strict=True)
     assert all(a.flops == b.flops and a.bytes > 2 * b.bytes for a, b in pairs)

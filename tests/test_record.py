@@ -1,19 +1,14 @@
-"""The Record survives the disk exactly, refuses what is not a number, and its registry is the one of
-docs/metrics.md."""
+"""The Record survives the disk exactly and refuses what is not a number."""
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from llmbench import record
 from llmbench.errors import RecordError
-from llmbench.record import METRICS
 from records import make_record
-
-DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
 def test_a_record_comes_back_equal(tmp_path):
@@ -45,25 +40,6 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(RecordError, match="cannot read"):
         record.load(tmp_path / "nowhere.json")
-
-
-def test_the_registry_and_the_documentation_name_the_same_keys():
-    groups = "latency|throughput|memory|energy|hardware|roofline|quality|likelihood"
-    text = DOCS.read_text()
-    documented = set(re.findall(rf"`((?:{groups})/[a-z0-9_]+)`", text))
-    for first, rest in re.findall(r"`quality/(bertscore_f1)` \((`_precision`, `_recall`)\)", text):
-        documented |= {f"quality/{first.replace('f1', '')}{name}" for name in re.findall(r"`_(\w+)`", rest)}
-    artifacts = {"memory/reserved_trace"}
-    assert documented - artifacts == set(METRICS)
-
-
-@pytest.mark.parametrize("key", METRICS)
-def test_every_key_has_a_unit_and_a_summary(key):
-    metric = METRICS[key]
-    assert metric.key == key
-    assert metric.unit
-    assert metric.summary
-    assert metric.families
 
 
 def test_a_record_of_format_1_still_reads():

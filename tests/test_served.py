@@ -11,7 +11,9 @@ from tokenizers import Tokenizer
 from llmbench import checkpoints, config, job, served, wire
 from llmbench.cli import conf_folder
 from llmbench.errors import CheckpointError, ConfigError, EndpointError
-from llmbench.record import METRICS, Record, parse
+from llmbench.identity import identity
+from llmbench.metrics.keys import METRICS
+from llmbench.record import Record, parse
 from serving import LLAMA, TEXT, text_server
 
 KEY = "sk-very-secret-0123456789"
@@ -249,4 +251,4 @@ def test_an_endpoint_is_described_by_dials_and_bad_ones_are_refused(prepare):
         there = [
             config.load(compose("config", overrides=["model=llada", *more])) for more in ([], ["endpoint.url=http://h"])
         ]
-    assert len({config.identity(job, {}) for job in there}) == 1, "a model without a server does not read its dials"
+    assert len({identity(job, {}) for job in there}) == 1, "a model without a server does not read its dials"

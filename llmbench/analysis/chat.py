@@ -16,8 +16,8 @@ from statistics import fmean, median
 from llmbench.analysis.comparable import VARIED, apart, check_ground
 from llmbench.analysis.findings import Claim, Finding, Hypothesis, Outcome, command, conclude, finished, labels, span
 from llmbench.analysis.statistics import Estimate
-from llmbench.config import ChatConfig
 from llmbench.metrics.performance import median_interval
+from llmbench.parity_config import ChatConfig
 from llmbench.record import Record
 
 CLAIM = Claim(number=4, text="LLaDA is responsive enough for chat at batch 1", recipe="latency")

@@ -23,7 +23,7 @@ from llmbench.analysis.gates import LENGTH_METRICS
 from llmbench.analysis.samples import orientation, pooled, side_value
 from llmbench.analysis.statistics import Estimate, Interval, ratio_interval_of
 from llmbench.analysis.wording import conditions_phrase
-from llmbench.config import ThresholdsConfig
+from llmbench.parity_config import ThresholdsConfig
 from llmbench.record import Record
 
 METRICS_DRAWN = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")

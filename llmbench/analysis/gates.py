@@ -13,7 +13,7 @@ from llmbench.analysis.comparable import IMPLEMENTATION, Group, seed_of, stochas
 from llmbench.analysis.samples import pooled
 from llmbench.analysis.verdict import Gate
 from llmbench.analysis.wording import slow_phrase, unsteady_phrase
-from llmbench.config import ThresholdsConfig
+from llmbench.parity_config import ThresholdsConfig
 from llmbench.record import Record
 
 REPEAT_SHARE = 0.9

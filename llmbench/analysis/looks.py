@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from llmbench.analysis.comparable import CHAT, VARIED, Group, own_settings, sampling, seed_of
-from llmbench.config import ParityConfig
 from llmbench.errors import RecordError
+from llmbench.parity_config import ParityConfig
 from llmbench.record import Record
 
 ERROR = 0.05

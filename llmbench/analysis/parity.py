@@ -27,7 +27,7 @@ from llmbench.analysis.samples import orientation, samples, side_value
 from llmbench.analysis.statistics import speedup_interval
 from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
 from llmbench.analysis.verdict import Apart, Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
-from llmbench.config import ParityConfig
+from llmbench.parity_config import ParityConfig
 from llmbench.record import Record, served
 
 __all__ = ["Curve", "MetricParity", "Parity", "Speedup", "Status", "oriented", "parity", "verdicts"]

@@ -4,7 +4,6 @@
 `samples` lines the sides up by prompt id and says what is missing or no number.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,9 @@ from llmbench.analysis.comparable import Group
 from llmbench.analysis.statistics import Array
 from llmbench.analysis.verdict import Gate
 from llmbench.metrics import quality
+from llmbench.metrics.keys import METRICS
 from llmbench.metrics.quality import Terms
-from llmbench.record import METRICS, Record
+from llmbench.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +51,9 @@ def side_value(side: Sequence[Record], metric: str) -> float | None:
     """A side's value: as logged; over several seeds from the sums of them all."""
     if len(side) == 1:
         return side[0].metrics.get(metric)
-    terms = pooled(side, metric).values()
-    below = math.fsum(pair[1] for pair in terms)
-    if not below or any(metric not in record.metrics for record in side):
+    if any(metric not in record.metrics for record in side):
         return None
-    ratio = math.fsum(pair[0] for pair in terms) / below
-    if metric != "quality/perplexity":
-        return ratio
-    return math.exp(-ratio) if -ratio < 709 else None  # exp(710) is no float
+    return quality.ratio(metric, pooled(side, metric).values())
 
 
 def orientation(metric: str) -> float:

@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from llmbench.analysis.looks import Taken
-from llmbench.config import ParityConfig
 from llmbench.errors import RecordError
+from llmbench.parity_config import ParityConfig
 
 
 class _Advice(StrEnum):

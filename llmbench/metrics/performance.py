@@ -11,7 +11,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from llmbench.record import METRICS, DeviceUse, Marks, Record, Timing, served, total
+from llmbench.metrics.keys import METRICS
+from llmbench.record import DeviceUse, Marks, Record, Timing, served, total
 
 CONFIDENCE = 0.95
 
@@ -31,7 +32,7 @@ class Spread:
 def compute(record: Record) -> dict[str, float]:
     """Every latency, throughput, memory, energy, hardware and roofline value that the Record supports.
 
-    Keys are those of `record.METRICS` that apply to the job's family and device, with `SPREAD` suffixes where the
+    Keys are those of `METRICS` that apply to the job's family and device, with `SPREAD` suffixes where the
     registry says so.
     """
     values: dict[str, float | Spread | None] = {}

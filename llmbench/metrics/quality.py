@@ -24,7 +24,8 @@ analysis, which resamples prompts and takes the same ratio again. Where the sums
 import math
 from collections.abc import Callable, Iterable
 
-from llmbench.record import FLOORS, METRICS, Output, PromptScore, Record, Subject
+from llmbench.metrics.keys import METRICS
+from llmbench.record import FLOORS, Output, PromptScore, Record, Subject
 
 Terms = tuple[float, float]
 """Numerator and denominator of one prompt. (0, 0) = measured, and nothing to count: an empty text has no bigrams."""
@@ -34,12 +35,12 @@ def compute(record: Record) -> dict[str, float]:
     """All `quality/*` and `likelihood/*` values of a job; what cannot be computed is missing."""
     values: dict[str, float | None] = {}
     for key in _OF_SCORE:
-        values[key] = _value(key, _terms(record, key, "output").values())
-        values[f"{key}_human"] = _value(key, _terms(record, key, "human").values())
+        values[key] = ratio(key, _terms(record, key, "output").values())
+        values[f"{key}_human"] = ratio(key, _terms(record, key, "human").values())
         floor = floor_subject(record, key)
-        values[f"{key}_floor"] = _value(key, _terms(record, key, floor).values()) if floor else None
+        values[f"{key}_floor"] = ratio(key, _terms(record, key, floor).values()) if floor else None
     for key in _OF_OUTPUT:
-        values[key] = _value(key, per_prompt(record, key).values())
+        values[key] = ratio(key, per_prompt(record, key).values())
     if record.likelihood is not None and record.likelihood.utf8_bytes:
         values["likelihood/bits_per_byte"] = record.likelihood.nll_nats / (math.log(2) * record.likelihood.utf8_bytes)
     return {key: value for key, value in values.items() if value is not None and math.isfinite(value)}
@@ -77,7 +78,7 @@ def floor_subject(record: Record, key: str) -> Subject | None:
     Raises:
         KeyError: for a key that has no floor.
     """
-    values = [(_value(key, _terms(record, key, subject).values()), subject) for subject in FLOORS]
+    values = [(ratio(key, _terms(record, key, subject).values()), subject) for subject in FLOORS]
     known = [(value, subject) for value, subject in values if value is not None]
     best = min if METRICS[key].better == "lower" else max
     return best(known, key=lambda pair: pair[0])[1] if known else None
@@ -90,16 +91,24 @@ def _terms(record: Record, key: str, subject: Subject) -> dict[str, Terms]:
     return {prompt_id: pair for prompt_id, pair in terms.items() if pair is not None}
 
 
-def _value(key: str, terms: Iterable[Terms]) -> float | None:
-    """One ratio of sums; None where there is nothing to divide by, or the result is no number."""
+def ratio(key: str, terms: Iterable[Terms]) -> float | None:
+    """The value of a metric over prompts: one ratio of sums, for perplexity exp(-ratio).
+
+    Args:
+        key: of `METRICS`.
+        terms: of each prompt, from `per_prompt`.
+
+    Returns:
+        None where there is nothing to divide by, or the result is no number.
+    """
     pairs = list(terms)
     denominator = math.fsum(pair[1] for pair in pairs)
     if not denominator:
         return None
-    ratio = math.fsum(pair[0] for pair in pairs) / denominator
+    mean = math.fsum(pair[0] for pair in pairs) / denominator
     if key != "quality/perplexity":
-        return ratio
-    return math.exp(-ratio) if -ratio < 709 else None  # exp(710) is no float
+        return mean
+    return math.exp(-mean) if -mean < 709 else None  # exp(710) is no float
 
 
 def _minus_nll_per_token(score: PromptScore) -> Terms | None:

@@ -39,8 +39,7 @@ def sweep_report(
         recipe: the file of conf/experiment that was run, if any.
         command: what was typed.
     """
-    from llmbench.report.summaries import likelihood_table
-    from llmbench.report.tables import model_properties
+    from llmbench.report.summaries import likelihood_table, model_properties
 
     tables = recipe_tables(records, verdicts, recipe, command)
     properties = model_properties(records)

@@ -84,7 +84,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
     from llmbench.analysis.looks import registered
     from llmbench.analysis.parity import verdicts
     from llmbench.config import TrackingConfig
-    from llmbench.report.tables import model_properties
+    from llmbench.report.summaries import model_properties
     from llmbench.tracking import open_store
 
     number = RECIPES.index(table) + 1

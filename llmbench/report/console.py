@@ -1,7 +1,7 @@
 """What does a person see in the terminal: the plan, progress, a job's numbers, the ending?
 
 Progress is a tqdm bar on a terminal and a line per phase in a log file, so that long work is visible in both.
-Everything else is text that the sweep prints; the tables come from `llmbench.report.tables`.
+Everything else is text that the sweep prints; the tables come from `llmbench.report.tables` and `summaries`.
 """
 
 import sys
@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from llmbench.analysis.wording import number
 from llmbench.record import Record
-from llmbench.report import tables
+from llmbench.report import summaries, tables
 from llmbench.report.layout import counted
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def job_ending(record: Record, path: Path, where: Sequence[str], command: str) -
     """The last thing a single job prints: its numbers as the tables have them, and where to look."""
     lines = [""]
     if record.status == "finished":
-        properties = tables.model_properties([record])
+        properties = summaries.model_properties([record])
         lines += [tables.job_table(record, command).text(), *([properties] if properties else [])]
     lines += [*cut_off([(record.label, record)]), f"Record: {path}", *where]
     return "\n".join(lines)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from llmbench.analysis.samples import orientation
 from llmbench.analysis.verdict import Curve, DeltaTest, Parity
 from llmbench.analysis.wording import NAMES, TITLES, number
-from llmbench.record import METRICS, Record
+from llmbench.metrics.keys import METRICS
+from llmbench.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from llmbench.analysis.frontier import Front, Frontier, Setting
 from llmbench.analysis.statistics import Estimate
 from llmbench.analysis.wording import NAMES, TITLES, number
-from llmbench.record import METRICS, Record
+from llmbench.metrics.keys import METRICS
+from llmbench.record import Record
 from llmbench.report.figures import BASELINE, CANDIDATE, REFERENCE
 from llmbench.report.layout import Table
-from llmbench.report.tables import ABSENT, in_order, provenance
+from llmbench.report.rows import ABSENT, in_order, interval, provenance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,11 +77,7 @@ def _table(records: Sequence[Record], item: Frontier, command: str) -> Table:
 
 
 def _cell(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return ABSENT
-    if estimate.low is None or estimate.high is None:
-        return number(estimate.value)
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+    return ABSENT if estimate is None else interval(estimate.value, estimate.low, estimate.high)
 
 
 def _fronts(place: int, fronts: Sequence[Front]) -> str:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 from llmbench.analysis.findings import Finding, Hypothesis
-from llmbench.analysis.statistics import Estimate
-from llmbench.analysis.wording import number
 from llmbench.record import Record
 from llmbench.report.layout import Table
-from llmbench.report.tables import ABSENT, in_order, provenance
+from llmbench.report.rows import ABSENT, in_order, interval, provenance
 
 
 def hypothesis_tables(records: Sequence[Record], found: Sequence[Hypothesis], command: str = "") -> list[Table]:
@@ -29,11 +27,5 @@ def _table(records: Sequence[Record], item: Hypothesis, command: str) -> Table:
 def _rows(finding: Finding) -> list[tuple[str, str, str]]:
     """The setting with its outcome, then its numbers."""
     head = f"{finding.setting}: {finding.outcome.value}"
-    shown = [(name, _cell(estimate)) for name, estimate in finding.numbers] or [("", "")]
+    shown = [(name, interval(own.value, own.low, own.high)) for name, own in finding.numbers] or [("", "")]
     return [(head if place == 0 else "", name, cell) for place, (name, cell) in enumerate(shown)]
-
-
-def _cell(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return number(estimate.value)
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"

@@ -1,15 +1,17 @@
 """What is one number per model or method, not per job? Its own likelihood of a text, and accuracy under parallelism.
 
-Records in, `Table` out, as in `tables`; kept apart because no row here belongs to a k.
+Records in, `Table` out, as in `tables`; kept apart because no row here belongs to a k. `model_properties` says the
+same in one line, which stands below a table over k.
 """
 
 import math
 from collections.abc import Iterable
 
 from llmbench.analysis.parallelism import Tradeoff, tradeoffs
+from llmbench.analysis.wording import narrow
 from llmbench.record import Likelihood, Record
 from llmbench.report.layout import Table
-from llmbench.report.tables import ABSENT, in_order, provenance, weights_of
+from llmbench.report.rows import ABSENT, in_order, provenance
 
 
 def likelihood_table(records: Iterable[Record], command: str = "") -> Table:
@@ -44,13 +46,40 @@ def _likelihood_row(record: Record, found: Likelihood) -> tuple[str, ...]:
     error, tokens = found.standard_error_nats, found.scored_tokens
     source = record.signatures.get("likelihood", "held-out")
     return (
-        weights_of(record),
+        _weights(record),
         source if found.texts is None else f"{source} ({found.texts})",
         f"{found.nll_nats / in_bits:.4f}",
         ABSENT if error is None else f"{error / in_bits:.4f}",
         "bound" if found.bound else "exact",
         f"{found.nll_nats / tokens:.4f}" if tokens else ABSENT,
     )
+
+
+def _weights(record: Record) -> str:
+    """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
+    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"
+
+
+def model_properties(records: Iterable[Record]) -> str:
+    """One line on what does not depend on k: how well each model itself predicts held-out text. "" when unknown."""
+    said: list[str] = []
+    source = "held-out text"
+    for record in in_order(records):
+        found, bits = record.likelihood, record.metrics.get("likelihood/bits_per_byte")
+        if found is None or bits is None:
+            continue
+        named = record.signatures.get("likelihood", "heldout@")
+        source = source if named.startswith("heldout@") else named
+        name = _weights(record)
+        if not found.bound:
+            said.append(f"{name} {bits:.4f}, exact")
+            continue
+        error = found.standard_error_nats
+        margin = "" if error is None else f" ± {error / (math.log(2) * found.utf8_bytes):.4f} (standard error)"
+        said.append(f"{name} at most {bits:.4f}{margin}")
+    if not said:
+        return ""
+    return f"Bits per byte of {source}, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
 
 
 def parallelism_table(records: Iterable[Record], command: str = "") -> Table:

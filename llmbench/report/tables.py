@@ -1,67 +1,36 @@
 """What do the numbers say, as tables for a terminal, a README and a paper? Records in, `Table` out.
 
-One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`. A cell is
-text with sensible digits and an interval where one exists; an absent value is "-". Columns that no row can fill are
-left out. What belongs to a model and not to k is no column but a line of its own, `model_properties`. Every table ends
-with its provenance, made from the values that were really used: device, versions, commit, prompts, repeats, date,
-command. Called by the sweep's ending, `python -m llmbench.report` and notebooks.
+One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`; `job_table`
+for one job by itself. Here is which columns a table has and what stands above and below it; how a Record becomes a row
+is in `rows`, and what belongs to a model and not to k in `summaries`. Called by the sweep's ending, `python -m
+llmbench.report` and notebooks.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
 from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
 from llmbench.analysis.verdict import Gate, Parity, Speedup
-from llmbench.analysis.wording import TITLES, narrow, number
-from llmbench.record import Record, served
-from llmbench.report.layout import Table, counted
-
-ABSENT = "-"
-
-Column = tuple[str, Callable[[Record], str]]
-"""Header, and the cell of a Record."""
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Cells
-
-
-def value(key: str, scale: float = 1.0) -> Callable[[Record], str]:
-    """The cell of one metric."""
-
-    def cell(record: Record) -> str:
-        found = record.metrics.get(key)
-        return ABSENT if found is None else number(found / scale)
-
-    return cell
-
-
-def with_interval(key: str) -> Callable[[Record], str]:
-    """A metric with its 95 % interval, where it was recorded."""
-
-    def cell(record: Record) -> str:
-        low, high = record.metrics.get(f"{key}_ci_low"), record.metrics.get(f"{key}_ci_high")
-        return _interval(record.metrics.get(key), low, high)
-
-    return cell
-
-
-def _interval(middle: float | None, low: float | None, high: float | None, unit: str = "") -> str:
-    if middle is None:
-        return ABSENT
-    said = f"{number(middle)}{unit}"
-    return said if low is None or high is None else f"{said} [{number(low)}, {number(high)}]"
+from llmbench.analysis.wording import TITLES, number
+from llmbench.record import Record
+from llmbench.report.layout import Table
+from llmbench.report.rows import (
+    ABSENT,
+    Column,
+    condition,
+    in_order,
+    interval,
+    provenance,
+    record_table,
+    value,
+    with_interval,
+)
 
 
 def _forwards(record: Record) -> str:
     made = record.metrics.get("throughput/nfe")
     return ABSENT if made is None else f"{made:g}"
-
-
-def _condition(key: str) -> Callable[[Record], str]:
-    return lambda record: record.conditions.get(key, ABSENT)
 
 
 _MIB = 2.0**20
@@ -91,78 +60,6 @@ _MEMORY: tuple[Column, ...] = (
 _OVER_MODEL: Column = ("over model MiB", value("memory/over_model_bytes", _MIB))
 
 
-def _table(
-    title: str, records: Sequence[Record], columns: Sequence[Column], command: str, notes: Sequence[str] = ()
-) -> Table:
-    """One row per Record; columns without a single value are left out."""
-    cells = [[cell(record) for _, cell in columns] for record in records]
-    kept = [i for i in range(len(columns)) if i == 0 or any(row[i] != ABSENT for row in cells)]
-    own = dict.fromkeys(f"{record.label}: {note}" for record in records for note in record.notes)
-    return Table(
-        title=title,
-        header=tuple(columns[i][0] for i in kept),
-        rows=tuple(tuple(row[i] for i in kept) for row in cells),
-        notes=(*notes, *own),
-        provenance=provenance(records, command),
-    )
-
-
-def in_order(records: Iterable[Record]) -> list[Record]:
-    """Finished Records as tables list them: models without steps first (servers last), then by k, batch, canvas."""
-    finished = [record for record in records if record.status == "finished"]
-    size = {id(r): (int(r.conditions.get("batch", 0)), int(r.conditions.get("canvas", 0))) for r in finished}
-    return sorted(finished, key=lambda r: (r.steps is not None, r.model, served(r), steps_of(r), size[id(r)]))
-
-
-def provenance(records: Sequence[Record], command: str = "", *, timed: bool = True) -> str:
-    """The line that recreates a table, from the values really used; values that differ are all named.
-
-    Args:
-        records: what the table shows.
-        command: what was typed.
-        timed: whether the table rests on generated and timed texts; then it says how many.
-    """
-    if not records:
-        return ""
-
-    def all_of(read: Callable[[Record], str | None]) -> str:
-        return " / ".join(dict.fromkeys(text for record in records if (text := read(record))))
-
-    def versions(record: Record) -> str:
-        named = record.environment.versions
-        return ", ".join(
-            f"{package} {named[package]}" for package in ("llmbench", "torch", "transformers") if package in named
-        )
-
-    def device(record: Record) -> str:
-        said = record.conditions
-        if served(record):
-            return f"{record.label}: {said.get('device_name', 'a server')}, asked from {record.environment.device_name}"
-        count = record.environment.threads
-        threads = f", {count} thread{'s' if count != 1 else ''}" if record.environment.device == "cpu" else ""
-        how = ", ".join([*(said[key] for key in ("device", "dtype", "engine") if key in said), *narrow(record)])
-        return f"{record.environment.device_name} ({how}{threads})"
-
-    def commit(record: Record) -> str | None:
-        known = record.environment.git_commit
-        return known and f"commit {known[:10]}{' (changed)' if record.environment.git_dirty else ''}"
-
-    def size(record: Record) -> str:
-        repeats = len({timing.repeat for timing in record.timings})
-        batches = len(record.repeated_batches)
-        repeated = f"{counted(repeats, 'repeat')} of {counted(batches, 'batch', 'batches')}"
-        return f"{counted(len(record.outputs), 'prompt')}, {repeated}"
-
-    parts = [
-        all_of(device),
-        all_of(versions),
-        all_of(commit),
-        all_of(size) if timed else "",
-        all_of(lambda record: record.started_at[:10]),
-    ]
-    return "; ".join(part for part in (*parts, command) if part)
-
-
 def job_table(record: Record, command: str = "") -> Table:
     """One finished job by itself: what the tables of the paper have in columns, below each other."""
 
@@ -176,7 +73,7 @@ def job_table(record: Record, command: str = "") -> Table:
 
     columns = (*_LATENCY, _TOKENS, _BYTES, *_PER_CANVAS, *_MEMORY, _OVER_MODEL)
     columns += tuple((TITLES[key], partial(quality, key)) for key in (*_QUALITY, "quality/bits_per_byte"))
-    size = ", ".join(f"{key} {_condition(key)(record)}" for key in ("batch", "canvas"))
+    size = ", ".join(f"{key} {condition(key)(record)}" for key in ("batch", "canvas"))
     return Table(
         title=f"{record.label} ({record.identity}): {size}",
         header=("", "value"),
@@ -186,18 +83,14 @@ def job_table(record: Record, command: str = "") -> Table:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# The tables of the paper
-
-
 def latency_table(records: Iterable[Record], command: str = "") -> Table:
     """Table 1: where the time goes, at each side's own granularity."""
-    columns = (("", lambda record: record.label), ("batch", _condition("batch")), *_LATENCY)
+    columns = (("", lambda record: record.label), ("batch", condition("batch")), *_LATENCY)
     notes = (
         "L_e2e: prompt ids on the device to output ids final, median over repeats. First text: when it can be shown.",
         "L_itl = (L_e2e - prefill) / (forwards - 1); step: one denoising step. Roofline: least possible time / L_e2e.",
     )
-    return _table("Latency", in_order(records), columns, command, notes)
+    return record_table("Latency", in_order(records), columns, command, notes)
 
 
 def throughput_table(records: Iterable[Record], command: str = "") -> Table:
@@ -221,7 +114,7 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
             ratios |= {id(r): number(own / mean) for r in members if r.steps is not None and (own := rate(r))}
     columns: tuple[Column, ...] = (
         ("", lambda record: record.label),
-        ("batch", _condition("batch")),
+        ("batch", condition("batch")),
         _E2E,
         _TOKENS,
         _BYTES,
@@ -232,7 +125,7 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
         "Valid output only: what follows the first stop token never counts (in canvas tokens/s it does).",
         "R(B): bytes/s against the autoregressive side at the same batch; above 1, diffusion has the larger capacity.",
     )
-    return _table("Throughput over the batch", ordered, columns, command, notes)
+    return record_table("Throughput over the batch", ordered, columns, command, notes)
 
 
 def memory_table(records: Iterable[Record], command: str = "") -> Table:
@@ -240,8 +133,8 @@ def memory_table(records: Iterable[Record], command: str = "") -> Table:
     ordered = sorted(in_order(records), key=lambda r: (r.steps is not None, r.model, steps_of(r)))
     columns: tuple[Column, ...] = (
         ("", lambda record: record.label),
-        ("canvas", _condition("canvas")),
-        ("batch", _condition("batch")),
+        ("canvas", condition("canvas")),
+        ("batch", condition("batch")),
         *_MEMORY,
         _OVER_MODEL,
         ("model MiB", value("memory/model_reserved_bytes", _MIB)),
@@ -255,7 +148,7 @@ def memory_table(records: Iterable[Record], command: str = "") -> Table:
         if cuda
         else "RSS: peak resident set of the whole process, interpreter and libraries included; M_peak needs a GPU."
     )
-    return _table("Memory over the canvas", ordered, columns, command, (note,))
+    return record_table("Memory over the canvas", ordered, columns, command, (note,))
 
 
 def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -> Table:
@@ -269,7 +162,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
     ordered = [record for record in in_order(records) if record.identity in parity.identities]
     columns: list[Column] = [
         ("", lambda record: record.label),
-        *([("seed", _condition("seed"))] if len(parity.seeds) > 1 else []),
+        *([("seed", condition("seed"))] if len(parity.seeds) > 1 else []),
         _E2E,
         ("speedup [95 %]", partial(_speedup, parity.speedup)),
         *((f"{name}, wall clock [95 %]", cell) for name, cell in _apart(parity)),
@@ -296,7 +189,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
     ]
     if any("memory/peak_rss_bytes" in record.metrics for record in ordered):
         notes.append("RSS: of the whole process, with what earlier jobs left in it; it compares no models.")
-    table = _table("Steps to quality parity", ordered, columns, command, notes)
+    table = record_table("Steps to quality parity", ordered, columns, command, notes)
     extra = [
         (name, *(_reference(parity, header, field) for header in table.header[1:]))
         for name, field in (("human reference", "human"), ("floor", "floor"))
@@ -312,33 +205,6 @@ def _effect(gate: Gate) -> str:
     what = " and ".join(TITLES[key] for key in gate.metrics) or "nothing"
     where = f"at k = {gate.steps}" if gate.steps is not None else "anywhere"
     return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
-
-
-def model_properties(records: Iterable[Record]) -> str:
-    """One line on what does not depend on k: how well each model itself predicts held-out text. "" when unknown."""
-    said: list[str] = []
-    source = "held-out text"
-    for record in in_order(records):
-        found, bits = record.likelihood, record.metrics.get("likelihood/bits_per_byte")
-        if found is None or bits is None:
-            continue
-        named = record.signatures.get("likelihood", "heldout@")
-        source = source if named.startswith("heldout@") else named
-        name = weights_of(record)
-        if not found.bound:
-            said.append(f"{name} {bits:.4f}, exact")
-            continue
-        error = found.standard_error_nats
-        margin = "" if error is None else f" ± {error / (math.log(2) * found.utf8_bytes):.4f} (standard error)"
-        said.append(f"{name} at most {bits:.4f}{margin}")
-    if not said:
-        return ""
-    return f"Bits per byte of {source}, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
-
-
-def weights_of(record: Record) -> str:
-    """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
-    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"
 
 
 def _judged_roofline(record: Record) -> str:
@@ -358,7 +224,7 @@ def _apart(parity: Parity) -> list[tuple[str, Callable[[Record], str]]]:
 
 def _speedup(at: Callable[[int | None], Speedup | None], record: Record) -> str:
     found = at(record.steps) if record.family == "diffusion" else None
-    return ABSENT if found is None else _interval(found.ratio, found.low, found.high, "x")
+    return ABSENT if found is None else interval(found.ratio, found.low, found.high, "x")
 
 
 def _reference(parity: Parity, header: str, field: str) -> str:

@@ -182,7 +182,7 @@ def test_worse_than_the_margin_by_any_amount_is_never_reached(worse: float) -> N
 
 @pytest.mark.parametrize("worse", [1e-9, 1e-4, 0.05])
 def test_without_a_margin_nothing_worse_at_all_is_reached(worse: float) -> None:
-    from llmbench.config import MarginsConfig, ParityConfig
+    from llmbench.parity_config import MarginsConfig, ParityConfig
 
     strict = ParityConfig(margins=MarginsConfig(perplexity=0.0, entropy=1.0))
     sweep = [make_record("llama", perplexity=45.0), make_record("llada", 8, perplexity=45.0 * math.exp(worse))]

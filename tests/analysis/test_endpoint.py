@@ -9,6 +9,7 @@ from llmbench.analysis.parity import parity, verdicts
 from llmbench.analysis.verdict import Parity, Status
 from llmbench.errors import RecordError
 from llmbench.report import tables
+from llmbench.report.rows import ABSENT
 from records import endpoint, make_record, make_sweep
 
 
@@ -49,7 +50,7 @@ def test_the_table_shows_it_as_a_row_and_a_column() -> None:
     assert table.header[column - 1] == "speedup [95 %]"
     cells = {row[0]: row[column] for row in table.rows}
     assert cells["llada k=8"].startswith("4.99x [")  # 400 / 80.1
-    assert cells["llama"] == cells["llama endpoint"] == tables.ABSENT
+    assert cells["llama"] == cells["llama endpoint"] == ABSENT
     assert "vs llama endpoint = L_e2e of llama endpoint (vllm 0.11 at http://host:8000/v1)" in " ".join(table.notes)
     assert "Test CPU (cpu, float32, eager, 1 thread) / llama endpoint: vllm 0.11 at" in table.provenance
     assert len(tables.throughput_table(sweep).rows) == 4

@@ -11,8 +11,8 @@ from llmbench.analysis.comparable import group
 from llmbench.analysis.looks import Look, Taken, look, registered, registration
 from llmbench.analysis.parity import verdicts
 from llmbench.analysis.verdict import Parity, Status
-from llmbench.config import ChatConfig, MarginsConfig, ParityConfig, ThresholdsConfig
 from llmbench.errors import RecordError
+from llmbench.parity_config import ChatConfig, MarginsConfig, ParityConfig, ThresholdsConfig
 from llmbench.record import Record
 from records import make_record, make_sweep
 

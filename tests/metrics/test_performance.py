@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
+from llmbench.metrics.keys import METRICS, SPREAD
 from llmbench.metrics.performance import compute, gaps, inter_token_ms, median_interval, spread
 from llmbench.record import (
-    METRICS,
-    SPREAD,
     Ceilings,
     DeviceUse,
     Environment,

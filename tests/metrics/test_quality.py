@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from llmbench.metrics import quality
-from llmbench.record import METRICS, DeviceUse, Environment, Likelihood, Output, PromptScore, Record
+from llmbench.metrics.keys import METRICS
+from llmbench.record import DeviceUse, Environment, Likelihood, Output, PromptScore, Record
 
 ENVIRONMENT = Environment(
     device="cpu", device_name="x", driver=None, threads=1, load_average=None, python="3", platform="x", versions={},

@@ -12,13 +12,12 @@ from llmbench.record import Likelihood, Record
 from llmbench.report import recipe_tables, sweep_report
 from llmbench.report.evidence import evidence_tables
 from llmbench.report.layout import Table
-from llmbench.report.summaries import likelihood_table
+from llmbench.report.rows import provenance
+from llmbench.report.summaries import likelihood_table, model_properties
 from llmbench.report.tables import (
     latency_table,
     memory_table,
-    model_properties,
     parity_table,
-    provenance,
     throughput_table,
 )
 from records import implementation, make_record, make_sweep

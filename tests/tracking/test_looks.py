@@ -9,7 +9,8 @@ import pytest
 from llmbench.analysis.looks import registration
 from llmbench.analysis.parity import verdicts
 from llmbench.analysis.verdict import Parity
-from llmbench.config import MarginsConfig, ParityConfig, ThresholdsConfig, TrackingConfig
+from llmbench.config import TrackingConfig
+from llmbench.parity_config import MarginsConfig, ParityConfig, ThresholdsConfig
 from llmbench.record import Record
 from llmbench.report.__main__ import main
 from llmbench.tracking import Store, open_store

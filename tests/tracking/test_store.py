@@ -13,8 +13,9 @@ import yaml
 
 from llmbench.analysis.looks import registration
 from llmbench.analysis.parity import verdicts
-from llmbench.config import ParityConfig, TrackingConfig
+from llmbench.config import TrackingConfig
 from llmbench.errors import TrackingError
+from llmbench.parity_config import ParityConfig
 from llmbench.record import Record
 from llmbench.report import sweep_report
 from llmbench.tracking import Store, open_store, view_url

@@ -1,0 +1,194 @@
+"""What goes on around one job, in the process that runs it: progress, its Record on disk, its run in MLflow.
+
+Hydra's launcher calls `task` once per job of a sweep, in the sweep's process or in another one; all that a job needs
+travels in its overrides. Without -m Hydra calls it for the only job, which is then checked first and printed at the
+end. A job that raises becomes a FAILED Record with its reason. Each Record is on disk before anything else happens to
+it, so a crash loses at most the job in flight. `llmbench.sweep` goes around many of them.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbench.decoder_config import Endpoint
+from llmbench.errors import JobsFailedError, LlmbenchError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from llmbench.config import JobConfig
+    from llmbench.forecast import Forecast
+    from llmbench.plan import Cell
+    from llmbench.record import Record
+    from llmbench.tracking import Store
+
+ROOT = Path("multirun")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a launcher brings back from one job; small, because it may cross processes."""
+
+    folder: str
+    label: str
+    status: str
+    reason: str | None
+    tracked: str | None  # why tracking failed, if it did
+
+
+def task(tree: "DictConfig") -> Outcome:
+    """Run one job; Hydra's launcher (or Hydra itself, without -m) calls it with the composed tree.
+
+    Raises:
+        SystemExit: carrying an LlmbenchError, in a run of one job; Hydra would print more than one line of any other
+            exception. Inside a sweep nothing is raised: the Outcome says what happened.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    quiet()
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN:
+        folder = Path(hydra.runtime.output_dir)
+        try:
+            return _single(tree, folder)
+        except LlmbenchError as error:
+            raise SystemExit(error) from error
+        finally:
+            _remove_empty(folder)
+    from llmbench import config
+
+    built = config.load(tree)
+    folder = Path(hydra.runtime.output_dir)
+    record = _measure(built)
+    try:
+        record.save(folder)
+    except OSError as error:  # nothing may escape: Hydra would end the sweep
+        reason = f"cannot write {error.filename or folder}: {error.strerror}"
+        return Outcome(folder=str(folder), label=_title(built), status="failed", reason=reason, tracked=None)
+    return track(record, folder, built)
+
+
+def _single(tree: "DictConfig", folder: Path) -> Outcome:
+    """A run of one job: checked first, then measured, logged without a parent, and printed."""
+    from llmbench import config, job, plan, tracking
+    from llmbench.report import console
+
+    built = config.load(tree)
+    prepared = job.prepare(built)
+    if built.dry_run:
+        cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
+        print(console.plan([cell], grid=1, forecasts=forecasts([cell])))
+        return Outcome(folder="", label=built.label, status="finished", reason=None, tracked=None)
+    require_servers([built])
+    store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
+    record = _measure(built)
+    path = record.save(folder)
+    outcome = track(record, folder, built)
+    where = [] if outcome.tracked else [f"Its run: {pages(store)}"]
+    print(console.job_ending(record, path, where, command()), flush=True)
+    if outcome.status != "finished" or outcome.tracked:
+        raise JobsFailedError(f"{outcome.label}: {outcome.reason or outcome.tracked}")
+    return outcome
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take back the folder that Hydra made for a job, where nothing was written into it."""
+    with contextlib.suppress(OSError):  # not empty, or gone
+        folder.rmdir()
+        if folder.parent == ROOT.resolve():
+            folder.parent.rmdir()
+
+
+def quiet() -> None:
+    """Keep libraries from talking over the progress display and from reaching for the network on their own."""
+    for name, value in {
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _measure(built: "JobConfig") -> "Record":
+    """Run a job with its progress on the screen; a failure becomes a Record that says why."""
+    from llmbench import job
+    from llmbench.report import console
+
+    begun = datetime.datetime.now(datetime.UTC)
+    prepared = None
+    with console.Progress(_title(built)) as progress:
+        try:
+            prepared = job.prepare(built)
+            return job.run(prepared, progress.tick)
+        except Exception as error:
+            if not isinstance(error, LlmbenchError):
+                traceback.print_exc(file=sys.stderr)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            progress.failed(reason)
+            return job.failed(built, prepared, reason, begun)
+
+
+def _title(built: "JobConfig") -> str:
+    """What the plan called this job."""
+    from llmbench import plan
+
+    return plan.title(built.label, json.loads(built.tracking.swept))
+
+
+def track(record: "Record", folder: Path, built: "JobConfig") -> Outcome:
+    """Log a Record as a child run. A store that fails here costs the log entry, never the Record."""
+    from llmbench import tracking
+
+    tracked = None
+    try:
+        own = built.tracking
+        store = tracking.open_store(own)
+        store.log_job(record, parent=own.parent, steps_axis=own.steps_axis, swept=json.loads(own.swept))
+    except Exception as error:
+        said = tracking.redact(" ".join(str(error).split()))
+        tracked = f"not logged to MLflow ({said}); the record is in {folder}"
+    name = _title(built)
+    return Outcome(folder=str(folder), label=name, status=record.status, reason=record.reason, tracked=tracked)
+
+
+def require_servers(jobs: "list[JobConfig]") -> None:
+    """Refuse endpoints that would not answer, before the first job; each is asked once."""
+    from llmbench import served
+
+    asked: list[object] = []
+    for built in jobs:
+        settings = built.model.decoder
+        if isinstance(settings, Endpoint):
+            place = settings.base, settings.served_model, settings.api, settings.extra
+            if place not in asked:
+                asked.append(place)
+                served.require(settings)
+
+
+def forecasts(cells: "list[Cell]") -> "list[Forecast]":
+    """What is known of each job before it runs."""
+    from llmbench import forecast, plan
+    from llmbench.measure import device
+
+    name = device.environment(cells[0].prepared.job.hardware).device_name
+    earlier = plan.recorded(cells, ROOT, name)
+    return [forecast.predict(cell.prepared, earlier.get(cell.prepared.identity)) for cell in cells]
+
+
+def pages(store: "Store") -> str:
+    """What opens MLflow's pages."""
+    return f"{'' if store.options else '`make ui` or '}python -m llmbench.report ui{store.options}"
+
+
+def command() -> str:
+    """The line that was typed, without a password: it stands in tables and logs."""
+    from llmbench import tracking
+
+    return str(tracking.redact("python -m llmbench " + " ".join(sys.argv[1:])))

@@ -23,7 +23,7 @@ class CheckpointFiles:
     name: str
     path: Path  # folder
     gguf: str | None  # the file in that folder that holds everything, or None for a Hugging Face folder
-    digest: str  # sha256 over configuration, weights and tokenizer; 12 hexadecimal digits
+    digest: str  # sha256 over configuration, tokenizer and the weights that are read; 12 hexadecimal digits
     context: int  # tokens, prompt and output together
     family: Family
     stop_ids: tuple[int, ...]  # that end an output; none with dummy weights
@@ -38,7 +38,7 @@ class CheckpointFiles:
 
     @property
     def place(self) -> tuple[Path, str | None]:
-        """Where its files lie; the digest of a server's checkpoint may lack the weights that lie there later."""
+        """Where its files lie; the digest of a server's checkpoint lacks the weights that lie there."""
         return self.path.resolve(), self.gguf
 
     def require_family(self, kind: Family, *, here: bool = True) -> None:

@@ -36,6 +36,16 @@ Done = Callable[[int], Any]
 """Progress: so many more requests are done."""
 
 
+class Chat(str):
+    """What a chat template wrote, special tokens included: tokenized without adding any, as in a job.
+
+    A kind of text, because lm-eval makes prompts first (or finds them in its cache), and hands them back later without
+    a word on where they came from.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answering:
     """How a task wants its answers."""
@@ -75,11 +85,11 @@ class Side:
         return self.end_id if start is None else int(start)
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Ids of a text; `special`: with the tokens that the tokenizer adds to a prompt."""
+        """Ids of a text; `special`: with what the tokenizer adds to a prompt, which to a `Chat` is nothing."""
         if not text:
             return []
         if special:
-            return self.checkpoint.files.tokenize(text)
+            return self.checkpoint.files.tokenize(text, rendered=isinstance(text, Chat))
         ids: list[int] = self.checkpoint.files.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

@@ -107,13 +107,16 @@ class Side:
         Raises:
             ConfigError: a prompt does not fit into the context with the canvas, or the decoder cannot do what is
                 asked for; nothing has been generated then.
+            HardwareError: the longest prompt and its canvas do not fit into memory, as in a job; likewise.
         """
-        from llmbench import decoding
+        from llmbench import decoding, memory
 
         settings = decoder_settings(self.job.model.decoder, how)
         ids = [self.tokenize(prompt) for prompt in prompts]
         self._require_room([len(row) + settings.canvas for row in ids], "lower canvas or --num_fewshot")
         files = self.checkpoint.files
+        rows = replace(self.job, batch=max(1, min(self.job.batch, len(ids))))
+        memory.require_model(rows, files, max(map(len, ids), default=0))
         decoder = decoding.build(
             settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id, logit_shift=files.logit_shift
         )
@@ -249,9 +252,9 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
         greedy: also look whether continuations are what greedy decoding writes: one forward per token; diffusion.
 
     Raises:
-        UsageError: a setting is wrong, or the checkpoint cannot be used.
+        UsageError: a setting is wrong, the checkpoint cannot be used, or there is no memory for its weights.
     """
-    from llmbench import checkpoints, job
+    from llmbench import checkpoints, job, memory
     from llmbench.decoder_config import Endpoint
     from llmbench.measure import device
 
@@ -272,6 +275,7 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     files = checkpoints.resolve(made.model.checkpoint, layout=made.model.layout, family=made.model.decoder.family)
     if files.family == "diffusion" and files.mask_id is None:
         raise ConfigError(f"checkpoint {files.name} has no mask token; set mask_token_id in its config.json")
+    memory.require_model(made, files)
     checkpoint = checkpoints.load(files, made.hardware, "real")
     side = Side(job=made, checkpoint=checkpoint, samples=samples, greedy=greedy)
     job.require_numbers(

@@ -218,6 +218,28 @@ def test_without_a_network_the_cache_serves_and_says_what_it_lacks(server, fetch
     assert fetch(f"{REPO}@{SHA}", "weights", HF_HUB_OFFLINE="1")["name"] == whole["name"]
 
 
+@pytest.mark.parametrize(
+    ("said", "variable"),
+    [
+        ({"HF_HUB_OFFLINE": "on"}, "HF_HUB_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "True"}, "HF_HUB_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "", "TRANSFORMERS_OFFLINE": "yes"}, "TRANSFORMERS_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "0"}, None),
+        ({"HF_HUB_OFFLINE": "false"}, None),
+        ({"HF_HUB_OFFLINE": "off", "TRANSFORMERS_OFFLINE": "1"}, None),
+    ],
+)
+def test_offline_is_what_the_hubs_library_takes_for_it(server, fetch, said, variable):
+    found = fetch(REPO, **said)
+    if variable is None:
+        assert found["name"] == f"hub:{REPO}@{SHA}"
+        unreachable = refusal(fetch(f"{REPO}@{OLD}", HF_ENDPOINT="http://127.0.0.1:9", **said))
+        assert "not in the cache, and the hub cannot be reached (" in unreachable
+    else:
+        assert f"not in the cache, and {variable} is set; unset it once" in refusal(found)
+        assert server.asked == []
+
+
 def test_a_repository_of_pickles(server, fetch):
     for path in server.folder.glob("model*"):
         path.unlink()

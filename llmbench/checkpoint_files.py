@@ -23,7 +23,7 @@ class CheckpointFiles:
     name: str
     path: Path  # folder
     gguf: str | None  # the file in that folder that holds everything, or None for a Hugging Face folder
-    digest: str  # sha256 over configuration, weights and tokenizer; 12 hexadecimal digits
+    digest: str  # sha256 over configuration, tokenizer and the weights that are read; 12 hexadecimal digits
     context: int  # tokens, prompt and output together
     family: Family
     stop_ids: tuple[int, ...]  # that end an output; none with dummy weights
@@ -38,7 +38,7 @@ class CheckpointFiles:
 
     @property
     def place(self) -> tuple[Path, str | None]:
-        """Where its files lie; the digest of a server's checkpoint may lack the weights that lie there later."""
+        """Where its files lie; the digest of a server's checkpoint lacks the weights that lie there."""
         return self.path.resolve(), self.gguf
 
     def require_family(self, kind: Family, *, here: bool = True) -> None:
@@ -83,8 +83,13 @@ class CheckpointFiles:
         Raises:
             CheckpointError: as `tokenize`, or the template cannot be used.
         """
+        from llmbench.models import chats
+
         if prompt.draws is None:
-            return self._chat_ids(prompt.text) if chat else self.tokenize(prompt.text)
+            if not chat:
+                return self.tokenize(prompt.text)
+            text = chats.render(self.tokenizer, chats.question(prompt.text), self.name)
+            return self.tokenize(text, rendered=True)
         ordinary = self.ordinary_ids
         return [ordinary[draw % len(ordinary)] for draw in prompt.draws]
 
@@ -97,22 +102,17 @@ class CheckpointFiles:
             size = min(size, len(self.tokenizer))
         return tuple(i for i in range(size) if i not in special)
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, rendered: bool = False) -> list[int]:
         """Ids of a prompt, with the special tokens that the tokenizer adds; a BOS in the text is not doubled.
+
+        Args:
+            text: of the prompt.
+            rendered: a chat template wrote it, its special tokens too, so none are added.
 
         Raises:
             CheckpointError: there is no token, or one that the model does not have.
         """
-        return self._checked(self.tokenizer(text)["input_ids"], text)
-
-    def _chat_ids(self, question: str) -> list[int]:
-        """A chat template writes the special tokens itself, so none are added."""
-        from llmbench.models import chats
-
-        text = chats.render(self.tokenizer, chats.question(question), self.name)
-        return self._checked(self.tokenizer(text, add_special_tokens=False)["input_ids"], question)
-
-    def _checked(self, ids: list[int], text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=not rendered)["input_ids"]
         bos = self.tokenizer.bos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]

@@ -9,12 +9,12 @@ the name says which one that was. `llmbench.workloads` makes prompts of the rows
 import functools
 import importlib.util
 import itertools
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbench import network
 from llmbench.config import HUB_DATASET, WorkloadConfig
 from llmbench.errors import WorkloadError, one_line
 
@@ -122,7 +122,8 @@ def _load(source: str, revision: str | None, subset: str | None) -> tuple[Any, s
     except DatasetNotFoundError as error:
         raise WorkloadError(f"workload.source={source}: {one_line(error, 300)}") from error
     except ConnectionError as error:
-        raise WorkloadError(f"workload.source={source}: not in the cache, and {_why_unreachable(error)}") from error
+        why = network.why_unreachable(one_line(error, 300), "HF_DATASETS_OFFLINE")
+        raise WorkloadError(f"workload.source={source}: not in the cache, and {why}") from error
     except WorkloadError:
         raise
     except Exception as error:  # its readers raise their own
@@ -148,11 +149,6 @@ def _local(source: str) -> Path:
     if path.is_file() and path.suffix not in _READERS:
         raise WorkloadError(f"workload.source={source}: give a {', '.join(_READERS)} file, or a folder of them")
     return path
-
-
-def _why_unreachable(error: BaseException) -> str:
-    offline = [key for key in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if os.environ.get(key, "0") not in ("0", "")]
-    return f"{offline[0]} is set; unset it once" if offline else f"the hub cannot be reached ({one_line(error, 300)})"
 
 
 def _explain(error: Exception, subset: str | None) -> str:

@@ -146,7 +146,7 @@ class Diffusion:
     """Unmasking a canvas in denoising steps (`llmbench.decoding.diffusion`)."""
 
     kind: Literal["diffusion"]
-    steps: Count  # k, over all blocks; with `threshold` or `factor` the most there can be
+    steps: Count  # k, over all blocks; with `threshold` or `factor` the most there can be; see also `idle_steps`
     canvas: Count  # G
     block_length: Count  # canvas = pure diffusion; smaller = block after block, left to right
     temperature: NonNegative  # of the float64 Gumbel noise; 0 is argmax
@@ -173,6 +173,24 @@ class Diffusion:
             raise ValueError("threshold and factor are two rules for the same thing; set one of them to null")
         if self.adaptive and self.remasking == "random":
             raise ValueError("threshold and factor look at confidences; use remasking=low_confidence")
+
+    @property
+    def idle_steps(self) -> int:
+        """Steps that run a forward and make no token final, because their block has fewer tokens than steps.
+
+        As in the official sampler. There are some exactly where k exceeds the canvas, whatever the block length; the
+        text is then that of `steps` = `canvas`, later. Rules that end a block when it is full have none.
+        """
+        ends_when_full = self.adaptive or self.forced_tokens_per_forward is not None
+        return 0 if ends_when_full else max(0, self.steps - self.canvas)
+
+    @property
+    def idle_phrase(self) -> str:
+        """What that means, for people."""
+        return (
+            f"steps {self.steps} exceed the canvas of {self.canvas} tokens: {self.idle_steps} of the steps run and "
+            f"make nothing final, so the text is that of steps={self.canvas}, only later; raise canvas or lower steps"
+        )
 
     @property
     def adaptive(self) -> bool:

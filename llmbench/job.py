@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from llmbench import checkpoints, config, decoding, generated, memory, served
 from llmbench.config import JobConfig
-from llmbench.decoder_config import Endpoint
+from llmbench.decoder_config import Diffusion, Endpoint
 from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
 from llmbench.errors import CheckpointError
 from llmbench.generated import Generated
@@ -135,18 +135,22 @@ def _generate(prepared: Prepared, tick: Tick) -> Generated:
         forward_costs=costs,
         likelihood=likelihood,
         ceilings=ceilings,
-        notes=(*measured.notes, *_notes(job.hardware)),
+        notes=(*measured.notes, *_notes(job)),
     )
 
 
-def _notes(hardware: config.HardwareConfig) -> tuple[str, ...]:
-    """What a reader must know of quantized weights."""
-    if hardware.quantization is None:
-        return ()
-    return (
-        f"the blocks' matrices are stored as {hardware.quantization} and widened to {hardware.dtype} for each product: "
-        "times are those of this storage, the roofline's bytes too, and quality is that of the weights as rounded",
-    )
+def _notes(job: JobConfig) -> tuple[str, ...]:
+    """What a reader must know of quantized weights, and of more steps than tokens."""
+    hardware, notes = job.hardware, list[str]()
+    if hardware.quantization is not None:
+        notes.append(
+            f"the blocks' matrices are stored as {hardware.quantization} and widened to {hardware.dtype} for each "
+            "product: times are those of this storage, the roofline's bytes too, and quality is that of the weights as "
+            "rounded"
+        )
+    if isinstance(job.model.decoder, Diffusion) and job.model.decoder.idle_steps:
+        notes.append(job.model.decoder.idle_phrase)
+    return tuple(notes)
 
 
 def _device_use(use: DeviceUse, model_reserved: int | None, building_peak: int | None) -> DeviceUse:

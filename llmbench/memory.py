@@ -8,7 +8,8 @@ has a little more may still run out.
 The judge and the encoder are loaded after generation, when the model under test can go (`checkpoints.make_room`), so
 they count by themselves: their weights, in float32.
 
-`preparation.prepare` refuses, unless the run is dry; `forecast` shows the estimate.
+`preparation.prepare` refuses, unless the run is dry; `forecast` shows the estimate. The harness, which learns its
+prompts late, asks twice (`require_model`): for the weights before it loads them, for all before it generates.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 from llmbench import checkpoints, config, decoder_config
-from llmbench.config import HardwareConfig
+from llmbench.config import HardwareConfig, JobConfig
 from llmbench.errors import CheckpointError, HardwareError
 from llmbench.measure import device
 from llmbench.models import architecture, weights
@@ -45,7 +46,11 @@ class Need:
 
 def shapes(prepared: "Prepared", hardware: HardwareConfig) -> Architecture:
     """The model under test as this hardware would store it."""
-    return architecture.from_config(prepared.checkpoint.config, _BYTES[hardware.dtype], hardware.quantization)
+    return _shapes(prepared.checkpoint, hardware)
+
+
+def _shapes(files: checkpoints.CheckpointFiles, hardware: HardwareConfig) -> Architecture:
+    return architecture.from_config(files.config, _BYTES[hardware.dtype], hardware.quantization)
 
 
 def need(prepared: "Prepared", hardware: HardwareConfig | None = None) -> Need:
@@ -55,32 +60,35 @@ def need(prepared: "Prepared", hardware: HardwareConfig | None = None) -> Need:
         prepared: a job that runs here, not on a server.
         hardware: resolved; None: the job's own.
     """
-    decoder, stored = prepared.job.model.decoder, shapes(prepared, hardware or prepared.job.hardware)
+    hardware = hardware or prepared.job.hardware
+    return _need(prepared.job, shapes(prepared, hardware), prepared.longest_prompt)
+
+
+def _need(job: JobConfig, stored: Architecture, longest_prompt: int | None) -> Need:
+    """What a model needs for prompts of at most so many tokens; None: its weights alone."""
+    if longest_prompt is None:
+        return Need(weights=stored.weight_bytes, cache=0, activations=0)
+    decoder = job.model.decoder
     cached = not isinstance(decoder, decoder_config.Diffusion) or decoder.cache != "none"
-    positions = prepared.job.batch * longest(prepared)
+    positions = job.batch * (longest_prompt + decoder.canvas)
     return Need(
         weights=stored.weight_bytes,
         cache=positions * stored.kv_bytes_per_position if cached else 0,
-        activations=_activations(prepared, stored),
+        activations=_activations(job, stored, longest_prompt),
     )
 
 
-def longest(prepared: "Prepared") -> int:
-    """Tokens of the longest prompt and its canvas."""
-    return prepared.longest_prompt + prepared.job.model.decoder.canvas
-
-
-def _activations(prepared: "Prepared", stored: Architecture) -> int:
+def _activations(job: JobConfig, stored: Architecture, longest_prompt: int) -> int:
     """What the largest forward holds at once: one block's intermediate values, or the logits that are asked for.
 
     A quantized matrix is widened for its product; the largest one comes on top.
     """
-    decoder, rows = prepared.job.model.decoder, prepared.job.batch
+    decoder, rows = job.model.decoder, job.batch
     if isinstance(decoder, decoder_config.Diffusion):
         rows *= 2 if decoder.cfg_scale else 1
-        queries, logits = longest(prepared), decoder.block_length
+        queries, logits = longest_prompt + decoder.canvas, decoder.block_length
     else:
-        queries, logits = prepared.longest_prompt, 1
+        queries, logits = longest_prompt, 1
     attention = 2 * stored.hidden + 2 * (stored.heads + stored.kv_heads) * stored.head_dim  # residual, norm; q, k, v, o
     feed_forward = 2 * stored.hidden + 3 * stored.ffn  # residual, norm; gate, up and their product
     block = rows * queries * max(attention, feed_forward)
@@ -96,12 +104,25 @@ def _activations(prepared: "Prepared", stored: Architecture) -> int:
 def shortage(prepared: "Prepared") -> str | None:
     """Why this job cannot run in the memory that is free now, in one line that says what could; None if it may."""
     hardware = prepared.job.hardware
-    free = device.free_bytes(hardware) + checkpoints.kept_bytes(hardware)
     said = None
     if not isinstance(prepared.job.model.decoder, decoder_config.Endpoint):
-        others = {_named(other, hardware): need(prepared, other).total for other in _narrower(hardware)}
-        said = too_small(prepared.checkpoint.name, hardware.device, need(prepared), others, free)
-    return said or scoring_too_small(scoring_bytes(prepared), hardware.device, free)
+        said = _model_shortage(prepared.job, prepared.checkpoint, prepared.longest_prompt)
+    return said or scoring_too_small(scoring_bytes(prepared), hardware.device, _free(hardware))
+
+
+def _model_shortage(job: JobConfig, files: checkpoints.CheckpointFiles, longest_prompt: int | None) -> str | None:
+    """`shortage` of the model under test."""
+    hardware = job.hardware
+    needed = _need(job, _shapes(files, hardware), longest_prompt)
+    others = {
+        _named(other, hardware): _need(job, _shapes(files, other), longest_prompt).total
+        for other in _narrower(hardware)
+    }
+    return too_small(files.name, hardware.device, needed, others, _free(hardware))
+
+
+def _free(hardware: HardwareConfig) -> int:
+    return device.free_bytes(hardware) + checkpoints.kept_bytes(hardware)
 
 
 def require(prepared: "Prepared") -> None:
@@ -111,6 +132,21 @@ def require(prepared: "Prepared") -> None:
         HardwareError: as `shortage`.
     """
     if said := shortage(prepared):
+        raise HardwareError(said)
+
+
+def require_model(job: JobConfig, files: checkpoints.CheckpointFiles, longest_prompt: int | None = None) -> None:
+    """Refuse a model under test that its device has too little memory for.
+
+    Args:
+        job: hardware resolved; runs here, not on a server.
+        files: of the model.
+        longest_prompt: tokens; None: not known yet, so the weights alone are counted.
+
+    Raises:
+        HardwareError: as `shortage`.
+    """
+    if said := _model_shortage(job, files, longest_prompt):
         raise HardwareError(said)
 
 

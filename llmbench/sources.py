@@ -68,7 +68,8 @@ def resolve(
     Args:
         source: see the module docstring.
         weights: "dummy" asks for no weight files and does not hash them: a configuration suffices. "served" needs a
-            tokenizer; weight files are hashed where there are some, and not fetched.
+            tokenizer besides. Weight files that lie there all the same are no part of its digest, or a job's identity
+            would change when another job fetches them.
         layout: a layout file of the user's own (`models.layouts`).
         family: what a model under test must be; None for a judge.
         require: what else is to be refused before weights are fetched; nothing is asked where none would be.
@@ -141,7 +142,7 @@ def _inspect(
         _require_tokenizer(has_tokenizer, folder, name)
     special = configuration.special_ids(config, folder, name)
     shapes = {} if gguf else shapes_of(config, name)
-    if not gguf and (weights == "real" or (weights == "served" and weight_files.whole(folder, name))):
+    if not gguf and weights == "real":
         files = weight_files.find(folder, name)
         stored(files, shapes, config, layout, name)
         hashed += files

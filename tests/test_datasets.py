@@ -148,14 +148,15 @@ for settings in json.loads(sys.argv[1]):
 """
 
 
-def read(home, *asked, endpoint="http://127.0.0.1:9", offline=False):
+def read(home, *asked, endpoint="http://127.0.0.1:9", offline="0", **more):
     """What each of several reads gives, in a process of its own: the client reads its environment when imported."""
     here = Path(__file__).parent
     environment = os.environ | {
         "HF_HOME": str(home),
         "HF_ENDPOINT": endpoint,
-        "HF_HUB_OFFLINE": str(int(offline)),
+        "HF_HUB_OFFLINE": offline,
         "PYTHONPATH": f"{here.parent}{os.pathsep}{here}",
+        **more,
     }
     environment.pop("HF_DATASETS_CACHE", None)
     run = subprocess.run(
@@ -220,9 +221,23 @@ def test_the_hub_at_a_commit_online_and_from_the_cache(tmp_path):
         plain | {"revision": "f" * 40},
         plain | {"revision": "main"},
         {"source": "hf:nobody/nothing"},
-        offline=True,
+        offline="1",
     )
     assert cached == exact == newest
     assert f"the cache has {dataset_hub.REPO} at {dataset_hub.SHA}" in other
     assert "workload.revision=main" in branch
     assert "not in the cache, and HF_HUB_OFFLINE is set" in absent
+
+
+@pytest.mark.parametrize(
+    ("offline", "more", "says"),
+    [
+        ("on", {}, "HF_HUB_OFFLINE is set; unset it once"),
+        ("false", {}, "the hub cannot be reached ("),
+        ("off", {"HF_DATASETS_OFFLINE": "0"}, "the hub cannot be reached ("),
+        ("0", {"HF_DATASETS_OFFLINE": "yes"}, "HF_DATASETS_OFFLINE is set; unset it once"),
+    ],
+)
+def test_offline_is_what_the_hubs_library_takes_for_it(tmp_path, offline, more, says):
+    (absent,) = read(tmp_path, {"source": "hf:nobody/nothing"}, offline=offline, **more)
+    assert f"not in the cache, and {says}" in absent

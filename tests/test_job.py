@@ -178,6 +178,12 @@ def test_the_same_job_writes_the_same_text(records):
     assert again.identity == records["llada"].identity
 
 
+def test_a_record_says_that_steps_beyond_the_canvas_made_nothing_final(records, prepare):
+    more = job.run(prepare(*SMALL, "model=llada", "steps=16", "metric=speed"))
+    assert [note for note in more.notes if note.startswith("steps 16 exceed the canvas of 8 tokens: 8 of the steps")]
+    assert not [note for note in records["llada"].notes if "exceed the canvas" in note]
+
+
 SILENT = ["weights=dummy", "workload=synthetic", "workload.prompt_tokens=12", "workload.prompts=4"]
 
 

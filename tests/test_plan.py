@@ -216,6 +216,15 @@ def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():
     assert console.plan(alike, grid=2).splitlines()[0].endswith(", temperature 0.7")
 
 
+def test_steps_beyond_the_canvas_are_said_before_anything_runs():
+    small = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=1", "batch=1"]
+    line = "steps 16 exceed the canvas of 8 tokens: 8 of the steps run and make nothing final"
+    for more in ((), ("block_length=4",)):
+        cells = build("model=llama,llada", "steps=8,16", *more, *small)
+        assert [line in text for text in console.plan(cells, grid=4).splitlines()].count(True) == 1
+    assert "exceed the canvas" not in console.plan(build("model=llama,llada", "steps=4,8", *small), grid=4)
+
+
 def test_a_bad_judge_is_not_blamed_on_the_model():
     small = ["hardware=cpu", "canvas=8", "steps=4"]
     with pytest.raises(CheckpointError, match=r"^metric.judge: checkpoint gone: no such folder"):

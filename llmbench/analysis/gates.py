@@ -37,26 +37,47 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
             found += [replace(gate, steps=gate.steps or steps) for gate in _against(group.baseline, records, limits)]
     for record in failed:
         found.append(
-            Gate(name="settings missing", reason=f"{record.label} failed: {record.reason}", steps=record.steps)
+            Gate(
+                name="settings missing",
+                reason=f"{record.label} failed: {record.reason}",
+                steps=record.steps,
+                change=f"mend what that job names and add reuse=all, or leave {record.steps} out of steps",
+            )
         )
     if slow := slow_phrase(group.baseline, limits.roofline_share):
-        found.append(Gate(name="slow baseline", reason=slow, blocks="speed"))
+        change = "hardware.engine=graph, a larger batch, or model=llama,llama_generate,llada for a second baseline"
+        found.append(Gate(name="slow baseline", reason=slow, blocks="speed", change=change))
     if unsteady := unsteady_phrase([record for _, records in group.sides for record in records]):
-        found.append(Gate(name="unsteady times", reason=unsteady, blocks="speed"))
+        change = "end the other work on this device, or raise timing.repeats"
+        found.append(Gate(name="unsteady times", reason=unsteady, blocks="speed", change=change))
     return tuple(found)
+
+
+_NO_TEXT = {
+    "autoregressive": "workload.tasks or workload (prompts that ask for text), model.chat, or temperature",
+    "diffusion": "larger steps, a smaller block_length, another temperature, or other prompts (workload.tasks)",
+}
+"""What lets a side of a family write where it fell silent."""
+
+_SAME_TEXT = "temperature=0, hardware.engine=eager or hardware.dtype=float32, under which a repeat writes the same text"
+_SAME_PROMPTS = "run both sides in one sweep, with one workload, workload.* and batch"
 
 
 def _of_side(steps: int | None, records: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
     """What one side shows by itself."""
     label = records[0].label
     if (share := _mean(records, "quality/empty_share")) is not None and share > limits.empty_share:
-        yield Gate(name="empty outputs", reason=f"{label}: {100 * share:.3g} % of the outputs", steps=steps)
+        said = f"{label}: {100 * share:.3g} % of the outputs"
+        yield Gate(name="empty outputs", reason=said, steps=steps, change=_NO_TEXT[records[0].family])
     if any(record.metrics.get("hardware/throttled", 0) > 0 for record in records):
         worst = max(record.metrics.get("hardware/throttled", 0) for record in records)
-        yield Gate(name="throttled clocks", reason=f"{label}: {100 * worst:.3g} % of the timed batches", steps=steps)
+        said = f"{label}: {100 * worst:.3g} % of the timed batches"
+        change = "raise timing.throttle_retries, or cool the device"
+        yield Gate(name="throttled clocks", reason=said, steps=steps, change=change)
     for record in records:
         if reason := _not_timed(record):
-            yield Gate(name="outputs scored are not the outputs timed", reason=f"{label}: {reason}", steps=steps)
+            name = "outputs scored are not the outputs timed"
+            yield Gate(name=name, reason=f"{label}: {reason}", steps=steps, change=_SAME_TEXT)
 
 
 def _not_timed(record: Record) -> str:
@@ -88,20 +109,23 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
     for key in sorted(keys - set(IMPLEMENTATION) - {"decoding.checkpoint"}):
         if own.conditions[key] != other.conditions[key]:
             said = f"{key} is {other.conditions[key]!r} at {other.label} and {own.conditions[key]!r} at {own.label}"
-            yield Gate(name="mixed conditions", reason=said)
+            yield Gate(name="mixed conditions", reason=said, change=f"give both sides one {_setting(key)}")
     if own.partition != other.partition:
-        yield Gate(name="mixed conditions", reason=f"{own.label} has another batch partition than {other.label}")
+        said = f"{own.label} has another batch partition than {other.label}"
+        yield Gate(name="mixed conditions", reason=said, change=_SAME_PROMPTS)
     asked = {output.prompt_id: output.prompt for output in other.outputs}
     changed = [o.prompt_id for o in own.outputs if o.prompt_id in asked and asked[o.prompt_id] != o.prompt]
     if changed:
         said = f"{own.label} was asked something else than {other.label} under {', '.join(changed[:3])}"
-        yield Gate(name="mixed conditions", reason=f"{said} ({len(changed)} prompts)")
+        yield Gate(name="mixed conditions", reason=f"{said} ({len(changed)} prompts)", change=_SAME_PROMPTS)
     seeds = [{seed_of(record) for record in side} for side in (baseline, candidate)]
     if seeds[0] != seeds[1] and stochastic(own) and stochastic(other):
         said = " and ".join(
             f"{side[0].label} has {_listed(s)}" for side, s in zip((baseline, candidate), seeds, strict=True)
         )
-        yield Gate(name="settings missing", reason=f"seeds differ: {said}")
+        every = ",".join(sorted(set.union(*seeds), key=lambda seed: (len(seed), seed)))
+        change = f"seed={every} for both sides, with reuse=all"
+        yield Gate(name="settings missing", reason=f"seeds differ: {said}", change=change)
     yield from _lengths(baseline, candidate, limits.length_share)
 
 
@@ -111,7 +135,16 @@ def _lengths(baseline: Sequence[Record], candidate: Sequence[Record], least: flo
         return
     said = f"{candidate[0].label} writes {above:.0f} bytes, {baseline[0].label} {below:.0f}"
     share = f" ({above / below:.0%})" if below else ""
-    yield Gate(name="realised length", reason=f"{said}{share}", metrics=LENGTH_METRICS)
+    change = "lower canvas until both sides fill it" + (
+        "; or larger steps, or a smaller block_length" if above < below else ", or other prompts (workload.tasks)"
+    )
+    yield Gate(name="realised length", reason=f"{said}{share}", metrics=LENGTH_METRICS, change=change)
+
+
+def _setting(key: str) -> str:
+    """What a person sets to change a decoding condition."""
+    name = key.removeprefix("decoding.")
+    return {"chat": "model.chat", "temperature": name}.get(name, f"model.decoder.{name}")
 
 
 def _listed(seeds: set[str]) -> str:

@@ -75,12 +75,15 @@ def samples(group: Group, metric: str) -> tuple[Samples | None, tuple[Gate, ...]
         terms, label = sides[steps], records[0].label
         if absent := sorted(wanted - terms.keys()):
             said = f"{label} has no {metric} for {len(absent)} of {len(wanted)} prompts ({', '.join(absent[:3])})"
-            found.append(Gate(name="prompts missing", reason=said, steps=steps, metrics=(metric,)))
+            found.append(
+                Gate(name="prompts missing", reason=said, steps=steps, metrics=(metric,), change=_MISSING[metric])
+            )
         if odd := sorted(prompt for prompt, pair in terms.items() if not np.isfinite(pair).all()):
             said = f"{label} has {metric} that is not finite for {len(odd)} prompts ({', '.join(odd[:3])})"
-            found.append(Gate(name="not finite", reason=said, steps=steps, metrics=(metric,)))
+            found.append(Gate(name="not finite", reason=said, steps=steps, metrics=(metric,), change=_ODD[metric]))
     if not wanted:
-        found.append(Gate(name="prompts missing", reason=f"no sums of {metric} were recorded", metrics=(metric,)))
+        said = f"no sums of {metric} were recorded"
+        found.append(Gate(name="prompts missing", reason=said, metrics=(metric,), change=_MISSING[metric]))
     if found:
         return None, tuple(found)
     prompts = tuple(sorted(wanted))
@@ -92,6 +95,23 @@ def samples(group: Group, metric: str) -> tuple[Samples | None, tuple[Gate, ...]
         floor=_floor(group, metric, sides[None], sign),
     )
     return made, ()
+
+
+_JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/entropy")
+
+_MISSING = dict.fromkeys(_JUDGED, "run both sides in one sweep, with one metric.judge and the same workload.*") | {
+    "quality/bertscore_f1": "metric.bertscore for both sides in one sweep, with a reference for every prompt "
+    "(workload.reference_field), or metric.bertscore=null",
+    "quality/accuracy": "run both sides in one sweep, with the same workload.* and an answer for every prompt "
+    "(workload.answer_field)",
+}
+"""By metric: the settings that give every prompt its sums."""
+
+_ODD = dict.fromkeys(_JUDGED, "another metric.judge, or leave those prompts out of the workload (workload.tasks)") | {
+    "quality/bertscore_f1": "another metric.bertscore, or metric.bertscore=null",
+    "quality/accuracy": "leave those prompts out of the workload (workload.tasks)",
+}
+"""By metric: the settings that make its sums numbers."""
 
 
 def _floor(group: Group, metric: str, own: dict[str, Terms], sign: Array) -> tuple[Array, Array] | None:

@@ -35,7 +35,7 @@ class Status(_Advice):
 
     INVALID = (
         "invalid",
-        "change what the gate names (short or empty: another canvas or k; mixed: one setting for both); run again",
+        "change what each gate names (docs/method.md lists the settings), and run again",
     )
     INSENSITIVE = "insensitive", "use a metric or judge that ranks LLaMA above its floor, or more prompts"
     REACHED = "reached", "read the speedup at that k and the entropy beside it; add smaller steps if it is the smallest"
@@ -69,6 +69,7 @@ class Gate:
     steps: int | None = None  # the k that it blocks; None blocks the whole set
     metrics: tuple[str, ...] = ()  # () blocks every metric
     blocks: str = "parity"  # or "speed": the claim that LLaDA is viable
+    change: str = ""  # the settings that would open it; "" in verdicts older than this field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +217,19 @@ class Parity:
     def point_sentence(self) -> str:
         """The brief's point form of the headline metric."""
         return self.metrics[0].point_sentence if self.metrics else ""
+
+    @property
+    def next_step(self) -> str:
+        """What to do about the status; where gates forbid a verdict, the settings that would open each of them."""
+        if self.status is not Status.INVALID or not self.metrics:
+            return self.status.next_step
+        head = self.metrics[0]
+        judged = {head.curve.metric} | ({"quality/entropy"} if head.diversity_margin is not None else set())
+        blocking = [g for g in self.gates if g.blocks == "parity" and (not g.metrics or judged & {*g.metrics})]
+        if not blocking:  # too few prompts for a bound
+            return "raise workload.prompts, and run again"
+        changes = dict.fromkeys(f"{gate.name}: {gate.change}" for gate in blocking if gate.change)
+        return f"{'; '.join(changes)}; then run again" if changes else self.status.next_step
 
     def metric(self, key: str) -> MetricParity | None:
         """The verdict on one metric."""

@@ -60,8 +60,16 @@ class Llmbench(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return self.side.start_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids of a text; None: as the tokenizer wants it, without a second start token."""
+        """Ids of a text; None: as the tokenizer wants it, without a second start token, and a chat as it is."""
         return self.side.tokenize(string, special=add_special_tokens is not False)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Ids of a context and of what follows it; lm-eval's own way, which would forget that a context is a chat."""
+        if not isinstance(context, side.Chat):
+            pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+            return pair
+        given = self.tok_encode(side.Chat(context.rstrip()))
+        return given, self.tok_encode(side.Chat(context + continuation))[len(given) :]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Texts for prompts, request by request with equal settings together."""
@@ -146,7 +154,7 @@ class Llmbench(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         files = self.side.checkpoint.files
         return f"{files.name}@{files.digest}".replace("/", "__")
 
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> side.Chat:
         """A chat in the words of the checkpoint's template, with `--apply_chat_template`.
 
         Raises:
@@ -156,7 +164,7 @@ class Llmbench(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         files = self.side.checkpoint.files
         if not files.has_chat_template:
             raise ConfigError(f"checkpoint {files.name} has no chat template; leave out --apply_chat_template")
-        return chats.render(self.tokenizer, chat_history, files.name, answer=add_generation_prompt)
+        return side.Chat(chats.render(self.tokenizer, chat_history, files.name, answer=add_generation_prompt))
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval keeps beside its results."""

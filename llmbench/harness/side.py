@@ -36,6 +36,16 @@ Done = Callable[[int], Any]
 """Progress: so many more requests are done."""
 
 
+class Chat(str):
+    """What a chat template wrote, special tokens included: tokenized without adding any, as in a job.
+
+    A kind of text, because lm-eval makes prompts first (or finds them in its cache), and hands them back later without
+    a word on where they came from.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answering:
     """How a task wants its answers."""
@@ -75,11 +85,11 @@ class Side:
         return self.end_id if start is None else int(start)
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Ids of a text; `special`: with the tokens that the tokenizer adds to a prompt."""
+        """Ids of a text; `special`: with what the tokenizer adds to a prompt, which to a `Chat` is nothing."""
         if not text:
             return []
         if special:
-            return self.checkpoint.files.tokenize(text)
+            return self.checkpoint.files.tokenize(text, rendered=isinstance(text, Chat))
         ids: list[int] = self.checkpoint.files.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
@@ -97,13 +107,16 @@ class Side:
         Raises:
             ConfigError: a prompt does not fit into the context with the canvas, or the decoder cannot do what is
                 asked for; nothing has been generated then.
+            HardwareError: the longest prompt and its canvas do not fit into memory, as in a job; likewise.
         """
-        from llmbench import decoding
+        from llmbench import decoding, memory
 
         settings = decoder_settings(self.job.model.decoder, how)
         ids = [self.tokenize(prompt) for prompt in prompts]
         self._require_room([len(row) + settings.canvas for row in ids], "lower canvas or --num_fewshot")
         files = self.checkpoint.files
+        rows = replace(self.job, batch=max(1, min(self.job.batch, len(ids))))
+        memory.require_model(rows, files, max(map(len, ids), default=0))
         decoder = decoding.build(
             settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id, logit_shift=files.logit_shift
         )
@@ -239,9 +252,9 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
         greedy: also look whether continuations are what greedy decoding writes: one forward per token; diffusion.
 
     Raises:
-        UsageError: a setting is wrong, or the checkpoint cannot be used.
+        UsageError: a setting is wrong, the checkpoint cannot be used, or there is no memory for its weights.
     """
-    from llmbench import checkpoints, job
+    from llmbench import checkpoints, job, memory
     from llmbench.decoder_config import Endpoint
     from llmbench.measure import device
 
@@ -262,6 +275,7 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     files = checkpoints.resolve(made.model.checkpoint, layout=made.model.layout, family=made.model.decoder.family)
     if files.family == "diffusion" and files.mask_id is None:
         raise ConfigError(f"checkpoint {files.name} has no mask token; set mask_token_id in its config.json")
+    memory.require_model(made, files)
     checkpoint = checkpoints.load(files, made.hardware, "real")
     side = Side(job=made, checkpoint=checkpoint, samples=samples, greedy=greedy)
     job.require_numbers(

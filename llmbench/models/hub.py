@@ -8,12 +8,12 @@ A branch is resolved to its commit once per process, and the commit is part of t
 """
 
 import functools
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbench import network
 from llmbench.errors import CheckpointError, one_line
 from llmbench.models import weights
 
@@ -102,8 +102,7 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
     except hub.RevisionNotFoundError as error:
         raise CheckpointError(f"checkpoint hub:{repo}: the repository has no revision {revision}") from error
     except hub.LocalEntryNotFoundError as error:
-        offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
-        why = "HF_HUB_OFFLINE is set; unset it once" if offline else f"the hub cannot be reached ({_short(error)})"
+        why = network.why_unreachable(_short(error))
         raise CheckpointError(f"checkpoint hub:{repo}@{revision}: not in the cache, and {why}") from error
     except (OSError, hub.HfHubHTTPError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint hub:{repo}@{revision}: cannot be fetched: {_short(error)}") from error

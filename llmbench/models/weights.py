@@ -47,7 +47,10 @@ class Stored:
 
 
 def find(folder: Path, name: str) -> list[Path]:
-    """The safetensors files of a checkpoint, as Transformers would choose them.
+    """The safetensors files of a checkpoint, as Transformers would choose them in a folder.
+
+    In the hub's cache they are those that `hub.weight_files` fetches: where there is an index, what it lists, also when
+    another program has fetched the same weights in one file, so that a checkpoint's digest stays what it was.
 
     Args:
         folder: the checkpoint.
@@ -56,9 +59,10 @@ def find(folder: Path, name: str) -> list[Path]:
     Raises:
         CheckpointError: there are none, or only pickles, or a shard is missing.
     """
-    if (folder / SINGLE).is_file():
+    sharded = (folder / INDEX).is_file()
+    if (folder / SINGLE).is_file() and not (sharded and folder.parent.name == "snapshots"):
         return [folder / SINGLE]
-    if (folder / INDEX).is_file():
+    if sharded:
         return _existing(folder, shards(folder, name), name)
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
@@ -66,12 +70,6 @@ def find(folder: Path, name: str) -> list[Path]:
             f"checkpoint {name}: {pickles[0]} is a pickle, which can run code when it is read; convert it to {SINGLE}"
         )
     raise CheckpointError(f"checkpoint {name}: no weights in {folder}; expected {SINGLE} or {INDEX}")
-
-
-def whole(folder: Path, name: str) -> bool:
-    """Whether every safetensors file is there: of the hub's, some may still have to come."""
-    files = shards(folder, name) if (folder / INDEX).is_file() else [SINGLE]
-    return (folder / SINGLE).is_file() or all((folder / file).is_file() for file in files)
 
 
 def shards(folder: Path, name: str) -> list[str]:

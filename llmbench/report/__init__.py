@@ -74,9 +74,15 @@ def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[
 
 
 def frontier_files(
-    records: "Sequence[Record]", command: str, stem: str = "frontier"
+    records: "Sequence[Record]", command: str, stem: str = "frontier", source: str = ""
 ) -> "tuple[list[Table], dict[str, str | bytes]]":
     """The frontier of every ground: its tables, and files (the tables as one, a figure for each).
+
+    Args:
+        records: of a sweep.
+        command: what was typed.
+        stem: of the files' names.
+        source: the sweep, for files that do not lie on its own run: in the tables' notes and the figures' captions.
 
     Raises:
         RecordError: Records that must be comparable are not.
@@ -88,11 +94,11 @@ def frontier_files(
     found = frontiers(records)
     if not found:
         return [], {}
-    made = frontier_tables(records, found, command)
+    made = frontier_tables(records, found, command, source)
     files: dict[str, str | bytes] = {f"{stem}.md": "\n".join(table.markdown() for table in made)}
     for place, item in enumerate(found, start=1):
         name = stem if len(found) == 1 else f"{stem}_{place}"
-        files[f"{name}.png"] = to_png(frontier_figure(item))
+        files[f"{name}.png"] = to_png(frontier_figure(item, source))
     return made, files
 
 

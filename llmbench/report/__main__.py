@@ -3,9 +3,10 @@
 Takes the newest finished sweep that ran the table's recipe (`conf/experiment/<table>.yaml`; parity also takes the main
 job, `make run`; likelihood any sweep that is no table of speed), or the one named by --sweep. Writes
 `paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... frontier`
-shows the settings that nothing dominates (of the newest sweep with quality), `... hypotheses` the brief's four, each
-from the newest sweep of its recipe. `... ui` opens MLflow's pages on the same store. This is a door of its own beside
-the sweep's: it alone in this room knows tracking.
+shows the settings that nothing dominates (of the newest sweep with quality, or the one named by --sweep; its files name
+the sweep), `... hypotheses` the brief's four, each from the newest sweep of its recipe. The last line says which sweep
+was taken, and which files were replaced. `... ui` opens MLflow's pages on the same store. This is a door of its own
+beside the sweep's: it alone in this room knows tracking.
 """
 
 import argparse
@@ -102,10 +103,10 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
 
         files[f"{stem}.png"] = figures.to_png(figures.parity_figure(records, found[0]))
         files[f"{stem}.html"] = figures.parity_html(records, found[0])
-        files |= frontier_files(records, sweep.command or "", f"{stem}_frontier")[1]
-    _write(out, files)
+        files |= frontier_files(records, sweep.command or "", f"{stem}_frontier", f"From {_named(sweep)}")[1]
+    written = _write(out, files)
     print("\n".join([*(item.text() for item in made), *filter(None, [model_properties(records)])]))
-    print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
+    print(f"From {_named(sweep)}. {written}")
 
 
 def likelihood(uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
@@ -128,9 +129,9 @@ def likelihood(uri: str | None, experiment: str, run_id: str | None, out: Path) 
         f"{LIKELIHOOD}.md": table.markdown(),
         f"{LIKELIHOOD}.tex": table.latex(f"tab:{LIKELIHOOD}"),
     }
-    _write(out, files)
+    written = _write(out, files)
     print(table.text())
-    print(f"From sweep {sweep.name} ({sweep.run_id}). Written: {', '.join(str(out / name) for name in files)}")
+    print(f"From {_named(sweep)}. {written}")
 
 
 def view(name: str, uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
@@ -145,28 +146,39 @@ def view(name: str, uri: str | None, experiment: str, run_id: str | None, out: P
 
     store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
     chosen = store.sweep(run_id) if run_id else None
-    made, files, sweeps = (_frontier if name == "frontier" else _hypotheses)(store, chosen)
+    made, files, said = (_frontier if name == "frontier" else _hypotheses)(store, chosen)
     files = files | _files(name, name, made)
-    _write(out, files)
+    written = _write(out, files)
     print("\n".join(item.text() for item in made))
-    said = ", ".join(f"{sweep.name} ({sweep.run_id})" for sweep in sweeps) or "no sweep"
-    print(f"From {said}. Written: {', '.join(str(out / name) for name in files)}")
+    print(f"From {said}. {written}")
 
 
-Shown = tuple["list[Table]", dict[str, str | bytes], "list[Sweep]"]
+Shown = tuple["list[Table]", dict[str, str | bytes], str]
+"""Tables, files beside them, and which sweeps they come from."""
+
+
+def _named(sweep: "Sweep") -> str:
+    return f"sweep {sweep.name} ({sweep.run_id})"
 
 
 def _frontier(store: "Store", chosen: "Sweep | None") -> Shown:
     from llmbench.analysis.verdict import TESTED
 
     tested = {status.value for status in TESTED}
-    sweep = chosen or store.latest_sweep(lambda item: bool(tested & set((item.verdict or "").split(", "))))
+
+    def fits(item: "Sweep") -> bool:
+        return item.status == "FINISHED" and bool(tested & set((item.verdict or "").split(", ")))
+
+    fitting = [] if chosen else list(filter(fits, store.sweeps()))
+    sweep = chosen or next(iter(fitting), None)
     if sweep is None:
         raise TrackingError(f"no finished sweep with quality in {store.shown_uri}; run `make run` first")
-    made, files = frontier_files(store.records(sweep.run_id), sweep.command or "")
+    source = f"From {_named(sweep)}"
+    made, files = frontier_files(store.records(sweep.run_id), sweep.command or "", source=source)
     if not made:
         raise TrackingError(f"sweep {sweep.name} measured no quality; run `make run`, or name another with --sweep")
-    return made, files, [sweep]
+    newest = f", the newest of {len(fitting)} with quality (--sweep RUN_ID takes another)" if len(fitting) > 1 else ""
+    return made, files, f"{_named(sweep)}{newest}"
 
 
 def _hypotheses(store: "Store", chosen: "Sweep | None") -> Shown:
@@ -186,7 +198,8 @@ def _hypotheses(store: "Store", chosen: "Sweep | None") -> Shown:
         sweeps += [sweep] if sweep and sweep not in sweeps else []
     order = sorted(range(len(found)), key=lambda place: found[place].number)
     data = json.dumps([found[place].to_dict() for place in order], indent=1)
-    return [made[place] for place in order], {"hypotheses.json": data}, sweeps
+    said = ", ".join(f"{sweep.name} ({sweep.run_id})" for sweep in sweeps) or "no sweep"
+    return [made[place] for place in order], {"hypotheses.json": data}, said
 
 
 def _files(stem: str, name: str, made: "list[Table]") -> dict[str, str | bytes]:
@@ -208,13 +221,17 @@ def _newest(store: "Store", table: str, number: int) -> "Sweep":
     return found
 
 
-def _write(out: Path, files: dict[str, str | bytes]) -> None:
+def _write(out: Path, files: dict[str, str | bytes]) -> str:
+    """Write into a folder; returns what was written, and which of it took the place of an earlier file."""
+    replaced = [name for name in files if (out / name).exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (out / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     except OSError as error:
         raise TrackingError(f"--out {out}: {error.strerror}") from error
+    said = f"Written: {', '.join(str(out / name) for name in files)}"
+    return f"{said} (replaced: {', '.join(replaced)})" if replaced else said
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from llmbench.analysis.wording import number
+from llmbench.decoder_config import Diffusion
 from llmbench.record import Record
 from llmbench.report import summaries, tables
 from llmbench.report.layout import counted
@@ -114,6 +115,9 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
     said = f"{jobs}{merged} on {_shared(cells)}\n{table}"
     if any(item.bound_s is not None for item in forecasts):
         said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
+    decoders = [cell.prepared.job.model.decoder for cell in cells]
+    idle = dict.fromkeys(d.idle_phrase for d in decoders if isinstance(d, Diffusion) and d.idle_steps)
+    said = "\n".join([said, *idle])
     short = dict.fromkeys(item.shortage for item in forecasts if item.shortage)
     return "\n".join([said, *(f"would be refused now: {line}" for line in short)])
 

@@ -41,12 +41,23 @@ _DRAWN = ("quality/perplexity", "quality/bertscore_f1", "quality/accuracy")
 # The table
 
 
-def frontier_tables(records: Sequence[Record], found: Sequence[Frontier], command: str = "") -> list[Table]:
-    """For every ground the settings that nothing dominates in some metric, fastest first."""
-    return [_table([r for r in in_order(records) if r.identity in item.identities], item, command) for item in found]
+def frontier_tables(
+    records: Sequence[Record], found: Sequence[Frontier], command: str = "", source: str = ""
+) -> list[Table]:
+    """For every ground the settings that nothing dominates in some metric, fastest first.
+
+    Args:
+        records: of a sweep.
+        found: its frontiers.
+        command: what was typed.
+        source: which sweep it is, where a reader could not know.
+    """
+    return [
+        _table([r for r in in_order(records) if r.identity in item.identities], item, command, source) for item in found
+    ]
 
 
-def _table(records: Sequence[Record], item: Frontier, command: str) -> Table:
+def _table(records: Sequence[Record], item: Frontier, command: str, source: str) -> Table:
     kept = sorted({place for front in item.fronts for place in (*front.on, *front.varied)})
     header = ["", "L_e2e ms [95 %]"]
     header += [f"{TITLES[front.metric]} [95 %]" for front in item.fronts]
@@ -67,6 +78,7 @@ def _table(records: Sequence[Record], item: Frontier, command: str) -> Table:
         "only with text of lower entropy. Intervals are each setting's own; differences are the parity verdict's.",
     ]
     notes += [f"Left out: {', '.join(item.left_out)}."] if item.left_out else []
+    notes += [f"{source}."] if source else []
     return Table(
         title="Settings that nothing dominates",
         header=tuple(header),
@@ -94,8 +106,8 @@ def _fronts(place: int, fronts: Sequence[Front]) -> str:
 # The figure
 
 
-def frontier_figure(item: Frontier) -> "Figure":
-    """Draw one ground; see the module docstring."""
+def frontier_figure(item: Frontier, source: str = "") -> "Figure":
+    """Draw one ground; see the module docstring. `source`: which sweep it is, where a reader could not know."""
     from matplotlib.figure import Figure
 
     fronts = [front for front in item.fronts if front.metric in _DRAWN] or list(item.fronts[:1])
@@ -114,7 +126,7 @@ def frontier_figure(item: Frontier) -> "Figure":
             _against_entropy(right, front, item.settings, styles, numbers)
         _list(figure.add_subplot(grid[row, -1]), front, item.settings, numbers)
         if row == 0:
-            left.set_title(item.where, fontsize=9, color=REFERENCE, loc="left")
+            left.set_title("\n".join(filter(None, [source, item.where])), fontsize=9, color=REFERENCE, loc="left")
     entries = _legend(item.settings, styles, fronts)
     figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 6), frameon=False, fontsize=9)
     return figure

@@ -6,16 +6,21 @@ project's own formulas.
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from llmbench.analysis.parity import parity, verdicts
 from llmbench.analysis.verdict import MetricParity, Parity, Status
+from llmbench.cli import conf_folder
 from llmbench.metrics import quality
 from llmbench.record import Output, PromptScore, Record, Timing
+from llmbench.report.tables import parity_table
 from records import make_record
 
 PROMPTS = 96
@@ -297,6 +302,80 @@ def test_a_gate_at_a_small_k_takes_nothing_away_from_larger_ones_and_lets_nothin
     worse = [honest("llada", 8, worse=1.0), rewritten(honest("llada", 16, worse=1.0), lambda i, o: 10)]
     _, found = judged(*worse, honest("llada", 32, worse=1.0))
     assert found.status is Status.INVALID  # "at every k" cannot rest on one that is blocked
+
+
+def cut(record: Record) -> Record:
+    return rewritten(record, lambda i, o: o.tokens // 2)
+
+
+def hot(record: Record) -> Record:
+    return replace(record, metrics=record.metrics | {"hardware/throttled": 0.5})
+
+
+def retimed(record: Record) -> Record:
+    return replace(record, timings=tuple(replace(timing, tokens=timing.tokens + 1) for timing in record.timings))
+
+
+def odd(record: Record) -> Record:
+    scores = tuple(replace(s, nll_nats=math.inf) if s.subject == "output" else s for s in record.scores)
+    return replace(record, scores=scores)
+
+
+def colder(record: Record) -> Record:
+    return replace(record, conditions=record.conditions | {"decoding.temperature": "0.1"})
+
+
+CLOSED: list[tuple[str, Callable[[Record], Record], tuple[str, ...]]] = [
+    ("empty outputs", lambda r: rewritten(r, lambda i, o: 0 if i < 10 else o.tokens), ("steps", "block_length")),
+    ("realised length", cut, ("canvas", "steps", "block_length")),
+    ("throttled clocks", hot, ("timing.throttle_retries",)),
+    ("outputs scored are not the outputs timed", retimed, ("temperature", "hardware.engine")),
+    ("mixed conditions", colder, ("temperature",)),
+    ("mixed conditions", lambda r: replace(r, partition=r.partition[::-1]), ("batch", "workload.*")),
+    ("prompts missing", lambda r: replace(r, scores=r.scores[3:]), ("metric.judge", "workload.*")),
+    ("not finite", odd, ("metric.judge", "workload.tasks")),
+    ("settings missing", lambda r: replace(r, status="failed", reason="out of memory"), ("reuse=all", "steps")),
+    ("settings missing", lambda r: replace(r, conditions=r.conditions | {"seed": "7"}), ("seed=0,7",)),
+]
+
+
+def spoilt_by(change: Callable[[Record], Record]) -> tuple[list[Record], Parity]:
+    """Candidates of which the largest k is spoilt (or every one, where one alone could not be compared)."""
+    *smaller, largest = all_steps()
+    candidates = [*(map(colder, smaller) if change is colder else smaller), change(largest)]
+    return candidates, judged(*candidates)[0]
+
+
+@pytest.mark.parametrize(("gate", "change", "settings"), CLOSED, ids=[f"{g}: {s[0]}" for g, _, s in CLOSED])
+def test_an_invalid_verdict_names_the_settings_that_open_each_gate(
+    gate: str, change: Callable[[Record], Record], settings: tuple[str, ...]
+) -> None:
+    candidates, verdict = spoilt_by(change)
+    assert verdict.status is Status.INVALID
+    assert gate in {item.name for item in verdict.gates}
+    said = next(part for part in verdict.next_step.split("; ") if part.startswith(f"{gate}: "))
+    assert settings[0] in said
+    assert [setting for setting in settings if setting not in verdict.next_step] == []
+    assert f"Next: {verdict.next_step}." in parity_table(candidates, verdict).lead
+    assert Parity.from_dict(json.loads(json.dumps(verdict.to_dict()))).next_step == verdict.next_step
+
+
+def test_the_settings_that_are_named_exist() -> None:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        whole = compose("config", overrides=["model=llada", "workload=dataset"])
+    changes = [item.change for gate, change, _ in CLOSED for item in spoilt_by(change)[1].gates if item.name == gate]
+    assert all(changes)
+    named = {key for text in changes for key in re.findall(r"[a-z]+(?:\.[a-z_]+)+", text)}
+    assert {"metric.judge", "timing.throttle_retries", "hardware.engine", "workload.tasks"} <= named
+    assert [key for key in sorted(named) if OmegaConf.select(whole, key, default=...) is ...] == []
+
+
+def test_too_few_prompts_for_a_bound_ask_for_more_and_an_old_verdict_for_the_page() -> None:
+    few = parity([make_record(model, 8, prompts=2, batch=1, perplexity=40.0) for model in ("llama", "llada")])
+    assert few.next_step == "raise workload.prompts, and run again"
+    verdict, _ = judged(*map(hot, all_steps()))
+    old = replace(verdict, gates=tuple(replace(gate, change="") for gate in verdict.gates))
+    assert old.next_step == Status.INVALID.next_step
 
 
 def test_small_samples_are_undecided_and_say_how_many_prompts_would_decide() -> None:

@@ -407,6 +407,34 @@ def test_forwards_are_counted(changes, nfe, passes, rows):
     assert [s.logits for s in generation.forwards] == [p.shape[1] for p in engine.positions]
 
 
+@pytest.mark.parametrize("block", [4, 16])
+@pytest.mark.parametrize("rule", [{}, {"temperature": 0.7}, {"remasking": "random"}, {"cache": "dual"}])
+def test_steps_beyond_the_canvas_write_the_text_of_as_many_steps_as_tokens_and_run_all_the_same(block, rule):
+    model, (ids, mask) = tiny_models.model(causal=False), tiny_models.prompts([5, 3])
+    full, beyond = (generate(EagerEngine(model), ids, mask, steps=k, block_length=block, **rule) for k in (16, 48))
+    assert torch.equal(beyond.tokens, full.tokens)
+    assert (full.nfe, beyond.nfe) == (16, 48)
+
+
+@pytest.mark.parametrize(
+    ("changes", "idle"),
+    [
+        ({"steps": 16}, 0),
+        ({"steps": 24}, 8),
+        ({"steps": 24, "block_length": 4}, 8),  # 6 steps for 4 tokens in each of 4 blocks
+        ({"steps": 16, "block_length": 1}, 0),
+        ({"steps": 24, "block_length": 4, "threshold": 0.9}, 0),
+        ({"steps": 24, "block_length": 4, "forced_tokens_per_forward": 1}, 0),
+    ],
+)
+def test_idle_steps_are_the_forwards_that_make_nothing_final(changes, idle):
+    ids, _ = tiny_models.prompts([3])
+    engine = FixedLogits(flat(t9=1.0))
+    generate(engine, ids, None, **changes)
+    nothing = sum(positions.shape[1] == 0 for positions in engine.positions)
+    assert (settings(**changes).idle_steps, nothing) == (idle, idle)
+
+
 def test_guidance_hides_the_prompt_and_its_padding_only():
     ids, mask = tiny_models.prompts([5, 2])
     engine = FixedLogits(flat(t9=1.0))

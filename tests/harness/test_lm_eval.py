@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,65 @@ def test_a_chat_is_in_the_words_of_the_template_with_one_bos(tasks, tmp_path):
     assert text.endswith("Hello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
     assert ours.tok_encode(text).count(chat_checkpoints.BEGIN) == 1
     assert ours.apply_chat_template(chat, add_generation_prompt=False).endswith("Hi th")
+
+
+WITHOUT_BOS = (
+    "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>' + "
+    "message['content'] + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+@pytest.mark.parametrize("template", ["with BOS", "without BOS"])
+def test_a_chat_has_the_ids_that_a_job_reads_also_through_lm_eval_and_its_cache(
+    tasks, tmp_path, monkeypatch, template, adds_bos
+):
+    import chat_checkpoints
+    from lm_eval import caching, simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from llmbench.harness.adapter import Llmbench
+    from llmbench.workloads import Prompt
+
+    monkeypatch.setattr(caching.cache, "PATH", str(tmp_path / "requests"))
+    template = chat_checkpoints.ASKED if template == "with BOS" else WITHOUT_BOS
+    folder = chat_checkpoints.write(tmp_path / "it", template=template, adds_bos=adds_bos)
+    ours = Llmbench(hardware="cpu", canvas=8, checkpoint="local", batch=1, **{"model.checkpoint": str(folder)})
+    files, asked = ours.side.checkpoint.files, [Prompt(id="", task="", text=t, reference=None) for t in PROMPTS]
+    wanted = [files.prompt_ids(prompt, chat=True) for prompt in asked]
+    rendered = [ours.apply_chat_template([{"role": "user", "content": prompt}]) for prompt in PROMPTS]
+    assert [ours.tok_encode(text) for text in rendered] == wanted
+    scored = [ours._encode_pair(text, "king") for text in rendered]
+    assert [[*given, *rest] for given, rest in scored] == [
+        [*ids, *files.tokenizer.encode("king")[adds_bos:]] for ids in wanted
+    ]
+    texts = _decoded(ours.side, wanted)
+    for _ in range(2):  # the second time from lm-eval's cache
+        found = simple_evaluate(
+            model=ours,
+            tasks=["own_texts"],
+            task_manager=TaskManager(include_path=str(tasks)),
+            apply_chat_template=True,
+            cache_requests=True,
+            bootstrap_iters=0,
+        )
+        samples = sorted(found["samples"]["own_texts"], key=lambda sample: sample["doc_id"])
+        assert [sample["resps"][0][0] for sample in samples] == texts
+    assert list((tmp_path / "requests").iterdir())
+
+
+def _decoded(asked, prompts):
+    """What the decoder writes behind prompt ids, cut as the task cuts."""
+    from llmbench import decoding
+
+    files, settings = asked.checkpoint.files, side.decoder_settings(asked.job.model.decoder, Answering())
+    decoder = decoding.build(settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=None, logit_shift=0)
+    texts = []
+    for ids in prompts:
+        made = decoder.generate(
+            asked.checkpoint.engine("eager"), asked.checkpoint.to_device([ids]), seed=0, on_step=None
+        )
+        made = replace(made, tokens=made.tokens[:, :6])
+        texts.append(side.before(asked.checkpoint.texts(made)[0].text, UNTIL))
+    return texts

@@ -8,10 +8,12 @@ import hub_checkpoints
 import pytest
 import torch
 
+from llmbench import checkpoints
 from llmbench.decoder_config import Autoregressive, Diffusion
-from llmbench.errors import UsageError
+from llmbench.errors import HardwareError, UsageError
 from llmbench.harness import side
 from llmbench.harness.side import Answering
+from llmbench.measure import device
 
 PROMPTS = ["Once upon a time there was a", "She went to the", "He looked at", "The sea was calm, and we"]
 
@@ -119,6 +121,25 @@ def test_what_does_not_fit_is_refused_before_anything_is_generated(llama, llada)
         with pytest.raises(UsageError, match="exceed the context"):
             asked.score([([5] * 500, [6] * 13)], done.append)
     assert done == []
+
+
+@pytest.mark.parametrize("model", ["llama", "llada"])
+def test_too_little_memory_is_said_as_in_a_job_before_weights_load_and_before_anything_is_generated(monkeypatch, model):
+    weights = 4 * 6_917_376  # float32; both models of the bundled pair have so many
+    monkeypatch.setattr(checkpoints, "_loaded", None)
+    monkeypatch.setattr(device, "free_bytes", lambda hardware: weights - 1)
+    says = f"bundled:{model} needs .* GiB on cpu .*GiB are free; .*hardware.dtype=bfloat16 needs"
+    with pytest.raises(HardwareError, match=says) as caught:
+        build(model)
+    assert "\n" not in str(caught.value)
+    assert checkpoints._loaded is None
+    monkeypatch.setattr(device, "free_bytes", lambda hardware: weights)
+    asked, done = build(model), []
+    monkeypatch.setattr(device, "free_bytes", lambda hardware: 0)  # the weights are there: nothing is left beside them
+    with pytest.raises(HardwareError, match=says):
+        asked.write(PROMPTS, Answering(), done.append)
+    assert done == []
+    asked.score([([5], [6])])  # no canvas and no cache are asked for
 
 
 def test_a_causal_side_is_scored_exactly_and_mixed_lengths_do_not_matter(llama):

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlparse
 import hub_checkpoints as hub
 import pytest
 
+from llmbench import checkpoints
 from llmbench.errors import CheckpointError
 from llmbench.models.hub import small_files
 
@@ -217,6 +218,28 @@ def test_without_a_network_the_cache_serves_and_says_what_it_lacks(server, fetch
     assert fetch(f"{REPO}@{SHA}", "weights", HF_HUB_OFFLINE="1")["name"] == whole["name"]
 
 
+@pytest.mark.parametrize(
+    ("said", "variable"),
+    [
+        ({"HF_HUB_OFFLINE": "on"}, "HF_HUB_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "True"}, "HF_HUB_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "", "TRANSFORMERS_OFFLINE": "yes"}, "TRANSFORMERS_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "0"}, None),
+        ({"HF_HUB_OFFLINE": "false"}, None),
+        ({"HF_HUB_OFFLINE": "off", "TRANSFORMERS_OFFLINE": "1"}, None),
+    ],
+)
+def test_offline_is_what_the_hubs_library_takes_for_it(server, fetch, said, variable):
+    found = fetch(REPO, **said)
+    if variable is None:
+        assert found["name"] == f"hub:{REPO}@{SHA}"
+        unreachable = refusal(fetch(f"{REPO}@{OLD}", HF_ENDPOINT="http://127.0.0.1:9", **said))
+        assert "not in the cache, and the hub cannot be reached (" in unreachable
+    else:
+        assert f"not in the cache, and {variable} is set; unset it once" in refusal(found)
+        assert server.asked == []
+
+
 def test_a_repository_of_pickles(server, fetch):
     for path in server.folder.glob("model*"):
         path.unlink()
@@ -269,3 +292,52 @@ def test_a_checkpoint_of_the_hub_is_the_folder_it_would_be(server, fetch):
     assert told["unfit"] == "the context is 128, 5 tokens"
     assert "was damaged after its download; delete " in told["damaged"]
     assert not hub.ran(server.folder.parent)
+
+
+PREPARE = """
+import json, sys
+from hydra import compose, initialize_config_dir
+from llmbench import checkpoints, config, job
+from llmbench.cli import conf_folder
+place, fetch = sys.argv[1:]
+asked = ["model=llama_endpoint", "metric=speed", "hardware=cpu", "workload.prompts=4", f"model.checkpoint='{place}'"]
+def planned():
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        prepared = job.prepare(config.load(compose("config", overrides=asked)))
+    return [prepared.identity, prepared.signatures, job.conditions(prepared, "", {})], prepared.checkpoint.path
+first, folder = planned()
+before = sorted(path.name for path in folder.glob("*.safetensors"))
+if fetch == "fetch":
+    checkpoints.resolve(place, family="autoregressive")
+print(json.dumps({"first": first, "later": planned()[0], "before": before,
+                  "after": sorted(path.name for path in folder.glob("*.safetensors"))}))
+"""
+
+
+def test_an_endpoints_identity_is_the_same_before_and_after_its_weights_arrive(server, fetch):
+    server.folder = checkpoints.BUNDLED / "llama"
+    told = fetch(f"hub:{REPO}", "fetch", script=PREPARE)
+    assert (told["before"], told["after"]) == ([], ["model.safetensors"])
+    assert told["later"] == told["first"]
+    resumed = fetch(f"hub:{REPO}", "nothing", script=PREPARE)  # a resumed sweep, in a process of its own
+    assert resumed["before"] == ["model.safetensors"]
+    assert resumed["first"] == told["first"]
+
+
+DIGEST = """
+import json, sys
+from llmbench import checkpoints
+if len(sys.argv) > 2:
+    from huggingface_hub import snapshot_download
+    snapshot_download(sys.argv[1].removeprefix("hub:"), allow_patterns=["model.safetensors"])
+files = checkpoints.resolve(sys.argv[1])
+print(json.dumps({"digest": files.digest, "files": sorted(path.name for path in files.path.glob("*.safetensors"))}))
+"""
+
+
+def test_the_same_weights_in_one_file_that_another_program_fetched_change_nothing(server, fetch):
+    (server.folder / "model.safetensors").write_bytes(b"the same weights in one file")
+    before = fetch(f"hub:{REPO}", script=DIGEST)
+    after = fetch(f"hub:{REPO}", "and another program", script=DIGEST)
+    assert (before["files"], after["files"]) == ([FIRST, SECOND], [FIRST, SECOND, "model.safetensors"])
+    assert after["digest"] == before["digest"]

@@ -63,6 +63,14 @@ def test_with_many_settings_only_the_frontier_is_numbered() -> None:
     assert {"LLaMA", "LLaDA", "LLaDA dual", "darker: higher temperature", "frontier"} <= names
 
 
+def test_a_figure_names_its_sweep_where_it_is_told() -> None:
+    found = frontiers(make_sweep())[0]
+    assert frontier_figure(found).axes[0].get_title(loc="left") == found.where
+    assert (
+        frontier_figure(found, "From sweep a (1)").axes[0].get_title(loc="left") == f"From sweep a (1)\n{found.where}"
+    )
+
+
 def test_no_two_lines_of_the_list_and_no_two_panels_lie_on_each_other() -> None:
     figure = frontier_figure(frontiers(many())[0])
     figure.canvas.draw()

@@ -106,6 +106,29 @@ def test_the_frontier_and_the_hypotheses_come_from_the_store(
     assert [item["number"] for item in json.loads((tmp_path / "paper" / "hypotheses.json").read_text())] == [1, 2, 3, 4]
 
 
+def test_the_frontier_says_whose_it_is_and_what_it_replaced(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    older = record_sweep(store, make_sweep((8, 16)), "older")
+    out = ["frontier", "--uri", uri, "--out", str(tmp_path / "paper")]
+    assert main(out) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"From sweep sweep older ({older}). Written: " in line  # there is no other
+    assert "replaced" not in line
+    newer = record_sweep(store, make_sweep(), "newer")
+    record_sweep(store, [make_record("llama", perplexity=None)], "latency")
+    assert main(out) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"From sweep sweep newer ({newer}), the newest of 2 with quality (--sweep RUN_ID takes another). " in line
+    assert line.endswith("(replaced: frontier.md, frontier.png, frontier.tex)")
+    for name in ("frontier.md", "frontier.tex"):
+        assert f"From sweep sweep newer ({newer})." in (tmp_path / "paper" / name).read_text()
+    assert main([*out, "--sweep", older]) == 0
+    assert f"From sweep sweep older ({older}). Written: " in capsys.readouterr().out.splitlines()[-1]
+    assert f"From sweep sweep older ({older})." in (tmp_path / "paper" / "frontier.md").read_text()
+
+
 def test_one_sweep_can_be_asked_for_all_of_them(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     parent = record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "")

@@ -4,7 +4,7 @@ The whole grid is composed, built and checked before the first job: one wrong ce
 Cells that build the same job (LLaMA at every `steps`) become one cell; jobs that an earlier sweep finished under the
 same conditions are taken over when `reuse` allows it; the rest is ordered by model, so that every checkpoint loads
 once. The sweeper (`llmbench.sweep`) is the only caller.
-"""
+once. The sweeper (`llmbench.sweep`) calls it, and `llmbench.task` for a job alone.
 
 import contextlib
 import itertools

@@ -8,6 +8,7 @@ A branch is resolved to its commit once per process, and the commit is part of t
 """
 
 import functools
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -102,11 +103,33 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
     except hub.RevisionNotFoundError as error:
         raise CheckpointError(f"checkpoint hub:{repo}: the repository has no revision {revision}") from error
     except hub.LocalEntryNotFoundError as error:
+        if refused := _refused(error):
+            raise CheckpointError(f"checkpoint hub:{repo}@{revision}: {refused}") from error
         offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
         why = "HF_HUB_OFFLINE is set; unset it once" if offline else f"the hub cannot be reached ({_short(error)})"
         raise CheckpointError(f"checkpoint hub:{repo}@{revision}: not in the cache, and {why}") from error
-    except (OSError, hub.HfHubHTTPError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"checkpoint hub:{repo}@{revision}: cannot be fetched: {_short(error)}") from error
+    except Exception as error:  # its HTTP client raises its own where a connection breaks, and changed it before
+        broken = f"cannot be fetched: {_short(error)}; the same command goes on from there"
+        why = _refused(error) or broken
+        raise CheckpointError(f"checkpoint hub:{repo}@{revision}: {why}") from error
+
+
+def _refused(error: BaseException | None) -> str | None:
+    """What to do about an answer that is not the file: by its status, or because it is no answer of a hub."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            from huggingface_hub import get_token
+
+            told = "your token may be wrong or expired: log in anew with `hf auth login`, or set or unset HF_TOKEN"
+            return f"the hub refuses ({status}); {told if get_token() else 'log in with `hf auth login` or HF_TOKEN'}"
+        if isinstance(status, int) and status >= 429:
+            return f"the hub answers {status} and the cache lacks it; try again later"
+        if isinstance(error, json.JSONDecodeError):
+            place = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+            return f"what answers at {place} is no Hugging Face hub; check HF_ENDPOINT, or the network's login page"
+        error = error.__cause__
+    return None
 
 
 def _gated(repo: str) -> str:

@@ -20,13 +20,17 @@ FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safete
 
 
 class Hub(ThreadingHTTPServer):
-    """One repository at two commits; `asked` are the files that somebody wanted to read."""
+    """One repository at two commits; `asked` are the files that somebody wanted to read.
+
+    `status` answers everything with a page, `broken` names a file that ends in its middle.
+    """
 
     daemon_threads = True
 
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.asked, self.gated = folder, [], False
+        self.status, self.broken = None, ""
 
     @property
     def address(self):
@@ -47,6 +51,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self):
         path = unquote(urlparse(self.path).path)
+        if self.server.status:
+            return self.page(self.server.status)
         api = f"/api/models/{REPO}"
         if not path.removeprefix("/api/models").startswith(f"/{REPO}"):
             return self.refuse(404, "RepoNotFound")
@@ -89,8 +95,17 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.server.asked.append(name)
-            self.wfile.write(content[begin:])
+            self.close_connection = name == self.server.broken
+            self.wfile.write(content[begin : len(content) // 2 if self.close_connection else None])
         return None
+
+    def page(self, status):
+        body = b"<html>Please log in</html>"
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
 
     def say(self, values):
         body = json.dumps(values).encode()
@@ -269,3 +284,21 @@ def test_a_checkpoint_of_the_hub_is_the_folder_it_would_be(server, fetch):
     assert told["unfit"] == "the context is 128, 5 tokens"
     assert "was damaged after its download; delete " in told["damaged"]
     assert not hub.ran(server.folder.parent)
+
+
+def test_a_download_that_broke_off_is_one_line_and_goes_on_later(server, fetch):
+    server.broken = SECOND
+    assert "; the same command goes on from there" in refusal(fetch(REPO, "weights"))
+    server.broken = ""
+    assert fetch(REPO, "weights")["files"] == sorted([*SMALL, FIRST, SECOND])
+
+
+def test_what_does_not_answer_as_a_hub_should_is_said_with_what_to_do(server, fetch):
+    for status in (401, 403):
+        server.status = status
+        assert f"the hub refuses ({status}); log in with `hf auth login` or HF_TOKEN" in refusal(fetch(REPO))
+        message = refusal(fetch(REPO, HF_TOKEN="hf_that_expired"))
+        assert f"the hub refuses ({status}); your token may be wrong or expired" in message
+        assert "hf_that_expired" not in message
+    server.status = 200  # and a page: the network's own
+    assert f"what answers at {server.address} is no Hugging Face hub; check HF_ENDPOINT" in refusal(fetch(REPO))

@@ -92,7 +92,7 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
 
     try:
         quiet: dict[str, Any] = {} if bar else {"tqdm_class": Silent}
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(files), **quiet))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(files), **quiet))
     except hub.GatedRepoError as error:
         raise CheckpointError(f"checkpoint hub:{repo}: {_gated(repo)}") from error
     except hub.RepositoryNotFoundError as error:
@@ -112,6 +112,12 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
         broken = f"cannot be fetched: {_short(error)}; the same command goes on from there"
         why = _refused(error) or broken
         raise CheckpointError(f"checkpoint hub:{repo}@{revision}: {why}") from error
+    if not folder.is_dir():  # files go into the folder of the commit that came with them
+        raise CheckpointError(
+            f"checkpoint hub:{repo}@{revision}: the hub has none of {', '.join(files[:2])} there, or answered with the "
+            "files of another commit; check the name, and HF_ENDPOINT if it is set"
+        )
+    return folder
 
 
 def _refused(error: BaseException | None) -> str | None:

@@ -178,7 +178,8 @@ def _require_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
     for name, weight in weights:
         if not weight.is_floating_point():
             continue
-        sums = [piece.sum(dtype=torch.float32) for piece in weight.reshape(-1).split(2**22)]
+        flat = weight.reshape(-1)
+        sums = [flat[begin : begin + 2**22].sum(dtype=torch.float32) for begin in range(0, flat.numel(), 2**22)]
         if not torch.isfinite(torch.stack(sums).sum()):
             raise ValueError(
                 f"{name} holds NaN or infinity in {str(weight.dtype).removeprefix('torch.')}; fetch or write it again, "

@@ -30,7 +30,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.asked, self.gated = folder, [], False
-        self.status, self.broken = None, ""
+        self.status, self.broken, self.commit = None, "", None
 
     @property
     def address(self):
@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             begin = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
         self.send_response(206 if begin else 200)
         self.send_header("ETag", f'"{etag(path)}"')
-        self.send_header("X-Repo-Commit", SHA if revision == "main" else revision)
+        self.send_header("X-Repo-Commit", self.server.commit or (SHA if revision == "main" else revision))
         self.send_header("Accept-Ranges", "bytes")
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
@@ -291,6 +291,12 @@ def test_a_download_that_broke_off_is_one_line_and_goes_on_later(server, fetch):
     assert "; the same command goes on from there" in refusal(fetch(REPO, "weights"))
     server.broken = ""
     assert fetch(REPO, "weights")["files"] == sorted([*SMALL, FIRST, SECOND])
+
+
+def test_a_mirror_that_sends_another_commit_is_refused(server, fetch):
+    server.commit = "1" * 40
+    assert f"hub:{REPO}@{OLD}: the hub has none of config.json, " in (said := refusal(fetch(f"{REPO}@{OLD}")))
+    assert "or answered with the files of another commit" in said
 
 
 def test_what_does_not_answer_as_a_hub_should_is_said_with_what_to_do(server, fetch):

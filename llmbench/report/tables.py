@@ -305,6 +305,12 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
     return replace(table, rows=rows, lead=tuple(lead))
 
 
+def of_checkpoints(table: Table, records: Iterable[Record], parity: Parity) -> Table:
+    """The table of one verdict of several, with the checkpoints that it is about in front of everything."""
+    named = dict.fromkeys(weights_of(record) for record in in_order(records) if record.identity in parity.identities)
+    return replace(table, lead=(f"Of {', '.join(named)}.", *table.lead))
+
+
 def _effect(gate: Gate) -> str:
     """What a failed gate forbids."""
     if gate.blocks == "speed":

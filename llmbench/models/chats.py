@@ -10,7 +10,7 @@ any (`CheckpointFiles.prompt_ids`). The template says too which token ends a tur
 early revisions of LLaMA-3-Instruct name the end of a text alone, in every configuration file, and never stop.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmbench.errors import CheckpointError, one_line
@@ -23,6 +23,9 @@ _ITS_CLOCK = f"{{% macro strftime_now(format) %}}{_DATE}{{% endmacro %}}"
 """For templates that ask a clock whatever they are told (SmolLM3): prompts would be others on another day."""
 
 _ANSWER = "Answer."
+
+_CHARACTERS_PER_SECOND = 20_000
+"""What the slowest tokenizer reads in any case: large workloads get the time that they need."""
 
 _WITHOUT = "model.chat=false does without it, as does the harness without --apply_chat_template"
 
@@ -60,7 +63,7 @@ def render(tokenizer: Any, chat: list[dict[str, str]], name: str, *, answer: boo
     return text
 
 
-def rehearse(read: Callable[[str], list[int]], prompts: Iterable[str], name: str) -> None:
+def rehearse(read: Callable[[str], list[int]], prompts: Sequence[str], name: str) -> None:
     """Refuse a template or a tokenizer that does not come to an end with one of the prompts.
 
     Args:
@@ -78,7 +81,7 @@ def rehearse(read: Callable[[str], list[int]], prompts: Iterable[str], name: str
         return "read"
 
     try:
-        bounded.run(all_of_them)
+        bounded.run(all_of_them, sum(map(len, prompts)) // _CHARACTERS_PER_SECOND)
     except bounded.Unbounded as error:
         raise CheckpointError(f"checkpoint {name}: its tokenizer cannot be used: {error}; {_WITHOUT}") from error
     except ValueError:

@@ -91,7 +91,9 @@ def load(
                 copy = torch.empty(stored[name].shape, dtype=dtype, device=device)
                 reader.fill([(copy, stored[name])])
                 if not torch.equal(copy, model.get_parameter(twin)):
-                    raise ValueError(f"{name} differs from {twin}, and tie_word_embeddings says that they are one")
+                    raise ValueError(
+                        f"{name} differs from {twin}, but tie_word_embeddings says that they are one: set it to false"
+                    )
                 del copy
     _complete(model, device)
     left = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.is_meta]

@@ -62,8 +62,10 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
             config = CONFIG_MAPPING[kind].from_dict(values)
     except Exception as error:  # each version of Transformers validates in its own way
         raise CheckpointError(f"checkpoint {name}: config.json is wrong: {one_line(error)}") from error
+    if layout is not None:
+        layouts.require_known(layout, CONFIG_MAPPING[kind](), name)
     shift = logit_shift(config)
-    if not isinstance(shift, int) or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
+    if type(shift) is not int or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
         raise CheckpointError(f"checkpoint {name}: logit_shift {shift} must be 0, or 1 where is_causal is false")
     return config, layout
 

@@ -2,8 +2,8 @@
 
 A chat template cannot reach Python's objects or files, but it can loop without end, write gigabytes or compute
 9**(9**9); a tokenizer's expressions can backtrack for hours; neither can be interrupted from inside. So it is first
-tried in a fork, which has `SECONDS` and `BYTES` more memory than there was, and is gone afterwards. Linux alone has such a fork;
-elsewhere nothing is bounded. `models.chats` and `llmbench.preparation` are the callers.
+tried in a fork, which has `SECONDS` and `BYTES` more memory than there was, and is gone afterwards. Linux alone has
+such a fork; elsewhere nothing is bounded. `models.chats` is the caller.
 """
 
 import contextlib

@@ -116,8 +116,13 @@ class CheckpointFiles:
         bos = self.tokenizer.bos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]
-        if not ids:
-            raise CheckpointError(f"checkpoint {self.name}: the prompt {text!r} has no token; leave it out")
+        if not set(ids) - {bos}:
+            raise CheckpointError(f"checkpoint {self.name}: the prompt {text[:80]!r} has no token; leave it out")
+        if self.mask_id in ids:
+            raise CheckpointError(
+                f"checkpoint {self.name}: the prompt {text[:80]!r} holds the mask token {self.mask_id} "
+                f"({self.tokenizer.decode([self.mask_id])!r}), which would be filled in; leave it out"
+            )
         if max(ids) >= self.config.vocab_size:
             raise CheckpointError(
                 f"checkpoint {self.name}: its tokenizer makes id {max(ids)}, its vocab_size is "
@@ -167,6 +172,12 @@ def _tokenizer(folder: Path, gguf: str | None, laid_out: bool, kind: str | None,
     source |= {"tokenizer_type": kind} if kind else {}
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
     except Exception as error:  # each kind of tokenizer raises its own
         raise CheckpointError(f"checkpoint {name}: its tokenizer cannot be read: {one_line(error)}") from error
+    if getattr(tokenizer, "split_special_tokens", False):
+        raise CheckpointError(
+            f"checkpoint {name}: its tokenizer reads special tokens letter by letter; set split_special_tokens to "
+            "false in tokenizer_config.json"
+        )
+    return tokenizer

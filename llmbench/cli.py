@@ -90,7 +90,14 @@ def _suggest(key: str) -> str:
     names = set(re.findall(r"^(\w+):", (conf_folder() / "config.yaml").read_text(), flags=re.M)) | set(groups())
     first = key.split(".", maxsplit=1)[0].lstrip("+~")
     close = difflib.get_close_matches(first, sorted(names - {"defaults", "hydra"}), n=1)
-    return f"; did you mean {close[0]}?" if close and close[0] != first else ""
+    if close and close[0] == first:  # the group is right; the key may lie at another depth of it
+        last = key.rpartition(".")[2]
+        there = any(
+            re.search(rf"^{re.escape(last)}:", path.read_text(), flags=re.M)
+            for path in (conf_folder() / first).glob("*.yaml")
+        )
+        return f"; did you mean {first}.{last}?" if there and key != f"{first}.{last}" else ""
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def groups() -> dict[str, list[tuple[str, str]]]:

@@ -19,6 +19,7 @@ from llmbench.config import HUB_DATASET, WorkloadConfig
 from llmbench.errors import WorkloadError, one_line
 
 _COMMIT = re.compile("[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 _INSTALL = 'pip install -e ".[datasets]"'
 
@@ -105,11 +106,11 @@ def _load(source: str, revision: str | None, subset: str | None) -> tuple[Any, s
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.utils import logging
 
-    datasets.logging.set_verbosity_error()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it tells, it raises as well
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it tells every retry
     datasets.disable_progress_bars()
     on_hub = source.startswith(HUB_DATASET)
-    path: str = source.removeprefix(HUB_DATASET) if on_hub else str(_local(source))
+    path: str = _repository(source) if on_hub else str(_local(source))
     more: dict[str, Any] = {}
     if not on_hub and Path(path).is_file():
         path, more = _READERS[Path(path).suffix], {"data_files": path}
@@ -139,6 +140,19 @@ def _require_commit(repository: str, builder: Any, revision: str | None) -> None
         f"workload.revision={revision}: not to be had from the hub, and the cache has {repository} at {builder.hash}; "
         "set that commit, or connect once"
     )
+
+
+def _repository(source: str) -> str:
+    """A name that the library looks for on the hub: it takes a path, or a folder of that name, for a local data set."""
+    path = source.removeprefix(HUB_DATASET)
+    if not _REPOSITORY.fullmatch(path):
+        raise WorkloadError(f"workload.source={source}: write {HUB_DATASET}ORG/NAME, or a path without {HUB_DATASET}")
+    if Path(path).exists():
+        raise WorkloadError(
+            f"workload.source={source}: there is a {path} here, which would be read in its place; run elsewhere, or "
+            f"give its path without {HUB_DATASET}"
+        )
+    return path
 
 
 def _local(source: str) -> Path:

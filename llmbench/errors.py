@@ -22,10 +22,23 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]} ..."
 
 
+LONGEST = 1000
+"""Characters of a message."""
+
+
 class LlmbenchError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose.
+
+    What a message quotes is often foreign (names of tensors, values of a configuration): whatever it holds, the message
+    stays one line that a terminal can show, with its beginning and its end.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        """Escape what is no printable character, and leave out the middle of what is too long."""
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__(shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} ... {shown[-LONGEST // 2 :]}")
 
 
 class UsageError(LlmbenchError):

@@ -3,8 +3,8 @@
 The whole grid is composed, built and checked before the first job: one wrong cell refuses the sweep and names itself.
 Cells that build the same job (LLaMA at every `steps`) become one cell; jobs that an earlier sweep finished under the
 same conditions are taken over when `reuse` allows it; the rest is ordered by model, so that every checkpoint loads
-once. The sweeper (`llmbench.sweep`) is the only caller.
 once. The sweeper (`llmbench.sweep`) calls it, and `llmbench.task` for a job alone.
+"""
 
 import contextlib
 import itertools
@@ -112,7 +112,7 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
 
 
 def _names_judge(key: str) -> bool:
-    return key.partition(".")[0] in ("metric", "scale")
+    return key.partition(".")[0] in ("metric", "scale", "judge")
 
 
 def _require_equal_roles(cells: Sequence[Cell]) -> None:

@@ -5,6 +5,7 @@ for every cell before the first job. `conditions` says what must agree before tw
 runs what was prepared.
 """
 
+import functools
 from dataclasses import dataclass, fields, replace
 
 from llmbench import checkpoints, config, decoder_config, memory, served, texts, workloads
@@ -14,7 +15,7 @@ from llmbench.errors import CheckpointError, ConfigError
 from llmbench.identity import identity
 from llmbench.measure import device
 from llmbench.metrics import bertscore
-from llmbench.models import blocks, quantization
+from llmbench.models import blocks, chats, quantization
 
 BAD_JUDGE = "metric.judge: "
 """What a refusal of the judge's files begins with: it is no fault of the model beside it."""
@@ -134,6 +135,8 @@ def _require_fit(
     if here and job.hardware.quantization is not None:
         quantization.require_whole_blocks(files.config)
     job = replace(job, model=replace(job.model, chat=_chat(job, files)))
+    if files.has_tokenizer:
+        _rehearse(files, workload, bool(job.model.chat) and files.has_chat_template)
     longest = max(len(_prompt_ids(job, files, prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
     if longest + canvas > files.context:
@@ -142,6 +145,14 @@ def _require_fit(
             f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
     return job, longest
+
+
+@functools.lru_cache(maxsize=16)
+def _rehearse(files: checkpoints.CheckpointFiles, workload: workloads.Workload, chat: bool) -> None:
+    """Once for all cells that read the same: template and tokenizer must come to an end."""
+    texts = [prompt.text for prompt in workload.prompts if prompt.draws is None]
+    by_text = {prompt.text: prompt for prompt in workload.prompts}
+    chats.rehearse(lambda text: files.prompt_ids(by_text[text], chat=chat), texts, files.name)
 
 
 def _prompt_ids(job: JobConfig, files: checkpoints.CheckpointFiles, prompt: workloads.Prompt) -> list[int]:

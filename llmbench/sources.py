@@ -182,7 +182,8 @@ def shapes_of(config: Any, name: str) -> dict[str, tuple[int, ...]]:
     try:
         return llama.shapes(config)
     except Exception as error:  # numbers that do not go together fail wherever they meet
-        why = f"{type(error).__name__}: {one_line(error)}"
+        unheard = isinstance(error, KeyError)  # a function or a rotation, looked up by name
+        why = f"{error} is not known" if unheard else f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(f"checkpoint {name}: config.json describes no model: {why}") from error
 
 

@@ -37,6 +37,9 @@ LINE_BYTES = 2**20
 SOFTWARE = ("vllm", "sglang", "llamacpp")
 """What `owned_by` says where it names the software; others write an owner there."""
 
+LONGEST_TOKEN = 256
+"""Characters; 128 blanks are one token for LLaMA-3."""
+
 SHOWN = 200
 """Longest part of what a server says that an error repeats."""
 
@@ -137,7 +140,7 @@ class Client:
             await self._require_ok(response)
             try:
                 return json.loads(await response.read())
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise self._error(f"answers {url.removeprefix(self._server.origin)} with what is no JSON") from None
 
     async def _complete(
@@ -184,7 +187,13 @@ class Client:
                     reply.pieces_ms.append((time.perf_counter_ns() - begin) / 1e6)
                     if len(reply.pieces_ms) == 1:
                         arrived()
+                    if len(reply.text) > LONGEST_TOKEN * request["max_tokens"]:
+                        raise self._error(
+                            f"does not stop at max_tokens={request['max_tokens']}: {len(reply.text)} characters"
+                        )
         reply.end_ms = (time.perf_counter_ns() - begin) / 1e6
+        # the halves of a character may come one by one, and one may never come
+        reply.text = reply.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if not ended and reply.finish is None:
             raise self._error(f"ended the stream in the middle, after {_pieces(reply)}")
         if not reply.pieces_ms:
@@ -221,7 +230,7 @@ class Client:
             text = choice["delta"].get("content") if self._server.api == "chat" else choice["text"]
             if text is not None and not isinstance(text, str):
                 raise TypeError
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             raise self._error(f"sent what is no piece of a completion: {self._shown(event)}") from None
         return text or ""
 
@@ -299,7 +308,7 @@ def _pieces(reply: Reply) -> str:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if type(value) is int and value >= 0 else None
 
 
 def _message(body: bytes) -> str:
@@ -307,7 +316,7 @@ def _message(body: bytes) -> str:
     text = body.decode(errors="replace")
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     if not isinstance(data, dict):
         return text

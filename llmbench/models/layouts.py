@@ -75,9 +75,9 @@ def read(path: Path) -> Layout:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise CheckpointError(f"model.layout {path}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or "path" in values:
         raise CheckpointError(f"model.layout {path}: no layout; llmbench/bundled/layouts/llada.yaml shows one")
     try:
         return Layout(**{str(key): value for key, value in values.items()}, path=path)
@@ -127,6 +127,28 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
     more = [i for i in layout.stop_ids if not _outside(i, size) and i not in stop]
     return native | ({"eos_token_id": [*stop, *more]} if more else {})
 
+
+def require_known(layout: Layout, blocks: Any, name: str) -> None:
+    """Refuse a field that the blocks' configuration does not have: its default would stand, and nobody would know.
+
+    Args:
+        layout: of this checkpoint.
+        blocks: the configuration of its blocks, as Transformers fills it in.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: naming the field.
+    """
+    for field_name in (*layout.fields, *layout.constants, *layout.defaults):
+        if field_name not in _OWN_FIELDS and not hasattr(blocks, field_name):
+            raise CheckpointError(
+                f"checkpoint {name}: {layout.path.name} sets {field_name}, which {blocks.model_type} does not have; "
+                "docs/checkpoints.md shows the names"
+            )
+
+
+_OWN_FIELDS = ("is_causal", "mask_token_id", "logit_shift", "rope_theta")
+"""Those that llmbench reads, and one that moves into a part of its own when it is read."""
 
 _OPTIONAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 

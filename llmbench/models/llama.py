@@ -12,7 +12,7 @@ Attention is `scaled_dot_product_attention` for both; it picks the kernel by sha
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ def load(
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: some weight is in no file, or one that is another under a second name differs from it.
+        ValueError: some weight is in no file or not finite, or one that is another under a second name differs from it.
     """
     from llmbench.models import streaming
 
@@ -83,6 +83,7 @@ def load(
         for together in _blockwise(names) if quantized else [names]:
             made = {name: torch.empty(stored[name].shape, dtype=dtype, device=device) for name in together}
             reader.fill((weight, stored[name]) for name, weight in made.items())
+            _require_finite(made.items())
             _give(model, made, quantized)
             del made  # before the next block is made
         for name, twin in twins.items():
@@ -90,7 +91,9 @@ def load(
                 copy = torch.empty(stored[name].shape, dtype=dtype, device=device)
                 reader.fill([(copy, stored[name])])
                 if not torch.equal(copy, model.get_parameter(twin)):
-                    raise ValueError(f"{name} differs from {twin}, and tie_word_embeddings says that they are one")
+                    raise ValueError(
+                        f"{name} differs from {twin}, but tie_word_embeddings says that they are one: set it to false"
+                    )
                 del copy
     _complete(model, device)
     left = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.is_meta]
@@ -106,7 +109,7 @@ def load_other(
 
     Raises:
         Whatever Transformers or safetensors raise; the caller knows what the files are called.
-        ValueError: some weight is in no file, and would have been left random.
+        ValueError: some weight is in no file, and would have been left random; or it is not finite.
     """
     from transformers import AutoModelForCausalLM
 
@@ -125,6 +128,7 @@ def load_other(
     missing = sorted(set(report["missing_keys"]) - copies(model.config).keys())
     if missing:
         raise ValueError(f"no weights for {missing[0]} ({len(missing)} missing)")
+    _require_finite(model.named_parameters())
     return _ready(model)
 
 
@@ -169,6 +173,20 @@ class quiet:
         logging.set_verbosity(self._verbosity)
         if self._bars:
             logging.enable_progress_bar()
+
+
+def _require_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Refuse a weight that is no number: every output would be noise. Sums show it, and take no memory in pieces."""
+    for name, weight in weights:
+        if not weight.is_floating_point():
+            continue
+        flat = weight.reshape(-1)
+        sums = [flat[begin : begin + 2**22].sum(dtype=torch.float32) for begin in range(0, flat.numel(), 2**22)]
+        if not torch.isfinite(torch.stack(sums).sum()):
+            raise ValueError(
+                f"{name} holds NaN or infinity in {str(weight.dtype).removeprefix('torch.')}; fetch or write it again, "
+                "or set hardware.dtype to that of the files"
+            )
 
 
 def _blockwise(names: list[str]) -> Iterator[list[str]]:

@@ -22,6 +22,8 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _LONGEST_HEADER = 100_000_000
 """Bytes; the safetensors format allows no more."""
 
+_MOST_DIMENSIONS = 8
+
 BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 """Types that weights may have. Integers and 8-bit floats mean nothing without the scales they were quantized with."""
 
@@ -167,6 +169,8 @@ def _header(path: Path) -> dict[str, Stored]:
     found, end = {}, 0
     for key, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
         shape, (begin, stop) = tuple(entry["shape"]), entry["data_offsets"]
+        if len(shape) > _MOST_DIMENSIONS:  # their product would take hours
+            raise ValueError("dimensions")
         if not all(type(number) is int and number >= 0 for number in (*shape, begin, stop)):
             raise ValueError("numbers")
         width = (BYTES | _OTHER_BYTES).get(entry["dtype"])

@@ -125,10 +125,12 @@ def recipe_tables(
         if recipe != LIKELIHOOD and any(record.status == "finished" for record in records):
             made += hypothesis_tables(records, hypotheses(records, recipe), command)
         return made
-    made = [
-        table
-        for verdict in verdicts
-        for table in (tables.parity_table(records, verdict, command), *evidence.evidence_tables(verdict))
-    ]
+    weights = {(record.model, record.signatures.get("checkpoint")) for record in records}
+    several = len(verdicts) > 1 and len(weights) > len({record.model for record in records})
+    made = []
+    for verdict in verdicts:
+        table = tables.parity_table(records, verdict, command)
+        made.append(tables.of_checkpoints(table, records, verdict) if several else table)
+        made += evidence.evidence_tables(verdict)
     parallelism = summaries.parallelism_table(records, command)
     return [*made, parallelism] if parallelism.rows else made

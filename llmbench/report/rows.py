@@ -121,3 +121,8 @@ def record_table(
         notes=(*notes, *own),
         provenance=provenance(records, command),
     )
+
+
+def weights_of(record: Record) -> str:
+    """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
+    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"

@@ -8,10 +8,9 @@ import math
 from collections.abc import Iterable
 
 from llmbench.analysis.parallelism import Tradeoff, tradeoffs
-from llmbench.analysis.wording import narrow
 from llmbench.record import Likelihood, Record
 from llmbench.report.layout import Table
-from llmbench.report.rows import ABSENT, in_order, provenance
+from llmbench.report.rows import ABSENT, in_order, provenance, weights_of
 
 
 def likelihood_table(records: Iterable[Record], command: str = "") -> Table:
@@ -46,18 +45,13 @@ def _likelihood_row(record: Record, found: Likelihood) -> tuple[str, ...]:
     error, tokens = found.standard_error_nats, found.scored_tokens
     source = record.signatures.get("likelihood", "held-out")
     return (
-        _weights(record),
+        weights_of(record),
         source if found.texts is None else f"{source} ({found.texts})",
         f"{found.nll_nats / in_bits:.4f}",
         ABSENT if error is None else f"{error / in_bits:.4f}",
         "bound" if found.bound else "exact",
         f"{found.nll_nats / tokens:.4f}" if tokens else ABSENT,
     )
-
-
-def _weights(record: Record) -> str:
-    """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
-    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"
 
 
 def model_properties(records: Iterable[Record]) -> str:
@@ -70,7 +64,7 @@ def model_properties(records: Iterable[Record]) -> str:
             continue
         named = record.signatures.get("likelihood", "heldout@")
         source = source if named.startswith("heldout@") else named
-        name = _weights(record)
+        name = weights_of(record)
         if not found.bound:
             said.append(f"{name} {bits:.4f}, exact")
             continue

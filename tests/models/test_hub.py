@@ -21,13 +21,17 @@ FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safete
 
 
 class Hub(ThreadingHTTPServer):
-    """One repository at two commits; `asked` are the files that somebody wanted to read."""
+    """One repository at two commits; `asked` are the files that somebody wanted to read.
+
+    `status` answers everything with a page, `broken` names a file that ends in its middle.
+    """
 
     daemon_threads = True
 
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.asked, self.gated = folder, [], False
+        self.status, self.broken, self.commit = None, "", None
 
     @property
     def address(self):
@@ -48,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self):
         path = unquote(urlparse(self.path).path)
+        if self.server.status:
+            return self.page(self.server.status)
         api = f"/api/models/{REPO}"
         if not path.removeprefix("/api/models").startswith(f"/{REPO}"):
             return self.refuse(404, "RepoNotFound")
@@ -82,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             begin = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
         self.send_response(206 if begin else 200)
         self.send_header("ETag", f'"{etag(path)}"')
-        self.send_header("X-Repo-Commit", SHA if revision == "main" else revision)
+        self.send_header("X-Repo-Commit", self.server.commit or (SHA if revision == "main" else revision))
         self.send_header("Accept-Ranges", "bytes")
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
@@ -90,8 +96,17 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.server.asked.append(name)
-            self.wfile.write(content[begin:])
+            self.close_connection = name == self.server.broken
+            self.wfile.write(content[begin : len(content) // 2 if self.close_connection else None])
         return None
+
+    def page(self, status):
+        body = b"<html>Please log in</html>"
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
 
     def say(self, values):
         body = json.dumps(values).encode()
@@ -341,3 +356,27 @@ def test_the_same_weights_in_one_file_that_another_program_fetched_change_nothin
     after = fetch(f"hub:{REPO}", "and another program", script=DIGEST)
     assert (before["files"], after["files"]) == ([FIRST, SECOND], [FIRST, SECOND, "model.safetensors"])
     assert after["digest"] == before["digest"]
+
+
+def test_a_download_that_broke_off_is_one_line_and_goes_on_later(server, fetch):
+    server.broken = SECOND
+    assert "; the same command goes on from there" in refusal(fetch(REPO, "weights"))
+    server.broken = ""
+    assert fetch(REPO, "weights")["files"] == sorted([*SMALL, FIRST, SECOND])
+
+
+def test_a_mirror_that_sends_another_commit_is_refused(server, fetch):
+    server.commit = "1" * 40
+    assert f"hub:{REPO}@{OLD}: the hub has none of config.json, " in (said := refusal(fetch(f"{REPO}@{OLD}")))
+    assert "or answered with the files of another commit" in said
+
+
+def test_what_does_not_answer_as_a_hub_should_is_said_with_what_to_do(server, fetch):
+    for status in (401, 403):
+        server.status = status
+        assert f"the hub refuses ({status}); log in with `hf auth login` or HF_TOKEN" in refusal(fetch(REPO))
+        message = refusal(fetch(REPO, HF_TOKEN="hf_that_expired"))
+        assert f"the hub refuses ({status}); your token may be wrong or expired" in message
+        assert "hf_that_expired" not in message
+    server.status = 200  # and a page: the network's own
+    assert f"what answers at {server.address} is no Hugging Face hub; check HF_ENDPOINT" in refusal(fetch(REPO))

@@ -285,6 +285,8 @@ def test_a_layout_of_ones_own(stored, tmp_path):
     [
         ("[", "cannot be read"),
         ("- a", "no layout"),
+        ("[" * 10**5, "cannot be read"),
+        ("blocks: llama\nfields: {}\npath: /etc/passwd", "no layout"),
         ("blocks: llama", "fields: "),
         ("blocks: llama\nfields: {}\nblock: llama", "block: "),
         ("blocks: llama\nfields: {vocab_size: 3}", "fields"),
@@ -298,6 +300,13 @@ def test_a_wrong_layout_is_named(stored, tmp_path, text, expected):
         checkpoints.resolve(str(stored["llada"][0]), layout=str(tmp_path / "mine.yaml"))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_field_that_the_blocks_do_not_have_is_named_whatever_its_default(stored, tmp_path):
+    text = (layouts.FOLDER / "llada.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("intermediate_size: mlp", "intermediate_sise: mlp"))
+    with pytest.raises(CheckpointError, match=r"mine.yaml sets intermediate_sise, which llama does not have"):
+        checkpoints.resolve(str(stored["llada"][0]), layout=str(tmp_path / "mine.yaml"))
 
 
 def test_every_bundled_layout_names_fields_that_transformers_has():

@@ -135,7 +135,9 @@ DAMAGES = {
     "offsets are no numbers": (entry(data_offsets=["0", "128"]), DAMAGED),
     "negative shape": (entry(shape=[-32]), DAMAGED),
     "shape larger than the bytes": (entry(shape=[2**40]), DAMAGED),
+    "a shape whose product takes hours": (entry(shape=[2**62] * 10**6), DAMAGED),
     "two entries of one name": (twins, DAMAGED),
+    "a dtype on two lines": (entry(dtype="F\n32\x1b[2J"), f"{NAME} is stored as F\\n32\\x1b[2J; weights must be"),
     "unknown dtype": (entry(dtype="F4_SECRET"), f"{NAME} is stored as F4_SECRET"),
     "8-bit integers": (quantized, f"{NAME} is stored as I8; weights must be F32, F16, BF16"),
     "renamed tensor": (header(renamed), f"its weights lack {NAME},"),
@@ -178,6 +180,23 @@ def test_damage_is_one_line_and_runs_nothing(whole, tmp_path, damage, expected):
     assert str(caught.value).startswith("checkpoint llada: ")
     assert "\n" not in str(caught.value)
     assert not hub.ran(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["llada", "illada"])
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, kind, value):
+    from safetensors.torch import load_file, save_file
+
+    from llmbench.config import HardwareConfig
+
+    hub.write(tmp_path / kind, kind)
+    state = load_file(tmp_path / kind / SECOND)
+    name = next(key for key in state if "k_proj" in key or "q_proj" in key)
+    state[name][-1, -1] = value
+    save_file(state, tmp_path / kind / SECOND)
+    files = checkpoints.resolve(str(tmp_path / kind))
+    with pytest.raises(CheckpointError, match=r"[kq]_proj.weight holds NaN or infinity in float32; fetch or write"):
+        checkpoints.load(files, HardwareConfig(device="cpu", dtype="float32"), "real")
 
 
 def test_what_old_files_hold_and_nobody_reads_is_let_pass(whole, tmp_path):

@@ -320,3 +320,12 @@ def test_each_recipe_ends_with_the_hypotheses_it_speaks_to() -> None:
     assert table.lead[1].startswith("Would decide: python -m llmbench -m experiment=throughput")
     assert [row[1] for row in table.rows] == ["R(1)", "R(2)", "R(4)"]
     assert table.provenance.endswith("as typed")
+
+
+def test_tables_of_several_checkpoints_say_which_one_each_is_about():
+    other = {"signatures": {"checkpoint": "LLaDA-1.5@ffff"}, "conditions": {"decoding.checkpoint": "ffff"}}
+    records = [make_record("llama"), make_record("llada", 8), make_record("llada", 8, identity="f" * 12, **other)]
+    shown = sweep_report(records, verdicts(records)).text
+    assert shown.count("Of llama (bundled:llama@llama0), llada (") == 2
+    assert "llada (LLaDA-1.5@ffff).\n" in shown
+    assert "Of llama" not in sweep_report(records[:2], verdicts(records[:2])).text

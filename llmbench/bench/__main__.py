@@ -77,7 +77,7 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) ->
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "smoke": smoke,
         "settings": dataclasses.asdict(cases.SMOKE if smoke else cases.FULL)
-        | {"dtype": hardware.dtype, "settle_ms": turns.SETTLE_MS},
+        | {"dtype": hardware.dtype, "settle_ms": turns.SETTLE_MS, "timed_ms": turns.TIMED_MS},
         "environment": dataclasses.asdict(device.environment(hardware)),
         "ceilings": dataclasses.asdict(device.ceilings(hardware, 16 * 10**9)),
         "sm_clock_mhz": [probe.sm_clock_mhz()],

@@ -64,11 +64,11 @@ def _turns(results: dict[str, Any]) -> str:
     """How floor and decoder were interleaved; format 1 took turns of many steps."""
     if results["format"] == 1:
         return "Floor and decoder took turns of 7 to 15 steps, the floor always first."
-    settle = results["settings"]["settle_ms"] / 1000
-    return f"""Floor and decoder run in bursts, in turn; the first {settle:.1f} s of each are not timed. A GPU at its
-power limit lowers its clocks some time *after* the power was drawn, so in turns of one step one kind of work pays for
-what the other drew: the column "by turns" shows floor, decoder and ratio so measured (medians). Where it differs while
-the sum of floor and decoder does not, the difference is how the limit was shared."""
+    settle, timed = results["settings"]["settle_ms"] / 1000, results["settings"].get("timed_ms", 500) / 1000
+    return f"""Floor and decoder run in bursts, in turn; the first {settle:.1f} s of each are not timed, the next
+{timed:.1f} s are. A GPU at its power limit lowers its clocks some time *after* the power was drawn, so in turns of one
+step one kind of work pays for what the other drew: the column "by turns" shows floor, decoder and ratio so measured
+(medians). Where it differs while the sum of floor and decoder does not, the difference is how the limit was shared."""
 
 
 def _static(results: dict[str, Any]) -> str:

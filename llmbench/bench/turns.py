@@ -1,14 +1,16 @@
 """How do floor and decoder take turns? In bursts that let a GPU's clocks settle, and in turns of one step beside.
 
-A GPU at its power limit lowers its clocks some time after the power was drawn: in a burst of ours behind one of the
-floor, a full canvas took 10.7 ms a step after 0.3 s, and 10.0 ms after 0.6 s (one H100). So floor and decoder run in
-*bursts*, of which the first second is not timed; a sample is the mean over some steps of a burst, a ratio is taken per
-pair of samples. The ratio in turns of one step stands beside it. Between the bursts the loops of others have a turn.
-`measure` is the caller.
+A GPU at its power limit lowers its clocks some time after the power was drawn, too far, and raises them again. In
+bursts of a full canvas a step took 9.8 ms one second after the begin, 10.5 a third of a second later, and 10.2 half a
+second later, the same in every burst, while the floor's fell from 9.5 to 8.6 (one H100). So floor and decoder run in
+*bursts*, of which the first second is not timed and the next ones are; a sample is the mean over some 0.4 s of a burst,
+a ratio is taken per pair of samples. The ratio in turns of one step stands beside it. Between the bursts the loops of
+others have a turn. `measure` is the caller.
 """
 
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +22,8 @@ from llmbench.measure.timing import OnStep, time_region
 BURSTS = 3
 """Bursts of floor and decoder in a step case, each pair followed by a turn of every other loop."""
 
-SETTLE_MS, TIMED_MS = 1000.0, 500.0
-"""So long a burst runs before it is timed, and so long at least it is timed."""
+SETTLE_MS, TIMED_MS, SAMPLE_MS = 1000.0, 3000.0, 400.0
+"""So long a burst runs before it is timed; so long at least it is timed; so long at least a sample takes."""
 
 
 @dataclass
@@ -59,17 +61,19 @@ class Bursts:
             products: the floor of one step.
             begin: goes before a round; not timed.
             steps: of one round.
-            portion: steps of a sample.
+            portion: the fewest steps of a sample.
             others: loops that have a turn behind every burst of ours.
         """
         round_ms = self._steady(begin, steps, len(steps), 0, 1)[0] * len(steps)
         settle = 0 if self._smoke else math.ceil(SETTLE_MS / round_ms * len(steps))
         fewest = 2 if len(steps) == portion else 1  # samples
         rounds = 1 if self._smoke else max(fewest, math.ceil(TIMED_MS / round_ms))
+        together = 1 if self._smoke else math.ceil(SAMPLE_MS / round_ms * len(steps) / portion)
         turns = Others(self._row, others)
         for _ in range(BURSTS):
             for name, first, each in ((FLOOR, _nothing, [products] * len(steps)), (OURS, begin, steps)):
-                self._row.samples.setdefault(name, []).extend(self._steady(first, each, portion, settle, rounds))
+                found = means(self._steady(first, each, portion, settle, rounds), together)
+                self._row.samples.setdefault(name, []).extend(found)
             turns.take()
         for _ in range(BURSTS):
             self._turns(products, begin, steps[:portion])
@@ -128,6 +132,13 @@ class Bursts:
         spans = [after - before for before, after in itertools.pairwise(reading.marks_ms)]
         self._row.samples.setdefault(FLOOR_TURNS, []).append(sum(spans[::2]) / len(steps))
         self._row.samples.setdefault(OURS_TURNS, []).append(sum(spans[1::2]) / len(steps))
+
+
+def means(values: Sequence[float], size: int) -> list[float]:
+    """Of consecutive values, `size` and more together; all of them together where there are fewer."""
+    groups = max(1, len(values) // size)
+    edges = [number * len(values) // groups for number in range(groups + 1)]
+    return [statistics.fmean(values[begin:end]) for begin, end in itertools.pairwise(edges)]
 
 
 class Others:

@@ -42,3 +42,9 @@ def test_a_run_that_is_cut_off_leaves_the_rows_that_it_had(monkeypatch, tmp_path
         command.main(["--smoke", "--out", str(tmp_path)])
     (file,) = tmp_path.glob("*.json")
     assert [row["name"] for row in json.loads(file.read_text())["rows"]] == ["ar-1"]
+
+
+def test_samples_of_a_long_burst_are_means_over_many_steps():
+    assert turns.means([1.0, 2.0, 3.0, 4.0, 8.0], 2) == [1.5, 5.0]  # the odd one joins, and nothing is left out
+    assert turns.means([1.0, 2.0], 5) == [1.5]
+    assert turns.means([1.0, 2.0], 1) == [1.0, 2.0]

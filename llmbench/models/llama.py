@@ -176,17 +176,21 @@ class quiet:
 
 
 def _require_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Refuse a weight that is no number: every output would be noise. Sums show it, and take no memory in pieces."""
-    for name, weight in weights:
-        if not weight.is_floating_point():
-            continue
-        flat = weight.reshape(-1)
-        sums = [flat[begin : begin + 2**22].sum(dtype=torch.float32) for begin in range(0, flat.numel(), 2**22)]
-        if not torch.isfinite(torch.stack(sums).sum()):
-            raise ValueError(
-                f"{name} holds NaN or infinity in {str(weight.dtype).removeprefix('torch.')}; fetch or write it again, "
-                "or set hardware.dtype to that of the files"
-            )
+    """Refuse a weight that is no number: every output would be noise. Sums show it, and the device is asked once."""
+    floating = [(name, weight) for name, weight in weights if weight.is_floating_point()]
+    finite = torch.isfinite(torch.stack([_sum(weight) for _, weight in floating])).tolist() if floating else []
+    if not all(finite):
+        name, weight = floating[finite.index(False)]
+        raise ValueError(
+            f"{name} holds NaN or infinity in {str(weight.dtype).removeprefix('torch.')}; fetch or write it again, "
+            "or set hardware.dtype to that of the files"
+        )
+
+
+def _sum(weight: torch.Tensor) -> torch.Tensor:
+    """In float32, [] on the weight's device. A CPU would copy what it widens, so it takes pieces."""
+    pieces = torch.split(weight.reshape(-1), 2**22) if weight.device.type == "cpu" else (weight,)
+    return torch.stack([piece.sum(dtype=torch.float32) for piece in pieces]).sum()
 
 
 def _blockwise(names: list[str]) -> Iterator[list[str]]:

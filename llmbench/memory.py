@@ -177,7 +177,7 @@ def scoring_bytes(prepared: "Prepared") -> dict[str, int]:
     """Bytes of the models that score afterwards, all at once, by the key that asks for them."""
     found = {}
     if prepared.judge is not None:
-        found["metric.judge"] = _JUDGED_BYTES * checkpoints.elements(prepared.judge)
+        found["metric.perplexity.judge"] = _JUDGED_BYTES * checkpoints.elements(prepared.judge)
     if prepared.encoder is not None:
         files = sorted(prepared.encoder.path.glob("model*.safetensors"))
         try:

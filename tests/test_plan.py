@@ -227,7 +227,9 @@ def test_steps_beyond_the_canvas_are_said_before_anything_runs():
 
 def test_a_bad_judge_is_not_blamed_on_the_model():
     small = ["hardware=cpu", "canvas=8", "steps=4"]
-    with pytest.raises(CheckpointError, match=r"^metric.judge: checkpoint gone: no such folder"):
-        build("model=llama,llada", "metric.judge=gone", *small)
-    with pytest.raises(CheckpointError, match=r"^\[metric.judge=gone\] metric.judge: checkpoint gone"):
-        build("model=llama,llada", "metric.judge=bundled:judge,gone", *small)
+    with pytest.raises(CheckpointError, match=r"^metric.perplexity.judge: checkpoint gone: no such folder"):
+        build("model=llama,llada", "metric.perplexity.judge=gone", *small)
+    with pytest.raises(
+        CheckpointError, match=r"^\[metric.perplexity.judge=gone\] metric.perplexity.judge: checkpoint gone"
+    ):
+        build("model=llama,llada", "metric.perplexity.judge=bundled:judge,gone", *small)

@@ -39,8 +39,7 @@ def test_every_command_composes_to_jobs(command):
         "workload=jsonl",
         "workload=dataset",
         *(f"workload.{key}" for key in ("source", "subset", "split", "prompt_field", "reference_field")),
-        "metric.judge",
-        "judge=",
+        "metric.perplexity.judge",
         "metric.likelihood_source",
         "hardware.quantization",
     )  # files and packages of the reader's own

@@ -204,7 +204,7 @@ def test_a_model_that_is_served_is_no_judge_of_itself_before_its_weights_are_her
 
     monkeypatch.setattr(checkpoints, "resolve", fetching)
     with pytest.raises(ConfigError, match="cannot judge itself"):
-        prepare(f"model.checkpoint={folder}", f"metric.judge={folder}")
+        prepare(f"model.checkpoint={folder}", f"metric.perplexity.judge={folder}")
 
 
 def test_a_key_is_nowhere_in_a_record(measure, monkeypatch):

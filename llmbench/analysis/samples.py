@@ -99,7 +99,9 @@ def samples(group: Group, metric: str) -> tuple[Samples | None, tuple[Gate, ...]
 
 _JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/entropy")
 
-_MISSING = dict.fromkeys(_JUDGED, "run both sides in one sweep, with one metric.judge and the same workload.*") | {
+_MISSING = dict.fromkeys(
+    _JUDGED, "run both sides in one sweep, with one metric.perplexity.judge and the same workload.*"
+) | {
     "quality/bertscore_f1": "metric.bertscore for both sides in one sweep, with a reference for every prompt "
     "(workload.reference_field), or metric.bertscore=null",
     "quality/accuracy": "run both sides in one sweep, with the same workload.* and an answer for every prompt "
@@ -107,7 +109,9 @@ _MISSING = dict.fromkeys(_JUDGED, "run both sides in one sweep, with one metric.
 }
 """By metric: the settings that give every prompt its sums."""
 
-_ODD = dict.fromkeys(_JUDGED, "another metric.judge, or leave those prompts out of the workload (workload.tasks)") | {
+_ODD = dict.fromkeys(
+    _JUDGED, "another metric.perplexity.judge, or leave those prompts out of the workload (workload.tasks)"
+) | {
     "quality/bertscore_f1": "another metric.bertscore, or metric.bertscore=null",
     "quality/accuracy": "leave those prompts out of the workload (workload.tasks)",
 }

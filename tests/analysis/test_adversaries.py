@@ -332,8 +332,8 @@ CLOSED: list[tuple[str, Callable[[Record], Record], tuple[str, ...]]] = [
     ("outputs scored are not the outputs timed", retimed, ("temperature", "hardware.engine")),
     ("mixed conditions", colder, ("temperature",)),
     ("mixed conditions", lambda r: replace(r, partition=r.partition[::-1]), ("batch", "workload.*")),
-    ("prompts missing", lambda r: replace(r, scores=r.scores[3:]), ("metric.judge", "workload.*")),
-    ("not finite", odd, ("metric.judge", "workload.tasks")),
+    ("prompts missing", lambda r: replace(r, scores=r.scores[3:]), ("metric.perplexity.judge", "workload.*")),
+    ("not finite", odd, ("metric.perplexity.judge", "workload.tasks")),
     ("settings missing", lambda r: replace(r, status="failed", reason="out of memory"), ("reuse=all", "steps")),
     ("settings missing", lambda r: replace(r, conditions=r.conditions | {"seed": "7"}), ("seed=0,7",)),
 ]
@@ -366,7 +366,7 @@ def test_the_settings_that_are_named_exist() -> None:
     changes = [item.change for gate, change, _ in CLOSED for item in spoilt_by(change)[1].gates if item.name == gate]
     assert all(changes)
     named = {key for text in changes for key in re.findall(r"[a-z]+(?:\.[a-z_]+)+", text)}
-    assert {"metric.judge", "timing.throttle_retries", "hardware.engine", "workload.tasks"} <= named
+    assert {"metric.perplexity.judge", "timing.throttle_retries", "hardware.engine", "workload.tasks"} <= named
     assert [key for key in sorted(named) if OmegaConf.select(whole, key, default=...) is ...] == []
 
 

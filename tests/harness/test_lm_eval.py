@@ -181,8 +181,7 @@ WITHOUT_BOS = (
 )
 
 
-@pytest.mark.parametrize("adds_bos", [True, False])
-@pytest.mark.parametrize("template", ["with BOS", "without BOS"])
+@pytest.mark.parametrize(("template", "adds_bos"), [("with BOS", True), ("without BOS", True), ("without BOS", False)])
 def test_a_chat_has_the_ids_that_a_job_reads_also_through_lm_eval_and_its_cache(
     tasks, tmp_path, monkeypatch, template, adds_bos
 ):

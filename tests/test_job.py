@@ -218,7 +218,7 @@ def test_the_8b_shapes_can_be_planned_without_any_download(prepare):
     assert llama.workload.digest == llada.workload.digest
     assert (llama.longest_prompt, len(llama.workload.prompts)) == (128, 8)
     with pytest.raises(UsageError, match="shapes only; add weights=dummy"):
-        prepare("hardware=cpu", "scale=8b")
+        prepare("hardware=cpu", "model.checkpoint=shape:llama-3-8b")
     with pytest.raises(UsageError, match="no tokenizer; add workload=synthetic"):
         prepare("hardware=cpu", "scale=8b", "weights=dummy", "metric=speed")
 

@@ -193,13 +193,16 @@ DIALS = {"canvas": 64, "temperature": 0.7, "cache": "none", "seed": 0}
 
 SCALES = {
     "tiny": {"llama": "bundled:llama", "llada": "bundled:llada"},
-    "8b": {"llama": "shape:llama-3-8b", "llada": "shape:llada-8b"},
+    "8b": {
+        "llama": "hub:meta-llama/Meta-Llama-3-8B@8cde5ca8380496c9a6cc7ef3a8b46a0372a1d920",
+        "llada": "hub:GSAI-ML/LLaDA-8B-Base@0f2787f2d87eac5eed8a087d5ecd24277e6255b2",
+    },
     "8b_instruct": {
         "llama": "hub:meta-llama/Meta-Llama-3-8B-Instruct@8afb486c1db24fe5011ec46dfbe5b5dccdb575c2",
         "llada": "hub:GSAI-ML/LLaDA-8B-Instruct@08b83a6feb34df1a6011b80c3c00c7563e963b07",
     },
 }
-"""The pairs of conf/scale."""
+"""The pairs of conf/scale, with real weights; a Record says itself what they are with others."""
 
 COMPARING = ("throughput",)
 """Recipes whose answer needs both models in one sweep."""
@@ -222,7 +225,7 @@ def _scale(own: Mapping[str, Any]) -> list[str]:
     """The overrides that choose both sides' checkpoints."""
     scale, model = own.get("scale", {}), own.get("model", {})
     name = scale.get("name", "tiny")
-    known = SCALES.get(name)
+    known = scale.get(own.get("weights", "real")) or SCALES.get(name)
     parts = [f"scale={name}"] if known and name != "tiny" else []
     for side, usual in (known or SCALES["tiny"]).items():
         used = model.get("checkpoint") if _side(model) == side else None

@@ -135,7 +135,7 @@ def test_what_a_command_leaves_out_is_what_conf_says() -> None:
 def test_what_recipes_and_scales_say_is_what_conf_says() -> None:
     for path in sorted((conf_folder() / "scale").glob("*.yaml")):
         said = yaml.safe_load(path.read_text())
-        assert SCALES[said["name"]] == {side: said[side] for side in ("llama", "llada")}
+        assert SCALES[said["name"]] == said.get("real", {side: said[side] for side in ("llama", "llada")})
     for path in sorted((conf_folder() / "experiment").glob("*.yaml")):
         said = yaml.safe_load(path.read_text())
         turned = {key: said[key] for key in ("ignore_stop", "steps") if key in said}
@@ -161,6 +161,7 @@ JOINT = [
     ["scale=8b_instruct"],
     ["scale.llada=hub:GSAI-ML/LLaDA-1.5@abc", "scale.llama=bundled:judge"],
     ["scale=8b", "weights=dummy", "workload=synthetic", "workload.prompt_tokens=512", "metric=speed"],
+    ["scale=8b"],
     ["scale=8b_instruct", "scale.llada='/my models/it\\'s, a=b $HOME'", "workload=math", "model.chat=false"],
     ["seed=3", "temperature=0", "canvas=128", "block_length=32", "cache=dual", "ignore_stop=true"],
     ["hardware.quantization=int8", "hardware.dtype=bfloat16", "workload.prompt_words=20", "workload.tasks=[story]"],

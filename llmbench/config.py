@@ -270,6 +270,8 @@ def load(tree: "DictConfig") -> JobConfig:
 def _judge_by_name(values: Any) -> Any:
     """Put the place of a judge for its name; the names themselves build nothing."""
     names = values.pop("judges", None) or {}
+    if not isinstance(names, dict):
+        raise ConfigError(f"judges: give names and places, as judges.mine=/path/to/folder (got {names!r})")
     match values:
         case {"metric": {"perplexity": {"judge": str(name)} as perplexity}}:
             perplexity["judge"] = names.get(name, name)

@@ -112,7 +112,7 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
 
 
 def _names_judge(key: str) -> bool:
-    return key.partition(".")[0] in ("metric", "scale", "judge")
+    return key.partition(".")[0] in ("metric", "scale", "judges")
 
 
 def _require_equal_roles(cells: Sequence[Cell]) -> None:

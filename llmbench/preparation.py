@@ -151,9 +151,9 @@ def _require_fit(
 @functools.lru_cache(maxsize=16)
 def _rehearse(files: checkpoints.CheckpointFiles, workload: workloads.Workload, chat: bool) -> None:
     """Once for all cells that read the same: template and tokenizer must come to an end."""
-    texts = [prompt.text for prompt in workload.prompts if prompt.draws is None]
-    by_text = {prompt.text: prompt for prompt in workload.prompts}
-    chats.rehearse(lambda text: files.prompt_ids(by_text[text], chat=chat), texts, files.name)
+    by_text = {prompt.text: prompt for prompt in workload.prompts if prompt.draws is None}
+    if by_text:  # random tokens go past template and tokenizer
+        chats.rehearse(lambda text: files.prompt_ids(by_text[text], chat=chat), list(by_text), files.name)
 
 
 def _prompt_ids(job: JobConfig, files: checkpoints.CheckpointFiles, prompt: workloads.Prompt) -> list[int]:

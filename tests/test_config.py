@@ -53,6 +53,7 @@ WRONG = {
     # override(s): (what the line must contain)
     "steps=8.5": "steps: input should be a valid integer (got 8.5)",
     "scale=8b weights=fake": "weights: input should be 'real' or 'dummy' (got 'fake')",
+    "judges=5": "judges: give names and places, as judges.mine=/path/to/folder (got 5)",
     "steps=abc": "steps: input should be a valid integer",
     "steps=true": "steps: input should be a valid integer (got True)",
     "steps=0": "steps: input should be greater than or equal to 1 (got 0)",

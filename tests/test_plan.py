@@ -233,3 +233,5 @@ def test_a_bad_judge_is_not_blamed_on_the_model():
         CheckpointError, match=r"^\[metric.perplexity.judge=gone\] metric.perplexity.judge: checkpoint gone"
     ):
         build("model=llama,llada", "metric.perplexity.judge=bundled:judge,gone", *small)
+    with pytest.raises(CheckpointError, match=r"^\[judges.bundled=gone\] metric.perplexity.judge: checkpoint gone"):
+        build("model=llama,llada", "judges.bundled=bundled:judge,gone", *small)

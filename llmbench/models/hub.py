@@ -108,6 +108,8 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
             raise CheckpointError(f"checkpoint hub:{repo}@{revision}: {refused}") from error
         why = network.why_unreachable(_short(error))
         raise CheckpointError(f"checkpoint hub:{repo}@{revision}: not in the cache, and {why}") from error
+    except (TypeError, AttributeError, NameError):  # a fault of a program, which fetching again does not mend
+        raise
     except Exception as error:  # its HTTP client raises its own where a connection breaks, and changed it before
         broken = f"cannot be fetched: {_short(error)}; the same command goes on from there"
         why = _refused(error) or broken

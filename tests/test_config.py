@@ -54,6 +54,9 @@ WRONG = {
     "steps=8.5": "steps: input should be a valid integer (got 8.5)",
     "scale=8b weights=fake": "weights: input should be 'real' or 'dummy' (got 'fake')",
     "judges=5": "judges: give names and places, as judges.mine=/path/to/folder (got 5)",
+    "parity.thresholds.empty_share=0.5": (
+        "parity.thresholds.empty_share: input should be less than or equal to 0.02 (got 0.5)"
+    ),
     "steps=abc": "steps: input should be a valid integer",
     "steps=true": "steps: input should be a valid integer (got True)",
     "steps=0": "steps: input should be greater than or equal to 1 (got 0)",

@@ -9,7 +9,7 @@ from pathlib import Path
 import dataset_hub
 import pytest
 
-from llmbench import workloads
+from llmbench import network, workloads
 from llmbench.config import WorkloadConfig
 from llmbench.errors import WorkloadError
 
@@ -243,10 +243,18 @@ def test_the_hub_at_a_commit_online_and_from_the_cache(tmp_path):
     ("offline", "more", "says"),
     [
         ("on", {}, "HF_HUB_OFFLINE is set; unset it once"),
-        ("off", {"HF_DATASETS_OFFLINE": "0"}, "the hub cannot be reached ("),
         ("0", {"HF_DATASETS_OFFLINE": "yes"}, "HF_DATASETS_OFFLINE is set; unset it once"),
     ],
 )
 def test_offline_is_what_the_hubs_library_takes_for_it(tmp_path, offline, more, says):
     (absent,) = read(tmp_path, {"source": "hf:nobody/nothing"}, offline=offline, **more)
     assert f"not in the cache, and {says}" in absent
+
+
+def test_every_other_value_keeps_nobody_off_the_network(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "off")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "0")
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    assert network.why_unreachable("no route", "HF_DATASETS_OFFLINE") == "the hub cannot be reached (no route)"
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "yes")
+    assert network.why_unreachable("no route", "HF_DATASETS_OFFLINE") == "HF_DATASETS_OFFLINE is set; unset it once"

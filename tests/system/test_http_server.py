@@ -29,6 +29,7 @@ SWEEP = [
 
 def environment() -> dict[str, str]:
     settings = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    settings["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"  # of a dead server; each one waits longer
     return os.environ | settings | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 

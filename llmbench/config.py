@@ -10,6 +10,7 @@ interpolation. A model that has no use for a dial does not read it: `Autoregress
 `model=llama` builds the same job for every `steps` (`llmbench.identity`).
 """
 
+import difflib
 import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -274,6 +275,12 @@ def _judge_by_name(values: Any) -> Any:
         raise ConfigError(f"judges: give names and places, as judges.mine=/path/to/folder (got {names!r})")
     match values:
         case {"metric": {"perplexity": {"judge": str(name)} as perplexity}}:
+            close = difflib.get_close_matches(name, names, n=1) if name.isidentifier() else []
+            if name not in names and close:
+                raise ConfigError(
+                    f"metric.perplexity.judge: no judge is called {name}; did you mean {close[0]}? "
+                    f"(names: {', '.join(names)}; a folder: ./{name})"
+                )
             perplexity["judge"] = names.get(name, name)
     return values
 

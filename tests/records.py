@@ -330,4 +330,5 @@ def _device_use(device: str) -> DeviceUse:
         model_reserved_bytes=100 * 2**20,
         peak_reserved_bytes=160 * 2**20,
         reserved_trace_bytes=(120 * 2**20, 160 * 2**20),
+        allocated_trace_bytes=(110 * 2**20, 130 * 2**20),
     )

@@ -9,7 +9,7 @@ Each instrument has a pass of its own; the timed pass has none (AR: one unsynchr
     marked     the repeated batches, a mark at every token or step
     energy     CUDA: generations back to back over a window that is long for the driver's counter
     profile    CUDA, last of what is timed, because a profiler can outstay its session: the time in which a kernel runs
-    trace      CUDA: reserved bytes at every token or step, of an eager engine: static memory does not grow
+    trace      CUDA: bytes reserved and allocated at every token or step, of an eager engine: static memory is constant
 
 M_peak is the most reserved over settle and timed pass together: generation from a clean allocator, without set-up.
 A throttled batch is generated again, a bounded number of times (nvbench issue 231: unbounded discarding left no result
@@ -118,7 +118,7 @@ def measure(
         use = bench.energy(use)
         use = bench.profile(use, first_pass[repeated[0]].nfe)
         if plan.memory_trace:
-            use = replace(use, reserved_trace_bytes=bench.trace(growing() if growing else generate))
+            use = bench.trace(use, growing() if growing else generate)
     return Measured(
         timings=timings,
         marks=marks,
@@ -240,15 +240,24 @@ class _Passes(Generic[G]):
             self._tick("marked", len(marks), len(rounds))
         return tuple(marks)
 
-    def trace(self, generate: Callable[[int, OnStep | None], G]) -> tuple[int, ...]:
-        """M_reserved(t) over one generation of the first repeated batch, from a clean allocator."""
+    def trace(self, use: DeviceUse, generate: Callable[[int, OnStep | None], G]) -> DeviceUse:
+        """M_reserved(t), and what live tensors take, over one generation of the first repeated batch.
+
+        From a clean allocator. Both are counts of the host's: reading them waits for nothing.
+        """
         self._tick("trace", 0, 1)
         self._probe.clean()
-        trace: list[int | None] = []
-        generate(self._repeated[0], lambda _: trace.append(self._probe.reserved_bytes()))
+        reserved: list[int | None] = []
+        allocated: list[int | None] = []
+
+        def look(_: int) -> None:
+            reserved.append(self._probe.reserved_bytes())
+            allocated.append(self._probe.allocated_bytes())
+
+        generate(self._repeated[0], look)
         self._probe.synchronize()
         self._tick("trace", 1, 1)
-        return tuple(value for value in trace if value is not None)
+        return replace(use, reserved_trace_bytes=_known(reserved), allocated_trace_bytes=_known(allocated))
 
     def energy(self, use: DeviceUse) -> DeviceUse:
         """Energy of generations back to back over the planned window; what they wrote is counted afterwards.
@@ -303,3 +312,7 @@ class _Passes(Generic[G]):
 
 def _throttled(reasons: set[str]) -> bool:
     return not reasons.isdisjoint(FAULTS.values())
+
+
+def _known(values: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(value for value in values if value is not None)

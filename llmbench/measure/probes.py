@@ -45,6 +45,9 @@ class Probe(Protocol):
     def reserved_bytes(self) -> int | None:
         """M_reserved now: what the caching allocator holds."""
 
+    def allocated_bytes(self) -> int | None:
+        """In live tensors now."""
+
     def peak_reserved_bytes(self) -> int | None:
         """Most reserved since the last reset."""
 
@@ -104,6 +107,9 @@ class CpuProbe:
 
     def reserved_bytes(self) -> None:
         """The CPU has no caching allocator."""
+
+    def allocated_bytes(self) -> None:
+        """Not tracked on the CPU."""
 
     def peak_reserved_bytes(self) -> None:
         """The CPU has no caching allocator."""
@@ -203,6 +209,10 @@ class CudaProbe:
     def reserved_bytes(self) -> int | None:
         """M_reserved now. A host-side count: reading it waits for nothing."""
         return torch.cuda.memory_reserved()
+
+    def allocated_bytes(self) -> int | None:
+        """In live tensors now; as host-side as `reserved_bytes`."""
+        return torch.cuda.memory_allocated()
 
     def peak_reserved_bytes(self) -> int | None:
         """Most reserved since the last reset."""

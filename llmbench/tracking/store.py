@@ -267,9 +267,10 @@ class Store:
         with tempfile.TemporaryDirectory() as folder:
             clean.save(Path(folder))
             (Path(folder) / "config.yaml").write_text(yaml.safe_dump(clean.config, sort_keys=False, allow_unicode=True))
-            if trace := record.device_use.reserved_trace_bytes:
-                (Path(folder) / "memory").mkdir()
-                (Path(folder) / "memory" / "reserved_trace.json").write_text(json.dumps(list(trace)))
+            for kind in ("reserved", "allocated"):
+                if trace := getattr(record.device_use, f"{kind}_trace_bytes"):
+                    (Path(folder) / "memory").mkdir(exist_ok=True)
+                    (Path(folder) / "memory" / f"{kind}_trace.json").write_text(json.dumps(list(trace)))
             self.client.log_artifacts(run_id, folder)
         if record.outputs:
             self.client.log_table(run_id, data=content.generations(record), artifact_file="generations.json")

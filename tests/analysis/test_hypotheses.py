@@ -340,19 +340,29 @@ def test_growth_that_is_not_linear_is_refuted() -> None:
     assert (found.outcome, "on a curve, not on a line" in found.sentence) == (Outcome.REFUTED, True)
 
 
-def test_more_than_twice_the_cache_is_open_until_the_tensors_tell() -> None:
-    records = llama_over_canvas(3.0)
-    found = memory.growth(records)
-    assert found.outcome is Outcome.UNDECIDED
-    assert found.decide.endswith("hardware.engine=eager")
+def test_live_tensors_decide_and_not_what_the_allocator_keeps() -> None:
+    def found(tensors: float, reserved: float, curve: float = 1.0, canvases: tuple[int, ...] = CANVASES) -> Hypothesis:
+        made = []
+        for record in llama_over_canvas(reserved, canvases, curve=curve):
+            sizes = [16_000 * MIB + tensors * 8 * KV * (128 + i) for i in range(record.canvas or 0)]
+            peak = {"memory/over_model_bytes": 2.0**28 + 8 * KV * (128 + (record.canvas or 0))}
+            use = replace(record.device_use, allocated_trace_bytes=tuple(int(size) for size in sizes))
+            made.append(replace(record, device_use=use, metrics=record.metrics | peak))
+        return memory.growth(made)
 
-    def eager(times: float) -> Hypothesis:
-        return memory.growth(
-            [replace(r, metrics={"memory/peak_allocated_bytes": times * 8 * KV * (r.canvas or 0)}) for r in records]
-        )
+    assert found(1.0, 3.0).outcome is Outcome.SUPPORTED
+    assert found(3.0, 3.0).outcome is Outcome.REFUTED
+    bent = found(1.0, 0.01, curve=1.8, canvases=(256, 512, 1024))  # three lengths: M_reserved alone would be open
+    assert bent.outcome is Outcome.SUPPORTED
+    numbers = dict(first(bent).numbers)
+    assert numbers["slope / cache"].value == pytest.approx(1.0)
+    assert numbers["M_peak slope / cache"].value == pytest.approx(1.0)
+    assert numbers["M_reserved, bytes/token"].value > 2 * 8 * KV
 
-    assert eager(1.0).outcome is Outcome.SUPPORTED
-    assert eager(3.0).outcome is Outcome.REFUTED
+
+def test_more_than_twice_the_cache_is_open_without_live_tensors() -> None:
+    found = memory.growth(llama_over_canvas(3.0))
+    assert (found.outcome, "live tensors were not recorded" in found.sentence) == (Outcome.UNDECIDED, True)
 
 
 def test_what_is_smaller_than_the_allocators_segments_is_open() -> None:

@@ -66,6 +66,9 @@ class Bench:
     def reserved_bytes(self) -> int | None:
         return self.reserved
 
+    def allocated_bytes(self) -> int | None:
+        return self.reserved - 500
+
     def peak_reserved_bytes(self) -> int | None:
         self.log.append("peak")
         return self.reserved
@@ -183,6 +186,7 @@ def test_a_device_that_does_not_tell_throttling_leaves_it_open() -> None:
 def test_the_memory_trace_starts_clean_and_has_one_value_per_forward() -> None:
     measured = run(Bench(), plan(memory_trace=True))
     assert measured.device_use.reserved_trace_bytes == (1008, 1016, 1024, 1032)
+    assert measured.device_use.allocated_trace_bytes == (508, 516, 524, 532)
     assert measured.device_use.peak_reserved_bytes == 1000 + 8 * 4 * (3 + 5)  # settling and the timed pass
     assert measured.device_use.setup_peak_reserved_bytes == 1000 + 8 * 4
 

@@ -78,6 +78,7 @@ def test_a_cpu_answers_none_to_what_only_a_gpu_knows() -> None:
     probe.synchronize()
     answers = [
         probe.reserved_bytes(),
+        probe.allocated_bytes(),
         probe.peak_reserved_bytes(),
         probe.peak_allocated_bytes(),
         probe.device_used_bytes(),
@@ -85,5 +86,5 @@ def test_a_cpu_answers_none_to_what_only_a_gpu_knows() -> None:
         probe.sm_clock_mhz(),
         probe.throttle_reasons(),
     ]
-    assert answers == [None] * 7
+    assert answers == [None] * 8
     assert probe.busy_ms(lambda: "text") == (None, "text")

@@ -192,6 +192,7 @@ def test_many_steps_pass_mlflow_s_limit_on_one_request(store: Store) -> None:
 def test_the_memory_trace_is_an_artifact_of_a_gpu_job(store: Store) -> None:
     run_id = store.log_job(make_record("llada", 8, device="cuda"), parent=None, steps_axis=[], swept={})
     assert json.loads(artifact(store, run_id, "memory/reserved_trace.json")) == [120 * 2**20, 160 * 2**20]
+    assert json.loads(artifact(store, run_id, "memory/allocated_trace.json")) == [110 * 2**20, 130 * 2**20]
 
 
 def test_odd_names_do_not_stop_the_log(store: Store) -> None:

@@ -83,6 +83,9 @@ class _Loop:
         self._made = torch.zeros(1, dtype=torch.int64, device=device)
         self.tokens = torch.full((rows, settings.max_new_tokens), pad_id, device=device)
         self.done = torch.zeros(rows, dtype=torch.bool, device=device)
+        engine.compile(
+            [lambda logits: choose(logits, settings.temperature, settings.top_p, self._draws)], padded=padded
+        )
         self.first = engine.capture(self._first, self._reset, self._draws)
         self.next = engine.capture(self._next, self._begin, self._draws) if settings.max_new_tokens > 1 else self.first
 

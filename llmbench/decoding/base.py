@@ -65,6 +65,13 @@ class Engine(Protocol):
         """The loop of a shape: what `make` returns, or returned when this key came first."""
         ...
 
+    def compile(self, calls: Sequence[Callable[[torch.Tensor], object]], *, padded: bool) -> None:
+        """Have the kernels of independent calls ready before a first step needs them; each is given logits [1, V].
+
+        `padded` says whether the engine's own, which come with them, are to expect padding.
+        """
+        ...
+
     def capture(self, step: Callable[[], None], reset: Callable[[], None], draws: "Draws") -> Callable[[], None]:
         """`step`, made ready to be called many times; `reset` prepares the static memory for a rehearsal of it."""
         ...

@@ -152,6 +152,7 @@ class _Loop:
         self._cache = None if settings.cache == "none" else engine.new_cache(rows * passes, self._length)
         self._start = prompt
         self._sizes = _sizes(settings, device)
+        engine.compile([self._propose.of_logits, self._commit_nothing], padded=padded)
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
         for start in range(prompt, self._length, block):
             self._capture_block(start)
@@ -239,6 +240,11 @@ class _Loop:
         if size:
             tokens, confidence = self._propose(hidden)
             commit_(self.canvas, self._open, self._left, self._done, self._counts, tokens, confidence, self._transfer)
+
+    def _commit_nothing(self, logits: torch.Tensor) -> None:
+        """A commit in a canvas without open positions, for the kernel's sake."""
+        tokens, state = torch.zeros_like(self._open), (self._open, self._left, self._done)
+        commit_(self.canvas, *state, self._counts, tokens, logits.new_zeros(tokens.shape).float(), self._transfer)
 
     def _read(self, begin: int, positions: torch.Tensor) -> torch.Tensor:
         """Hidden states [B, M, C], or [2 B, M, C] with guidance: as it is, then with everything given hidden."""

@@ -73,7 +73,7 @@ class Proposal:
         """Propose for [N, V] logits in parts, where noise or a softmax in a wider type is what takes memory."""
         wide = logits.is_cuda and not self._plain_greedy
         for part in torch.split(logits, max(1, _WIDE_CUDA // logits.shape[1])) if wide else (logits,):
-            yield self._propose(part)
+            yield self.of_logits(part)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [N, V] of hidden states [1 or 2, N, C], guided if asked for (Ho & Salimans, arXiv 2207.12598)."""
@@ -85,7 +85,7 @@ class Proposal:
             logits.index_fill_(-1, self._stops, float("-inf"))
         return logits
 
-    def _propose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def of_logits(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Propose for [N, V] logits: tokens and confidences, both [N]."""
         if self._plain_greedy and logits.is_cuda:
             tokens, probability = likeliest(logits, self._mask_id)

@@ -31,7 +31,7 @@ def likeliest(logits: torch.Tensor, banned: int) -> tuple[torch.Tensor, torch.Te
     return tokens, probability
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["plane", "parts", "banned", "share"])
 def _parts(logits, found, where, stride, plane, parts, banned, share, VOCABULARY: tl.constexpr, BLOCK: tl.constexpr):
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     lane = tl.arange(0, BLOCK)
@@ -54,7 +54,7 @@ def _parts(logits, found, where, stride, plane, parts, banned, share, VOCABULARY
     tl.store(where + slot, at.to(tl.int64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["plane", "parts"])
 def _whole(found, where, tokens, probability, plane, parts, PARTS: tl.constexpr):
     row = tl.program_id(0)
     part = tl.arange(0, PARTS)
@@ -84,14 +84,14 @@ def commit_(
     rows, size = tokens.shape
     if not size:
         return
-    lanes = max(16, triton.next_power_of_2(size))
+    lanes = max(32, triton.next_power_of_2(size))
     _commit[(rows,)](
         canvas, opened, left, done, counts, tokens, confidence, parameter, canvas.stride(0), opened.stride(0), size,
         counts.shape[0], rule, lanes, num_warps=4,
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["canvas_row", "opened_row", "size", "steps"])
 def _commit(
     canvas, opened, left, done, counts, tokens, confidence, parameter, canvas_row, opened_row, size, steps,
     RULE: tl.constexpr, LANES: tl.constexpr,

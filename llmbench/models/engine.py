@@ -10,7 +10,7 @@ This is what a CPU runs, and what the faster `models.fused` is compared with, to
 """
 
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -87,6 +87,9 @@ class EagerEngine:
     def keep(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returns, new every time: nothing outlives a generation."""
         return make()
+
+    def compile(self, calls: Sequence[Callable[[torch.Tensor], object]], *, padded: bool) -> None:
+        """Nothing: what these modules run needs no compiling."""
 
     def capture(self, step: Callable[[], None], reset: Callable[[], None], draws: Any) -> Callable[[], None]:
         """`step` as it is."""

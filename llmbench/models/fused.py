@@ -17,15 +17,16 @@ Rotation uses the position in the padded sequence, not in the prompt: attention 
 only. On a CPU nothing is captured and the plain twins of the kernels run; tests compare with the eager engine there.
 """
 
+import functools
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from llmbench.models import blocks, kernels
+from llmbench.models import blocks, compiling, kernels
 from llmbench.models.blocks import Block
 from llmbench.models.graphs import Graph
 from llmbench.models.llama import is_causal
@@ -80,6 +81,11 @@ class FusedEngine:
         self._arena = torch.empty(0, dtype=self._dtype, device=self.device)
         self._kept: dict[Hashable, Any] = {}
         self._pool: Any = None
+        self._compiled = set[bool]()
+        self._sizes = compiling.Sizes(
+            norm=self._norm, epsilon=self._epsilon, cos=self._cos, sin=self._sin, heads=self._heads,
+            groups=self._groups, both=self._blocks[0].gate_up.shape[0], causal=self._causal,
+        )  # fmt: skip
         self.setup_s = time.perf_counter() - begun
 
     # ------------------------------------------------------------------------------------------------------------
@@ -109,6 +115,18 @@ class FusedEngine:
                 torch.cuda.synchronize()
             self.setup_s += time.perf_counter() - begun
         return self._kept[key]  # type: ignore[no-any-return]
+
+    def compile(self, calls: Sequence[Callable[[torch.Tensor], object]], *, padded: bool) -> None:
+        """Compile side by side what these calls, given logits [1, V], and this engine's forward passes will launch.
+
+        On a CPU nothing: it runs the plain twins.
+        """
+        if self.device.type != "cuda":
+            return
+        own = [] if padded in self._compiled else self._sizes.calls(padded=padded)
+        self._compiled.add(padded)
+        logits = self._head.new_zeros(1, self._head.shape[0])
+        compiling.together([*own, *(functools.partial(call, logits.clone()) for call in calls)], self.device)
 
     def capture(self, step: Callable[[], None], reset: Callable[[], None], draws: Any) -> Callable[[], None]:
         """`step` as one CUDA graph; on a CPU as it is.

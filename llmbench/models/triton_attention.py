@@ -3,7 +3,7 @@
 One program per sequence, key-value head and part of the positions (Flash-Decoding): while there are fewer sequences and
 heads than a GPU has processors, positions are cut into parts, whose results `_merge` joins. Softmax and sums are
 float32 whatever the tensors are. As the other kernels they compile once per model and not once per shape, but for
-`_merge`, once per number of parts, and `attend_few`, once per power of two of queries.
+`_merge`, once per number of parts, and `attend_few`, once for 32 queries and fewer, and once for 64.
 """
 
 import torch
@@ -64,11 +64,11 @@ def attend_one(
     )
     if parts > 1:
         strides = heads * width, share * width, width
-        _merge[(batch, groups, share)](out, partial, sums, *strides, parts, groups, lanes, width, num_warps=1)
+        _merge[(batch, groups, share)](out, partial, sums, *strides, groups, parts, lanes, width, num_warps=1)
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "tiles"])
 def _attend_one(
     qkv,
     keys,
@@ -157,7 +157,7 @@ def _attend_one(
         tl.store(at, (mixed / total[:, None]).to(kind), mask=some)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads"])
 def _merge(
     out,
     partial,
@@ -165,13 +165,13 @@ def _merge(
     stride_row,
     stride_head,
     stride_lane,
+    heads,
     PARTS: tl.constexpr,
-    HEADS: tl.constexpr,
     LANES: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
     row, head, lane, whole = tl.program_id(0), tl.program_id(1), tl.program_id(2), tl.arange(0, WIDTH)
-    slot = (row * HEADS + head) * PARTS
+    slot = (row * heads + head) * PARTS
     top = float("-inf")
     for part in tl.static_range(PARTS):
         top = tl.maximum(top, tl.load(sums + (slot + part) * LANES + lane))
@@ -194,7 +194,7 @@ def attend_few(
     out = query.new_empty(batch * few, heads * width)
     tiles = triton.cdiv(length, KEYS)
     parts = min(tiles, triton.cdiv(BUSY, batch * heads))
-    lanes = max(16, triton.next_power_of_2(few))
+    lanes = max(32, triton.next_power_of_2(few))
     partial = query.new_empty((batch * heads, parts, lanes, width), dtype=torch.float32) if parts > 1 else out
     sums = query.new_empty((batch * heads, parts, lanes), dtype=torch.float32) if parts > 1 else out
     strides = few * heads * width, width, heads * width
@@ -205,11 +205,11 @@ def attend_few(
         parts > 1, query.dtype == torch.float32, num_warps=4, num_stages=3,
     )  # fmt: skip
     if parts > 1:
-        _merge[(batch, heads, few)](out, partial, sums, *strides, parts, heads, lanes, width, num_warps=1)
+        _merge[(batch, heads, few)](out, partial, sums, *strides, heads, parts, lanes, width, num_warps=1)
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "parts", "tiles", "few"])
 def _attend_few(
     query, keys, values, first, out, partial, sums, scale,
     query_row, query_head, query_at, keys_row, keys_head, keys_at, values_row, values_head, values_at,

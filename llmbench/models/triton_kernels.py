@@ -1,8 +1,9 @@
 """The kernels of `models.kernels` in Triton, but for attention. Imported only where there is a GPU.
 
 Each function computes in float32 whatever the tensors are, and launches on the current stream without waiting, so all
-of them can be captured in a CUDA graph. Sizes that depend on the model are compile-time constants; batch and lengths
-are arguments. So a kernel compiles once per model and not once per shape.
+of them can be captured in a CUDA graph. Sizes that depend on the model are compile-time constants; batch, lengths and
+numbers of heads are arguments, and Triton is told not to compile anew where one is 1 or divides by 16
+(`do_not_specialize`). So a kernel compiles once per model and not once per shape.
 """
 
 import torch
@@ -54,16 +55,14 @@ def _gate(both, out, HALF: tl.constexpr, BLOCK: tl.constexpr):
 def rotate_(x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, positions: torch.Tensor) -> None:
     """See `kernels.rotate_`."""
     half = cos.shape[1]
-    block = max(1, min(triton.next_power_of_2(heads), 1024 // triton.next_power_of_2(half)))
+    block = max(1, 1024 // triton.next_power_of_2(half))
     _rotate[(x.shape[0], triton.cdiv(heads, block))](
         x, cos, sin, positions, x.stride(0), heads, half, triton.next_power_of_2(half), block, num_warps=4
     )
 
 
-@triton.jit
-def _rotate(
-    x, cos, sin, positions, stride, HEADS: tl.constexpr, HALF: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr
-):
+@triton.jit(do_not_specialize=["heads"])
+def _rotate(x, cos, sin, positions, stride, heads, HALF: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     lane = tl.arange(0, LANES)
@@ -71,7 +70,7 @@ def _rotate(
     c = tl.load(cos + position * HALF + lane, mask=lane < HALF)
     s = tl.load(sin + position * HALF + lane, mask=lane < HALF)
     at = x + row * stride + head[:, None] * 2 * HALF + lane[None, :]
-    inside = (head < HEADS)[:, None] & (lane < HALF)[None, :]
+    inside = (head < heads)[:, None] & (lane < HALF)[None, :]
     first = tl.load(at, mask=inside).to(tl.float32)
     second = tl.load(at + HALF, mask=inside).to(tl.float32)
     tl.store(at, (first * c[None, :] - second * s[None, :]).to(x.dtype.element_ty), mask=inside)
@@ -90,7 +89,7 @@ def place_(
     batch, groups, _, width = keys.shape
     heads, half = qkv.shape[1] // width - 2 * groups, width // 2
     lanes = triton.next_power_of_2(half)
-    block = max(1, min(triton.next_power_of_2(heads + 2 * groups), 1024 // lanes))
+    block = max(1, 1024 // lanes)
     _place[(qkv.shape[0], triton.cdiv(heads + 2 * groups, block))](
         qkv,
         keys,
@@ -110,7 +109,7 @@ def place_(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries", "heads"])
 def _place(
     qkv,
     keys,
@@ -121,7 +120,7 @@ def _place(
     queries,
     stride_row,
     stride_head,
-    HEADS: tl.constexpr,
+    heads,
     GROUPS: tl.constexpr,
     HALF: tl.constexpr,
     LANES: tl.constexpr,
@@ -134,16 +133,16 @@ def _place(
     c = tl.load(cos + position * HALF + lane, mask=lane < HALF)[None, :]
     s = tl.load(sin + position * HALF + lane, mask=lane < HALF)[None, :]
     real = (lane < HALF)[None, :]
-    at = qkv + row * (HEADS + 2 * GROUPS) * 2 * HALF + head[:, None] * 2 * HALF + lane[None, :]
-    inside = (head < HEADS + 2 * GROUPS)[:, None] & real
+    at = qkv + row * (heads + 2 * GROUPS) * 2 * HALF + head[:, None] * 2 * HALF + lane[None, :]
+    inside = (head < heads + 2 * GROUPS)[:, None] & real
     first, second = tl.load(at, mask=inside), tl.load(at + HALF, mask=inside)
     a, b = first.to(tl.float32), second.to(tl.float32)
     turned_a, turned_b = (a * c - b * s).to(first.dtype), (b * c + a * s).to(first.dtype)
-    query = (head < HEADS)[:, None] & real
+    query = (head < heads)[:, None] & real
     tl.store(at, turned_a, mask=query)
     tl.store(at + HALF, turned_b, mask=query)
     base = (row // queries) * stride_row + position * 2 * HALF + lane[None, :]
-    group = head - HEADS
+    group = head - heads
     at = keys + base + group[:, None].to(tl.int64) * stride_head
     key = ((group >= 0) & (group < GROUPS))[:, None] & real
     tl.store(at, turned_a, mask=key)

@@ -331,6 +331,8 @@ class FixedLogits:
     def keep(self, key, make):
         return make()
 
+    def compile(self, calls, *, padded): ...
+
     def capture(self, step, reset, draws):
         return step
 

@@ -1,0 +1,76 @@
+"""How do kernels compile side by side, before a first step would have them compiled one after the other?
+
+Triton compiles a kernel when it is first called, and waits for other programs most of the time (ptxas, and a C compiler
+for what launches the kernel). So each kernel of an engine is called once, in a thread of its own, with a few rows of
+zeros: what is compiled depends on widths and dtypes, not on batch and length. What this misses is compiled later, as
+before. `FusedEngine.compile` is the caller.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from llmbench.models import kernels
+
+_ROWS, _LENGTH = 16, 256
+
+
+def together(calls: Sequence[Callable[[], object]], device: torch.device) -> None:
+    """Run independent calls, each in a thread, and wait for the device.
+
+    Raises:
+        Exception: what the first of them raised.
+    """
+
+    def run(call: Callable[[], object]) -> None:
+        with torch.cuda.device(device), torch.inference_mode():  # a thread inherits neither
+            call()
+
+    with ThreadPoolExecutor(max_workers=len(calls)) as pool:
+        for running in [pool.submit(run, call) for call in calls]:
+            running.result()
+    torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sizes:
+    """What the kernels of a model depend on."""
+
+    norm: torch.Tensor  # [C], a norm's weight
+    epsilon: float
+    cos: torch.Tensor  # [context, R] float32
+    sin: torch.Tensor  # [context, R] float32
+    heads: int
+    groups: int
+    both: int  # gate and up
+    causal: bool
+
+    def calls(self, *, padded: bool) -> list[Callable[[], object]]:
+        """One for every kernel between the model's matrix products."""
+        width, heads, groups = 2 * self.cos.shape[1], self.heads, self.groups
+
+        def rows(channels: int, count: int = _ROWS) -> torch.Tensor:
+            return self.norm.new_zeros(count, channels)
+
+        def cache() -> torch.Tensor:
+            return self.norm.new_zeros(1, groups, _LENGTH, width)
+
+        def at(count: int) -> torch.Tensor:
+            return torch.zeros(count, dtype=torch.int64, device=self.norm.device)
+
+        tables = self.cos, self.sin
+        wide = (heads + 2 * groups) * width
+        first = at(1) if padded else None
+        few = rows(heads * width, 1).view(1, 1, heads, width).transpose(1, 2)
+        calls: list[Callable[[], object]] = [
+            lambda: kernels.norm(rows(self.norm.numel()), self.norm, self.epsilon),
+            lambda: kernels.gate(rows(self.both)),
+            lambda: kernels.rotate_(rows(wide), heads, *tables, at(_ROWS)),
+            lambda: kernels.place_(rows(wide), cache(), cache(), *tables, at(_ROWS)),
+            lambda: kernels.attend_few(few, cache(), cache(), first),
+        ]
+        if self.causal:
+            calls.append(lambda: kernels.attend_one(rows(wide, 1), cache(), cache(), *tables, at(1), first))
+        return calls

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from llmbench.models import kernels
 
@@ -48,7 +49,7 @@ class Sizes:
     causal: bool
 
     def calls(self, *, padded: bool) -> list[Callable[[], object]]:
-        """One for every kernel between the model's matrix products."""
+        """One for every kernel between the model's matrix products, those that take longest to compile first."""
         width, heads, groups = 2 * self.cos.shape[1], self.heads, self.groups
 
         def rows(channels: int, count: int = _ROWS) -> torch.Tensor:
@@ -64,13 +65,18 @@ class Sizes:
         wide = (heads + 2 * groups) * width
         first = at(1) if padded else None
         few = rows(heads * width, 1).view(1, 1, heads, width).transpose(1, 2)
-        calls: list[Callable[[], object]] = [
+        many = rows(heads * width).view(1, _ROWS, heads, width).transpose(1, 2)
+        one: list[Callable[[], object]] = [
+            lambda: kernels.attend_one(rows(wide, 1), cache(), cache(), *tables, at(1), first)
+        ]
+        return [
+            *(one if self.causal else []),
+            lambda: kernels.attend_few(few, cache(), cache(), first),
+            lambda: scaled_dot_product_attention(  # compiles nothing, but its library is loaded at its first call
+                many, cache(), cache(), is_causal=self.causal, enable_gqa=groups != heads
+            ),
             lambda: kernels.norm(rows(self.norm.numel()), self.norm, self.epsilon),
             lambda: kernels.gate(rows(self.both)),
             lambda: kernels.rotate_(rows(wide), heads, *tables, at(_ROWS)),
             lambda: kernels.place_(rows(wide), cache(), cache(), *tables, at(_ROWS)),
-            lambda: kernels.attend_few(few, cache(), cache(), first),
         ]
-        if self.causal:
-            calls.append(lambda: kernels.attend_one(rows(wide, 1), cache(), cache(), *tables, at(1), first))
-        return calls

@@ -147,8 +147,21 @@ def _missed_whole(case: cases.WholeCase, row: dict[str, Any], results: dict[str,
     return [
         f"**{case.title}**: ours is its steps, whose kernels are above; it took {min(ours):.4g} to {max(ours):.4g} ms. "
         "The official loop launches every kernel from the host and asks for a count per row and step, so its time is "
-        f"the host's; it took {min(official):.4g} to {max(official):.4g} ms{beside}.{most}\n\n"
+        f"the host's; it took {min(official):.4g} to {max(official):.4g} ms{beside}.{most}"
+        f"{_beside_the_bars_host(results)}\n\n"
     ]
+
+
+def _beside_the_bars_host(results: dict[str, Any]) -> str:
+    """How fast this host is beside the one on which the bars were set; both loops are bound by it."""
+    samples = {case.name: row["samples"] for case, row in _found(results, cases.STEP_CASES)}
+    official, eager = samples.get("full-1", {}).get(OFFICIAL), samples.get("ar-1", {}).get(EAGER)
+    if not official or not eager:
+        return ""
+    return (
+        f" The bar is from another host, where {cases.BAR_HOST}; here they take {statistics.median(official):.3g} and "
+        f"{statistics.median(eager):.3g} ms."
+    )
 
 
 def _floor_of_generation(case: cases.WholeCase, results: dict[str, Any]) -> float | None:

@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 
-REHEARSALS = 2
-"""Runs before capture, on a stream of their own: kernels compile, and cuBLAS chooses."""
+REHEARSALS = 1
+"""Runs before capture, on a stream of their own: kernels that have not compiled do, and cuBLAS and cuDNN choose theirs.
+
+More cost a large batch seconds: at 32 sequences a step of an 8B model takes 0.27 s, and there are eight sizes of it.
+"""
 
 
 class Graph:

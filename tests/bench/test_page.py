@@ -144,3 +144,16 @@ def test_a_trial_says_that_it_means_nothing():
     trial = copy.deepcopy(RESULTS) | {"smoke": True}
     assert "none of these numbers means anything" in page.markdown(trial, "x.png")
     assert page.picture(trial).startswith(b"\x89PNG")
+
+
+def test_a_missed_whole_generation_says_how_fast_this_host_is_beside_the_bars_host():
+    slow = copy.deepcopy(RESULTS)
+    row = next(row for row in slow["rows"] if row["name"] == "full-whole-1")
+    row["samples"]["official loop"] = [1500.0, 1500.0]  # 2.5 times: the bar is 4.5
+    slow["rows"].append(
+        {**RESULTS["rows"][1], "name": "full-1", "samples": {"matmul floor": [9.0], "official loop": [22.0, 24.0]}}
+    )
+    text = page.markdown(slow, "picture.png")
+    assert "at their floor, take 576 ms: 2.60 times is the most that could be had beside this loop" in text
+    assert "35.1; here they take 23 and 35.5 ms." in text
+    assert "here they take" not in page.markdown(RESULTS, "picture.png")

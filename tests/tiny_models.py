@@ -5,7 +5,7 @@ import torch
 VOCAB, STOP, PAD, MASK = 40, 0, 1, 2
 
 
-def config(*, causal=True, tied=False, kv_heads=2, vocab=VOCAB):
+def config(*, causal=True, tied=False, kv_heads=2, vocab=VOCAB, head_dim=8):
     from transformers import LlamaConfig
 
     made = LlamaConfig(
@@ -15,6 +15,7 @@ def config(*, causal=True, tied=False, kv_heads=2, vocab=VOCAB):
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=kv_heads,
+        head_dim=head_dim,
         max_position_embeddings=128,
         tie_word_embeddings=tied,
         bos_token_id=None,

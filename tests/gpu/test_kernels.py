@@ -132,10 +132,17 @@ def test_heads_that_no_tile_fits_run_in_pytorch(width):
     assert torch.equal(found, kernels.attend_one_plain(qkv, keys, values, table, table, where, None))
 
 
+NARROW = [(8, [9, 9, 9]), (8, [9, 2, 5])]
+"""Head widths that the attention kernels leave to PyTorch, and prompts without and with padding."""
+
+WIDE = [(64, [70, 70, 70]), (64, [70, 11, 40]), (128, [67, 70, 1])]
+"""Widths that they compute, and more keys than one of their programs looks at: parts are merged."""
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("lengths", [[9, 9, 9], [9, 2, 5]])
-def test_captured_autoregressive_tokens_are_the_eager_ones(temperature, lengths):
-    model = tiny_models.model(causal=True).to("cuda")
+@pytest.mark.parametrize(("head_dim", "lengths"), [*NARROW, *WIDE])
+def test_captured_autoregressive_tokens_are_the_eager_ones(temperature, head_dim, lengths):
+    model = tiny_models.model(causal=True, head_dim=head_dim).to("cuda")
     ids, mask = tiny_models.prompts(lengths)
     batch = PromptBatch(ids=ids.cuda(), mask=None if mask is None else mask.cuda())
     settings = Autoregressive(kind="autoregressive", max_new_tokens=24, temperature=temperature)
@@ -147,7 +154,7 @@ def test_captured_autoregressive_tokens_are_the_eager_ones(temperature, lengths)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("lengths", [[9, 9, 9], [9, 2, 5]])
+@pytest.mark.parametrize(("head_dim", "lengths"), [NARROW[1], *WIDE[:2]])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -160,11 +167,19 @@ def test_captured_autoregressive_tokens_are_the_eager_ones(temperature, lengths)
         {"cfg_scale": 1.0},
         {"cfg_scale": 1.0, "cache": "dual"},
         {"remasking": "random"},
+        {"cache": "prefix", "threshold": 0.5},
+        {"cache": "prefix", "factor": 1.0},
+        {"cache": "dual", "factor": 1.0},
+        {"cache": "dual", "early_stop": True},
+        {"cache": "dual", "forced_tokens_per_forward": 3},
+        {"steps": 64},
+        {"late_eos": True},
+        {"suppress_eos": True, "cache": "prefix"},
     ],
     ids=str,
 )
-def test_captured_diffusion_tokens_are_the_eager_ones(temperature, lengths, changes):
-    model = tiny_models.model(causal=False).to("cuda")
+def test_captured_diffusion_tokens_are_the_eager_ones(temperature, head_dim, lengths, changes):
+    model = tiny_models.model(causal=False, head_dim=head_dim).to("cuda")
     ids, mask = tiny_models.prompts(lengths)
     batch = PromptBatch(ids=ids.cuda(), mask=None if mask is None else mask.cuda())
     base = {"kind": "diffusion", "steps": 16, "canvas": 32, "block_length": 16, "temperature": temperature}

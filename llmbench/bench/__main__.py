@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmbench.bench import cases, page
+from llmbench.bench import cases, numbers, page
 
 NAMES = [case.name for case in cases.ALL]
 
@@ -87,6 +87,7 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) ->
     _save(results, out, _stem(results))  # a folder that cannot be written to is found now
     for row in measure.run(only, hardware, smoke=smoke, compile=compile, say=lambda text: print(text, flush=True)):
         results["rows"].append(dataclasses.asdict(row))
+        results["rows"][-1]["value"] = numbers.kept(results["rows"][-1], results["settings"])
         results["sm_clock_mhz"][1] = probe.sm_clock_mhz()
         _save(results, out, _stem(results))
     return results

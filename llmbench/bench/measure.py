@@ -113,7 +113,7 @@ class Bench:
             loop.first()
 
         steps = [loop.next] * (self.canvas - 1)
-        Bursts(row, self._probe.clock, smoke=self._smoke).run(
+        Bursts(row, self._probe, smoke=self._smoke).run(
             products, begin, steps, 3 if self._smoke else 15, self._baselines(batch)
         )
         loop.start(batch, 0)
@@ -143,7 +143,7 @@ class Bench:
         queries = self.block if case.cache == "dual" else self.prompt + self.canvas
         products = floor.capture(self.engine, case.batch * queries, asked)
         others = self._official_steps(batch) if case.cache == "none" else {}
-        Bursts(row, self._probe.clock, smoke=self._smoke).run(products, begin, steps, len(steps), others)
+        Bursts(row, self._probe, smoke=self._smoke).run(products, begin, steps, len(steps), others)
         begin()
         self._profile(row, steps[0])
 

@@ -1,7 +1,6 @@
 """From the JSON of a run to its page. Pure: every number on the page is in the JSON, what is absent there is "-" here.
 
-Ratios are medians over pairs of samples taken one after the other; the interval is that of `metrics.performance`, from
-order statistics. A bar or goal is met when the median meets it.
+A bar or goal is met when the median over pairs of samples meets it (`numbers`).
 """
 
 import io
@@ -11,7 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from llmbench.bench import cases
+from llmbench.bench import cases, numbers
 from llmbench.bench.cases import EAGER, FLOOR, FLOOR_TURNS, OFFICIAL, OURS, OURS_TURNS, SAME_LOOP, STATIC
 from llmbench.metrics.performance import median_interval
 
@@ -191,14 +190,14 @@ def _failed(results: dict[str, Any]) -> str:
 
 
 def _steps(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    headers = ["per step, ms", FLOOR, "**llmbench**", "ratio [95 %]", "bar", "goal", "by turns", "others"]
+    headers = ["per step, ms", FLOOR, "**llmbench**", "ratio [95 %]", "bar", "goal", "by turns", "MHz", "others"]
     rows = []
     for case, row in _found(results, cases.STEP_CASES):
         if row["failed"]:
-            rows.append([case.title, "-", "-", "failed", f"{case.bar:.2f}", f"{case.goal:.2f}", "-", "-"])
+            rows.append([case.title, "-", "-", "failed", f"{case.bar:.2f}", f"{case.goal:.2f}", "-", "-", "-"])
             continue
-        ours, floor = row["samples"].get(OURS, []), row["samples"].get(FLOOR, [])
-        ratio = _ratios(ours, floor)
+        ours = row["samples"].get(OURS, [])
+        ratio = numbers.values(case, row, results["settings"])
         rows.append(
             [
                 case.title,
@@ -208,6 +207,7 @@ def _steps(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 _judged(ratio, case.bar, "lower"),
                 _judged(ratio, case.goal, "lower"),
                 _by_turns(row),
+                _clocks(row),
                 ", ".join(_times_ours(row, ours)) or "-",
             ]
         )
@@ -219,7 +219,13 @@ def _by_turns(row: dict[str, Any]) -> str:
     floor, ours = (row["samples"].get(name, []) for name in (FLOOR_TURNS, OURS_TURNS))
     if not floor:
         return "-"
-    return f"{_ms(floor)}, {_ms(ours)}: {statistics.median(_ratios(ours, floor)):.3f}"
+    return f"{_ms(floor)}, {_ms(ours)}: {statistics.median(numbers.ratios(ours, floor)):.3f}"
+
+
+def _clocks(row: dict[str, Any]) -> str:
+    """SM clock at the end of the bursts of the floor, and of ours."""
+    clocks = [row.get("sm_clock_mhz", {}).get(name) for name in (FLOOR, OURS)]
+    return ", ".join(f"{statistics.median(mhz):.0f}" for mhz in clocks if mhz) or "-"
 
 
 def _times_ours(row: dict[str, Any], ours: list[float]) -> list[str]:
@@ -240,8 +246,8 @@ def _wholes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             rows.append([case.title, "-", "-", "failed", f"{case.bar:.2f}", f"{case.goal:.2f}"])
             continue
         ours = row["samples"].get(OURS, [])
-        against = row["samples"].get(OFFICIAL) or _sums(row, results["settings"]["canvas"] - 1)
-        values = _ratios(ours, against) if case.better == "lower" else _ratios(against, ours)
+        against = numbers.against(row, results["settings"])
+        values = numbers.values(case, row, results["settings"])
         rows.append(
             [
                 case.title,
@@ -280,7 +286,7 @@ def _missed(results: dict[str, Any]) -> str:
     """Where a goal is missed: the kernels of one step."""
     parts: list[str] = []
     for case, row in _found(results, cases.STEP_CASES):
-        ratio = _ratios(row["samples"].get(OURS, []), row["samples"].get(FLOOR, []))
+        ratio = numbers.values(case, row, results["settings"])
         if not ratio or statistics.median(ratio) <= case.goal or not row["profile"]:
             continue
         middle = statistics.median(ratio)
@@ -299,24 +305,10 @@ def _missed(results: dict[str, Any]) -> str:
     return "## What holds back where a goal is missed\n\n" + "".join(parts) if parts else ""
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# Numbers
-
-
 def _found(results: dict[str, Any], wanted: Sequence[Any]) -> list[tuple[Any, dict[str, Any]]]:
     """The cases that were run, in order, with their rows."""
     rows = {row["name"]: row for row in results["rows"]}
     return [(case, rows[case.name]) for case in wanted if case.name in rows]
-
-
-def _sums(row: dict[str, Any], tokens: int) -> list[float]:
-    """Prefill plus all later tokens at the inter-token time of the same repeat."""
-    later = row["samples"].get("inter-token", [])
-    return [prefill + tokens * each for prefill, each in zip(row["prefill_ms"], later, strict=True)]
-
-
-def _ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(over, under, strict=False)]
 
 
 def _ms(samples: Sequence[float] | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from llmbench.bench.cases import FLOOR, FLOOR_TURNS, OURS, OURS_TURNS
 from llmbench.errors import one_line
+from llmbench.measure.probes import Probe
 from llmbench.measure.timing import OnStep, time_region
 
 BURSTS = 3
@@ -35,6 +36,7 @@ class Row:
     setup_s: float | None = None
     over_model_bytes: int | None = None
     prefill_ms: list[float] = field(default_factory=list)
+    sm_clock_mhz: dict[str, list[int]] = field(default_factory=dict)  # under load, at the end of each burst
     profile: list[dict[str, Any]] = field(default_factory=list)
     failed: str | None = None
     missing: dict[str, str] = field(default_factory=dict)  # parts that failed while the others are there, and why
@@ -43,9 +45,9 @@ class Row:
 class Bursts:
     """Takes the samples of one step case."""
 
-    def __init__(self, row: Row, clock: Callable[[], Any], *, smoke: bool) -> None:
-        """Fill `row`, by the clocks that `clock` makes; a trial run settles nothing."""
-        self._row, self._clock, self._smoke = row, clock, smoke
+    def __init__(self, row: Row, probe: Probe, *, smoke: bool) -> None:
+        """Fill `row`, by the clocks of a device; a trial run settles nothing."""
+        self._row, self._probe, self._smoke = row, probe, smoke
 
     def run(
         self,
@@ -64,7 +66,7 @@ class Bursts:
             portion: the fewest steps of a sample.
             others: loops that have a turn behind every burst of ours.
         """
-        round_ms = self._steady(begin, steps, len(steps), 0, 1)[0] * len(steps)
+        round_ms = self._steady(None, begin, steps, len(steps), 0, 1)[0] * len(steps)
         settle = 0 if self._smoke else math.ceil(SETTLE_MS / round_ms * len(steps))
         fewest = 2 if len(steps) == portion else 1  # samples
         rounds = 1 if self._smoke else max(fewest, math.ceil(TIMED_MS / round_ms))
@@ -72,7 +74,7 @@ class Bursts:
         turns = Others(self._row, others)
         for _ in range(BURSTS):
             for name, first, each in ((FLOOR, _nothing, [products] * len(steps)), (OURS, begin, steps)):
-                found = means(self._steady(first, each, portion, settle, rounds), together)
+                found = means(self._steady(name, first, each, portion, settle, rounds), together)
                 self._row.samples.setdefault(name, []).extend(found)
             turns.take()
         for _ in range(BURSTS):
@@ -80,13 +82,17 @@ class Bursts:
 
     def _steady(
         self,
+        name: str | None,
         begin: Callable[[], None],
         steps: Sequence[Callable[[], object]],
         portion: int,
         settle: int,
         rounds: int,
     ) -> list[float]:
-        """Milliseconds per step of every portion of some rounds, behind `settle` steps that are not timed."""
+        """Milliseconds per step of every portion of some rounds, behind `settle` steps that are not timed.
+
+        With a name the clock is read while the last of what was launched still runs.
+        """
         whole = len(steps) // portion * portion
         unsettled = [steps[: settle - done] for done in range(0, settle, len(steps))]
 
@@ -104,8 +110,11 @@ class Bursts:
                     for step in steps[at : at + portion]:
                         step()
                 mark(next(number))
+            mhz = self._probe.sm_clock_mhz() if name else None
+            if name and mhz is not None:
+                self._row.sm_clock_mhz.setdefault(name, []).append(mhz)
 
-        reading, _ = time_region(self._clock(), play, "every")
+        reading, _ = time_region(self._probe.clock(), play, "every")
         per_round = whole // portion + 1
         marks = [reading.marks_ms[i : i + per_round] for i in range(0, len(reading.marks_ms), per_round)]
         return [(after - before) / portion for each in marks for before, after in itertools.pairwise(each)]
@@ -128,7 +137,7 @@ class Bursts:
                 step()
                 mark(2 * number + 2)
 
-        reading, _ = time_region(self._clock(), play, "every")
+        reading, _ = time_region(self._probe.clock(), play, "every")
         spans = [after - before for before, after in itertools.pairwise(reading.marks_ms)]
         self._row.samples.setdefault(FLOOR_TURNS, []).append(sum(spans[::2]) / len(steps))
         self._row.samples.setdefault(OURS_TURNS, []).append(sum(spans[1::2]) / len(steps))

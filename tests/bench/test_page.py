@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from llmbench.bench import page
+from llmbench.bench import numbers, page
 
 RESULTS = {
     "format": 1,
@@ -90,7 +90,9 @@ def text() -> str:
 def test_a_ratio_is_the_median_over_pairs_with_its_interval(text):
     row = cells(text, "LLaMA inter-token, B=1")
     assert row[1:4] == ["5", "5.5", "1.100 [1.100, 1.120]"]
-    assert row[4:] == ["1.16 met", "1.09 **missed**", "-", "Transformers eager 35.5 (6.5x)"]
+    assert row[4:] == ["1.16 met", "1.09 **missed**", "-", "-", "Transformers eager 35.5 (6.5x)"]
+    kept = numbers.kept(RESULTS["rows"][0], RESULTS["settings"])
+    assert kept == pytest.approx({"median": 1.1, "ci_low": 1.1, "ci_high": 1.12})
 
 
 def test_turns_of_one_step_stand_beside_bursts_with_their_own_ratio():
@@ -98,8 +100,9 @@ def test_turns_of_one_step_stand_beside_bursts_with_their_own_ratio():
     results["settings"]["settle_ms"] = 1000.0
     samples = results["rows"][0]["samples"]
     samples["matmul floor, in turns of one step"], samples["llmbench, in turns of one step"] = [4.0] * 3, [6.0] * 3
+    results["rows"][0]["sm_clock_mhz"] = {"matmul floor": [1980, 1980], "llmbench": [1740, 1755, 1770]}
     text = page.markdown(results, "some-gpu.png")
-    assert cells(text, "LLaMA inter-token, B=1")[6:] == ["4, 6: 1.500", "Transformers eager 35.5 (6.5x)"]
+    assert cells(text, "LLaMA inter-token, B=1")[6:] == ["4, 6: 1.500", "1980, 1755", "Transformers eager 35.5 (6.5x)"]
     assert "the first 1.0 s of each are not timed" in text
 
 

@@ -187,7 +187,7 @@ def decoded(engine, ids, mask):
 
 
 def refined(engine, ids, mask):
-    """Logits [B, 4, V] of the last four positions, read anew with other tokens against the keys of the first reading."""
+    """Logits [B, 4, V] of the last four positions, read anew with other tokens against earlier keys."""
     where = torch.arange(ids.shape[1] - 4, ids.shape[1], device=ids.device)
     positions, cache = where.expand(ids.shape[0], -1), engine.new_cache(*ids.shape)
     engine.denoise(ids, mask, positions, cache)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.bench import cases, numbers, page
+from llmbench.errors import HardwareError
 
 NAMES = [case.name for case in cases.ALL]
 
@@ -34,6 +35,11 @@ def main(arguments: list[str]) -> int:
         return 0
     if given.action == "load":
         return _load(given.file, smoke=given.smoke)
+    return _run(parser, given)
+
+
+def _run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
+    """Measure and write the page."""
     only = set(given.only.split(",")) if given.only else None
     if only and (unknown := sorted(only - set(NAMES))):
         parser.error(f"--only: no case {unknown[0]}; there are {', '.join(NAMES)}")
@@ -120,5 +126,14 @@ def _write(results: dict[str, Any], folder: Path, stem: str) -> str:
     return f"{page.tables(results)}\nWritten: {folder / stem}.md, .json, .png"
 
 
+def _told(arguments: list[str]) -> int:
+    """`main`, with a wrong request told in one line."""
+    try:
+        return main(arguments)
+    except HardwareError as error:
+        print(f"llmbench.bench: {error}; without a GPU only --smoke --out FOLDER runs", file=sys.stderr)
+        return 2
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(_told(sys.argv[1:]))

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -48,3 +51,12 @@ def test_wrong_arguments_are_refused_in_one_line():
         done = bench(*arguments)
         assert done.returncode == 2
         assert said in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_one_line_says_what_runs():
+    done = bench()
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("llmbench.bench: hardware.device: cuda was asked for")
+    assert line.endswith("only --smoke --out FOLDER runs")

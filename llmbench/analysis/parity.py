@@ -23,7 +23,7 @@ import numpy as np
 from llmbench.analysis import looks, wording
 from llmbench.analysis.comparable import Group, condition_sets, group, seed_of
 from llmbench.analysis.gates import LENGTH_METRICS, gates
-from llmbench.analysis.samples import orientation, samples, side_value
+from llmbench.analysis.samples import measured, orientation, samples, side_value
 from llmbench.analysis.statistics import speedup_interval
 from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
 from llmbench.analysis.verdict import Apart, Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
@@ -33,7 +33,7 @@ from llmbench.record import Record, served
 __all__ = ["Curve", "MetricParity", "Parity", "Speedup", "Status", "oriented", "parity", "verdicts"]
 
 JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
-"""Metrics that can reach parity; the first that was measured is the headline."""
+"""Metrics that can reach parity; the first that was asked for is the headline, also where it gave no number."""
 
 BESIDE = ("quality/entropy", "quality/distinct_2")
 
@@ -97,9 +97,8 @@ def parity(
     metrics: list[MetricParity] = []
     if sides.baseline and sides.candidates:
         for key in JUDGED:
-            curve = _curve(key, sides)
-            if curve.baseline is not None and curve.values:
-                made, more = _metric(curve, sides, found, look, beside, speedups, where, rng)
+            if any(measured(side, key) for _, side in sides.sides):
+                made, more = _metric(_curve(key, sides), sides, found, look, beside, speedups, where, rng)
                 metrics.append(made)
                 found += tuple(gate for gate in more if gate not in found)
     status = _status(sides, metrics)
@@ -170,11 +169,9 @@ def _metric(
     rng: np.random.Generator,
 ) -> tuple[MetricParity, tuple[Gate, ...]]:
     """Both forms of one metric, and the gates that its own sums do not pass."""
-    assert curve.baseline is not None
     key = curve.metric
     tested, prompts, more = _tested(key, sides, found, look, rng)
-    target = oriented(key, curve.baseline)
-    deltas = tuple((k, oriented(key, value) - target) for k, value in curve.values)
+    deltas = _deltas(curve)
     point = next((k for k, delta in deltas if delta >= 0), None)
     said = wording.Told(
         metric=key,
@@ -182,7 +179,8 @@ def _metric(
         baseline=curve.baseline,
         values=dict(curve.values),
         point=point,
-        best=max(deltas, key=lambda pair: pair[1])[0],
+        best=max(deltas, key=lambda pair: pair[1], default=(None,))[0],
+        lacking=_lacking(curve, sides),
         canvas=sides.candidates[0][1][0].canvas,
         ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
         entropy=_entropy_of(beside),
@@ -208,6 +206,20 @@ def _metric(
     return made, more
 
 
+def _deltas(curve: Curve) -> tuple[tuple[int, float], ...]:
+    """The point form's f(k) - Q; () without a Q."""
+    if curve.baseline is None:
+        return ()
+    target = oriented(curve.metric, curve.baseline)
+    return tuple((k, oriented(curve.metric, value) - target) for k, value in curve.values)
+
+
+def _lacking(curve: Curve, sides: Group) -> tuple[str, ...]:
+    """The sides whose value is no number."""
+    known = {None: curve.baseline, **dict(curve.values)}
+    return tuple(side[0].label for k, side in sides.sides if known.get(k) is None)
+
+
 def _tested(
     key: str, sides: Group, found: tuple[Gate, ...], look: looks.Look, rng: np.random.Generator
 ) -> tuple[Tested, int, tuple[Gate, ...]]:
@@ -221,7 +233,9 @@ def _tested(
     whole = [*(gate for gate in blocked if gate.steps is None), *more]
     everything = "; ".join(f"{gate.name}: {gate.reason}" for gate in whole)
     if own is None or (key in NEED_DIVERSITY and varied is None):
-        return Tested(status=Status.INVALID, reason=everything), len(sides.baseline[0].outputs), more
+        largest = _by_steps(blocked).get(sides.candidates[-1][0])
+        reason = "; ".join(filter(None, [largest, everything]))
+        return Tested(status=Status.INVALID, reason=reason), len(sides.baseline[0].outputs), more
     tested = judge(
         own,
         varied,

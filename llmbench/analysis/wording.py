@@ -133,10 +133,11 @@ class Told:
 
     metric: str  # key of METRICS
     names: tuple[str, str]  # baseline and candidate, for people
-    baseline: float  # the value to reach
-    values: Mapping[int, float]  # the candidate's at each k
+    baseline: float | None  # the value to reach; None where its sums give no number
+    values: Mapping[int, float]  # the candidate's at each k that has one
+    lacking: tuple[str, ...]  # sides without a value
     point: int | None  # S_parity in point form
-    best: int  # the k of the candidate's best value
+    best: int | None  # the k of the candidate's best value; None where none can be compared
     canvas: int | None  # G; a k beyond it makes no sense, so reaching it is worth saying
     ratios: Mapping[int, tuple[float, float | None, float | None]]  # speedup, low and high at each k
     entropy: tuple[float, Mapping[int, float]] | None  # the baseline's and the candidate's at each k
@@ -150,11 +151,11 @@ class Told:
 def sentence(tested: "Tested", told: Told) -> str:
     """The verdict on one metric as one sentence, to be quoted alone."""
     left, right = told.names
-    what, most = TITLES[told.metric], max(told.values)
     allowed = _allowed(told)
     if tested.status is Status.REACHED:
         assert tested.reached is not None
-        k = tested.reached
+        assert told.baseline is not None
+        k, what, most = tested.reached, TITLES[told.metric], max(told.values)
         shown = f"{number(told.values[k])} against {number(told.baseline)}"
         span = f"at every tested k from {k} to {most}" if most > k else f"at k = {k}"
         head = (
@@ -170,11 +171,14 @@ def sentence(tested: "Tested", told: Told) -> str:
 def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
     """The sentence's head where no parity may be claimed."""
     left, right = told.names
-    what, most = TITLES[told.metric], max(told.values)
-    top = next((item for item in tested.tests if item.steps == most), None)
-    span = f"{_signed(top.delta)} [95 % {_signed(top.low)} to {_signed(top.high)}]" if top else ""
+    what = TITLES[told.metric]
     if tested.status is Status.INVALID:
         return f"No verdict on {what}: {tested.reason}"
+    assert told.baseline is not None  # else it were invalid
+    assert told.best is not None
+    most = max(told.values)
+    top = next((item for item in tested.tests if item.steps == most), None)
+    span = f"{_signed(top.delta)} [95 % {_signed(top.low)} to {_signed(top.high)}]" if top else ""
     if tested.status is Status.INSENSITIVE:
         return f"No claim: {what} cannot tell {left} from its floor here ({tested.reason})"
     if tested.status is Status.DEGENERATE:
@@ -202,18 +206,27 @@ def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
 def point_sentence(told: Told) -> str:
     """The brief's point form of one metric."""
     what = TITLES[told.metric]
+    lacking = f"no finite {what} at {', '.join(told.lacking)}" if told.lacking else ""
+    if told.baseline is None or told.best is None:
+        return f"Point form (the brief): none ({lacking})."
+    but = lacking and f"; {lacking}"
     if told.point is not None:
-        shown = f"{what} {number(told.values[told.point])} against {number(told.baseline)}"
+        shown = f"{what} {number(told.values[told.point])} against {number(told.baseline)}{but}"
         speed = f", {_ratio(*told.ratios[told.point])} there{_gate(told)}" if told.point in told.ratios else ""
         return f"Point form (the brief): S_parity = {told.point} ({shown}){speed}."
-    shown = f"best {what} {number(told.values[told.best])} at k = {told.best} against {number(told.baseline)}"
+    shown = f"best {what} {number(told.values[told.best])} at k = {told.best} against {number(told.baseline)}{but}"
     return f"Point form (the brief): not reached for k up to {max(told.values)} ({shown})."
 
 
 def title(tested: "Tested", told: Told) -> str:
     """The verdict on one metric in one line, for a figure's title or a table's note."""
     left, right = told.names
-    what, most = TITLES[told.metric], max(told.values)
+    what = TITLES[told.metric]
+    if tested.status is Status.INVALID:
+        return f"No parity claim in {what}: the comparison is not valid"
+    assert told.baseline is not None  # else it were invalid
+    assert told.best is not None
+    most = max(told.values)
     if tested.status is Status.REACHED:
         assert tested.reached is not None
         k = tested.reached
@@ -224,7 +237,6 @@ def title(tested: "Tested", told: Told) -> str:
         against = f"best {number(told.values[told.best])} at k = {told.best} against {left}'s {number(told.baseline)}"
         return f"Parity in {what} not reached for k up to {most} ({against})"
     short = {
-        Status.INVALID: "the comparison is not valid",
         Status.INSENSITIVE: f"it cannot tell {left} from its floor",
         Status.DEGENERATE: f"as good at k = {most}, but its text {_less_varied(tested, told)}",
     }
@@ -285,7 +297,7 @@ def _gate(told: Told) -> str:
 
 def _times(told: Told, claim: str) -> str:
     """The time ratios where nothing may be claimed of them."""
-    timed = [steps for steps in sorted(told.values) if steps in told.ratios]
+    timed = sorted(told.ratios)
     ends = " and ".join(f"{_ratio(*told.ratios[k])} at k = {k}" for k in dict.fromkeys(timed[:1] + timed[-1:]))
     return f"; {told.names[1]} is {ends}{_gate(told)}, but no speedup at parity {claim}" if timed else ""
 

@@ -61,11 +61,12 @@ class Group:
 
 
 def group(records: Sequence[Record]) -> Group:
-    """Sort one set's finished Records into sides.
+    """Sort one set's finished Records into sides; failed ones are passed over.
 
     Raises:
         RecordError: conditions differ, or two Records claim one place.
     """
+    records = [record for record in records if record.status == "finished"]
     check_conditions(records)
     baselines = [record for record in records if record.family == "autoregressive"]
     implementations = tuple(record for record in baselines if not apart(record))
@@ -93,16 +94,18 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 
     A baseline serves every set that shares its conditions. Where a sweep over temperature leaves several, the one
     with the candidates' temperature is taken. Implementations of one baseline share a set, also where no candidate is.
-    A failed Record of a diffusion model goes with the sets it belongs to: its k is missing there.
+    A failed Record goes with the sets it belongs to, of either side: it is missing there, and its reason is known. Where
+    nothing finished there is no set.
     """
     known = list(records)
     finished = [record for record in known if record.status == "finished"]
-    failed = [record for record in known if record.status == "failed" and record.family == "diffusion"]
+    failed = [record for record in known if record.status == "failed"]
     baselines = [record for record in finished if record.family == "autoregressive"]
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in finished:
+    for record in (*finished, *(r for r in failed if r.conditions)):
         if record.family == "diffusion":
             groups.setdefault((record.model, ground(record), own_settings(record)), []).append(record)
+    unplaced = [r for r in failed if not r.conditions]  # died before its conditions were known: missing everywhere
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
         fitting = [record for record in baselines if _fits(record, varied)]
@@ -110,12 +113,13 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
             wanted = dict(own).get("decoding.temperature")
             fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
         used |= {id(record) for record in fitting}
-        absent = [
-            r
-            for r in failed
-            if r.model == model and (not r.conditions or (ground(r), own_settings(r)) == (varied, own))
-        ]
-        sets.append((*fitting, *sorted(candidates, key=steps_of), *absent))
+        here = [r for r in candidates if r.status == "finished"]
+        if not (fitting or here):
+            continue
+        absent = [r for r in candidates if r.status == "failed"] + [r for r in unplaced if r.model == model]
+        wanted = dict(own).get("decoding.temperature") if fitting else None
+        absent += [r for r in failed if r.family == "autoregressive" and _missing_beside(r, varied, wanted)]
+        sets.append((*fitting, *sorted(here, key=steps_of), *absent))
     alone: dict[tuple[Any, ...], list[Record]] = {}
     for record in sorted(baselines, key=served):
         if id(record) in used:
@@ -124,7 +128,15 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
         own_place = record.model, ground(record), sampling(record)
         for place in shared or [own_place]:
             alone.setdefault(place, []).append(record)
-    return sets + [tuple(members) for members in alone.values()]
+    placed = {model for model, _, _ in groups}
+    lost = [r for r in unplaced if r.family == "diffusion" and r.model not in placed]
+    return sets + [(*members, *lost) for members in alone.values()]
+
+
+def _missing_beside(failed: Record, varied: tuple[str | None, ...], temperature: str | None) -> bool:
+    """Whether a failed baseline should have stood beside candidates under these conditions; any temperature for None."""
+    heats = (failed.conditions.get("decoding.temperature"), None)
+    return not failed.conditions or (_fits(failed, varied) and temperature in heats)
 
 
 def apart(record: Record) -> bool:
@@ -138,7 +150,7 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
     Raises:
         RecordError: two of them are the same implementation and seed, or differ in more than that.
     """
-    baselines = [record for record in baselines if not apart(record)]
+    baselines = [record for record in baselines if record.status == "finished" and not apart(record)]
     ways = _ways(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
     if any(map(_double, ways)) or len({(r.model, sampling(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)

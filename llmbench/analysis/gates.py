@@ -35,15 +35,7 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
     if group.baseline:
         for steps, records in group.candidates:
             found += [replace(gate, steps=gate.steps or steps) for gate in _against(group.baseline, records, limits)]
-    for record in failed:
-        found.append(
-            Gate(
-                name="settings missing",
-                reason=f"{record.label} failed: {record.reason}",
-                steps=record.steps,
-                change=f"mend what that job names and add reuse=all, or leave {record.steps} out of steps",
-            )
-        )
+    found += [gate for record in failed if (gate := _of_failed(record, group)) is not None]
     if slow := slow_phrase(group.baseline, limits.roofline_share):
         change = "hardware.engine=graph, a larger batch, or model=llama,llama_generate,llada for a second baseline"
         found.append(Gate(name="slow baseline", reason=slow, blocks="speed", change=change))
@@ -52,6 +44,25 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
         found.append(Gate(name="unsteady times", reason=unsteady, blocks="speed", change=change))
     return tuple(found)
 
+
+def _of_failed(record: Record, group: Group) -> Gate | None:
+    """What a job that died leaves missing; None where its place is taken by another seed that writes the same text."""
+    reason = f"{record.label} failed: {record.reason}"
+    change = "mend what that job names and add reuse=all"
+    if record.family == "diffusion":
+        leave = f", or leave {record.steps} out of steps" if group.candidates else ""
+        return Gate(name=MISSING, reason=reason, steps=record.steps, change=change + leave)
+    if not group.baseline:
+        return Gate(name=MISSING, reason=reason, change=change)
+    if record.side != group.baseline[0].side:  # another implementation: it may be the faster one
+        leave = ", or leave it out of model"
+        return Gate(name=MISSING, reason=reason, blocks="speed", change=change + leave)
+    taken = seed_of(record) in {seed_of(other) for other in group.baseline}
+    return None if taken else Gate(name=MISSING, reason=reason, change=change)
+
+
+MISSING = "settings missing"
+"""Name of the gate of jobs that should be there and are not."""
 
 _NO_TEXT = {
     "autoregressive": "workload.tasks or workload (prompts that ask for text), model.chat, or temperature",
@@ -125,7 +136,7 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
         )
         every = ",".join(sorted(set.union(*seeds), key=lambda seed: (len(seed), seed)))
         change = f"seed={every} for both sides, with reuse=all"
-        yield Gate(name="settings missing", reason=f"seeds differ: {said}", change=change)
+        yield Gate(name=MISSING, reason=f"seeds differ: {said}", change=change)
     yield from _lengths(baseline, candidate, limits.length_share)
 
 

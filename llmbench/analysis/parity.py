@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from llmbench.analysis import looks, wording
-from llmbench.analysis.comparable import Group, condition_sets, group, seed_of
-from llmbench.analysis.gates import LENGTH_METRICS, gates
+from llmbench.analysis.comparable import Group, apart, condition_sets, group, seed_of
+from llmbench.analysis.gates import LENGTH_METRICS, MISSING, gates
 from llmbench.analysis.samples import measured, orientation, samples, side_value
 from llmbench.analysis.statistics import speedup_interval
 from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
@@ -51,7 +51,7 @@ def verdicts(
     """One `Parity` for every set of comparable Records of a sweep.
 
     Args:
-        records: finished ones; a failed one leaves its k missing.
+        records: finished ones; a failed one leaves its k, or its side, missing.
         seed: of the bootstrap.
         options: margins, thresholds and looks; None takes those that the Records were made under.
         history: the looks that earlier sweeps took, oldest first.
@@ -86,7 +86,7 @@ def parity(
     """
     finished = sorted((record for record in records if record.status == "finished"), key=served)
     sides = group(finished)
-    failed = [record for record in records if record.status == "failed" and record.family == "diffusion"]
+    failed = [record for record in records if record.status == "failed" and not apart(record)]
     look = looks.look(sides, failed, options, history)
     found = gates(sides, failed, look.options.thresholds)
     rng = np.random.default_rng(seed)
@@ -101,11 +101,11 @@ def parity(
                 made, more = _metric(_curve(key, sides), sides, found, look, beside, speedups, where, rng)
                 metrics.append(made)
                 found += tuple(gate for gate in more if gate not in found)
-    status = _status(sides, metrics)
+    status = _status(sides, metrics, failed)
     speed, speed_sentence = _speed(metrics[0] if metrics else None, speedups, found)
     return Parity(
         status=status,
-        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look),
+        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look, found),
         headline=metrics[0].curve.metric if metrics else None,
         baseline=sides.baseline[0].model if sides.baseline else None,
         candidate=sides.candidates[0][1][0].model if sides.candidates else None,
@@ -120,7 +120,7 @@ def parity(
         beside=beside,
         speedups=speedups,
         apart=others,
-        gates=found if sides.baseline and sides.candidates else (),
+        gates=found if status is Status.INVALID or (sides.baseline and sides.candidates) else (),
         warnings=tuple(_warnings(metrics, look)),
         speed=speed,
         speed_sentence=speed_sentence,
@@ -133,11 +133,13 @@ def parity(
     )
 
 
-def _status(sides: Group, metrics: Sequence[MetricParity]) -> Status:
+def _status(sides: Group, metrics: Sequence[MetricParity], failed: Sequence[Record]) -> Status:
+    """The headline's; a side that was asked for and died is invalid, one that was not asked for is missing."""
+    died = {record.family for record in failed}
     if not sides.baseline:
-        return Status.MISSING_BASELINE
+        return Status.INVALID if "autoregressive" in died else Status.MISSING_BASELINE
     if not sides.candidates:
-        return Status.MISSING_CANDIDATES
+        return Status.INVALID if "diffusion" in died else Status.MISSING_CANDIDATES
     return metrics[0].status if metrics else Status.NO_QUALITY
 
 
@@ -337,12 +339,22 @@ def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
     return {"s_all": max(reached) if whole else None, "s_all_metrics": tuple(item.curve.metric for item in eligible)}
 
 
-def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: Group, look: looks.Look) -> str:
+def _no_verdict(
+    status: Status,
+    speedups: Sequence[Speedup],
+    where: str,
+    sides: Group,
+    look: looks.Look,
+    found: Sequence[Gate],
+) -> str:
     doubt = wording.doubt_phrase(sides, look.options.thresholds.roofline_share)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
     times = f"; speed against the baseline: {ratios}{doubt and f' ({doubt})'}" if ratios else ""
-    said = f"{status.value.replace('_', ' ')}; {where}" if where else status.value.replace("_", " ")
-    return f"No parity verdict ({said}){times}: {status.next_step}."
+    missing = [gate for gate in found if gate.name == MISSING] if status is Status.INVALID else []
+    reasons = [f"{gate.name}: {gate.reason}" for gate in missing]
+    said = "; ".join(filter(None, [status.value.replace("_", " "), *reasons, where]))
+    change = "; ".join(dict.fromkeys(gate.change for gate in missing)) or status.next_step
+    return f"No parity verdict ({said}){times}: {change}."
 
 
 def _warnings(metrics: Sequence[MetricParity], look: looks.Look) -> list[str]:

@@ -11,7 +11,7 @@ from llmbench.analysis.parity import oriented, parity, verdicts
 from llmbench.analysis.verdict import Parity, Speed, Status
 from llmbench.errors import RecordError
 from llmbench.record import Record
-from records import implementation, make_record, make_sweep
+from records import endpoint, implementation, make_record, make_sweep
 
 
 def test_perplexity_is_compared_in_nats_per_token_with_less_being_better() -> None:
@@ -137,6 +137,70 @@ def test_a_failed_job_leaves_its_k_missing_and_blocks_what_rests_on_it() -> None
     assert (found.status, found.reached, found.stopped_at) == (Status.REACHED, 64, 48)
     (verdict,) = verdicts([*make_sweep(), make_record("llada", 4, status="failed", reason="out of memory")])
     assert verdict.metrics[0].reached == 32
+
+
+OUT = {"status": "failed", "reason": "CUDA out of memory"}
+
+
+def test_a_baseline_that_failed_is_no_baseline_that_was_not_asked_for() -> None:
+    _, *candidates = make_sweep()
+    (verdict,) = verdicts([make_record("llama", **OUT), *candidates])
+    assert (verdict.status, verdict.metrics, verdict.speedups) == (Status.INVALID, (), ())
+    assert "invalid; settings missing: llama failed: CUDA out of memory; " in verdict.sentence
+    assert "model=llama,llada" not in verdict.sentence
+    assert verdict.next_step == "settings missing: mend what that job names and add reuse=all; then run again"
+    assert [(gate.name, gate.steps) for gate in verdict.gates] == [("settings missing", None)]
+    assert Parity.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+    (early,) = verdicts([replace(make_record("llama", **OUT), conditions={}), *candidates])  # before they were known
+    assert early.status is Status.INVALID
+
+
+def test_candidates_that_all_failed_are_named() -> None:
+    llama = make_sweep()[0]
+    failed = [make_record("llada", k, **OUT) for k in (8, 16)]
+    (verdict,) = verdicts([llama, *failed])
+    assert verdict.status is Status.INVALID
+    assert "settings missing: llada k=8 failed: CUDA out of memory; settings missing: llada k=16" in verdict.sentence
+    assert "mend what that job names and add reuse=all" in verdict.next_step
+    unplaced = replace(make_record("llada", 8, **OUT), conditions={})
+    assert verdicts([llama, unplaced])[0].status is Status.INVALID
+    assert verdicts(failed) == ()  # nothing was measured
+
+
+def test_a_batch_at_which_one_side_failed_is_invalid_and_the_others_keep_their_verdict() -> None:
+    whole = make_sweep((8,), batch=2, perplexity=40.0, entropy=3.2)
+    large = make_sweep((8,), batch=8)
+    for failed in (
+        [make_record("llama", batch=8, **OUT), large[1]],
+        [large[0], make_record("llada", 8, batch=8, **OUT)],
+    ):
+        found = {verdict.conditions["batch"]: verdict.status for verdict in verdicts([*whole, *failed])}
+        assert found == {"2": Status.REACHED, "8": Status.INVALID}
+
+
+def test_a_baseline_of_another_implementation_that_failed_leaves_quality_and_takes_the_speed_claim() -> None:
+    """It may have been the faster one."""
+    fast = implementation("autoregressive", 500.0)
+    other = replace(implementation("transformers", 400.0, "static"), **OUT, outputs=(), timings=(), scores=(), metrics={})
+    candidates = [replace(r, conditions=r.conditions | {"decoding.kind": "diffusion"}) for r in make_sweep()[1:]]
+    (verdict,) = verdicts([fast, other, *candidates])
+    assert (verdict.status, verdict.speed) == (Status.REACHED, Speed.OPEN)
+    assert "llama transformers static failed: CUDA out of memory" in verdict.speed_sentence
+    assert verdicts([fast, *candidates])[0].speed is Speed.VIABLE
+
+
+def test_a_seed_of_the_baseline_that_failed_is_a_missing_setting() -> None:
+    sweep = [*seeds(make_record("llama"), 50.0), *seeds(make_record("llada", 8), 40.0)]
+    lost = make_record("llama", **OUT, conditions={"seed": "2"})
+    (verdict,) = verdicts([*sweep, lost])
+    assert verdict.status is Status.INVALID
+    assert "settings missing: llama failed: CUDA out of memory" in verdict.sentence
+
+
+def test_a_server_that_failed_takes_nothing_away() -> None:
+    gone = replace(endpoint(100.0), **OUT, outputs=(), timings=(), scores=(), metrics={})
+    assert verdicts([*make_sweep(), gone])[0].status is Status.REACHED
+    assert verdicts([*make_sweep()[1:], gone])[0].status is Status.MISSING_BASELINE
 
 
 def test_fewer_than_six_repeats_leave_the_interval_out() -> None:

@@ -41,6 +41,12 @@ IMPLEMENTATION = (
 )
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
 
+OF_TEXT = ("decoding.cache",)
+"""Of these, what changes a diffusion model's text: its caches (prefix, dual) are approximations."""
+
+WHOLE = "1.0"
+"""The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
+
 _PLACE = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
 
@@ -167,6 +173,12 @@ def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[
     return list(ways.values())
 
 
+def nucleus(record: Record) -> str:
+    """Share of the probability that is drawn from; all of it where nothing is drawn, or the decoder has no such dial."""
+    greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
+    return WHOLE if greedy else record.conditions.get("decoding.top_p", WHOLE)
+
+
 def stochastic(record: Record) -> bool:
     """Whether the seed changes the text: sampling, or positions drawn at random."""
     greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
@@ -215,7 +227,8 @@ def steps_of(record: Record) -> int:
 def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
-    Only `IMPLEMENTATION` may differ within a model, and the seed anywhere. A chat template is used by all or by
+    Only `IMPLEMENTATION` may differ within an autoregressive model (of it a diffusion model's cache may not: it changes
+    the text), and the seed anywhere. A chat template is used by all or by
     none: an answer and a continuation are not the same task. Where a server runs is not asked; one that stands apart
     may also decode in its own way.
 
@@ -228,7 +241,8 @@ def check_conditions(records: Sequence[Record]) -> None:
     for record in asked:
         _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
-        _agree(own, record, lambda key: key.startswith("decoding.") and key not in IMPLEMENTATION)
+        free = set(IMPLEMENTATION) - set(OF_TEXT if record.family == "diffusion" else ())
+        _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
 
 
 def check_ground(records: Sequence[Record], varied: Sequence[str] = ()) -> None:

@@ -22,9 +22,9 @@ import numpy as np
 
 from llmbench.analysis import looks, wording
 from llmbench.analysis.comparable import Group, apart, condition_sets, group, seed_of
-from llmbench.analysis.gates import LENGTH_METRICS, MISSING, gates
+from llmbench.analysis.gates import LENGTH_METRICS, MISSING, THREADS, gates
 from llmbench.analysis.samples import measured, orientation, samples, side_value
-from llmbench.analysis.statistics import speedup_interval
+from llmbench.analysis.statistics import repeat_times, shared_batches, speedup_interval
 from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
 from llmbench.analysis.verdict import Apart, Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
 from llmbench.parity_config import ParityConfig
@@ -102,7 +102,7 @@ def parity(
                 metrics.append(made)
                 found += tuple(gate for gate in more if gate not in found)
     status = _status(sides, metrics, failed)
-    speed, speed_sentence = _speed(metrics[0] if metrics else None, speedups, found)
+    speed, speed_sentence = _speed(metrics[0] if metrics else None, sides, speedups, found)
     return Parity(
         status=status,
         sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look, found),
@@ -277,7 +277,10 @@ def _by_steps(blocked: Iterable[Gate]) -> dict[int, str]:
 def _speedup(
     steps: int, baseline: Sequence[Record], candidate: Sequence[Record], rng: np.random.Generator
 ) -> Speedup | None:
-    upper, lower = _e2e(baseline), _e2e(candidate)
+    both = (*baseline, *candidate)
+    shared = shared_batches(both)
+    alike = all(set(record.repeated_batches) == set(shared) for record in both)
+    upper, lower = (_e2e(side) if alike else _e2e_of(side, shared) for side in (baseline, candidate))
     if upper is None or not lower:
         return None
     interval = speedup_interval(baseline, candidate, rng)
@@ -316,19 +319,31 @@ def _e2e(side: Sequence[Record]) -> float | None:
     return fmean(times) if times and len(times) == len(side) else None
 
 
-def _speed(head: MetricParity | None, speedups: Sequence[Speedup], found: Sequence[Gate]) -> tuple[Speed, str]:
+def _e2e_of(side: Sequence[Record], batches: Sequence[int]) -> float | None:
+    """L_e2e over some of the repeated batches: those that both sides have, where they repeated different ones."""
+    times = [repeat_times(record, batches) for record in side]
+    if not batches or not all(len(rows) for rows in times):
+        return None
+    return fmean(float(np.median(rows.mean(axis=1))) for rows in times)
+
+
+def _speed(
+    head: MetricParity | None, sides: Group, speedups: Sequence[Speedup], found: Sequence[Gate]
+) -> tuple[Speed, str]:
     """Viable, inefficient or open, over every k at which the headline passes."""
     if head is None or head.reached is None:
         return Speed.NO_PARITY, ""
+    name = wording.named(sides.candidates[0][1][0])
     passing = [item for item in speedups if item.steps in head.passing]
     slow = [gate.reason for gate in found if gate.blocks == "speed"]
+    unequal = any(gate.name == THREADS for gate in found)  # then slower says as little as faster
     faster = [item for item in passing if item.low is not None and item.low > 1]
     slower = [item for item in passing if item.high is not None and item.high < 1]
     if faster and not slow:
-        return Speed.VIABLE, wording.speed_sentence(Speed.VIABLE, faster, "")
-    if passing and len(slower) == len(head.passing):
-        return Speed.INEFFICIENT, wording.speed_sentence(Speed.INEFFICIENT, passing, "; ".join(slow))
-    return Speed.OPEN, wording.speed_sentence(Speed.OPEN, passing, "; ".join(slow))
+        return Speed.VIABLE, wording.speed_sentence(Speed.VIABLE, name, faster, "")
+    if passing and len(slower) == len(head.passing) and not unequal:
+        return Speed.INEFFICIENT, wording.speed_sentence(Speed.INEFFICIENT, name, passing, "; ".join(slow))
+    return Speed.OPEN, wording.speed_sentence(Speed.OPEN, name, passing, "; ".join(slow))
 
 
 def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:

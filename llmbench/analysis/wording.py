@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING
 
+from llmbench.analysis.comparable import WHOLE, nucleus
 from llmbench.analysis.verdict import Speed, Status
 from llmbench.record import Record, served
 
@@ -76,10 +77,23 @@ def unsteady_phrase(records: Sequence[Record]) -> str:
     )
 
 
+def threads_phrase(records: Sequence[Record]) -> str:
+    """A gate on speedups: said when sides ran on a CPU with other numbers of threads; a server's are not known."""
+    here = [record for record in records if not served(record) and record.environment.device == "cpu"]
+    counts: dict[int, Record] = {}
+    for record in here:
+        counts.setdefault(record.environment.threads, record)
+    if len(counts) < 2:
+        return ""
+    said = ", ".join(f"{count} at {record.label}" for count, record in counts.items())
+    return f"CPU threads differ ({said})"
+
+
 def doubt_phrase(sides: "Group", share: float) -> str:
     """Why a speedup may not be quoted; empty where nothing speaks against it."""
     records = [record for _, members in sides.sides for record in members]
-    return "; ".join(filter(None, [slow_phrase(sides.baseline, share), unsteady_phrase(records)]))
+    found = [slow_phrase(sides.baseline, share), threads_phrase(records), unsteady_phrase(records)]
+    return "; ".join(filter(None, found))
 
 
 def baseline_phrase(chosen: Sequence[Record], baselines: Sequence[Record]) -> str:
@@ -102,7 +116,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def conditions_phrase(records: Sequence[Record]) -> str:
-    """The stated conditions: temperature, chat template, B, canvas, prompts, device."""
+    """The stated conditions: temperature, nucleus where there is one, chat template, B, canvas, prompts, device."""
     if not records:
         return ""
     said = records[0].conditions
@@ -110,6 +124,8 @@ def conditions_phrase(records: Sequence[Record]) -> str:
         dict.fromkeys(r.conditions["decoding.temperature"] for r in records if "decoding.temperature" in r.conditions)
     )
     parts = [f"temperature {' against '.join(heat)}"] if heat else []
+    nuclei = list(dict.fromkeys(map(nucleus, records)))
+    parts += [f"top_p {' against '.join(nuclei)}"] if nuclei != [WHOLE] else []
     parts += ["in chat templates"] if "decoding.chat" in said else []
     parts += [f"{name} {said[key]}" for key, name in (("batch", "batch"), ("canvas", "canvas")) if key in said]
     count = len(records[0].outputs)
@@ -264,13 +280,13 @@ def flags(
     return tuple(found)
 
 
-def speed_sentence(speed: Speed, shown: "Sequence[Speedup]", reason: str) -> str:
-    """Viable, inefficient or open, with the ratios behind it."""
+def speed_sentence(speed: Speed, candidate: str, shown: "Sequence[Speedup]", reason: str) -> str:
+    """Viable, inefficient or open, with the ratios behind it; `candidate` is its name for people."""
     ratios = ", ".join(f"{_ratio(item.ratio, item.low, item.high)} at k = {item.steps}" for item in shown)
     said = {
-        Speed.VIABLE: "Viable: LLaDA is faster where its quality passes",
-        Speed.INEFFICIENT: "Inefficient: at every passing k LLaDA is slower",
-    }.get(speed, "Open: whether LLaDA is faster where its quality passes cannot be said")
+        Speed.VIABLE: f"Viable: {candidate} is faster where its quality passes",
+        Speed.INEFFICIENT: f"Inefficient: at every passing k {candidate} is slower",
+    }.get(speed, f"Open: whether {candidate} is faster where its quality passes cannot be said")
     return f"{said} ({'; '.join(filter(None, [ratios or 'not timed', reason]))})."
 
 

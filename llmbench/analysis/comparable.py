@@ -100,8 +100,8 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 
     A baseline serves every set that shares its conditions. Where a sweep over temperature leaves several, the one
     with the candidates' temperature is taken. Implementations of one baseline share a set, also where no candidate is.
-    A failed Record goes with the sets it belongs to, of either side: it is missing there, and its reason is known. Where
-    nothing finished there is no set.
+    A failed Record of either side goes with the sets it belongs to: it is missing there, and its reason is known.
+    Where nothing finished there is no set.
     """
     known = list(records)
     finished = [record for record in known if record.status == "finished"]
@@ -140,7 +140,7 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 
 
 def _missing_beside(failed: Record, varied: tuple[str | None, ...], temperature: str | None) -> bool:
-    """Whether a failed baseline should have stood beside candidates under these conditions; any temperature for None."""
+    """Whether a failed baseline should have stood beside such candidates; None for the temperature: any."""
     heats = (failed.conditions.get("decoding.temperature"), None)
     return not failed.conditions or (_fits(failed, varied) and temperature in heats)
 
@@ -174,7 +174,7 @@ def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[
 
 
 def nucleus(record: Record) -> str:
-    """Share of the probability that is drawn from; all of it where nothing is drawn, or the decoder has no such dial."""
+    """Share of the probability that is drawn from; all where nothing is drawn, or the decoder has no such dial."""
     greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
     return WHOLE if greedy else record.conditions.get("decoding.top_p", WHOLE)
 

@@ -218,7 +218,7 @@ def _deltas(curve: Curve) -> tuple[tuple[int, float], ...]:
 
 def _lacking(curve: Curve, sides: Group) -> tuple[str, ...]:
     """The sides whose value is no number."""
-    known = {None: curve.baseline, **dict(curve.values)}
+    known: dict[int | None, float | None] = {None: curve.baseline, **dict(curve.values)}
     return tuple(side[0].label for k, side in sides.sides if known.get(k) is None)
 
 

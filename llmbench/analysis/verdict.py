@@ -99,6 +99,9 @@ class DeltaTest:
     drawn_low: float  # 95 % paired bootstrap, percentile: what the figure draws
     drawn_high: float
     passes: bool  # lower >= -margin, from enough prompts
+    lower_t: float | None = (
+        None  # the plain t bound of docs/metrics.md, which `lower` never exceeds; None in old verdicts
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

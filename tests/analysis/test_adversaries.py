@@ -272,7 +272,9 @@ def test_a_judge_that_gives_one_nan_takes_no_metric_away(steps: int | None, enco
 
 
 def test_a_judge_that_gives_nothing_but_nan_leaves_no_speed_only_verdict() -> None:
-    sides = [rescored(odd(record), lambda s: replace(s, bertscore_f1=None)) for record in (honest("llama"), *all_steps())]
+    sides = [
+        rescored(odd(record), lambda s: replace(s, bertscore_f1=None)) for record in (honest("llama"), *all_steps())
+    ]
     verdict = parity(sides)
     assert (verdict.status, verdict.headline) == (Status.INVALID, "quality/perplexity")
     assert verdict.point_sentence.startswith("Point form (the brief): none (no finite perplexity at llama, llada k=8,")
@@ -434,6 +436,19 @@ def test_too_few_prompts_for_a_bound_ask_for_more_and_an_old_verdict_for_the_pag
     verdict, _ = judged(*map(hot, all_steps()))
     old = replace(verdict, gates=tuple(replace(gate, change="") for gate in verdict.gates))
     assert old.next_step == Status.INVALID.next_step
+
+
+def test_the_plain_t_bound_is_recorded_beside_the_stricter_one_that_is_tested() -> None:
+    verdict, found = judged(*all_steps())
+    back = Parity.from_dict(json.loads(json.dumps(verdict.to_dict()))).metrics[0]
+    for test in (*back.tests, *back.diversity):
+        t = 1.6611  # t(0.95, 95)
+        assert test.lower_t == pytest.approx(test.delta - t * test.sd / math.sqrt(PROMPTS), abs=1e-6)
+        assert test.lower <= test.lower_t
+    assert any(test.lower < test.lower_t for test in found.tests)
+    old = verdict.to_dict()
+    del old["metrics"][0]["tests"][0]["lower_t"]
+    assert Parity.from_dict(old).metrics[0].tests[0].lower_t is None
 
 
 def test_small_samples_are_undecided_and_say_how_many_prompts_would_decide() -> None:

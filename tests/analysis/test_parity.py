@@ -181,7 +181,9 @@ def test_a_batch_at_which_one_side_failed_is_invalid_and_the_others_keep_their_v
 def test_a_baseline_of_another_implementation_that_failed_leaves_quality_and_takes_the_speed_claim() -> None:
     """It may have been the faster one."""
     fast = implementation("autoregressive", 500.0)
-    other = replace(implementation("transformers", 400.0, "static"), **OUT, outputs=(), timings=(), scores=(), metrics={})
+    other = replace(
+        implementation("transformers", 400.0, "static"), **OUT, outputs=(), timings=(), scores=(), metrics={}
+    )
     candidates = [replace(r, conditions=r.conditions | {"decoding.kind": "diffusion"}) for r in make_sweep()[1:]]
     (verdict,) = verdicts([fast, other, *candidates])
     assert (verdict.status, verdict.speed) == (Status.REACHED, Speed.OPEN)

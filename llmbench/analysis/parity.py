@@ -8,25 +8,23 @@ oriented up first: perplexity enters as g = -NLL per token (nats), bits per byte
 one `MetricParity`; entropy is the second half of perplexity's test, distinct-2 stands beside.
 
 Records meet only when their conditions agree (`llmbench.analysis.comparable`); what forbids a claim is a gate
-(`llmbench.analysis.gates`). docs/method.md explains all of it to a reviewer. Called by the sweep, the report and
-notebooks.
+(`llmbench.analysis.gates`); how fast it is there says `llmbench.analysis.speed`. docs/method.md explains all of it to a
+reviewer. Called by the sweep, the report and notebooks.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from llmbench.analysis import looks, wording
 from llmbench.analysis.comparable import Group, apart, condition_sets, group, seed_of
-from llmbench.analysis.gates import LENGTH_METRICS, MISSING, THREADS, gates
+from llmbench.analysis.gates import LENGTH_METRICS, MISSING, gates
 from llmbench.analysis.samples import measured, orientation, samples, side_value
-from llmbench.analysis.statistics import repeat_times, shared_batches, speedup_interval
+from llmbench.analysis.speed import against_server, claim, speedup
 from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
-from llmbench.analysis.verdict import Apart, Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
+from llmbench.analysis.verdict import Curve, Gate, MetricParity, Parity, Speedup, Status
 from llmbench.parity_config import ParityConfig
 from llmbench.record import Record, served
 
@@ -90,8 +88,8 @@ def parity(
     look = looks.look(sides, failed, options, history)
     found = gates(sides, failed, look.options.thresholds)
     rng = np.random.default_rng(seed)
-    speedups = tuple(s for k, side in sides.candidates if (s := _speedup(k, sides.baseline, side, rng)) is not None)
-    others = tuple(_apart(side, sides, rng) for side in sides.apart)
+    speedups = tuple(s for k, side in sides.candidates if (s := speedup(k, sides.baseline, side, rng)) is not None)
+    others = tuple(against_server(side, sides, rng) for side in sides.apart)
     beside = tuple(curve for key in BESIDE if (curve := _curve(key, sides)).values)
     where = wording.conditions_phrase(finished)
     metrics: list[MetricParity] = []
@@ -102,7 +100,7 @@ def parity(
                 metrics.append(made)
                 found += tuple(gate for gate in more if gate not in found)
     status = _status(sides, metrics, failed)
-    speed, speed_sentence = _speed(metrics[0] if metrics else None, sides, speedups, found)
+    speed, speed_sentence = claim(metrics[0] if metrics else None, sides, speedups, found)
     return Parity(
         status=status,
         sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look, found),
@@ -271,79 +269,7 @@ def _by_steps(blocked: Iterable[Gate]) -> dict[int, str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# Speed, several metrics together, and what is said besides
-
-
-def _speedup(
-    steps: int, baseline: Sequence[Record], candidate: Sequence[Record], rng: np.random.Generator
-) -> Speedup | None:
-    both = (*baseline, *candidate)
-    shared = shared_batches(both)
-    alike = all(set(record.repeated_batches) == set(shared) for record in both)
-    upper, lower = (_e2e(side) if alike else _e2e_of(side, shared) for side in (baseline, candidate))
-    if upper is None or not lower:
-        return None
-    interval = speedup_interval(baseline, candidate, rng)
-    return Speedup(
-        steps=steps,
-        ratio=upper / lower,
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
-        baseline_ms=upper,
-        candidate_ms=lower,
-    )
-
-
-def _apart(side: Sequence[Record], sides: Group, rng: np.random.Generator) -> Apart:
-    """A server's times against the candidates', both by the host clock."""
-    found = [_speedup(k, side, tuple(map(_by_wall, candidate)), rng) for k, candidate in sides.candidates]
-    return Apart(
-        label=side[0].label,
-        where=side[0].conditions.get("device_name", ""),
-        speedups=tuple(item for item in found if item is not None),
-    )
-
-
-def _by_wall(record: Record) -> Record:
-    """The Record with the host clock's times in place of the device's."""
-    metrics = record.metrics
-    if "latency/e2e_wall_ms" in metrics:
-        metrics = metrics | {"latency/e2e_ms": metrics["latency/e2e_wall_ms"]}
-    timings = tuple(replace(timing, e2e_ms=timing.e2e_wall_ms) for timing in record.timings)
-    return replace(record, metrics=metrics, timings=timings)
-
-
-def _e2e(side: Sequence[Record]) -> float | None:
-    """The logged L_e2e, over several seeds their mean."""
-    times = [record.metrics["latency/e2e_ms"] for record in side if "latency/e2e_ms" in record.metrics]
-    return fmean(times) if times and len(times) == len(side) else None
-
-
-def _e2e_of(side: Sequence[Record], batches: Sequence[int]) -> float | None:
-    """L_e2e over some of the repeated batches: those that both sides have, where they repeated different ones."""
-    times = [repeat_times(record, batches) for record in side]
-    if not batches or not all(len(rows) for rows in times):
-        return None
-    return fmean(float(np.median(rows.mean(axis=1))) for rows in times)
-
-
-def _speed(
-    head: MetricParity | None, sides: Group, speedups: Sequence[Speedup], found: Sequence[Gate]
-) -> tuple[Speed, str]:
-    """Viable, inefficient or open, over every k at which the headline passes."""
-    if head is None or head.reached is None:
-        return Speed.NO_PARITY, ""
-    name = wording.named(sides.candidates[0][1][0])
-    passing = [item for item in speedups if item.steps in head.passing]
-    slow = [gate.reason for gate in found if gate.blocks == "speed"]
-    unequal = any(gate.name == THREADS for gate in found)  # then slower says as little as faster
-    faster = [item for item in passing if item.low is not None and item.low > 1]
-    slower = [item for item in passing if item.high is not None and item.high < 1]
-    if faster and not slow:
-        return Speed.VIABLE, wording.speed_sentence(Speed.VIABLE, name, faster, "")
-    if passing and len(slower) == len(head.passing) and not unequal:
-        return Speed.INEFFICIENT, wording.speed_sentence(Speed.INEFFICIENT, name, passing, "; ".join(slow))
-    return Speed.OPEN, wording.speed_sentence(Speed.OPEN, name, passing, "; ".join(slow))
+# Several metrics together, and what is said besides
 
 
 def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:

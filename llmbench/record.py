@@ -15,12 +15,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llmbench.errors import RecordError
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import ConfigDict, TypeAdapter
 
 # Format history. A format that was released keeps a recorded file as a fixture when the next one comes.
 # 1: first.
@@ -30,6 +30,9 @@ READABLE = (1, 2)
 
 Family = Literal["autoregressive", "diffusion"]
 Subject = Literal["output", "human", "shuffled", "prompt_tail", "empty"]
+
+_KEEP_ODD: "ConfigDict" = {"ser_json_inf_nan": "strings"}
+"""NaN and infinity as "NaN" and "Infinity": valid JSON, and not the null of a sum that was never taken."""
 
 FLOORS: tuple[Subject, ...] = ("shuffled", "prompt_tail", "empty")
 """The texts a working metric must rank below real ones; the best of the three is the metric's floor."""
@@ -138,8 +141,10 @@ class PromptScore:
     """Sums of one prompt for one text: the model's output, the human reference, or a floor text.
 
     NLL under the judge given the prompt; diversity over the first m judge tokens. Values are pure functions of sums of
-    these.
+    these. A damaged judge gives sums that are no numbers: they are kept as they are, for a verdict to name them.
     """
+
+    __pydantic_config__: ClassVar["ConfigDict"] = _KEEP_ODD
 
     prompt_id: str
     subject: Subject
@@ -160,6 +165,8 @@ class PromptScore:
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
     """Negative log-likelihood of held-out text under the model itself: exact (AR) or an upper bound (diffusion)."""
+
+    __pydantic_config__: ClassVar["ConfigDict"] = _KEEP_ODD
 
     nll_nats: float
     utf8_bytes: int

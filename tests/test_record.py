@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,21 @@ def test_what_has_no_text_comes_back_without(tmp_path):
 def test_a_total_with_an_absent_part_is_absent():
     assert record.total([1, 0, 2]) == 3
     assert record.total([1, None]) is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_sum_that_is_no_number_is_told_from_one_that_was_never_taken(tmp_path, value):
+    whole = make_record()
+    odd = dataclasses.replace(whole.scores[0], nll_nats=value)
+    absent = dataclasses.replace(whole.scores[1], nll_nats=None)
+    held = record.Likelihood(nll_nats=value, utf8_bytes=10, bound=True, standard_error_nats=value)
+    original = dataclasses.replace(whole, scores=(odd, absent), likelihood=held)
+    path = original.save(tmp_path)
+    back = record.load(path)
+    assert [repr(score.nll_nats) for score in back.scores] == [repr(value), "None"]
+    assert (repr(back.likelihood.nll_nats), repr(back.likelihood.standard_error_nats)) == (repr(value), repr(value))
+
+    def refuse(name):
+        raise ValueError(name)
+
+    json.loads(path.read_text(), parse_constant=refuse)  # JSON of any reader, not only Python's

@@ -41,6 +41,12 @@ IMPLEMENTATION = (
 )
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
 
+OF_TEXT = ("decoding.cache",)
+"""Of these, what changes a diffusion model's text: its caches (prefix, dual) are approximations."""
+
+WHOLE = "1.0"
+"""The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
+
 _PLACE = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
 
@@ -61,11 +67,12 @@ class Group:
 
 
 def group(records: Sequence[Record]) -> Group:
-    """Sort one set's finished Records into sides.
+    """Sort one set's finished Records into sides; failed ones are passed over.
 
     Raises:
         RecordError: conditions differ, or two Records claim one place.
     """
+    records = [record for record in records if record.status == "finished"]
     check_conditions(records)
     baselines = [record for record in records if record.family == "autoregressive"]
     implementations = tuple(record for record in baselines if not apart(record))
@@ -93,16 +100,18 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 
     A baseline serves every set that shares its conditions. Where a sweep over temperature leaves several, the one
     with the candidates' temperature is taken. Implementations of one baseline share a set, also where no candidate is.
-    A failed Record of a diffusion model goes with the sets it belongs to: its k is missing there.
+    A failed Record of either side goes with the sets it belongs to: it is missing there, and its reason is known.
+    Where nothing finished there is no set.
     """
     known = list(records)
     finished = [record for record in known if record.status == "finished"]
-    failed = [record for record in known if record.status == "failed" and record.family == "diffusion"]
+    failed = [record for record in known if record.status == "failed"]
     baselines = [record for record in finished if record.family == "autoregressive"]
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in finished:
+    for record in (*finished, *(r for r in failed if r.conditions)):
         if record.family == "diffusion":
             groups.setdefault((record.model, ground(record), own_settings(record)), []).append(record)
+    unplaced = [r for r in failed if not r.conditions]  # died before its conditions were known: missing everywhere
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
         fitting = [record for record in baselines if _fits(record, varied)]
@@ -110,12 +119,13 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
             wanted = dict(own).get("decoding.temperature")
             fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
         used |= {id(record) for record in fitting}
-        absent = [
-            r
-            for r in failed
-            if r.model == model and (not r.conditions or (ground(r), own_settings(r)) == (varied, own))
-        ]
-        sets.append((*fitting, *sorted(candidates, key=steps_of), *absent))
+        here = [r for r in candidates if r.status == "finished"]
+        if not (fitting or here):
+            continue
+        absent = [r for r in candidates if r.status == "failed"] + [r for r in unplaced if r.model == model]
+        wanted = dict(own).get("decoding.temperature") if fitting else None
+        absent += [r for r in failed if r.family == "autoregressive" and _missing_beside(r, varied, wanted)]
+        sets.append((*fitting, *sorted(here, key=steps_of), *absent))
     alone: dict[tuple[Any, ...], list[Record]] = {}
     for record in sorted(baselines, key=served):
         if id(record) in used:
@@ -124,7 +134,15 @@ def condition_sets(records: Iterable[Record]) -> list[tuple[Record, ...]]:
         own_place = record.model, ground(record), sampling(record)
         for place in shared or [own_place]:
             alone.setdefault(place, []).append(record)
-    return sets + [tuple(members) for members in alone.values()]
+    placed = {model for model, _, _ in groups}
+    lost = [r for r in unplaced if r.family == "diffusion" and r.model not in placed]
+    return sets + [(*members, *lost) for members in alone.values()]
+
+
+def _missing_beside(failed: Record, varied: tuple[str | None, ...], temperature: str | None) -> bool:
+    """Whether a failed baseline should have stood beside such candidates; None for the temperature: any."""
+    heats = (failed.conditions.get("decoding.temperature"), None)
+    return not failed.conditions or (_fits(failed, varied) and temperature in heats)
 
 
 def apart(record: Record) -> bool:
@@ -138,7 +156,7 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
     Raises:
         RecordError: two of them are the same implementation and seed, or differ in more than that.
     """
-    baselines = [record for record in baselines if not apart(record)]
+    baselines = [record for record in baselines if record.status == "finished" and not apart(record)]
     ways = _ways(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
     if any(map(_double, ways)) or len({(r.model, sampling(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
@@ -153,6 +171,12 @@ def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[
     for record in records:
         ways.setdefault(key(record), []).append(record)
     return list(ways.values())
+
+
+def nucleus(record: Record) -> str:
+    """Share of the probability that is drawn from; all where nothing is drawn, or the decoder has no such dial."""
+    greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
+    return WHOLE if greedy else record.conditions.get("decoding.top_p", WHOLE)
 
 
 def stochastic(record: Record) -> bool:
@@ -203,7 +227,8 @@ def steps_of(record: Record) -> int:
 def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
-    Only `IMPLEMENTATION` may differ within a model, and the seed anywhere. A chat template is used by all or by
+    Only `IMPLEMENTATION` may differ within an autoregressive model (of it a diffusion model's cache may not: it changes
+    the text), and the seed anywhere. A chat template is used by all or by
     none: an answer and a continuation are not the same task. Where a server runs is not asked; one that stands apart
     may also decode in its own way.
 
@@ -216,7 +241,8 @@ def check_conditions(records: Sequence[Record]) -> None:
     for record in asked:
         _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
-        _agree(own, record, lambda key: key.startswith("decoding.") and key not in IMPLEMENTATION)
+        free = set(IMPLEMENTATION) - set(OF_TEXT if record.family == "diffusion" else ())
+        _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
 
 
 def check_ground(records: Sequence[Record], varied: Sequence[str] = ()) -> None:

@@ -112,6 +112,8 @@ def _frontier(records: Sequence[Record], limits: ThresholdsConfig) -> Frontier:
             left_out.append(f"{made.label} ({100 * empty:.3g} % of its outputs are empty)")
         elif made.qualities:
             settings.append(made)
+        elif any(record.scores for record in side):
+            left_out.append(f"{made.label} (its quality is no finite number)")
     settings.sort(key=lambda item: (item.ms.value, item.label))
     fronts = [_front(settings, key) for key in METRICS_DRAWN if any(key in item.qualities for item in settings)]
     return Frontier(

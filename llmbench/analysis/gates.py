@@ -9,10 +9,10 @@ Thresholds are those of docs/metrics.md, or stricter ones from the configuration
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from llmbench.analysis.comparable import IMPLEMENTATION, Group, seed_of, stochastic
+from llmbench.analysis.comparable import IMPLEMENTATION, WHOLE, Group, nucleus, seed_of, stochastic
 from llmbench.analysis.samples import pooled
 from llmbench.analysis.verdict import Gate
-from llmbench.analysis.wording import slow_phrase, unsteady_phrase
+from llmbench.analysis.wording import slow_phrase, threads_phrase, unsteady_phrase
 from llmbench.parity_config import ThresholdsConfig
 from llmbench.record import Record
 
@@ -35,23 +35,43 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
     if group.baseline:
         for steps, records in group.candidates:
             found += [replace(gate, steps=gate.steps or steps) for gate in _against(group.baseline, records, limits)]
-    for record in failed:
-        found.append(
-            Gate(
-                name="settings missing",
-                reason=f"{record.label} failed: {record.reason}",
-                steps=record.steps,
-                change=f"mend what that job names and add reuse=all, or leave {record.steps} out of steps",
-            )
-        )
+    found += [gate for record in failed if (gate := _of_failed(record, group)) is not None]
     if slow := slow_phrase(group.baseline, limits.roofline_share):
         change = "hardware.engine=graph, a larger batch, or model=llama,llama_generate,llada for a second baseline"
         found.append(Gate(name="slow baseline", reason=slow, blocks="speed", change=change))
-    if unsteady := unsteady_phrase([record for _, records in group.sides for record in records]):
+    timed = [record for _, records in group.sides for record in records]
+    if threads := threads_phrase(timed):
+        change = "hardware.threads=N for both sides in one sweep, on one machine"
+        found.append(Gate(name=THREADS, reason=threads, blocks="speed", change=change))
+    if unsteady := unsteady_phrase(timed):
         change = "end the other work on this device, or raise timing.repeats"
         found.append(Gate(name="unsteady times", reason=unsteady, blocks="speed", change=change))
     return tuple(found)
 
+
+def _of_failed(record: Record, group: Group) -> Gate | None:
+    """What a job that died leaves missing; None where its place is taken by another seed that writes the same text."""
+    reason = f"{record.label} failed: {record.reason}"
+    change = "mend what that job names and add reuse=all"
+    if record.family == "diffusion":
+        leave = f", or leave {record.steps} out of steps" if group.candidates else ""
+        return Gate(name=MISSING, reason=reason, steps=record.steps, change=change + leave)
+    if not group.baseline:
+        return Gate(name=MISSING, reason=reason, change=change)
+    if record.side != group.baseline[0].side:  # another implementation: it may be the faster one
+        leave = ", or leave it out of model"
+        return Gate(name=MISSING, reason=reason, blocks="speed", change=change + leave)
+    taken = seed_of(record) in {seed_of(other) for other in group.baseline}
+    return None if taken else Gate(name=MISSING, reason=reason, change=change)
+
+
+TOP_P = "decoding.top_p"
+
+THREADS = "CPU threads differ"
+"""Name of the gate that forbids a claim on speed in either direction."""
+
+MISSING = "settings missing"
+"""Name of the gate of jobs that should be there and are not."""
 
 _NO_TEXT = {
     "autoregressive": "workload.tasks or workload (prompts that ask for text), model.chat, or temperature",
@@ -105,11 +125,14 @@ def _not_timed(record: Record) -> str:
 def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
     """What a candidate shows beside the baseline."""
     own, other = candidate[0], baseline[0]
-    keys = {key for key in own.conditions.keys() & other.conditions.keys() if key.startswith("decoding.")}
+    theirs, ours = (record.conditions | {TOP_P: nucleus(record)} for record in (other, own))
+    keys = {key for key in ours.keys() & theirs.keys() if key.startswith("decoding.")}
     for key in sorted(keys - set(IMPLEMENTATION) - {"decoding.checkpoint"}):
-        if own.conditions[key] != other.conditions[key]:
-            said = f"{key} is {other.conditions[key]!r} at {other.label} and {own.conditions[key]!r} at {own.label}"
-            yield Gate(name="mixed conditions", reason=said, change=f"give both sides one {_setting(key)}")
+        if ours[key] != theirs[key]:
+            said = f"{key} is {theirs[key]!r} at {other.label} and {ours[key]!r} at {own.label}"
+            one = key in own.conditions.keys() & other.conditions.keys()  # else one of them cannot be told
+            change = f"give both sides one {_setting(key)}" if one else f"{_setting(key)}={WHOLE}"
+            yield Gate(name="mixed conditions", reason=said, change=change)
     if own.partition != other.partition:
         said = f"{own.label} has another batch partition than {other.label}"
         yield Gate(name="mixed conditions", reason=said, change=_SAME_PROMPTS)
@@ -125,7 +148,7 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
         )
         every = ",".join(sorted(set.union(*seeds), key=lambda seed: (len(seed), seed)))
         change = f"seed={every} for both sides, with reuse=all"
-        yield Gate(name="settings missing", reason=f"seeds differ: {said}", change=change)
+        yield Gate(name=MISSING, reason=f"seeds differ: {said}", change=change)
     yield from _lengths(baseline, candidate, limits.length_share)
 
 

@@ -120,6 +120,16 @@ def look(
     return _judged(now, before[:place])
 
 
+def options_of(records: Sequence[Record]) -> ParityConfig:
+    """The margins, thresholds and looks of the newest Record that carries some; the defaults where none does.
+
+    Raises:
+        RecordError: they cannot be read.
+    """
+    known = [record for record in records if "parity" in record.config]
+    return _read(max(known, key=lambda record: record.started_at)) if known else ParityConfig()
+
+
 def _enter(before: list[Taken], item: Taken) -> None:
     """Add a look, or complete the one that it repeats."""
     for i, known in enumerate(before):

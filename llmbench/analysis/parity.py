@@ -8,32 +8,30 @@ oriented up first: perplexity enters as g = -NLL per token (nats), bits per byte
 one `MetricParity`; entropy is the second half of perplexity's test, distinct-2 stands beside.
 
 Records meet only when their conditions agree (`llmbench.analysis.comparable`); what forbids a claim is a gate
-(`llmbench.analysis.gates`). docs/method.md explains all of it to a reviewer. Called by the sweep, the report and
-notebooks.
+(`llmbench.analysis.gates`); how fast it is there says `llmbench.analysis.speed`. docs/method.md explains all of it to a
+reviewer. Called by the sweep, the report and notebooks.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from llmbench.analysis import looks, wording
-from llmbench.analysis.comparable import Group, condition_sets, group, seed_of
-from llmbench.analysis.gates import LENGTH_METRICS, gates
-from llmbench.analysis.samples import orientation, samples, side_value
-from llmbench.analysis.statistics import speedup_interval
+from llmbench.analysis.comparable import Group, apart, condition_sets, group, seed_of
+from llmbench.analysis.gates import LENGTH_METRICS, MISSING, gates
+from llmbench.analysis.samples import measured, orientation, samples, side_value
+from llmbench.analysis.speed import against_server, claim, speedup
 from llmbench.analysis.tested import FEW_PROMPTS, Tested, judge
-from llmbench.analysis.verdict import Apart, Curve, Gate, MetricParity, Parity, Speed, Speedup, Status
+from llmbench.analysis.verdict import Curve, Gate, MetricParity, Parity, Speedup, Status
 from llmbench.parity_config import ParityConfig
 from llmbench.record import Record, served
 
 __all__ = ["Curve", "MetricParity", "Parity", "Speedup", "Status", "oriented", "parity", "verdicts"]
 
 JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
-"""Metrics that can reach parity; the first that was measured is the headline."""
+"""Metrics that can reach parity; the first that was asked for is the headline, also where it gave no number."""
 
 BESIDE = ("quality/entropy", "quality/distinct_2")
 
@@ -51,7 +49,7 @@ def verdicts(
     """One `Parity` for every set of comparable Records of a sweep.
 
     Args:
-        records: finished ones; a failed one leaves its k missing.
+        records: finished ones; a failed one leaves its k, or its side, missing.
         seed: of the bootstrap.
         options: margins, thresholds and looks; None takes those that the Records were made under.
         history: the looks that earlier sweeps took, oldest first.
@@ -86,27 +84,26 @@ def parity(
     """
     finished = sorted((record for record in records if record.status == "finished"), key=served)
     sides = group(finished)
-    failed = [record for record in records if record.status == "failed" and record.family == "diffusion"]
+    failed = [record for record in records if record.status == "failed" and not apart(record)]
     look = looks.look(sides, failed, options, history)
     found = gates(sides, failed, look.options.thresholds)
     rng = np.random.default_rng(seed)
-    speedups = tuple(s for k, side in sides.candidates if (s := _speedup(k, sides.baseline, side, rng)) is not None)
-    others = tuple(_apart(side, sides, rng) for side in sides.apart)
+    speedups = tuple(s for k, side in sides.candidates if (s := speedup(k, sides.baseline, side, rng)) is not None)
+    others = tuple(against_server(side, sides, rng) for side in sides.apart)
     beside = tuple(curve for key in BESIDE if (curve := _curve(key, sides)).values)
     where = wording.conditions_phrase(finished)
     metrics: list[MetricParity] = []
     if sides.baseline and sides.candidates:
         for key in JUDGED:
-            curve = _curve(key, sides)
-            if curve.baseline is not None and curve.values:
-                made, more = _metric(curve, sides, found, look, beside, speedups, where, rng)
+            if any(measured(side, key) for _, side in sides.sides):
+                made, more = _metric(_curve(key, sides), sides, found, look, beside, speedups, where, rng)
                 metrics.append(made)
                 found += tuple(gate for gate in more if gate not in found)
-    status = _status(sides, metrics)
-    speed, speed_sentence = _speed(metrics[0] if metrics else None, speedups, found)
+    status = _status(sides, metrics, failed)
+    speed, speed_sentence = claim(metrics[0] if metrics else None, sides, speedups, found)
     return Parity(
         status=status,
-        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look),
+        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look, found),
         headline=metrics[0].curve.metric if metrics else None,
         baseline=sides.baseline[0].model if sides.baseline else None,
         candidate=sides.candidates[0][1][0].model if sides.candidates else None,
@@ -121,7 +118,7 @@ def parity(
         beside=beside,
         speedups=speedups,
         apart=others,
-        gates=found if sides.baseline and sides.candidates else (),
+        gates=found if status is Status.INVALID or (sides.baseline and sides.candidates) else (),
         warnings=tuple(_warnings(metrics, look)),
         speed=speed,
         speed_sentence=speed_sentence,
@@ -134,11 +131,13 @@ def parity(
     )
 
 
-def _status(sides: Group, metrics: Sequence[MetricParity]) -> Status:
+def _status(sides: Group, metrics: Sequence[MetricParity], failed: Sequence[Record]) -> Status:
+    """The headline's; a side that was asked for and died is invalid, one that was not asked for is missing."""
+    died = {record.family for record in failed}
     if not sides.baseline:
-        return Status.MISSING_BASELINE
+        return Status.INVALID if "autoregressive" in died else Status.MISSING_BASELINE
     if not sides.candidates:
-        return Status.MISSING_CANDIDATES
+        return Status.INVALID if "diffusion" in died else Status.MISSING_CANDIDATES
     return metrics[0].status if metrics else Status.NO_QUALITY
 
 
@@ -170,11 +169,9 @@ def _metric(
     rng: np.random.Generator,
 ) -> tuple[MetricParity, tuple[Gate, ...]]:
     """Both forms of one metric, and the gates that its own sums do not pass."""
-    assert curve.baseline is not None
     key = curve.metric
     tested, prompts, more = _tested(key, sides, found, look, rng)
-    target = oriented(key, curve.baseline)
-    deltas = tuple((k, oriented(key, value) - target) for k, value in curve.values)
+    deltas = _deltas(curve)
     point = next((k for k, delta in deltas if delta >= 0), None)
     said = wording.Told(
         metric=key,
@@ -182,7 +179,8 @@ def _metric(
         baseline=curve.baseline,
         values=dict(curve.values),
         point=point,
-        best=max(deltas, key=lambda pair: pair[1])[0],
+        best=max(deltas, key=lambda pair: pair[1], default=(None,))[0],
+        lacking=_lacking(curve, sides),
         canvas=sides.candidates[0][1][0].canvas,
         ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
         entropy=_entropy_of(beside),
@@ -208,6 +206,20 @@ def _metric(
     return made, more
 
 
+def _deltas(curve: Curve) -> tuple[tuple[int, float], ...]:
+    """The point form's f(k) - Q; () without a Q."""
+    if curve.baseline is None:
+        return ()
+    target = oriented(curve.metric, curve.baseline)
+    return tuple((k, oriented(curve.metric, value) - target) for k, value in curve.values)
+
+
+def _lacking(curve: Curve, sides: Group) -> tuple[str, ...]:
+    """The sides whose value is no number."""
+    known: dict[int | None, float | None] = {None: curve.baseline, **dict(curve.values)}
+    return tuple(side[0].label for k, side in sides.sides if known.get(k) is None)
+
+
 def _tested(
     key: str, sides: Group, found: tuple[Gate, ...], look: looks.Look, rng: np.random.Generator
 ) -> tuple[Tested, int, tuple[Gate, ...]]:
@@ -221,7 +233,9 @@ def _tested(
     whole = [*(gate for gate in blocked if gate.steps is None), *more]
     everything = "; ".join(f"{gate.name}: {gate.reason}" for gate in whole)
     if own is None or (key in NEED_DIVERSITY and varied is None):
-        return Tested(status=Status.INVALID, reason=everything), len(sides.baseline[0].outputs), more
+        largest = _by_steps(blocked).get(sides.candidates[-1][0])
+        reason = "; ".join(filter(None, [largest, everything]))
+        return Tested(status=Status.INVALID, reason=reason), len(sides.baseline[0].outputs), more
     tested = judge(
         own,
         varied,
@@ -255,64 +269,7 @@ def _by_steps(blocked: Iterable[Gate]) -> dict[int, str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# Speed, several metrics together, and what is said besides
-
-
-def _speedup(
-    steps: int, baseline: Sequence[Record], candidate: Sequence[Record], rng: np.random.Generator
-) -> Speedup | None:
-    upper, lower = _e2e(baseline), _e2e(candidate)
-    if upper is None or not lower:
-        return None
-    interval = speedup_interval(baseline, candidate, rng)
-    return Speedup(
-        steps=steps,
-        ratio=upper / lower,
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
-        baseline_ms=upper,
-        candidate_ms=lower,
-    )
-
-
-def _apart(side: Sequence[Record], sides: Group, rng: np.random.Generator) -> Apart:
-    """A server's times against the candidates', both by the host clock."""
-    found = [_speedup(k, side, tuple(map(_by_wall, candidate)), rng) for k, candidate in sides.candidates]
-    return Apart(
-        label=side[0].label,
-        where=side[0].conditions.get("device_name", ""),
-        speedups=tuple(item for item in found if item is not None),
-    )
-
-
-def _by_wall(record: Record) -> Record:
-    """The Record with the host clock's times in place of the device's."""
-    metrics = record.metrics
-    if "latency/e2e_wall_ms" in metrics:
-        metrics = metrics | {"latency/e2e_ms": metrics["latency/e2e_wall_ms"]}
-    timings = tuple(replace(timing, e2e_ms=timing.e2e_wall_ms) for timing in record.timings)
-    return replace(record, metrics=metrics, timings=timings)
-
-
-def _e2e(side: Sequence[Record]) -> float | None:
-    """The logged L_e2e, over several seeds their mean."""
-    times = [record.metrics["latency/e2e_ms"] for record in side if "latency/e2e_ms" in record.metrics]
-    return fmean(times) if times and len(times) == len(side) else None
-
-
-def _speed(head: MetricParity | None, speedups: Sequence[Speedup], found: Sequence[Gate]) -> tuple[Speed, str]:
-    """Viable, inefficient or open, over every k at which the headline passes."""
-    if head is None or head.reached is None:
-        return Speed.NO_PARITY, ""
-    passing = [item for item in speedups if item.steps in head.passing]
-    slow = [gate.reason for gate in found if gate.blocks == "speed"]
-    faster = [item for item in passing if item.low is not None and item.low > 1]
-    slower = [item for item in passing if item.high is not None and item.high < 1]
-    if faster and not slow:
-        return Speed.VIABLE, wording.speed_sentence(Speed.VIABLE, faster, "")
-    if passing and len(slower) == len(head.passing):
-        return Speed.INEFFICIENT, wording.speed_sentence(Speed.INEFFICIENT, passing, "; ".join(slow))
-    return Speed.OPEN, wording.speed_sentence(Speed.OPEN, passing, "; ".join(slow))
+# Several metrics together, and what is said besides
 
 
 def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
@@ -323,12 +280,22 @@ def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
     return {"s_all": max(reached) if whole else None, "s_all_metrics": tuple(item.curve.metric for item in eligible)}
 
 
-def _no_verdict(status: Status, speedups: Sequence[Speedup], where: str, sides: Group, look: looks.Look) -> str:
+def _no_verdict(
+    status: Status,
+    speedups: Sequence[Speedup],
+    where: str,
+    sides: Group,
+    look: looks.Look,
+    found: Sequence[Gate],
+) -> str:
     doubt = wording.doubt_phrase(sides, look.options.thresholds.roofline_share)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
     times = f"; speed against the baseline: {ratios}{doubt and f' ({doubt})'}" if ratios else ""
-    said = f"{status.value.replace('_', ' ')}; {where}" if where else status.value.replace("_", " ")
-    return f"No parity verdict ({said}){times}: {status.next_step}."
+    missing = [gate for gate in found if gate.name == MISSING] if status is Status.INVALID else []
+    reasons = [f"{gate.name}: {gate.reason}" for gate in missing]
+    said = "; ".join(filter(None, [status.value.replace("_", " "), *reasons, where]))
+    change = "; ".join(dict.fromkeys(gate.change for gate in missing)) or status.next_step
+    return f"No parity verdict ({said}){times}: {change}."
 
 
 def _warnings(metrics: Sequence[MetricParity], look: looks.Look) -> list[str]:

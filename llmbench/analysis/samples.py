@@ -47,6 +47,11 @@ def pooled(records: Sequence[Record], key: str) -> dict[str, Terms]:
     }
 
 
+def measured(records: Sequence[Record], metric: str) -> bool:
+    """Whether one of the Records holds a value of the metric or sums behind it, numbers or not."""
+    return any(metric in record.metrics or pooled([record], metric) for record in records)
+
+
 def side_value(side: Sequence[Record], metric: str) -> float | None:
     """A side's value: as logged; over several seeds from the sums of them all."""
     if len(side) == 1:
@@ -65,11 +70,14 @@ def orientation(metric: str) -> float:
 def samples(group: Group, metric: str) -> tuple[Samples | None, tuple[Gate, ...]]:
     """The sums of one metric, and what is wrong with them: prompts missing on a side, values that are no numbers.
 
-    None for the samples where the baseline has none at all, or no prompt is left.
+    None for the samples where something is wrong with them.
     """
     sign = np.array([orientation(metric), 1.0])
     sides = {steps: pooled(records, metric) for steps, records in group.sides}
     wanted = {prompt for terms in sides.values() for prompt in terms}
+    if wanted and metric != "quality/accuracy":  # not every prompt has an answer; every output has the rest
+        written = [output for _, records in group.sides for record in records for output in record.outputs]
+        wanted |= {output.prompt_id for output in written if output.text is not None}
     found: list[Gate] = []
     for steps, records in group.sides:
         terms, label = sides[steps], records[0].label
@@ -80,6 +88,9 @@ def samples(group: Group, metric: str) -> tuple[Samples | None, tuple[Gate, ...]
             )
         if odd := sorted(prompt for prompt, pair in terms.items() if not np.isfinite(pair).all()):
             said = f"{label} has {metric} that is not finite for {len(odd)} prompts ({', '.join(odd[:3])})"
+            found.append(Gate(name="not finite", reason=said, steps=steps, metrics=(metric,), change=_ODD[metric]))
+        elif terms and not absent and side_value(records, metric) is None:
+            said = f"{label} has no {metric}: its sums give no finite number"
             found.append(Gate(name="not finite", reason=said, steps=steps, metrics=(metric,), change=_ODD[metric]))
     if not wanted:
         said = f"no sums of {metric} were recorded"

@@ -79,6 +79,15 @@ class Differences:
         """The one-sided lower bound: what is tested."""
         return self.delta - self._width(alpha, self._doubted(self.skewness))
 
+    def lower_t(self, alpha: float) -> Array:
+        """The linearised-ratio t bound alone: what docs/metrics.md defines, recorded beside the one that is tested."""
+        from scipy.special import stdtrit
+
+        if self.prompts < 3:
+            return np.full_like(self.sd, np.nan)
+        bound: Array = self.delta - float(stdtrit(self.prompts - 1, 1 - alpha)) * self.sd / np.sqrt(self.prompts)
+        return bound
+
     def upper(self, alpha: float) -> Array:
         """The one-sided upper bound."""
         return self.delta + self._width(alpha, self._doubted(-self.skewness))

@@ -106,6 +106,7 @@ def delta_tests(
     above = np.stack([samples.candidates[k] for k in steps])
     found = difference(samples.baseline, above)
     lower, upper, enough = found.lower(alpha), found.upper(alpha), found.enough_below()
+    plain = found.lower_t(alpha)
     outer = found.lower(0.025), found.upper(0.025)
     ratios = resampled_ratios(np.concatenate([samples.baseline[None], above]), rng, resamples)
     drawn = ratios[:, 1:] - ratios[:, :1]
@@ -124,6 +125,7 @@ def delta_tests(
             drawn_low=float(low[i]),
             drawn_high=float(high[i]),
             passes=bool(enough[i] and lower[i] >= -margin - _ROUNDING),
+            lower_t=float(plain[i]),
         )
         for i, k in enumerate(steps)
     )

@@ -99,6 +99,9 @@ class DeltaTest:
     drawn_low: float  # 95 % paired bootstrap, percentile: what the figure draws
     drawn_high: float
     passes: bool  # lower >= -margin, from enough prompts
+    lower_t: float | None = (
+        None  # the plain t bound of docs/metrics.md, which `lower` never exceeds; None in old verdicts
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,10 +224,10 @@ class Parity:
     @property
     def next_step(self) -> str:
         """What to do about the status; where gates forbid a verdict, the settings that would open each of them."""
-        if self.status is not Status.INVALID or not self.metrics:
+        if self.status is not Status.INVALID:
             return self.status.next_step
-        head = self.metrics[0]
-        judged = {head.curve.metric} | ({"quality/entropy"} if head.diversity_margin is not None else set())
+        judged = {item.curve.metric for item in self.metrics[:1]}  # none where a whole side failed
+        judged |= {"quality/entropy" for item in self.metrics[:1] if item.diversity_margin is not None}
         blocking = [g for g in self.gates if g.blocks == "parity" and (not g.metrics or judged & {*g.metrics})]
         if not blocking:  # too few prompts for a bound
             return "raise workload.prompts, and run again"

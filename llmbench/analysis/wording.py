@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING
 
+from llmbench.analysis.comparable import WHOLE, nucleus
 from llmbench.analysis.verdict import Speed, Status
 from llmbench.record import Record, served
 
@@ -76,10 +77,23 @@ def unsteady_phrase(records: Sequence[Record]) -> str:
     )
 
 
+def threads_phrase(records: Sequence[Record]) -> str:
+    """A gate on speedups: said when sides ran on a CPU with other numbers of threads; a server's are not known."""
+    here = [record for record in records if not served(record) and record.environment.device == "cpu"]
+    counts: dict[int, Record] = {}
+    for record in here:
+        counts.setdefault(record.environment.threads, record)
+    if len(counts) < 2:
+        return ""
+    said = ", ".join(f"{count} at {record.label}" for count, record in counts.items())
+    return f"CPU threads differ ({said})"
+
+
 def doubt_phrase(sides: "Group", share: float) -> str:
     """Why a speedup may not be quoted; empty where nothing speaks against it."""
     records = [record for _, members in sides.sides for record in members]
-    return "; ".join(filter(None, [slow_phrase(sides.baseline, share), unsteady_phrase(records)]))
+    found = [slow_phrase(sides.baseline, share), threads_phrase(records), unsteady_phrase(records)]
+    return "; ".join(filter(None, found))
 
 
 def baseline_phrase(chosen: Sequence[Record], baselines: Sequence[Record]) -> str:
@@ -102,7 +116,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def conditions_phrase(records: Sequence[Record]) -> str:
-    """The stated conditions: temperature, chat template, B, canvas, prompts, device."""
+    """The stated conditions: temperature, nucleus where there is one, chat template, B, canvas, prompts, device."""
     if not records:
         return ""
     said = records[0].conditions
@@ -110,6 +124,8 @@ def conditions_phrase(records: Sequence[Record]) -> str:
         dict.fromkeys(r.conditions["decoding.temperature"] for r in records if "decoding.temperature" in r.conditions)
     )
     parts = [f"temperature {' against '.join(heat)}"] if heat else []
+    nuclei = list(dict.fromkeys(map(nucleus, records)))
+    parts += [f"top_p {' against '.join(nuclei)}"] if nuclei != [WHOLE] else []
     parts += ["in chat templates"] if "decoding.chat" in said else []
     parts += [f"{name} {said[key]}" for key, name in (("batch", "batch"), ("canvas", "canvas")) if key in said]
     count = len(records[0].outputs)
@@ -133,10 +149,11 @@ class Told:
 
     metric: str  # key of METRICS
     names: tuple[str, str]  # baseline and candidate, for people
-    baseline: float  # the value to reach
-    values: Mapping[int, float]  # the candidate's at each k
+    baseline: float | None  # the value to reach; None where its sums give no number
+    values: Mapping[int, float]  # the candidate's at each k that has one
+    lacking: tuple[str, ...]  # sides without a value
     point: int | None  # S_parity in point form
-    best: int  # the k of the candidate's best value
+    best: int | None  # the k of the candidate's best value; None where none can be compared
     canvas: int | None  # G; a k beyond it makes no sense, so reaching it is worth saying
     ratios: Mapping[int, tuple[float, float | None, float | None]]  # speedup, low and high at each k
     entropy: tuple[float, Mapping[int, float]] | None  # the baseline's and the candidate's at each k
@@ -150,11 +167,11 @@ class Told:
 def sentence(tested: "Tested", told: Told) -> str:
     """The verdict on one metric as one sentence, to be quoted alone."""
     left, right = told.names
-    what, most = TITLES[told.metric], max(told.values)
     allowed = _allowed(told)
     if tested.status is Status.REACHED:
         assert tested.reached is not None
-        k = tested.reached
+        assert told.baseline is not None
+        k, what, most = tested.reached, TITLES[told.metric], max(told.values)
         shown = f"{number(told.values[k])} against {number(told.baseline)}"
         span = f"at every tested k from {k} to {most}" if most > k else f"at k = {k}"
         head = (
@@ -170,11 +187,14 @@ def sentence(tested: "Tested", told: Told) -> str:
 def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
     """The sentence's head where no parity may be claimed."""
     left, right = told.names
-    what, most = TITLES[told.metric], max(told.values)
-    top = next((item for item in tested.tests if item.steps == most), None)
-    span = f"{_signed(top.delta)} [95 % {_signed(top.low)} to {_signed(top.high)}]" if top else ""
+    what = TITLES[told.metric]
     if tested.status is Status.INVALID:
         return f"No verdict on {what}: {tested.reason}"
+    assert told.baseline is not None  # else it were invalid
+    assert told.best is not None
+    most = max(told.values)
+    top = next((item for item in tested.tests if item.steps == most), None)
+    span = f"{_signed(top.delta)} [95 % {_signed(top.low)} to {_signed(top.high)}]" if top else ""
     if tested.status is Status.INSENSITIVE:
         return f"No claim: {what} cannot tell {left} from its floor here ({tested.reason})"
     if tested.status is Status.DEGENERATE:
@@ -202,18 +222,27 @@ def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
 def point_sentence(told: Told) -> str:
     """The brief's point form of one metric."""
     what = TITLES[told.metric]
+    lacking = f"no finite {what} at {', '.join(told.lacking)}" if told.lacking else ""
+    if told.baseline is None or told.best is None:
+        return f"Point form (the brief): none ({lacking})."
+    but = lacking and f"; {lacking}"
     if told.point is not None:
-        shown = f"{what} {number(told.values[told.point])} against {number(told.baseline)}"
+        shown = f"{what} {number(told.values[told.point])} against {number(told.baseline)}{but}"
         speed = f", {_ratio(*told.ratios[told.point])} there{_gate(told)}" if told.point in told.ratios else ""
         return f"Point form (the brief): S_parity = {told.point} ({shown}){speed}."
-    shown = f"best {what} {number(told.values[told.best])} at k = {told.best} against {number(told.baseline)}"
+    shown = f"best {what} {number(told.values[told.best])} at k = {told.best} against {number(told.baseline)}{but}"
     return f"Point form (the brief): not reached for k up to {max(told.values)} ({shown})."
 
 
 def title(tested: "Tested", told: Told) -> str:
     """The verdict on one metric in one line, for a figure's title or a table's note."""
     left, right = told.names
-    what, most = TITLES[told.metric], max(told.values)
+    what = TITLES[told.metric]
+    if tested.status is Status.INVALID:
+        return f"No parity claim in {what}: the comparison is not valid"
+    assert told.baseline is not None  # else it were invalid
+    assert told.best is not None
+    most = max(told.values)
     if tested.status is Status.REACHED:
         assert tested.reached is not None
         k = tested.reached
@@ -224,7 +253,6 @@ def title(tested: "Tested", told: Told) -> str:
         against = f"best {number(told.values[told.best])} at k = {told.best} against {left}'s {number(told.baseline)}"
         return f"Parity in {what} not reached for k up to {most} ({against})"
     short = {
-        Status.INVALID: "the comparison is not valid",
         Status.INSENSITIVE: f"it cannot tell {left} from its floor",
         Status.DEGENERATE: f"as good at k = {most}, but its text {_less_varied(tested, told)}",
     }
@@ -252,13 +280,13 @@ def flags(
     return tuple(found)
 
 
-def speed_sentence(speed: Speed, shown: "Sequence[Speedup]", reason: str) -> str:
-    """Viable, inefficient or open, with the ratios behind it."""
+def speed_sentence(speed: Speed, candidate: str, shown: "Sequence[Speedup]", reason: str) -> str:
+    """Viable, inefficient or open, with the ratios behind it; `candidate` is its name for people."""
     ratios = ", ".join(f"{_ratio(item.ratio, item.low, item.high)} at k = {item.steps}" for item in shown)
     said = {
-        Speed.VIABLE: "Viable: LLaDA is faster where its quality passes",
-        Speed.INEFFICIENT: "Inefficient: at every passing k LLaDA is slower",
-    }.get(speed, "Open: whether LLaDA is faster where its quality passes cannot be said")
+        Speed.VIABLE: f"Viable: {candidate} is faster where its quality passes",
+        Speed.INEFFICIENT: f"Inefficient: at every passing k {candidate} is slower",
+    }.get(speed, f"Open: whether {candidate} is faster where its quality passes cannot be said")
     return f"{said} ({'; '.join(filter(None, [ratios or 'not timed', reason]))})."
 
 
@@ -285,7 +313,7 @@ def _gate(told: Told) -> str:
 
 def _times(told: Told, claim: str) -> str:
     """The time ratios where nothing may be claimed of them."""
-    timed = [steps for steps in sorted(told.values) if steps in told.ratios]
+    timed = sorted(told.ratios)
     ends = " and ".join(f"{_ratio(*told.ratios[k])} at k = {k}" for k in dict.fromkeys(timed[:1] + timed[-1:]))
     return f"; {told.names[1]} is {ends}{_gate(told)}, but no speedup at parity {claim}" if timed else ""
 

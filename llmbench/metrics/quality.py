@@ -55,7 +55,7 @@ def per_prompt(record: Record, key: str) -> dict[str, Terms]:
 
     Args:
         record: a finished job.
-        key: a `quality/*` key, also with `_human` or `_floor` (the floor text that is best over all prompts).
+        key: a `quality/*` key, also with `_human` or `_floor` (the floor text that `floor_subject` names).
 
     Raises:
         KeyError: for a key that is no quality of prompts.
@@ -75,10 +75,23 @@ def per_prompt(record: Record, key: str) -> dict[str, Terms]:
 def floor_subject(record: Record, key: str) -> Subject | None:
     """Which of the three floor texts does best on a metric; None when none of them can be measured.
 
+    They are compared over the prompts that all of them have: a text that only the easy prompts have (shuffled
+    references, where most prompts have none) would look better than it is. Where no prompt has them all, the texts that
+    most prompts have are compared, each over its own.
+
     Raises:
         KeyError: for a key that has no floor.
     """
-    values = [(ratio(key, _terms(record, key, subject).values()), subject) for subject in FLOORS]
+    terms = {subject: found for subject in FLOORS if (found := _terms(record, key, subject))}
+    terms = {subject: found for subject, found in terms.items() if ratio(key, found.values()) is not None}
+    shared = set.intersection(*map(set, terms.values())) if terms else set()
+    if not shared and terms:
+        most = max(map(len, terms.values()))
+        terms = {subject: found for subject, found in terms.items() if len(found) == most}
+    values = [
+        (ratio(key, [pair for prompt, pair in found.items() if not shared or prompt in shared]), subject)
+        for subject, found in terms.items()
+    ]
     known = [(value, subject) for value, subject in values if value is not None]
     best = min if METRICS[key].better == "lower" else max
     return best(known, key=lambda pair: pair[0])[1] if known else None

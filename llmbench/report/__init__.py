@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmbench.analysis.verdict import Parity
+    from llmbench.parity_config import ParityConfig
     from llmbench.record import Record
     from llmbench.report.layout import Table
 
@@ -51,7 +52,8 @@ def sweep_report(
     text = "\n".join(table.text() for table in tables)
     if verdicts and recipe != LIKELIHOOD:
         try:
-            files |= _figures(records, verdicts) | frontier_files(records, command)[1]
+            own = verdicts[0].options  # what the verdict leaves out, the frontier does
+            files |= _figures(records, verdicts) | frontier_files(records, command, options=own)[1]
         except Exception as error:  # a drawing library's trouble must not take the table with it
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
     if recipe == LIKELIHOOD:
@@ -74,7 +76,11 @@ def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[
 
 
 def frontier_files(
-    records: "Sequence[Record]", command: str, stem: str = "frontier", source: str = ""
+    records: "Sequence[Record]",
+    command: str,
+    stem: str = "frontier",
+    source: str = "",
+    options: "ParityConfig | None" = None,
 ) -> "tuple[list[Table], dict[str, str | bytes]]":
     """The frontier of every ground: its tables, and files (the tables as one, a figure for each).
 
@@ -83,15 +89,17 @@ def frontier_files(
         command: what was typed.
         stem: of the files' names.
         source: the sweep, for files that do not lie on its own run: in the tables' notes and the figures' captions.
+        options: whose gates say which settings compete; None takes those that the Records were made under.
 
     Raises:
         RecordError: Records that must be comparable are not.
     """
     from llmbench.analysis.frontier import frontiers
+    from llmbench.analysis.looks import options_of
     from llmbench.report.figures import to_png
     from llmbench.report.frontier import frontier_figure, frontier_tables
 
-    found = frontiers(records)
+    found = frontiers(records, (options or options_of(records)).thresholds)
     if not found:
         return [], {}
     made = frontier_tables(records, found, command, source)

@@ -103,7 +103,8 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
 
         files[f"{stem}.png"] = figures.to_png(figures.parity_figure(records, found[0]))
         files[f"{stem}.html"] = figures.parity_html(records, found[0])
-        files |= frontier_files(records, sweep.command or "", f"{stem}_frontier", f"From {_named(sweep)}")[1]
+        own = f"{stem}_frontier", f"From {_named(sweep)}", found[0].options
+        files |= frontier_files(records, sweep.command or "", *own)[1]
     written = _write(out, files)
     print("\n".join([*(item.text() for item in made), *filter(None, [model_properties(records)])]))
     print(f"From {_named(sweep)}. {written}")
@@ -162,6 +163,7 @@ def _named(sweep: "Sweep") -> str:
 
 
 def _frontier(store: "Store", chosen: "Sweep | None") -> Shown:
+    from llmbench.analysis.looks import registered
     from llmbench.analysis.verdict import TESTED
 
     tested = {status.value for status in TESTED}
@@ -174,7 +176,8 @@ def _frontier(store: "Store", chosen: "Sweep | None") -> Shown:
     if sweep is None:
         raise TrackingError(f"no finished sweep with quality in {store.shown_uri}; run `make run` first")
     source = f"From {_named(sweep)}"
-    made, files = frontier_files(store.records(sweep.run_id), sweep.command or "", source=source)
+    plan = registered(sweep.registered)
+    made, files = frontier_files(store.records(sweep.run_id), sweep.command or "", source=source, options=plan)
     if not made:
         raise TrackingError(f"sweep {sweep.name} measured no quality; run `make run`, or name another with --sweep")
     newest = f", the newest of {len(fitting)} with quality (--sweep RUN_ID takes another)" if len(fitting) > 1 else ""

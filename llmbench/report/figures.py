@@ -54,7 +54,7 @@ def panels(records: Sequence[Record], parity: Parity) -> list[Panel]:
     """The panels of a verdict: quality and entropy where they were measured, and time."""
     head = next((item for item in parity.metrics if item.curve.metric == parity.headline), None)
     found = []
-    if head is not None:
+    if head is not None and (head.curve.values or head.curve.baseline is not None):  # else: no number on either side
         better = METRICS[head.curve.metric].better
         found.append(_quality(head.curve, f"{better} is better", head.reached, head.tests, head.margin))
     entropy = parity.curve("quality/entropy")

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from llmbench.analysis.parity import parity, verdicts
 from llmbench.analysis.verdict import MetricParity, Parity, Status
 from llmbench.cli import conf_folder
 from llmbench.metrics import quality
-from llmbench.record import Output, PromptScore, Record, Timing
+from llmbench.record import Output, PromptScore, Record, Timing, load
+from llmbench.report import sweep_report
 from llmbench.report.tables import parity_table
 from records import make_record
 
@@ -239,6 +241,64 @@ def test_a_value_that_is_no_number_is_invalid(side: str, value: float) -> None:
     assert "nan" not in verdict.sentence.lower()
 
 
+@pytest.mark.parametrize("steps", [None, 16])
+@pytest.mark.parametrize("encoder", [True, False])
+def test_a_judge_that_gives_one_nan_takes_no_metric_away(steps: int | None, encoder: bool, tmp_path: Path) -> None:
+    """As a job leaves it: the value is absent, and the Record comes back from the disk."""
+
+    def broken(record: Record) -> Record:
+        first = record.outputs[0].prompt_id
+        if not encoder:
+            record = rescored(record, lambda s: replace(s, bertscore_f1=None))
+        if record.steps != steps:
+            return record
+        odd = rescored(record, outputs_only(lambda s: replace(s, nll_nats=math.nan) if s.prompt_id == first else s))
+        assert "quality/perplexity" not in odd.metrics
+        return load(odd.save(tmp_path))
+
+    records = [broken(record) for record in (honest("llama"), *all_steps(worse=-0.5))]
+    (verdict,) = verdicts(records)
+    assert (verdict.status, verdict.headline) == (Status.INVALID, "quality/perplexity")
+    where = "llama" if steps is None else f"llada k={steps}"
+    assert f"not finite: {where} has quality/perplexity that is not finite for 1 prompts" in verdict.sentence
+    assert f"no finite perplexity at {where}" in verdict.point_sentence
+    assert ("S_parity = 8" in verdict.point_sentence) is (steps == 16)
+    assert "metric.perplexity.judge" in verdict.next_step
+    assert [item.curve.metric for item in verdict.metrics if item.status is not Status.INVALID] == (
+        ["quality/bertscore_f1"] if encoder else []
+    )
+    assert Parity.from_dict(json.loads(json.dumps(verdict.to_dict(), allow_nan=False))) == verdict
+    assert sweep_report(records, [verdict]).files.keys() >= {"parity.md", "parity.png"}
+
+
+def test_a_judge_that_gives_nothing_but_nan_leaves_no_speed_only_verdict() -> None:
+    sides = [
+        rescored(odd(record), lambda s: replace(s, bertscore_f1=None)) for record in (honest("llama"), *all_steps())
+    ]
+    verdict = parity(sides)
+    assert (verdict.status, verdict.headline) == (Status.INVALID, "quality/perplexity")
+    assert verdict.point_sentence.startswith("Point form (the brief): none (no finite perplexity at llama, llada k=8,")
+    assert "parity.png" in sweep_report(sides, [verdict]).files
+
+
+def test_a_perplexity_beyond_all_numbers_is_named() -> None:
+    """900 nats a token are a number, and exp(900) is none."""
+    lost = rescored(honest("llada", 8), outputs_only(lambda s: replace(s, nll_nats=20 * 900.0)))
+    verdict, _ = judged(lost, honest("llada", 16))
+    assert verdict.status is Status.INVALID
+    assert "not finite: llada k=8 has no quality/perplexity: its sums give no finite number" in verdict.sentence
+
+
+def test_a_prompt_that_nobody_scored_is_missing() -> None:
+    """As in Records older than those that keep NaN: on every side the first prompt has no sum."""
+    sides = [honest("llama"), *all_steps()]
+    first = sides[0].outputs[0].prompt_id
+    blind = [rescored(r, lambda s: replace(s, nll_nats=None) if s.prompt_id == first else s) for r in sides]
+    verdict = parity(blind)
+    assert verdict.status is Status.INVALID
+    assert "prompts missing: llama has no quality/perplexity for 1 of 96 prompts" in verdict.sentence
+
+
 @pytest.mark.parametrize("side", ["llama", "llada"])
 def test_prompts_that_one_side_lacks_are_invalid(side: str) -> None:
     sides = [honest("llama"), *all_steps(worse=-0.5)]
@@ -376,6 +436,19 @@ def test_too_few_prompts_for_a_bound_ask_for_more_and_an_old_verdict_for_the_pag
     verdict, _ = judged(*map(hot, all_steps()))
     old = replace(verdict, gates=tuple(replace(gate, change="") for gate in verdict.gates))
     assert old.next_step == Status.INVALID.next_step
+
+
+def test_the_plain_t_bound_is_recorded_beside_the_stricter_one_that_is_tested() -> None:
+    verdict, found = judged(*all_steps())
+    back = Parity.from_dict(json.loads(json.dumps(verdict.to_dict()))).metrics[0]
+    for test in (*back.tests, *back.diversity):
+        t = 1.6611  # t(0.95, 95)
+        assert test.lower_t == pytest.approx(test.delta - t * test.sd / math.sqrt(PROMPTS), abs=1e-6)
+        assert test.lower <= test.lower_t
+    assert any(test.lower < test.lower_t for test in found.tests)
+    old = verdict.to_dict()
+    del old["metrics"][0]["tests"][0]["lower_t"]
+    assert Parity.from_dict(old).metrics[0].tests[0].lower_t is None
 
 
 def test_small_samples_are_undecided_and_say_how_many_prompts_would_decide() -> None:

@@ -121,6 +121,15 @@ def test_silence_is_fast_and_competes_with_nothing() -> None:
     assert frontiers([make_record("llama"), make_record("llada", 8)], strict)[0].left_out == ()
 
 
+def test_quality_that_is_no_number_is_left_out_by_name() -> None:
+    odd = make_record("llada", 8, bertscore=None)
+    scores = tuple(replace(score, nll_nats=math.nan) for score in odd.scores)
+    metrics = {key: value for key, value in odd.metrics.items() if not key.startswith("quality/")}
+    (found,) = frontiers([make_record("llama"), replace(odd, scores=scores, metrics=metrics)])
+    assert [item.label for item in found.settings] == ["llama"]
+    assert found.left_out == ("llada k=8 (its quality is no finite number)",)
+
+
 def test_what_was_measured_elsewhere_is_refused_and_what_varied_on_purpose_is_a_frontier_of_its_own() -> None:
     other = make_record("llada", 8, conditions={"device_name": "Other CPU"})
     with pytest.raises(RecordError, match="device_name is 'Test CPU' and 'Other CPU'"):

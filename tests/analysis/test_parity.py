@@ -11,7 +11,7 @@ from llmbench.analysis.parity import oriented, parity, verdicts
 from llmbench.analysis.verdict import Parity, Speed, Status
 from llmbench.errors import RecordError
 from llmbench.record import Record
-from records import implementation, make_record, make_sweep
+from records import endpoint, implementation, make_record, make_sweep
 
 
 def test_perplexity_is_compared_in_nats_per_token_with_less_being_better() -> None:
@@ -139,6 +139,72 @@ def test_a_failed_job_leaves_its_k_missing_and_blocks_what_rests_on_it() -> None
     assert verdict.metrics[0].reached == 32
 
 
+OUT = {"status": "failed", "reason": "CUDA out of memory"}
+
+
+def test_a_baseline_that_failed_is_no_baseline_that_was_not_asked_for() -> None:
+    _, *candidates = make_sweep()
+    (verdict,) = verdicts([make_record("llama", **OUT), *candidates])
+    assert (verdict.status, verdict.metrics, verdict.speedups) == (Status.INVALID, (), ())
+    assert "invalid; settings missing: llama failed: CUDA out of memory; " in verdict.sentence
+    assert "model=llama,llada" not in verdict.sentence
+    assert verdict.next_step == "settings missing: mend what that job names and add reuse=all; then run again"
+    assert [(gate.name, gate.steps) for gate in verdict.gates] == [("settings missing", None)]
+    assert Parity.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+    (early,) = verdicts([replace(make_record("llama", **OUT), conditions={}), *candidates])  # before they were known
+    assert early.status is Status.INVALID
+
+
+def test_candidates_that_all_failed_are_named() -> None:
+    llama = make_sweep()[0]
+    failed = [make_record("llada", k, **OUT) for k in (8, 16)]
+    (verdict,) = verdicts([llama, *failed])
+    assert verdict.status is Status.INVALID
+    assert "settings missing: llada k=8 failed: CUDA out of memory; settings missing: llada k=16" in verdict.sentence
+    assert "mend what that job names and add reuse=all" in verdict.next_step
+    unplaced = replace(make_record("llada", 8, **OUT), conditions={})
+    assert verdicts([llama, unplaced])[0].status is Status.INVALID
+    assert verdicts(failed) == ()  # nothing was measured
+
+
+def test_a_batch_at_which_one_side_failed_is_invalid_and_the_others_keep_their_verdict() -> None:
+    whole = make_sweep((8,), batch=2, perplexity=40.0, entropy=3.2)
+    large = make_sweep((8,), batch=8)
+    for failed in (
+        [make_record("llama", batch=8, **OUT), large[1]],
+        [large[0], make_record("llada", 8, batch=8, **OUT)],
+    ):
+        found = {verdict.conditions["batch"]: verdict.status for verdict in verdicts([*whole, *failed])}
+        assert found == {"2": Status.REACHED, "8": Status.INVALID}
+
+
+def test_a_baseline_of_another_implementation_that_failed_leaves_quality_and_takes_the_speed_claim() -> None:
+    """It may have been the faster one."""
+    fast = implementation("autoregressive", 500.0)
+    other = replace(
+        implementation("transformers", 400.0, "static"), **OUT, outputs=(), timings=(), scores=(), metrics={}
+    )
+    candidates = [replace(r, conditions=r.conditions | {"decoding.kind": "diffusion"}) for r in make_sweep()[1:]]
+    (verdict,) = verdicts([fast, other, *candidates])
+    assert (verdict.status, verdict.speed) == (Status.REACHED, Speed.OPEN)
+    assert "llama transformers static failed: CUDA out of memory" in verdict.speed_sentence
+    assert verdicts([fast, *candidates])[0].speed is Speed.VIABLE
+
+
+def test_a_seed_of_the_baseline_that_failed_is_a_missing_setting() -> None:
+    sweep = [*seeds(make_record("llama"), 50.0), *seeds(make_record("llada", 8), 40.0)]
+    lost = make_record("llama", **OUT, conditions={"seed": "2"})
+    (verdict,) = verdicts([*sweep, lost])
+    assert verdict.status is Status.INVALID
+    assert "settings missing: llama failed: CUDA out of memory" in verdict.sentence
+
+
+def test_a_server_that_failed_takes_nothing_away() -> None:
+    gone = replace(endpoint(100.0), **OUT, outputs=(), timings=(), scores=(), metrics={})
+    assert verdicts([*make_sweep(), gone])[0].status is Status.REACHED
+    assert verdicts([*make_sweep()[1:], gone])[0].status is Status.MISSING_BASELINE
+
+
 def test_fewer_than_six_repeats_leave_the_interval_out() -> None:
     (verdict,) = verdicts(make_sweep(repeats=3))
     assert all(item.low is None and item.high is None for item in verdict.speedups)
@@ -156,11 +222,61 @@ def test_records_under_other_conditions_are_refused_with_key_and_both_values(key
 
 def test_decoding_settings_must_agree_within_a_model_only() -> None:
     llama, *others = make_sweep()
-    own = replace(llama, conditions=llama.conditions | {"decoding.top_p": "0.9"})
+    own = replace(llama, conditions=llama.conditions | {"decoding.ignore_stop": "True"})
     assert parity([own, *others]).status is Status.REACHED
     changed = make_record("llada", 128, conditions={"decoding.remasking": "random"}, entropy=3.3, perplexity=30)
     with pytest.raises(RecordError, match=r"decoding\.remasking is None and 'random'"):
         parity([llama, *others, changed])
+
+
+def nucleus(record: Record, share: str) -> Record:
+    return replace(record, conditions=record.conditions | {"decoding.top_p": share})
+
+
+def test_a_nucleus_that_the_other_side_lacks_is_mixed_conditions_and_is_said() -> None:
+    llama, *others = make_sweep()
+    verdict = parity([nucleus(llama, "0.5"), *others])
+    assert verdict.status is Status.INVALID
+    assert "mixed conditions: decoding.top_p is '0.5' at llama and '1.0' at llada k=64" in verdict.sentence
+    assert "top_p 0.5 against 1.0" in verdict.sentence
+    assert "mixed conditions: model.decoder.top_p=1.0" in verdict.next_step
+    whole = parity([nucleus(llama, "1.0"), *others])
+    assert whole.status is Status.REACHED
+    assert "top_p" not in whole.sentence
+    both = parity([nucleus(record, "0.5") for record in (llama, *others)])
+    assert both.status is Status.REACHED
+    assert ", top_p 0.5, batch" in both.sentence
+    greedy = make_sweep(temperature=0.0)  # nothing is drawn
+    assert parity([nucleus(greedy[0], "0.5"), *greedy[1:]]).status is Status.REACHED
+
+
+def test_caches_that_change_the_text_never_share_a_curve() -> None:
+    llama, small, large = make_sweep((8, 16))
+    dual = replace(large, conditions=large.conditions | {"decoding.cache": "dual"})
+    plain = replace(small, conditions=small.conditions | {"decoding.cache": "none"})
+    with pytest.raises(RecordError, match=r"llada k=8 and llada k=16 cannot be compared: decoding.cache is 'none' and"):
+        parity([llama, plain, dual])
+    with pytest.raises(RecordError, match=r"decoding.cache is None and 'dual'"):
+        parity([llama, small, dual])
+
+
+@pytest.mark.parametrize("e2e_ms", [20.0, 200.0])
+def test_cpu_threads_that_differ_forbid_a_claim_on_speed(e2e_ms: float) -> None:
+    """One thread against sixteen: quality stands, neither faster nor slower may be said."""
+    llama, llada = make_record("llama", e2e_ms=e2e_ms), make_record("llada", 8, e2e_ms=80.0)
+    assert parity([llama, llada]).speed is (Speed.VIABLE if e2e_ms > 80 else Speed.INEFFICIENT)
+    many = replace(llada, environment=replace(llada.environment, threads=16))
+    verdict = parity([llama, many])
+    assert (verdict.status, verdict.speed) == (Status.REACHED, Speed.OPEN)
+    assert "(CPU threads differ (1 at llama, 16 at llada k=8))" in verdict.sentence
+    assert "CPU threads differ (1 at llama, 16 at llada k=8)" in verdict.speed_sentence
+    on_gpu = [replace(r, environment=replace(r.environment, device="cuda")) for r in (llama, many)]
+    assert parity(on_gpu).gates == ()  # the host's threads generate nothing there
+
+
+def test_the_speed_sentence_names_the_candidate() -> None:
+    dream = make_record("dream", 8, e2e_ms=80.0)
+    assert "Viable: dream is faster" in parity([make_record("llama", e2e_ms=200.0), dream]).speed_sentence
 
 
 def test_two_records_for_one_place_are_refused() -> None:
@@ -377,6 +493,18 @@ def test_speed_is_judged_where_quality_passes(llama_ms: float, speed: Speed) -> 
     (verdict,) = verdicts(sweep)
     assert verdict.speed is speed
     assert verdict.speed_sentence.lower().startswith(speed.value)
+
+
+def test_sides_that_repeated_different_batches_are_timed_over_those_they_share() -> None:
+    """Batch 0 takes 200 ms, batch 1 ten times as long; only LLaMA repeated batch 1."""
+    llama = make_record("llama", e2e_ms=200.0, repeated=2, spread=0.02)
+    slow = [replace(t, e2e_ms=t.e2e_ms * 10) if t.batch == 1 else t for t in llama.timings]
+    llama = replace(llama, timings=tuple(slow), metrics=llama.metrics | {"latency/e2e_ms": 1110.0})
+    (found,) = parity([llama, make_record("llada", 8, e2e_ms=80.0)]).speedups
+    assert (found.ratio, found.baseline_ms, found.candidate_ms) == pytest.approx((2.5, 200.0, 80.0))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.ratio < found.high
 
 
 @pytest.mark.parametrize(("spread", "gated"), [(0.5, False), (2.0, True)])

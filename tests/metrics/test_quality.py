@@ -104,6 +104,30 @@ def test_the_floor_is_the_best_of_three_texts_in_the_metrics_own_direction():
     assert "quality/perplexity_human" not in values
 
 
+def test_a_floor_text_that_only_easy_prompts_have_is_compared_on_those():
+    """4 of 40 prompts have a reference to shuffle: 2 nats a token there; the prompt's tail has 1.5, and 5 elsewhere.
+
+    Each over its own prompts, 2.0 against (4 x 1.5 + 36 x 5) / 40 = 4.65, the worse of the two would look the better.
+    """
+    job = record(
+        [
+            replace(A, prompt_id=str(i), subject=subject, nll_nats=nats * 3)
+            for i in range(40)
+            for subject, nats in (("output", 1.0), ("shuffled", 2.0), ("prompt_tail", 1.5 if i < 4 else 5.0))
+            if subject != "shuffled" or i < 4
+        ]
+    )
+    assert quality.floor_subject(job, "quality/perplexity") == "prompt_tail"
+    assert len(quality.per_prompt(job, "quality/perplexity_floor")) == 40
+    assert quality.compute(job)["quality/perplexity_floor"] == pytest.approx(math.exp(4.65))
+
+
+def test_floor_texts_that_share_no_prompt_leave_the_one_that_most_prompts_have():
+    subjects = ["shuffled", "prompt_tail", "prompt_tail"]
+    scores = [replace(A, prompt_id=str(i), subject=s, nll_nats=float(i + 1)) for i, s in enumerate(subjects)]
+    assert quality.floor_subject(record(scores), "quality/perplexity") == "prompt_tail"
+
+
 def test_the_human_companion_is_the_same_formula_over_references():
     human = replace(A, subject="human", bertscore_f1=None, bertscore_precision=None, bertscore_recall=None)
     values = quality.compute(record([human]))

@@ -106,6 +106,28 @@ def test_files_hold_the_table_and_a_picture(records: list[Record]) -> None:
     assert bytes(files["frontier.png"]).startswith(b"\x89PNG")  # type: ignore[arg-type]
 
 
+def test_a_setting_that_the_plans_stricter_gate_refuses_is_not_on_the_frontier() -> None:
+    """1 % of the outputs are empty: fewer than the 2 % of docs/metrics.md, more than the half percent of this plan."""
+    from llmbench.analysis.parity import parity
+    from llmbench.parity_config import ParityConfig, ThresholdsConfig
+
+    strict = {"thresholds": {"empty_share": 0.005}}
+    silent = make_record("llada", 16, prompts=100, empty=1, e2e_ms=1.0)
+    records = [make_record("llama", prompts=100), make_record("llada", 8, prompts=100), silent]
+    planned = [replace(record, config=record.config | {"parity": strict}) for record in records]
+    assert "empty outputs: llada k=16: 1 % of the outputs" in parity(planned).sentence
+    refused = "llada k=16 (1 % of its outputs are empty)"
+    for text in (
+        frontier_files(planned, "")[1]["frontier.md"],
+        frontier_files(records, "", options=ParityConfig(thresholds=ThresholdsConfig(empty_share=0.005)))[1][
+            "frontier.md"
+        ],
+        sweep_report(planned, [parity(planned)]).files["frontier.md"],
+    ):
+        assert refused in str(text)
+    assert refused not in str(frontier_files(records, "")[1]["frontier.md"])
+
+
 def test_several_grounds_have_a_picture_each_and_one_file_of_tables() -> None:
     _, files = frontier_files([*make_sweep(batch=4), *make_sweep(batch=8)], "")
     assert list(files) == ["frontier.md", "frontier_1.png", "frontier_2.png"]

@@ -140,7 +140,8 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.D
     if temperature == 0:
         return likeliest(logits)[0] if logits.is_cuda else logits.argmax(-1)
     parts = torch.split(logits, max(1, rules.WIDE // logits.shape[1]))
-    return torch.cat([_draw(part, temperature, top_p, draws) for part in parts])
+    drawn = [_draw(part, temperature, top_p, draws) for part in parts]
+    return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
 
 
 def _draw(logits: torch.Tensor, temperature: float, top_p: float, draws: base.Draws) -> torch.Tensor:

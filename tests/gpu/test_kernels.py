@@ -7,6 +7,7 @@ from decoding.test_commit import CASES, RULES, state
 from tiny_models import MASK, PAD, STOP
 
 from llmbench.decoder_config import Autoregressive, Diffusion
+from llmbench.decoding import rules
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.commit import commit_, commit_plain_
@@ -132,9 +133,10 @@ def test_heads_that_no_tile_fits_run_in_pytorch(width):
     assert torch.equal(found, kernels.attend_one_plain(qkv, keys, values, table, table, where, None))
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(("temperature", "wide"), [(0.0, rules.WIDE), (0.8, rules.WIDE), (0.8, 1)])
 @pytest.mark.parametrize("lengths", [[9, 9, 9], [9, 2, 5]])
-def test_captured_autoregressive_tokens_are_the_eager_ones(temperature, lengths):
+def test_captured_autoregressive_tokens_are_the_eager_ones(monkeypatch, temperature, wide, lengths):
+    monkeypatch.setattr(rules, "WIDE", wide)  # 1: every row is drawn for by itself
     model = tiny_models.model(causal=True).to("cuda")
     ids, mask = tiny_models.prompts(lengths)
     batch = PromptBatch(ids=ids.cuda(), mask=None if mask is None else mask.cuda())

@@ -226,6 +226,13 @@ class JobConfig:
                 "weights=dummy writes noise, and threshold or factor would count its forwards; "
                 "add model.decoder.forced_tokens_per_forward=N"
             )
+        decoder = self.model.decoder
+        forced = getattr(decoder, "forced_tokens_per_forward", None)
+        if self.weights == "real" and forced is not None and (rule := getattr(decoder, "rule", None)):
+            raise ValueError(
+                f"forced_tokens_per_forward {forced} would decide in place of {rule}, and the text would pass for its; "
+                f"set model.decoder.forced_tokens_per_forward=null, or model.decoder.{rule}=null"
+            )
         if isinstance(self.model.decoder, Endpoint) and (self.weights == "dummy" or self.workload.synthetic):
             raise ValueError("model=llama_endpoint sends text to a server: it needs weights=real and prompts of text")
         if self.workload.synthetic and self.model.chat:

@@ -141,6 +141,29 @@ class Endpoint(Server, _OneByOne):
             raise ValueError("ignore_stop: a server's text does not show where it stopped; use ignore_stop=false")
 
 
+def even(masked: int, steps: int) -> list[int]:
+    """How many tokens each of `steps` steps makes final: as even as possible, the remainder in the first steps.
+
+    10 tokens in 4 steps are 3, 3, 2, 2, as in the official LLaDA sampler. With more steps than tokens the tail is 0;
+    those steps still run a forward.
+    """
+    each, rest = divmod(masked, steps)
+    return [each + (step < rest) for step in range(steps)]
+
+
+def at_least(schedule: list[int], each: int) -> list[int]:
+    """A schedule that makes at least `each` tokens final in every step, until none is left.
+
+    4, 4, 4, 4 with at least 6 is 6, 6, 4.
+    """
+    left, counts = sum(schedule), list[int]()
+    for count in schedule:
+        if left:
+            counts.append(min(left, max(each, count)))
+            left -= counts[-1]
+    return counts
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Diffusion:
     """Unmasking a canvas in denoising steps (`llmbench.decoding.diffusion`)."""
@@ -159,7 +182,7 @@ class Diffusion:
     threshold: Share | None = None  # also commit every candidate at least so probable
     factor: Positive | None = None  # also commit the n most probable while the n-th has 1 - factor / (n + 1)
     forced_tokens_per_forward: Count | None = None  # commit so many, whatever the text: what dummy weights need
-    early_stop: StrictBool = False  # no further block once every row has a stop token
+    early_stop: StrictBool = False  # no further block once every row has a stop token; needs several blocks
 
     def __post_init__(self) -> None:
         """Refuse schedules that do not divide, and rules that contradict each other."""
@@ -173,6 +196,48 @@ class Diffusion:
             raise ValueError("threshold and factor are two rules for the same thing; set one of them to null")
         if self.adaptive and self.remasking == "random":
             raise ValueError("threshold and factor look at confidences; use remasking=low_confidence")
+        if self.early_stop and blocks == 1:
+            raise ValueError(
+                f"early_stop looks between blocks, and block_length {self.block_length} makes one block of canvas "
+                f"{self.canvas}; lower block_length, or use early_stop=false"
+            )
+        if self.forced_tokens_per_forward is not None:
+            self._refuse_what_would_not_be_forced(self.forced_tokens_per_forward)
+
+    def _refuse_what_would_not_be_forced(self, each: int) -> None:
+        """Raise where another number of tokens than the forced one would become final."""
+        given = f"forced_tokens_per_forward {each}"
+        if each > self.block_length:
+            raise ValueError(
+                f"{given} exceeds the block: {self.block_length} would run; use at most block_length "
+                f"{self.block_length}, or raise block_length"
+            )
+        least = even(self.block_length, self._steps_of_a_block)[0]
+        if each < least:
+            raise ValueError(
+                f"{given} is less than the schedule of steps {self.steps} commits anyway: {least} would run; use at "
+                f"least {least}, or raise steps"
+            )
+
+    @property
+    def _steps_of_a_block(self) -> int:
+        return self.steps * self.block_length // self.canvas
+
+    @property
+    def schedule(self) -> list[int]:
+        """How many tokens of a block each of its steps makes final, at least; as many steps as there can be.
+
+        Where a rule or a forced number ends a block when it is full, no step is idle.
+        """
+        counts = even(self.block_length, self._steps_of_a_block)
+        if self.forced_tokens_per_forward is not None:
+            return at_least(counts, self.forced_tokens_per_forward)
+        return at_least(counts, 1) if self.adaptive else counts
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes of one generation, guidance counted twice: the most there can be."""
+        return len(self.schedule) * (self.canvas // self.block_length) * (2 if self.cfg_scale else 1)
 
     @property
     def idle_steps(self) -> int:
@@ -181,8 +246,7 @@ class Diffusion:
         As in the official sampler. There are some exactly where k exceeds the canvas, whatever the block length; the
         text is then that of `steps` = `canvas`, later. Rules that end a block when it is full have none.
         """
-        ends_when_full = self.adaptive or self.forced_tokens_per_forward is not None
-        return 0 if ends_when_full else max(0, self.steps - self.canvas)
+        return self.schedule.count(0) * (self.canvas // self.block_length)
 
     @property
     def idle_phrase(self) -> str:
@@ -193,9 +257,14 @@ class Diffusion:
         )
 
     @property
+    def rule(self) -> Literal["threshold", "factor"] | None:
+        """What is asked to commit candidates ahead of the schedule."""
+        return "threshold" if self.threshold is not None else "factor" if self.factor is not None else None
+
+    @property
     def adaptive(self) -> bool:
         """Whether the number of forwards depends on what is written."""
-        return self.forced_tokens_per_forward is None and (self.threshold is not None or self.factor is not None)
+        return self.forced_tokens_per_forward is None and self.rule is not None
 
     @property
     def family(self) -> Literal["diffusion"]:

@@ -288,6 +288,8 @@ def _scores(
     checked = any(prompt.answer is not None for prompt in prepared.workload.prompts)
     if prepared.judge is None and prepared.encoder is None and not checked:
         return (), ()
+    if prepared.job.weights == "dummy":
+        return (), ("weights=dummy: answers are not checked",)
     items = scoring.items(outputs, prepared.workload)
     checkpoints.make_room(sum(memory.scoring_bytes(prepared).values()), prepared.job.hardware)
     judge = checkpoints.load_judge(prepared.judge, prepared.job.hardware) if prepared.judge else None

@@ -70,7 +70,7 @@ def _need(job: JobConfig, stored: Architecture, longest_prompt: int | None) -> N
         return Need(weights=stored.weight_bytes, cache=0, activations=0)
     decoder = job.model.decoder
     cached = not isinstance(decoder, decoder_config.Diffusion) or decoder.cache != "none"
-    positions = job.batch * (longest_prompt + decoder.canvas)
+    positions = _rows(job) * (longest_prompt + decoder.canvas)
     return Need(
         weights=stored.weight_bytes,
         cache=positions * stored.kv_bytes_per_position if cached else 0,
@@ -78,14 +78,18 @@ def _need(job: JobConfig, stored: Architecture, longest_prompt: int | None) -> N
     )
 
 
+def _rows(job: JobConfig) -> int:
+    """Sequences that one forward of a full batch reads: guidance reads each of them twice."""
+    return job.batch * (2 if getattr(job.model.decoder, "cfg_scale", 0) else 1)
+
+
 def _activations(job: JobConfig, stored: Architecture, longest_prompt: int) -> int:
     """What the largest forward holds at once: one block's intermediate values, or the logits that are asked for.
 
     A quantized matrix is widened for its product; the largest one comes on top.
     """
-    decoder, rows = job.model.decoder, job.batch
+    decoder, rows = job.model.decoder, _rows(job)
     if isinstance(decoder, decoder_config.Diffusion):
-        rows *= 2 if decoder.cfg_scale else 1
         queries, logits = longest_prompt + decoder.canvas, decoder.block_length
     else:
         queries, logits = longest_prompt, 1

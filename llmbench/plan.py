@@ -52,11 +52,17 @@ def title(label: str, swept: Mapping[str, str]) -> str:
         label: of the job.
         swept: the axes on which it differs from others of its sweep, with its values.
     """
-    words = label.split()
     shown = {key.removeprefix("model.decoder."): value for key, value in swept.items() if key != "model"}
-    return " ".join(
-        [label, *(f"{k}={v}" for k, v in shown.items() if k != "steps" and v not in words and f"{k}={v}" not in words)]
-    )
+    short = {_SHORT.get(key, key): value for key, value in shown.items() if key != "steps"}
+    return " ".join([label, *(f"{key}={value}" for key, value in short.items() if not _says(label, key, value))])
+
+
+_SHORT = {"forced_tokens_per_forward": "forced"}  # as a label calls it
+
+
+def _says(label: str, key: str, value: str) -> bool:
+    words = label.split()
+    return value in words or f"{key}={value}" in words or (key == "early_stop" and "early stop" in label)
 
 
 def expand(overrides: Iterable[Any]) -> list[tuple[tuple[str, ...], dict[str, str]]]:
@@ -255,10 +261,7 @@ def forwards(cell: Cell) -> int | None:
     plan, decoder = cell.prepared.job.timing, cell.prepared.job.model.decoder
     if isinstance(decoder, decoder_config.Endpoint):
         return None
-    if isinstance(decoder, decoder_config.Diffusion):
-        per_batch = decoder.steps * (2 if decoder.cfg_scale > 0 else 1)
-    else:
-        per_batch = decoder.max_new_tokens
+    per_batch = decoder.forwards if isinstance(decoder, decoder_config.Diffusion) else decoder.max_new_tokens
     batches = len(cell.prepared.partition)
     repeated = min(plan.batches, batches)
     return per_batch * (batches + repeated * (plan.warmup + plan.repeats - 1 + plan.marked_repeats))

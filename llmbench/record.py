@@ -280,7 +280,9 @@ def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[st
     words = [model]
     words += [kind] if kind != family else []
     words += [cache] if cache not in (None, "none", "dynamic") else []
-    words += [f"{rule}={decoder[rule]}" for rule in ("threshold", "factor") if decoder.get(rule) is not None]
+    rules = {"threshold": "threshold", "factor": "factor", "forced_tokens_per_forward": "forced"}
+    words += [f"{short}={decoder[rule]}" for rule, short in rules.items() if decoder.get(rule) is not None]
+    words += ["early stop"] if decoder.get("early_stop") else []
     return " ".join(words if steps is None else [*words, f"k={steps}"])
 
 

@@ -21,6 +21,18 @@ def test_defaults_build_both_families(load):
     assert load("model=llama_generate", "model.decoder.cache=static").label == "llama transformers static"
 
 
+def test_what_decides_how_many_tokens_a_step_commits_stands_in_the_label(load):
+    dummy = ["model=llada", "steps=16", "weights=dummy", "metric=speed", "model.decoder.forced_tokens_per_forward=8"]
+    assert load(*dummy).label == "llada forced=8 k=16"
+    assert load(*dummy, "model.decoder.threshold=0.9").label == "llada threshold=0.9 forced=8 k=16"
+    assert load(*dummy, "model.decoder.factor=1.0", "cache=dual").label == "llada dual factor=1.0 forced=8 k=16"
+    early = ["model=llada", "steps=16", "block_length=16", "model.decoder.early_stop=true"]
+    assert load(*early).label == "llada early stop k=16"
+    assert load(*early, "model.decoder.threshold=0.9").label == "llada threshold=0.9 early stop k=16"
+    # a schedule of one's own, and no rule's: real weights may have it
+    assert load("model=llada", "steps=16", "model.decoder.forced_tokens_per_forward=8").label == "llada forced=8 k=16"
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (conf_folder() / "checkpoint").glob("*_*.yaml")))
 def test_checkpoints_of_the_hub_are_pinned_to_a_commit(load, name):
     side = "llama" if name.startswith("llama") else "llada"
@@ -66,6 +78,39 @@ WRONG = {
     "steps=null": "steps: input should be a valid integer (got None)",
     "model=llada model.decoder.block_length=7": "model.decoder: block_length 7 must divide canvas 64",
     "model=llada model.decoder.block_length=16 steps=6": "steps 6 must be a multiple of the 4 blocks",
+    "model=llada model.decoder.threshold=0.9 model.decoder.factor=1.0": (
+        "model.decoder: threshold and factor are two rules for the same thing; set one of them to null"
+    ),
+    "model=llada model.decoder.threshold=0.9 model.decoder.remasking=random": "use remasking=low_confidence",
+    "model=llada model.decoder.factor=1.0 model.decoder.remasking=random": "use remasking=low_confidence",
+    "model=llada model.decoder.threshold=0": "model.decoder.threshold: input should be greater than 0",
+    "model=llada model.decoder.threshold=1.5": "model.decoder.threshold: input should be less than or equal to 1",
+    "model=llada model.decoder.factor=0": "model.decoder.factor: input should be greater than 0",
+    "model=llada model.decoder.forced_tokens_per_forward=0": (
+        "model.decoder.forced_tokens_per_forward: input should be greater than or equal to 1"
+    ),
+    "model=llada weights=dummy metric=speed model.decoder.threshold=0.9": (
+        "threshold or factor would count its forwards; add model.decoder.forced_tokens_per_forward=N"
+    ),
+    "model=llada weights=dummy metric=speed model.decoder.factor=1.0": "add model.decoder.forced_tokens_per_forward=N",
+    "model=llada model.decoder.threshold=0.9 model.decoder.forced_tokens_per_forward=4": (
+        "forced_tokens_per_forward 4 would decide in place of threshold, and the text would pass for its; set "
+        "model.decoder.forced_tokens_per_forward=null, or model.decoder.threshold=null"
+    ),
+    "model=llada model.decoder.factor=1.0 model.decoder.forced_tokens_per_forward=4": (
+        "in place of factor, and the text would pass for its; set model.decoder.forced_tokens_per_forward=null"
+    ),
+    "model=llada steps=4 model.decoder.forced_tokens_per_forward=2": (
+        "model.decoder: forced_tokens_per_forward 2 is less than the schedule of steps 4 commits anyway: 16 would run; "
+        "use at least 16, or raise steps"
+    ),
+    "model=llada model.decoder.forced_tokens_per_forward=400": (
+        "model.decoder: forced_tokens_per_forward 400 exceeds the block: 64 would run; use at most block_length 64"
+    ),
+    "model=llada model.decoder.early_stop=true": (
+        "model.decoder: early_stop looks between blocks, and block_length 64 makes one block of canvas 64; lower "
+        "block_length, or use early_stop=false"
+    ),
     "canvas=0": "canvas: input should be greater than or equal to 1",
     "batch=-1": "batch: input should be greater than or equal to 1",
     "seed=-1": "seed: input should be greater than or equal to 0",

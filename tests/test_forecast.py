@@ -42,9 +42,10 @@ def test_weights_are_those_of_the_loaded_model_and_only_a_causal_model_has_a_cac
 
 
 def test_guidance_doubles_what_a_forward_holds() -> None:
-    plain, guided = prepare("model=llada", "steps=4"), prepare("model=llada", "steps=4", "model.decoder.cfg_scale=1.0")
-    single, double = (memory.need(each).activations for each in (plain, guided))
-    assert double == 2 * single
+    cached = ["model=llada", "steps=4", "model.decoder.block_length=4", "cache=dual"]
+    plain, guided = (memory.need(prepare(*cached, f"model.decoder.cfg_scale={scale}")) for scale in ("0.0", "1.0"))
+    assert (guided.activations, guided.cache) == (2 * plain.activations, 2 * plain.cache)
+    assert (guided.weights, plain.cache > 0) == (plain.weights, True)
 
 
 @pytest.mark.parametrize("shortcut", ["cache=prefix", "threshold=0.9", "early_stop=true"])

@@ -203,6 +203,14 @@ def test_dummy_weights_measure_speed_and_say_nothing_about_text(prepare, overrid
     assert record.signatures["workload"].startswith("synthetic@")
 
 
+def test_dummy_weights_answer_nothing_that_could_be_checked(prepare):
+    overrides = ["weights=dummy", "workload=math", "workload.prompt_words=null", "workload.reference_words=null"]
+    record = job.run(prepare(*SMALL, *overrides, "model=llada", "steps=4"))
+    assert record.scores == ()
+    assert not [key for key in record.metrics if key.startswith("quality/")]
+    assert "weights=dummy: answers are not checked" in record.notes
+
+
 def test_real_weights_answer_synthetic_prompts_in_text(prepare):
     small = [key for key in SMALL if "words" not in key]
     record = job.run(prepare(*small, "workload=synthetic", "workload.prompt_tokens=12", "model=llama"))

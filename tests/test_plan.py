@@ -121,6 +121,14 @@ def test_forwards_are_counted_over_all_passes():
     assert plan.forwards(guided) == 2 * plan.forwards(cell)
 
 
+def test_forwards_of_a_forced_number_of_tokens_are_those_that_it_takes():
+    small = ["canvas=64", "block_length=32", "workload.prompts=4", "batch=4", "timing.repeats=1", "hardware=cpu"]
+    forced = ["metric=speed", "weights=dummy", "timing.warmup=1", "timing.marked_repeats=0", "steps=64"]
+    cells = build("model=llada", "model.decoder.forced_tokens_per_forward=1,5,32", *forced, *small)
+    # one batch, warmed up and timed: 2 generations of 2 blocks of 32 tokens, which are 7 times 5 or fewer
+    assert [plan.forwards(cell) for cell in cells] == [2 * 64, 2 * 2 * 7, 2 * 2]
+
+
 class TestReuse:
     def leave(self, root: Path, cell: plan.Cell, *, ended: bool, **changes):
         """What an earlier sweep left on the disk."""
@@ -211,6 +219,14 @@ def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():
     assert all(any(title in line for line in said.splitlines()) for title in titles)
     head = said.splitlines()[0]
     assert head.endswith("on cpu, float32; 1 prompt of continuation")  # no temperature where it varies
+    forced = ["model.decoder.forced_tokens_per_forward=2,4", "model.decoder.early_stop=true,false", "block_length=4"]
+    cells = build("model=llada", "weights=dummy", "model.decoder.threshold=0.9", *forced, *small)
+    assert [cell.title for cell in cells] == [
+        "llada threshold=0.9 forced=2 early stop k=4",
+        "llada threshold=0.9 forced=2 k=4 early_stop=False",
+        "llada threshold=0.9 forced=4 early stop k=4",
+        "llada threshold=0.9 forced=4 k=4 early_stop=False",
+    ]
     alike = build("model=llama,llada", "temperature=0.7", *small)
     assert [cell.title for cell in alike] == ["llama", "llada k=4"]
     assert console.plan(alike, grid=2).splitlines()[0].endswith(", temperature 0.7")

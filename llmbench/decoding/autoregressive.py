@@ -126,6 +126,8 @@ class _Loop:
 def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.Draws) -> torch.Tensor:
     """The next token of every row: the likeliest at temperature 0, else a draw from the nucleus.
 
+    Rows are drawn for a few at a time, so that float64 noise does not exist for a large batch of a large vocabulary.
+
     Args:
         logits: [B, V].
         temperature: 0 draws nothing.
@@ -137,6 +139,13 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.D
     """
     if temperature == 0:
         return likeliest(logits)[0] if logits.is_cuda else logits.argmax(-1)
+    parts = torch.split(logits, max(1, rules.WIDE // logits.shape[1]))
+    drawn = [_draw(part, temperature, top_p, draws) for part in parts]
+    return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
+
+
+def _draw(logits: torch.Tensor, temperature: float, top_p: float, draws: base.Draws) -> torch.Tensor:
+    """`choose` for [N, V] at once, at a temperature above 0."""
     noise = draws.fill_(torch.empty(logits.shape, dtype=torch.float64, device=logits.device))
     rules.gumbel_(noise, temperature)
     return noise.add_(nucleus(logits, temperature, top_p)).argmax(-1)

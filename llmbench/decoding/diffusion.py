@@ -133,7 +133,7 @@ class _Loop:
         self._settings, self._engine, self._mask_id, self._prompt = settings, engine, mask_id, prompt
         self._shift = shift
         device, self._length, block = engine.device, prompt + settings.canvas, settings.block_length
-        self.schedule = _schedule(settings)
+        self.schedule = settings.schedule
         self._counts = torch.tensor(self.schedule, device=device)
         self._transfer = rules.transfer(settings)
         self._block = torch.arange(-shift, block, device=device)
@@ -264,14 +264,6 @@ class _Loop:
 
 
 _WHOLE, _FILL, _BLOCK = -3, -2, -1
-
-
-def _schedule(settings: Diffusion) -> list[int]:
-    """How many tokens of a block each step must make final at least."""
-    schedule = rules.schedule(settings.block_length, settings.steps * settings.block_length // settings.canvas)
-    if settings.forced_tokens_per_forward is not None:
-        return rules.forced(schedule, settings.forced_tokens_per_forward)
-    return schedule
 
 
 def _sizes(settings: Diffusion, device: torch.device) -> list[int]:

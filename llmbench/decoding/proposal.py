@@ -20,9 +20,6 @@ _PIECE_CPU = 2**18
 _PIECE_CUDA = 2**26
 """Logits computed at once on a GPU: at most 128 MiB in bfloat16, and the head's weights are read as rarely as that."""
 
-_WIDE_CUDA = 2**24
-"""Draws and probabilities at once on a GPU: at most 128 MiB in float64."""
-
 
 class Proposal:
     """A token and a confidence for every candidate position, from hidden states."""
@@ -72,7 +69,7 @@ class Proposal:
     def _parts(self, logits: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Propose for [N, V] logits in parts, where noise or a softmax in a wider type is what takes memory."""
         wide = logits.is_cuda and not self._plain_greedy
-        for part in torch.split(logits, max(1, _WIDE_CUDA // logits.shape[1])) if wide else (logits,):
+        for part in torch.split(logits, max(1, rules.WIDE // logits.shape[1])) if wide else (logits,):
             yield self.of_logits(part)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""Which tokens become final in a denoising step, and how many? And where does the randomness come from?
+"""Which tokens become final in a denoising step, and how many more than planned? Where does the randomness come from?
 
 Every function states one rule of the official LLaDA sampler (ML-GSAI/LLaDA `generate.py` at b7e6c35) and does it for
 a whole batch at once. Nothing here waits for the device: how many tokens are final after each step is known
-beforehand, so shapes never depend on values. `diffusion.py` calls everything; `autoregressive.py` shares the noise,
-so that "temperature 0.7" means the same on both sides.
+beforehand (`Diffusion.schedule`), so shapes never depend on values. `diffusion.py` calls everything;
+`autoregressive.py` shares the noise, so that "temperature 0.7" means the same on both sides.
 """
 
 from typing import Protocol
@@ -13,27 +13,8 @@ import torch
 from llmbench.decoder_config import Diffusion
 from llmbench.decoding.base import Draws
 
-
-def schedule(masked: int, steps: int) -> list[int]:
-    """How many tokens each of `steps` steps makes final: as even as possible, the remainder in the first steps.
-
-    10 tokens in 4 steps are 3, 3, 2, 2. With more steps than tokens the tail is 0; those steps still run a forward.
-    """
-    each, rest = divmod(masked, steps)
-    return [each + (step < rest) for step in range(steps)]
-
-
-def forced(schedule: list[int], each: int) -> list[int]:
-    """A schedule that makes at least `each` tokens final in every step, until none is left.
-
-    4, 4, 4, 4 forced to 6 is 6, 6, 4.
-    """
-    left, counts = sum(schedule), list[int]()
-    for count in schedule:
-        if left:
-            counts.append(min(left, max(each, count)))
-            left -= counts[-1]
-    return counts
+WIDE = 2**24
+"""Draws and probabilities at once where they are held in a wider type than the logits: at most 128 MiB in float64."""
 
 
 class Transfer(Protocol):

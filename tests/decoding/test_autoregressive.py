@@ -6,6 +6,7 @@ import torch
 from tiny_models import PAD
 
 from llmbench.decoder_config import Autoregressive
+from llmbench.decoding import rules
 from llmbench.decoding.autoregressive import AutoregressiveDecoder, choose, nucleus
 from llmbench.decoding.base import Draws, PromptBatch, valid_lengths
 from llmbench.models.engine import EagerEngine
@@ -138,6 +139,22 @@ def test_sampled_frequencies_are_the_probabilities_of_the_nucleus():
     error = (draws.bincount(minlength=5) / n - expected).abs()
     assert (error <= 4 * (expected * (1 - expected) / n).sqrt()).all()
     assert 1 < len(inside) < 5
+
+
+@pytest.mark.parametrize("top_p", [0.9, 1.0])
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+def test_rows_drawn_in_pieces_get_the_tokens_of_all_at_once(monkeypatch, rows, top_p):
+    """Noise is filled in the order of memory, so pieces of rows use the same draws."""
+    logits = torch.randn(7, 30, generator=torch.Generator().manual_seed(5))
+    draws, sizes = Draws(torch.device("cpu"), 4), []
+    uniform = Draws(torch.device("cpu"), 4).fill_(torch.empty(2, 7, 30, dtype=torch.float64))
+    kept = nucleus(logits, 0.8, top_p).double()
+    expected = (kept - 0.8 * (-uniform.log()).log()).argmax(-1)
+    monkeypatch.setattr(rules, "WIDE", 30 * rows + 1)
+    fill = draws.fill_
+    monkeypatch.setattr(draws, "fill_", lambda noise: (sizes.append(noise.shape[0]), fill(noise))[1])
+    assert torch.stack([choose(logits, 0.8, top_p, draws) for _ in range(2)]).tolist() == expected.tolist()
+    assert max(sizes) == min(rows, 7)
 
 
 def test_a_kept_loop_forgets_the_generation_before():

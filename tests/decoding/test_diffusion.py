@@ -239,12 +239,14 @@ def test_accelerated_tokens_are_those_of_the_plain_algorithm(changes, lengths, s
     assert generation.nfe == len(generation.forwards) == forwards
 
 
-def test_a_forced_number_of_tokens_never_takes_more_than_k_steps():
+@pytest.mark.parametrize("cfg_scale", [0.0, 1.0])
+@pytest.mark.parametrize(("steps", "block", "forced", "nfe"), [(4, 16, 4, 4), (16, 16, 6, 3), (16, 8, 6, 4)])
+def test_a_forced_number_of_tokens_becomes_final_in_every_forward(steps, block, forced, nfe, cfg_scale):
     model = tiny_models.model(causal=False)
     ids, mask = tiny_models.prompts([4])
-    slow = generate(EagerEngine(model), ids, mask, steps=4, forced_tokens_per_forward=1)
-    fast = generate(EagerEngine(model), ids, mask, steps=16, forced_tokens_per_forward=6)
-    assert (slow.nfe, fast.nfe) == (4, 3)
+    changes = {"steps": steps, "block_length": block, "forced_tokens_per_forward": forced, "cfg_scale": cfg_scale}
+    passes = 2 if cfg_scale else 1
+    assert generate(EagerEngine(model), ids, mask, **changes).nfe == nfe * passes == settings(**changes).forwards
 
 
 def test_acceleration_saves_forwards_and_positions():

@@ -10,25 +10,6 @@ from llmbench.decoding.base import Draws
 from llmbench.decoding.likeliest import likeliest
 
 
-@pytest.mark.parametrize(
-    ("masked", "steps", "expected"),
-    [
-        (10, 4, [3, 3, 2, 2]),
-        (8, 4, [2, 2, 2, 2]),
-        (4, 8, [1, 1, 1, 1, 0, 0, 0, 0]),
-        (5, 1, [5]),
-    ],
-)
-def test_schedule_is_even_with_the_remainder_first(masked, steps, expected):
-    assert rules.schedule(masked, steps) == expected
-
-
-def test_a_forced_schedule_by_hand():
-    assert rules.forced([4, 4, 4, 4], 6) == [6, 6, 4]
-    assert rules.forced([4, 3, 3], 1) == [4, 3, 3]
-    assert rules.forced([2, 2, 0], 2) == [2, 2]
-
-
 def test_the_surest_come_first_and_the_lowest_among_equals():
     confidence = torch.tensor([[0.1, 0.9, 0.5, 0.9], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.2, 0.0]])
     assert rules.surest_first(confidence).tolist() == [[1, 3, 2, 0], [0, 1, 2, 3], [2, 0, 1, 3]]

@@ -7,6 +7,7 @@ from decoding.test_commit import CASES, RULES, state
 from tiny_models import MASK, PAD, STOP
 
 from llmbench.decoder_config import Autoregressive, Diffusion
+from llmbench.decoding import rules
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.commit import commit_, commit_plain_
@@ -139,9 +140,10 @@ WIDE = [(64, [70, 70, 70]), (64, [70, 11, 40]), (128, [67, 70, 1])]
 """Widths that they compute, and more keys than one of their programs looks at: parts are merged."""
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(("temperature", "wide"), [(0.0, rules.WIDE), (0.8, rules.WIDE), (0.8, 1)])
 @pytest.mark.parametrize(("head_dim", "lengths"), [*NARROW, *WIDE])
-def test_captured_autoregressive_tokens_are_the_eager_ones(temperature, head_dim, lengths):
+def test_captured_autoregressive_tokens_are_the_eager_ones(monkeypatch, temperature, wide, head_dim, lengths):
+    monkeypatch.setattr(rules, "WIDE", wide)  # 1: every row is drawn for by itself
     model = tiny_models.model(causal=True, head_dim=head_dim).to("cuda")
     ids, mask = tiny_models.prompts(lengths)
     batch = PromptBatch(ids=ids.cuda(), mask=None if mask is None else mask.cuda())

@@ -43,11 +43,10 @@ def _roofline(record: Record) -> str:
 
 def _doubts(records: Sequence[Record]) -> list[str]:
     """Why a roofline is marked, where one is."""
-    marked = any(_roofline(record).endswith("(not judged)") for record in records)
-    said = (
-        "Roofline not judged: the weights are under 4x the last-level cache, so memory bandwidth is no limit to them."
-    )
-    return [said] if marked else []
+    if not any(_roofline(record).endswith("(not judged)") for record in records):
+        return []
+    why = "the weights are not over 4x the last-level cache, or its size is not known"
+    return [f"Roofline not judged: {why}; memory bandwidth need not bound them."]
 
 
 _MIB = 2.0**20

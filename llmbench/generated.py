@@ -24,6 +24,7 @@ class Generated:
     tokenize_ms: float | None = None
     setup_s: float | None = None
     forward_costs: tuple[ForwardCost, ...] = ()
+    other_forward_costs: tuple[tuple[ForwardCost, ...], ...] = ()
     likelihood: Likelihood | None = None
     ceilings: Ceilings | None = None
     notes: tuple[str, ...] = ()

@@ -66,6 +66,7 @@ def run(prepared: Prepared, tick: Tick = lambda phase, done, total: None) -> Rec
         block_length=getattr(job.model.decoder, "block_length", None),
         device_use=made.device_use,
         forward_costs=made.forward_costs,
+        other_forward_costs=made.other_forward_costs,
         repeated_batches=made.repeated_batches,
         ceilings=made.ceilings,
         scores=scores,
@@ -117,7 +118,8 @@ def _generate(prepared: Prepared, tick: Tick) -> Generated:
     )
     engine.close()
     written = [checkpoint.texts(generation) for generation in measured.first_pass]
-    costs = _forward_costs(checkpoint, measured.first_pass[repeated[0]].forwards) if job.metric.roofline else ()
+    made = [measured.first_pass[batch].forwards for batch in repeated]
+    costs = tuple(_forward_costs(checkpoint, shapes) for shapes in made) if job.metric.roofline else ((),)
     likelihood = _likelihood(prepared, checkpoint, tick)
     ceilings = device.ceilings(job.hardware, checkpoint.weight_bytes) if job.metric.roofline else None
 
@@ -132,7 +134,8 @@ def _generate(prepared: Prepared, tick: Tick) -> Generated:
         device_use=_device_use(measured.device_use, model_reserved, building_peak),
         tokenize_ms=tokenize_ms,
         setup_s=setup_s,
-        forward_costs=costs,
+        forward_costs=costs[0],
+        other_forward_costs=costs[1:],
         likelihood=likelihood,
         ceilings=ceilings,
         notes=(*measured.notes, *_notes(job)),

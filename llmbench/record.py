@@ -217,7 +217,8 @@ class Record:
     canvas: int | None = None  # G
     block_length: int | None = None  # diffusion
     device_use: DeviceUse = field(default_factory=DeviceUse)
-    forward_costs: tuple[ForwardCost, ...] = ()  # of the batch that is repeated
+    forward_costs: tuple[ForwardCost, ...] = ()  # of the first repeated batch
+    other_forward_costs: tuple[tuple[ForwardCost, ...], ...] = ()  # of each other one; () also in older Records
     repeated_batches: tuple[int, ...] = ()  # the fixed part of the partition that repeats > 0 run
     ceilings: Ceilings | None = None
     scores: tuple[PromptScore, ...] = ()

@@ -84,6 +84,8 @@ def make_record(
         for r in range(repeats)
         for b in range(len(partition) if r == 0 else repeated)
     )
+    shape = ForwardShape(rows=batch, queries=1, keys=90, logits=1)
+    costs = (ForwardCost(shape=shape, count=4, flops=1e8, bytes=3e7),)
     scores = () if perplexity is None else _scores(outputs, perplexity, entropy, bertscore)
     decoder = {"kind": family, "temperature": temperature, **({"steps": steps} if steps is not None else {})}
     record = Record(
@@ -124,9 +126,8 @@ def make_record(
         canvas=canvas,
         block_length=canvas if steps is not None else None,
         device_use=_device_use(device),
-        forward_costs=(
-            ForwardCost(shape=ForwardShape(rows=batch, queries=1, keys=90, logits=1), count=4, flops=1e9, bytes=3e7),
-        ),
+        forward_costs=costs,
+        other_forward_costs=(costs,) * (repeated - 1),
         repeated_batches=tuple(range(repeated)),
         ceilings=Ceilings(
             flops_per_s=1e11, bytes_per_s=1e10, last_level_cache_bytes=30_000_000, judged=device == "cuda"
@@ -175,7 +176,12 @@ def endpoint(e2e_ms: float, url: str = "http://host:8000/v1", same_hardware: boo
     }
     conditions = {key: value for key, value in made.conditions.items() if key not in unknown} | own
     return replace(
-        made, identity=f"endpoint-{url}-{e2e_ms:.0f}", conditions=conditions, ceilings=None, forward_costs=()
+        made,
+        identity=f"endpoint-{url}-{e2e_ms:.0f}",
+        conditions=conditions,
+        ceilings=None,
+        forward_costs=(),
+        other_forward_costs=(),
     )
 
 
@@ -244,8 +250,8 @@ def _metrics(record: Record) -> dict[str, float]:
         mean(t.e2e_ms for t in record.timings if t.repeat == r and t.batch in record.repeated_batches)
         for r in range(1 + max(t.repeat for t in record.timings))
     ]
-    timed = [t for t in record.timings if t.batch in record.repeated_batches]
-    seconds = sum(t.e2e_ms for t in timed) / 1000
+    timed = [t for t in record.timings if t.repeat == 0]
+    seconds = sum(median(o.e2e_ms for o in record.timings if o.batch == t.batch) for t in timed) / 1000
     middle = median(rows)
     metrics = {
         "latency/e2e_ms": middle,
@@ -261,7 +267,7 @@ def _metrics(record: Record) -> dict[str, float]:
         "quality/length_bytes": mean(output.utf8_bytes for output in record.outputs),
     }
     metrics["roofline/efficiency"] = metrics["roofline/limit_ms"] / middle
-    if len(rows) >= 6:
+    if len(rows) >= 6:  # up to 8, where the interval is that of the extremes
         metrics |= {"latency/e2e_ms_ci_low": min(rows), "latency/e2e_ms_ci_high": max(rows)}
     if record.steps is None:
         metrics |= {"latency/prefill_ms": middle / 10, "latency/itl_ms": middle * 0.9 / (timed[0].forwards - 1)}

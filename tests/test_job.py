@@ -160,6 +160,19 @@ def test_marks_are_one_per_forward(records):
         assert list(record.marks[0].at_ms) == sorted(record.marks[0].at_ms)
 
 
+@pytest.mark.parametrize("overrides", [["model=llama"], ["model=llada", "steps=4"]])
+def test_every_repeated_batch_has_its_own_forwards(prepare, overrides):
+    small = [key for key in SMALL if "workload.prompts" not in key]
+    record = job.run(prepare(*small, "workload.prompts=5", "timing.batches=3", "ignore_stop=true", *overrides))
+    costs = (record.forward_costs, *record.other_forward_costs)
+    assert [{cost.shape.rows for cost in own} for own in costs] == [{2}, {2}, {1}]
+    forwards = [timing.forwards for timing in record.timings if timing.repeat == 0]
+    assert [sum(cost.count for cost in own) for own in costs] == forwards
+    assert record.metrics["roofline/efficiency"] == pytest.approx(
+        record.metrics["roofline/limit_ms"] / record.metrics["latency/e2e_ms"]
+    )
+
+
 def test_both_sides_agree_on_the_conditions_that_must_agree(records):
     shared = [
         {key: value for key, value in record.conditions.items() if not key.startswith("decoding.")}

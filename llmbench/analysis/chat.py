@@ -7,16 +7,28 @@ attention leaves it (Miller, AFIPS 1968; Nielsen, Usability Engineering, 1993, c
 server on hardware that is not known do not.
 
 Text that appears with the last step (one block as long as the canvas) appears at L_e2e; of a shorter first block the
-interval comes from the marked pass, where it was repeated often enough. No torch.
+interval comes from the marked pass, where it was repeated often enough. Several seeds of a setting are one finding: of
+times and of both ends of their intervals the means, which is no narrower than it should be. No torch.
 """
 
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import fmean
 
 from llmbench.analysis.comparable import VARIED, apart, check_ground
-from llmbench.analysis.findings import Claim, Finding, Hypothesis, Outcome, command, conclude, finished, labels, span
+from llmbench.analysis.findings import (
+    Claim,
+    Finding,
+    Hypothesis,
+    Outcome,
+    command,
+    conclude,
+    finished,
+    labels,
+    series,
+    span,
+)
 from llmbench.analysis.statistics import Estimate
-from llmbench.metrics.performance import median_interval
+from llmbench.metrics import performance
 from llmbench.parity_config import ChatConfig
 from llmbench.record import Record
 
@@ -35,37 +47,45 @@ def chat(records: Sequence[Record]) -> Hypothesis:
     own = [record for record in known if record.family == "diffusion"]
     limits = list(dict.fromkeys(_limits(record) for record in own))
     beside = _beside([record for record in known if record.family == "autoregressive" and not apart(record)])
-    names = labels(own, None)
-    findings = [_finding(name, record, limits, beside) for name, record in zip(names, own, strict=True)]
+    findings = [_finding(name, members, limits, beside) for name, members in _settings(own)]
     return conclude(CLAIM, findings, "LLaDA was not run at batch 1", "make table1", known)
 
 
-def first_text(record: Record) -> Estimate | None:
-    """When text could first be shown, with its interval where there is one."""
-    found = record.metrics.get("latency/first_text_ms")
-    if found is None:
-        return None
-    source = "latency/prefill_ms" if record.family == "autoregressive" else "latency/e2e_ms"
-    if record.metrics.get(source) == found:
-        return _timed(record, source)
-    repeats: dict[int, list[float]] = {}
-    for mark in record.marks:
-        if mark.first_text and len(mark.at_ms) >= mark.first_text:
-            repeats.setdefault(mark.repeat, []).append(mark.at_ms[mark.first_text - 1])
-    means = [fmean(times) for times in repeats.values()]
-    interval = median_interval(means)
-    return Estimate(value=median(means), low=interval[0], high=interval[1]) if interval else Estimate(value=found)
+def _settings(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
+    """Name and Records of every setting, each over seeds; the batch is 1 in all of them."""
+    joined = series(records, "batch")
+    return list(zip(labels([members[0] for members in joined], None), joined, strict=True))
 
 
-def _timed(record: Record, key: str) -> Estimate:
-    low, high = (record.metrics.get(f"{key}_ci_{end}") for end in ("low", "high"))
-    return Estimate(value=record.metrics[key], low=low, high=high)
+def first_text(members: Sequence[Record]) -> Estimate | None:
+    """When text could first be shown, over seeds, with its interval where there is one; from the raw times."""
+    found = [performance.first_text(record) for record in members]
+    known = [Estimate(value=item.median, low=item.ci_low, high=item.ci_high) for item in found if item]
+    return _mean(known) if len(known) == len(members) else None
+
+
+def _whole(members: Sequence[Record]) -> Estimate:
+    """L_e2e over seeds."""
+    key = "latency/e2e_ms"
+    found = [record.metrics for record in members]
+    return _mean([Estimate(value=m[key], low=m.get(f"{key}_ci_low"), high=m.get(f"{key}_ci_high")) for m in found])
+
+
+def _mean(times: Sequence[Estimate]) -> Estimate:
+    low = [time.low for time in times if time.low is not None]
+    high = [time.high for time in times if time.high is not None]
+    told = len(low) == len(high) == len(times)
+    return Estimate(
+        value=fmean(time.value for time in times),
+        low=fmean(low) if told else None,
+        high=fmean(high) if told else None,
+    )
 
 
 def _finding(
-    name: str, record: Record, limits: Sequence[ChatConfig], beside: Sequence[tuple[str, Estimate]]
+    name: str, members: Sequence[Record], limits: Sequence[ChatConfig], beside: Sequence[tuple[str, Estimate]]
 ) -> Finding:
-    whole, first = _timed(record, "latency/e2e_ms"), first_text(record)
+    record, whole, first = members[0], _whole(members), first_text(members)
     numbers = [("L_e2e ms", whole), *([("first text ms", first)] if first else []), *beside]
     again = command("latency", record, f"steps={record.steps}", "timing.repeats=12", "timing.marked_repeats=6")
     if len(limits) > 1:
@@ -90,9 +110,9 @@ def _finding(
 
 def _beside(records: Sequence[Record]) -> list[tuple[str, Estimate]]:
     found = []
-    for name, record in zip(labels(records, None), records, strict=True):
-        found.append((f"{name} L_e2e ms", _timed(record, "latency/e2e_ms")))
-        first = first_text(record)
+    for name, members in _settings(records):
+        found.append((f"{name} L_e2e ms", _whole(members)))
+        first = first_text(members)
         found += [(f"{name} first text ms", first)] if first else []
     return found
 

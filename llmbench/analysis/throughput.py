@@ -3,8 +3,10 @@
     R(B) = T_LLaDA / T_LLaMA, both in valid bytes per second at the same batch size
 
 Supported only if R rises with B and crosses 1 from below: that is what "because diffusion parallelises better" says. A
-downward crossing is the opposite, and is refuted with its B*. Everything else is undecided: R above 1 everywhere shows
-no crossing, R below 1 and rising may cross later.
+downward crossing, at whatever B, is the opposite, and is refuted with its B*; so is R that is below 1 everywhere and
+falls, which goes beyond docs/metrics.md. Everything else is undecided: R above 1 everywhere shows no crossing, R below
+1 and rising may cross later. A candidate that writes nothing but empty outputs has R = 0; a batch size whose R cannot
+be computed is named as not judged.
 
 R's interval is that of the time ratio (`statistics.speedup_interval`: batches, then repeats), laid at R: the texts, and
 so their bytes, are taken as they are. "Below", "above", "rises" and "falls" are said only of intervals that lie apart,
@@ -48,6 +50,15 @@ FEWEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Point:
+    """R at one batch size, or why there is none."""
+
+    batch: int
+    ratio: Estimate | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Course:
     """What a curve over B does."""
 
@@ -66,10 +77,14 @@ def throughput(records: Sequence[Record]) -> Hypothesis:
     known = finished(records)
     if known:
         check_ground(known, VARIED)
-    ratios = _ratios(known)
-    curves = [members for members in series([r for r in known if id(r) in ratios], "batch") if members]
+    points = _points(known)
+    curves = series([record for record in known if id(record) in points], "batch")
+    curves = [members for members in curves if any(points[id(record)].ratio for record in members)]
     names = labels([members[0] for members in curves], "batch")
-    findings = [_finding(name, members, ratios) for name, members in zip(names, curves, strict=True)]
+    findings = [
+        _finding(name, members[0], sorted((points[id(r)] for r in members), key=lambda point: point.batch))
+        for name, members in zip(names, curves, strict=True)
+    ]
     missing = "no batch size was run with both models and text to count"
     return conclude(CLAIM, findings, missing, "make table2", known)
 
@@ -88,8 +103,9 @@ def course(points: Sequence[tuple[int, Estimate]]) -> Course:
     above, below = low > 1, high < 1
     pairs = [(i, j) for i in range(len(points)) for j in range(i + 1, len(points))]
     falls = [(i, j) for i, j in pairs if high[j] < low[i]]
-    if below[-1] and above[:-1].any():
-        star = _crossing(points, down=True)
+    if down := [(i, j) for i, j in pairs if above[i] and below[j]]:
+        i, j = max(down, key=lambda pair: (pair[1], pair[0]))
+        star = _crossing(points[i : j + 1], down=True)
         return Course(outcome=Outcome.REFUTED, why=f"R crosses 1 downward at B* = {number(star)}", crossing=star)
     if below[0] and above[-1] and not falls:
         star = _crossing(points, down=False)
@@ -124,38 +140,45 @@ def _undecided(
 
 
 def _crossing(points: Sequence[tuple[int, Estimate]], *, down: bool) -> float:
-    """B* of the last crossing in that direction, on straight lines between points in log B and log R."""
+    """B* of the last crossing in that direction, on straight lines between points in log B and log R.
+
+    R = 0 has no logarithm: a crossing from or to it is put at the later of the two B.
+    """
     star = float(points[-1][0])
     for (size, left), (after, right) in itertools.pairwise(points):
         if (left.value >= 1 > right.value) if down else (left.value < 1 <= right.value):
-            share = math.log(left.value) / (math.log(left.value) - math.log(right.value))
+            known = left.value and right.value
+            share = math.log(left.value) / math.log(left.value / right.value) if known else 1.0
             star = math.exp(math.log(size) + share * (math.log(after) - math.log(size)))
     return star
 
 
-def _ratios(records: Sequence[Record]) -> dict[int, tuple[int, Estimate]]:
-    """B and R(B) of every diffusion Record (of the first one, over seeds), by its id."""
-    found: dict[int, tuple[int, Estimate]] = {}
+def _points(records: Sequence[Record]) -> dict[int, Point]:
+    """R(B) of every diffusion Record (of the first one, over seeds), by its id."""
+    found: dict[int, Point] = {}
     for members in condition_sets(records):
         sides = group(members)
         for _, side in sides.candidates:
-            ratio = _ratio(sides.baseline, side)
-            if ratio is not None:
-                found[id(side[0])] = (int(side[0].conditions["batch"]), ratio)
+            found[id(side[0])] = _point(sides.baseline, side)
     return found
 
 
-def _ratio(baseline: Sequence[Record], candidate: Sequence[Record]) -> Estimate | None:
-    rates = [_mean(side, "throughput/bytes_per_s") for side in (candidate, baseline)]
+def _point(baseline: Sequence[Record], candidate: Sequence[Record]) -> Point:
+    size = int(candidate[0].conditions["batch"])
+    own, other = (_mean(side, "throughput/bytes_per_s") for side in (candidate, baseline))
     times = [_mean(side, "latency/e2e_ms") for side in (baseline, candidate)]
-    if not rates[0] or not rates[1]:  # no text, or nothing but silence
-        return None
-    ratio = rates[0] / rates[1]
+    if not baseline:
+        return Point(batch=size, ratio=None, why_not="no baseline was run there")
+    if own is None or other is None:
+        return Point(batch=size, ratio=None, why_not="there is no text to count")
+    if not other:
+        return Point(batch=size, ratio=None, why_not="the baseline wrote nothing but empty outputs")
+    ratio = own / other
     interval = speedup_interval(baseline, candidate, np.random.default_rng(0))  # whatever the Records' order
     if interval is None or not times[0] or not times[1]:
-        return Estimate(value=ratio)
+        return Point(batch=size, ratio=Estimate(value=ratio))
     scale = ratio / (times[0] / times[1])
-    return Estimate(value=ratio, low=interval.low * scale, high=interval.high * scale)
+    return Point(batch=size, ratio=Estimate(value=ratio, low=interval.low * scale, high=interval.high * scale))
 
 
 def _mean(side: Sequence[Record], key: str) -> float | None:
@@ -163,20 +186,21 @@ def _mean(side: Sequence[Record], key: str) -> float | None:
     return fmean(known) if known and len(known) == len(side) else None
 
 
-def _finding(name: str, members: Sequence[Record], ratios: dict[int, tuple[int, Estimate]]) -> Finding:
-    points = sorted((ratios[id(record)] for record in members), key=lambda point: point[0])
+def _finding(name: str, first: Record, over: Sequence[Point]) -> Finding:
+    points = [(point.batch, point.ratio) for point in over if point.ratio is not None]
     found = course(points)
     numbers = [(f"R({size})", ratio) for size, ratio in points]
     if found.crossing is not None:
         numbers.append(("B*", Estimate(value=found.crossing)))
     ends = [points[0], points[-1]] if len(points) > 1 else points
     shown = ", ".join(f"R({size}) = {span(ratio)}" for size, ratio in ends)
+    left_out = "".join(f"; B = {point.batch} is not judged: {point.why_not}" for point in over if point.ratio is None)
     return Finding(
         setting=name,
         outcome=found.outcome,
-        why=f"{found.why}; {shown}",
+        why=f"{found.why}; {shown}{left_out}",
         numbers=tuple(numbers),
-        decide=_command(members[0], [size for size, _ in points], found.wanted) if found.wanted else "",
+        decide=_command(first, [size for size, _ in points], found.wanted) if found.wanted else "",
     )
 
 

@@ -1,9 +1,10 @@
 """From one Record's raw times to its latency, throughput, memory, energy and roofline values. Pure; no torch.
 
 Definitions are METRICS.md's (docs/metrics.md): a batch has a latency; a repeat's value is the mean over the repeated
-batches; the logged value is the median over repeats. Throughput is one ratio of sums over *all* batches of repeat 0.
-What cannot be computed is a missing key: one repeat has no quartiles, five have no interval, one forward has no gap.
-`job.run` calls `compute` when a job ends, and anybody can call it again on a stored Record.
+batches; the logged value is the median over repeats. Throughput is one ratio of sums over *all* batches: what repeat 0
+wrote, over each batch's L_e2e (the median of its repeats; a batch that is not repeated has one time). What cannot be
+computed is a missing key: one repeat has no quartiles, five have no interval, one forward has no gap. `job.run` calls
+`compute` when a job ends, and anybody can call it again on a stored Record.
 """
 
 import math
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from llmbench.metrics.keys import METRICS
-from llmbench.record import DeviceUse, Marks, Record, Timing, served, total
+from llmbench.record import Ceilings, DeviceUse, ForwardCost, Marks, Record, Timing, served, total
 
 CONFIDENCE = 0.95
 
@@ -107,13 +108,16 @@ def per_repeat(record: Record, value: Callable[[Timing], float | None]) -> list[
 
     A repeat in which a repeated batch is missing or has no value is left out: its mean would be of other batches.
     """
-    samples: list[float] = []
-    for repeat in sorted({timing.repeat for timing in record.timings}):
-        timings = [t for t in record.timings if t.repeat == repeat and t.batch in record.repeated_batches]
-        found = [number for timing in timings if (number := value(timing)) is not None]
-        if found and len(found) == len(record.repeated_batches):
-            samples.append(statistics.fmean(found))
-    return samples
+    return _repeat_means(((t.repeat, t.batch, value(t)) for t in record.timings), record.repeated_batches)
+
+
+def _repeat_means(samples: Iterable[tuple[int, int, float | None]], batches: Sequence[int]) -> list[float]:
+    """Means over `batches` of samples (repeat, batch, value), one for every repeat that has all of them."""
+    found: dict[int, list[float]] = {}
+    for repeat, batch, value in samples:
+        if batch in batches and value is not None:
+            found.setdefault(repeat, []).append(value)
+    return [statistics.fmean(found[repeat]) for repeat in sorted(found) if len(found[repeat]) == len(batches)]
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -121,21 +125,19 @@ def per_repeat(record: Record, value: Callable[[Timing], float | None]) -> list[
 
 
 def _latency(record: Record) -> dict[str, float | Spread | None]:
-    e2e = spread(per_repeat(record, lambda timing: timing.e2e_ms))
-    prefill = spread(per_repeat(record, lambda timing: timing.prefill_ms))
     between = spread(gaps(record.marks), interval=False)
     use = record.device_use
     apart = None if served(record) else per_repeat(record, lambda timing: timing.e2e_wall_ms - timing.e2e_ms)
     return {
-        "latency/e2e_ms": e2e,
+        "latency/e2e_ms": spread(per_repeat(record, lambda timing: timing.e2e_ms)),
         "latency/e2e_wall_ms": spread(per_repeat(record, lambda timing: timing.e2e_wall_ms)),
         "latency/clock_gap_ms": spread(apart or ()),
         "latency/host_overhead_ms": _difference(use.profiled_e2e_ms, use.kernel_ms),
-        "latency/prefill_ms": prefill,
+        "latency/prefill_ms": spread(per_repeat(record, lambda timing: timing.prefill_ms)),
         "latency/itl_ms": spread(per_repeat(record, inter_token_ms)),
         "latency/token_gap_ms": between,
         "latency/step_ms": between,
-        "latency/first_text_ms": _first_text(record, e2e, prefill),
+        "latency/first_text_ms": first_text(record),
         "latency/tokenize_ms": record.tokenize_ms,
     }
 
@@ -150,22 +152,22 @@ def inter_token_ms(timing: Timing) -> float | None:
     return (timing.e2e_ms - timing.prefill_ms) / (timing.forwards - 1)
 
 
-def _first_text(record: Record, e2e: Spread | None, prefill: Spread | None) -> float | None:
+def first_text(record: Record) -> Spread | None:
     """When final text could first be shown: prefill (AR), end of the first block, or end of a whole canvas.
 
     The end of a block is read from the marked pass, the others from the timed pass. Marks are one per denoising step,
     also under guidance.
     """
     if record.family == "autoregressive":
-        return prefill.median if prefill else None
+        return spread(per_repeat(record, lambda timing: timing.prefill_ms))
     if record.steps is None or record.canvas is None or record.block_length is None:
         return None
     if record.block_length >= record.canvas:
-        return e2e.median if e2e else None
+        return spread(per_repeat(record, lambda timing: timing.e2e_ms))
     per_block = record.steps * record.block_length // record.canvas  # of a Record that does not say when it was
-    needed = [(mark.at_ms, mark.first_text or per_block) for mark in record.marks]
-    ends = [at_ms[count - 1] for at_ms, count in needed if len(at_ms) >= count]
-    return statistics.fmean(ends) if ends else None
+    needed = [(mark, mark.first_text or per_block) for mark in record.marks]
+    ends = ((mark.repeat, mark.batch, mark.at_ms[n - 1] if len(mark.at_ms) >= n else None) for mark, n in needed)
+    return spread(_repeat_means(ends, record.repeated_batches))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -173,23 +175,26 @@ def _first_text(record: Record, e2e: Spread | None, prefill: Spread | None) -> f
 
 
 def _throughput(record: Record) -> dict[str, float | Spread | None]:
-    """Ratios of sums over all batches of repeat 0."""
-    timings = [timing for timing in record.timings if timing.repeat == 0]
-    if not timings:
+    """Ratios of sums over all batches: outputs of repeat 0, over the median of each batch's times."""
+    first = [timing for timing in record.timings if timing.repeat == 0]
+    if not first:
         return {}
-    seconds = sum(timing.e2e_ms for timing in timings) / 1e3
-    tokens = sum(timing.tokens for timing in timings)
+    times: dict[int, list[float]] = {}
+    for timing in record.timings:
+        times.setdefault(timing.batch, []).append(timing.e2e_ms)
+    seconds = sum(statistics.median(times[timing.batch]) for timing in first) / 1e3
+    tokens = sum(timing.tokens for timing in first)
     rows = {index: len(batch) for index, batch in enumerate(record.partition)}
-    known = all(timing.batch in rows for timing in timings)
-    written = sum(rows[t.batch] for t in timings) * record.canvas if known and record.canvas is not None else None
+    known = all(timing.batch in rows for timing in first)
+    written = sum(rows[t.batch] for t in first) * record.canvas if known and record.canvas is not None else None
     return {
         "throughput/tokens_per_s": _ratio(tokens, seconds),
-        "throughput/bytes_per_s": _ratio(total(timing.utf8_bytes for timing in timings), seconds),
+        "throughput/bytes_per_s": _ratio(total(timing.utf8_bytes for timing in first), seconds),
         "throughput/canvas_tokens_per_s": _ratio(written, seconds),
         "throughput/forwarded_tokens": _forwarded(record),
-        "throughput/nfe": None if served(record) else statistics.fmean(timing.forwards for timing in timings),
+        "throughput/nfe": None if served(record) else statistics.fmean(timing.forwards for timing in first),
         "throughput/tokens_per_forward": _ratio(
-            tokens, sum(rows[t.batch] * t.forwards for t in timings) if known and not served(record) else None
+            tokens, sum(rows[t.batch] * t.forwards for t in first) if known and not served(record) else None
         ),
     }
 
@@ -204,7 +209,9 @@ def _forwarded(record: Record) -> float | None:
 
 def _memory(record: Record) -> dict[str, float | Spread | None]:
     use = record.device_use
-    eager = record.conditions.get("engine", "eager") == "eager"  # replayed graphs allocate without being seen
+    said = record.conditions.get
+    compiled = (said("decoding.kind"), said("decoding.cache")) == ("transformers", "static")  # into graphs, on CUDA
+    eager = said("engine", "eager") == "eager" and not compiled  # replayed graphs allocate without being seen
     return {
         "memory/peak_reserved_bytes": use.peak_reserved_bytes,
         "memory/setup_peak_reserved_bytes": use.setup_peak_reserved_bytes,
@@ -225,9 +232,10 @@ def _energy(record: Record) -> dict[str, float | Spread | None]:
 
 
 def _hardware(record: Record) -> dict[str, float | Spread | None]:
-    """The clock after the timed pass, and the share of its batches (of those that tell) that were throttled."""
+    """The clock around the timed pass, and the share of its batches (of those that tell) that were throttled."""
     told = [timing.throttled for timing in record.timings if timing.throttled is not None]
     return {
+        "hardware/sm_clock_mhz_before": record.device_use.sm_clock_mhz_before,
         "hardware/sm_clock_mhz": record.device_use.sm_clock_mhz_after,
         "hardware/throttled": _ratio(sum(told), len(told)),
     }
@@ -238,23 +246,28 @@ def _hardware(record: Record) -> dict[str, float | Spread | None]:
 
 
 def _roofline(record: Record) -> dict[str, float | Spread | None]:
-    """The least time for the forwards of the first repeated batch, against that batch's median time.
+    """The least time for the forwards of a repeated batch, on average, against L_e2e.
 
     Roofline model (Williams, Waterman and Patterson, CACM 2009) per forward: max(FLOPs / peak rate, bytes / bandwidth).
+    A Record that has the forwards of the first repeated batch alone (older ones) is judged by that batch's time.
     """
     ceilings = record.ceilings
     if ceilings is None or not record.forward_costs or not record.repeated_batches:
         return {}
-    limit_ms = 1e3 * sum(
-        cost.count * max(cost.flops / ceilings.flops_per_s, cost.bytes / ceilings.bytes_per_s)
-        for cost in record.forward_costs
-    )
-    first = record.repeated_batches[0]
-    times = [timing.e2e_ms for timing in record.timings if timing.batch == first]
+    costs = (record.forward_costs, *record.other_forward_costs)
+    limit_ms = statistics.fmean(_least_ms(own, ceilings) for own in costs)
+    batches = record.repeated_batches[: len(costs)]
+    times = _repeat_means(((t.repeat, t.batch, t.e2e_ms) for t in record.timings), batches)
     return {
         "roofline/limit_ms": limit_ms,
         "roofline/efficiency": _ratio(limit_ms, statistics.median(times) if times else None),
     }
+
+
+def _least_ms(costs: Iterable[ForwardCost], ceilings: Ceilings) -> float:
+    return 1e3 * sum(
+        cost.count * max(cost.flops / ceilings.flops_per_s, cost.bytes / ceilings.bytes_per_s) for cost in costs
+    )
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

@@ -9,7 +9,7 @@ Each metric is one ratio of sums over prompts, `sum of numerators / sum of denom
     quality/repetition      tokens in repeated 4-grams / tokens
     quality/bertscore_*     score of a text / 1                      mean over prompts; an empty text has 0
     quality/accuracy        right answers / answers that can be checked
-    quality/empty_share     outputs without a valid token / outputs
+    quality/empty_share     outputs without a valid token, or of white space alone / outputs
     quality/length_bytes    UTF-8 bytes of outputs / outputs
 
 `_human` is the same formula over the human references, `_floor` over the three floor texts (shuffled references, the
@@ -173,6 +173,8 @@ _OF_SCORE: dict[str, Callable[[PromptScore], Terms | None]] = {
 }
 
 _OF_OUTPUT: dict[str, Callable[[Output], Terms | None]] = {
-    "quality/empty_share": lambda output: None if output.text is None else (float(output.tokens == 0), 1.0),
+    "quality/empty_share": lambda output: (
+        None if output.text is None else (float(not (output.tokens and output.text.strip())), 1.0)
+    ),
     "quality/length_bytes": lambda output: None if output.utf8_bytes is None else (float(output.utf8_bytes), 1.0),
 }

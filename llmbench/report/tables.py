@@ -6,7 +6,7 @@ is in `rows`, and what belongs to a model and not to k in `summaries`. Called by
 llmbench.report` and notebooks.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -34,6 +34,21 @@ def _forwards(record: Record) -> str:
     return ABSENT if made is None else f"{made:g}"
 
 
+def _roofline(record: Record) -> str:
+    """Least possible time / L_e2e, marked where the ceilings cannot judge it."""
+    said = value("roofline/efficiency")(record)
+    judged = said == ABSENT or (record.ceilings is not None and record.ceilings.judged)
+    return said if judged else f"{said} (not judged)"
+
+
+def _doubts(records: Sequence[Record]) -> list[str]:
+    """Why a roofline is marked, where one is."""
+    if not any(_roofline(record).endswith("(not judged)") for record in records):
+        return []
+    why = "the weights are not over 4x the last-level cache, or its size is not known"
+    return [f"Roofline not judged: {why}; memory bandwidth need not bound them."]
+
+
 _MIB = 2.0**20
 _E2E: Column = ("L_e2e ms [95 %]", with_interval("latency/e2e_ms"))
 _TOKENS: Column = ("tokens/s", value("throughput/tokens_per_s"))
@@ -48,7 +63,7 @@ _LATENCY: tuple[Column, ...] = (
     ("forwards", _forwards),
     ("tokenize ms", value("latency/tokenize_ms")),
     ("host overhead ms", value("latency/host_overhead_ms")),
-    ("roofline", value("roofline/efficiency")),
+    ("roofline", _roofline),
 )
 _PER_CANVAS: tuple[Column, ...] = (
     ("canvas tokens/s", value("throughput/canvas_tokens_per_s")),
@@ -86,12 +101,14 @@ def job_table(record: Record, command: str = "") -> Table:
 
 def latency_table(records: Iterable[Record], command: str = "") -> Table:
     """Table 1: where the time goes, at each side's own granularity."""
+    records = in_order(records)
     columns = (("", lambda record: record.label), ("batch", condition("batch")), *_LATENCY)
     notes = (
         "L_e2e: prompt ids on the device to output ids final, median over repeats. First text: when it can be shown.",
         "L_itl = (L_e2e - prefill) / (forwards - 1); step: one denoising step. Roofline: least possible time / L_e2e.",
+        *_doubts(records),
     )
-    return record_table("Latency", in_order(records), columns, command, notes)
+    return record_table("Latency", records, columns, command, notes)
 
 
 def throughput_table(records: Iterable[Record], command: str = "") -> Table:
@@ -112,7 +129,8 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
         rates = [below for record in base if (below := rate(record))]
         if rates:
             mean = sum(rates) / len(rates)
-            ratios |= {id(r): number(own / mean) for r in members if r.steps is not None and (own := rate(r))}
+            own = {id(r): rate(r) for r in members if r.steps is not None}
+            ratios |= {place: number(found / mean) for place, found in own.items() if found is not None}
     columns: tuple[Column, ...] = (
         ("", lambda record: record.label),
         ("batch", condition("batch")),
@@ -167,7 +185,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         _E2E,
         ("speedup [95 %]", partial(_speedup, parity.speedup)),
         *((f"{name}, wall clock [95 %]", cell) for name, cell in _apart(parity)),
-        ("roofline", _judged_roofline),
+        ("roofline", _roofline),
         _TOKENS,
         _BYTES,
         *_MEMORY,
@@ -179,6 +197,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
     notes = [f"Gate: {gate.name}: {gate.reason}; {_effect(gate)}." for gate in parity.gates]
     notes += [f"Warning: {text}" for text in parity.warnings]
     notes += [parity.baseline_choice] if parity.baseline_choice else []
+    notes += _doubts(ordered)
     if parity.speedups:
         notes.append(
             "speedup = L_e2e of the autoregressive side / L_e2e here; intervals: bootstrap over batches, then repeats."
@@ -212,12 +231,6 @@ def _effect(gate: Gate) -> str:
     what = " and ".join(TITLES[key] for key in gate.metrics) or "nothing"
     where = f"at k = {gate.steps}" if gate.steps is not None else "anywhere"
     return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
-
-
-def _judged_roofline(record: Record) -> str:
-    """Least possible time / L_e2e, where the ceilings can judge it."""
-    judged = record.ceilings is not None and record.ceilings.judged
-    return value("roofline/efficiency")(record) if judged else ABSENT
 
 
 def _apart(parity: Parity) -> list[tuple[str, Callable[[Record], str]]]:

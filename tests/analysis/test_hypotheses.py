@@ -17,6 +17,7 @@ from llmbench.analysis.statistics import Estimate
 from llmbench.cli import conf_folder
 from llmbench.errors import RecordError
 from llmbench.measure import device
+from llmbench.metrics.performance import compute
 from llmbench.record import DeviceUse, ForwardCost, ForwardShape, Marks, Record
 from records import endpoint, make_record
 
@@ -88,10 +89,72 @@ def test_below_1_everywhere_is_open_while_it_rises_and_refuted_when_it_falls() -
 
 
 def test_a_course_that_is_not_monotone_is_not_supported() -> None:
-    for ratios in ({1: 0.5, 2: 1.5, 4: 0.8, 8: 2.0}, {1: 0.5, 2: 1.9, 4: 1.3}, {1: 1.5, 2: 0.5, 4: 1.5}):
+    found = throughput.throughput(over_batches({1: 0.5, 2: 1.9, 4: 1.3}))
+    assert found.outcome is Outcome.UNDECIDED
+    assert "does not rise steadily: it falls" in found.sentence
+
+
+def test_a_downward_crossing_is_refuted_whatever_r_does_afterwards() -> None:
+    for ratios, star in (
+        ({1: 0.5, 2: 1.25, 4: 0.8, 8: 2.0}, 2 * 2**0.5),
+        ({1: 1.5, 2: 1 / 1.5, 4: 1.5}, 2**0.5),
+        ({1: 1.25, 2: 0.8, 4: 2.0, 8: 0.5}, 4 * 2**0.5),  # the last of two
+    ):
         found = throughput.throughput(over_batches(ratios))
-        assert found.outcome is Outcome.UNDECIDED, ratios
-        assert "does not rise steadily: it falls" in found.sentence
+        assert found.outcome is Outcome.REFUTED, ratios
+        assert dict(first(found).numbers)["B*"].value == pytest.approx(star), ratios
+    undone = [(1, (2.0, 1.9, 2.1)), (4, (0.5, 0.45, 0.55)), (16, (0.9, 0.7, 1.1))]
+    found = throughput.course([(b, Estimate(value=r, low=low, high=high)) for b, (r, low, high) in undone])
+    assert (found.outcome, found.crossing) == (Outcome.REFUTED, pytest.approx(2.0))  # log 2 = -log 0.5
+
+
+def test_r_is_the_time_ratio_times_the_byte_ratio_and_lies_in_its_interval_whatever_repeat_0_took() -> None:
+    """LLaDA takes half of the time for a quarter of the text: R = 1/2; its first repeat was disturbed."""
+    records = []
+    for size in (1, 4, 16):
+        own = {"batch": size, "prompts": size, "perplexity": None}
+        slow = make_record("llada", 16, e2e_ms=50.0, tokens=10, **own)
+        timings = tuple(replace(t, e2e_ms=t.e2e_ms * (20 if t.repeat == 0 else 1)) for t in slow.timings)
+        slow = replace(slow, timings=timings)
+        records += [make_record("llama", e2e_ms=100.0, tokens=40, **own), replace(slow, metrics=compute(slow))]
+    times = {r.model: r.metrics["latency/e2e_ms"] for r in records}
+    found = dict(first(throughput.throughput(records)).numbers)
+    for size in (1, 4, 16):
+        ratio = found[f"R({size})"]
+        assert ratio.value == pytest.approx(times["llama"] / times["llada"] / 4)
+        assert ratio.value == pytest.approx(0.5, rel=0.02)
+        assert ratio.low is not None
+        assert ratio.high is not None
+        assert ratio.low <= ratio.value <= ratio.high
+
+
+def test_nothing_but_empty_outputs_is_a_throughput_of_zero() -> None:
+    records = over_batches({1: 0.5, 4: 1.25, 8: 2.0}, prompts=16)
+    records += over_batches({16: 3.0}, tokens=0)[1:] + over_batches({16: 3.0})[:1]
+    found = throughput.throughput(records)
+    assert found.outcome is Outcome.REFUTED
+    numbers = dict(first(found).numbers)
+    assert numbers["R(16)"] == Estimate(value=0.0, low=0.0, high=0.0)
+    assert numbers["B*"].value == pytest.approx(16.0)  # 0 has no logarithm: where it was seen
+    rising = over_batches({1: 0.5}, tokens=0)[1:] + over_batches({1: 0.5})[:1] + over_batches({4: 1.25, 8: 2.0})
+    assert throughput.throughput(rising).outcome is Outcome.SUPPORTED
+    short = over_batches({1: 0.5, 4: 1.25, 8: 2.0}) + over_batches({16: 3.0}, repeats=3)[:1]
+    assert throughput.throughput([*short, *over_batches({16: 3.0}, tokens=0)[1:]]).outcome is Outcome.UNDECIDED
+
+
+def test_a_batch_size_without_a_ratio_is_named() -> None:
+    records = over_batches({1: 0.5, 4: 1.25, 8: 2.0})
+    silent = over_batches({16: 3.0}, tokens=0)[:1] + over_batches({16: 3.0})[1:]
+    found = throughput.throughput([*records, *silent])
+    assert found.outcome is Outcome.SUPPORTED
+    assert "B = 16 is not judged: the baseline wrote nothing but empty outputs" in found.sentence
+    alone = throughput.throughput([*records, over_batches({16: 3.0})[1]])
+    assert "B = 16 is not judged: no baseline was run there" in alone.sentence
+    textless = [
+        replace(r, metrics={k: v for k, v in r.metrics.items() if k != "throughput/bytes_per_s"})
+        for r in over_batches({16: 3.0})
+    ]
+    assert "B = 16 is not judged: there is no text to count" in throughput.throughput([*records, *textless]).sentence
 
 
 def test_noise_that_could_hide_either_decides_nothing() -> None:
@@ -475,23 +538,42 @@ def test_an_interval_across_the_threshold_or_none_decides_nothing() -> None:
 
 def test_a_first_block_shows_text_before_the_end() -> None:
     def blocks(repeats: int) -> Record:
-        made = at_batch_1(4000.0)
+        made = at_batch_1(4000.0, block_length=16)
         marks = tuple(
             Marks(batch=0, repeat=r, at_ms=(500.0 + r, 1000.0, 2000.0, 4000.0), first_text=1) for r in range(repeats)
         )
-        return replace(made, marks=marks, metrics=made.metrics | {"latency/first_text_ms": 502.5})
+        return replace(made, marks=marks)
 
-    assert chat.first_text(blocks(6)) == Estimate(value=502.5, low=500.0, high=505.0)
+    assert chat.first_text([blocks(6)]) == Estimate(value=502.5, low=500.0, high=505.0)
     assert chat.chat([blocks(6)]).outcome is Outcome.SUPPORTED
-    assert chat.first_text(blocks(2)) == Estimate(value=502.5)
+    assert chat.first_text([blocks(2)]) == Estimate(value=500.5)
     assert chat.chat([blocks(2)]).outcome is Outcome.UNDECIDED
 
 
 def test_slow_ends_are_refuted_though_text_begins_early() -> None:
-    made = at_batch_1(40_000.0)
     marks = tuple(Marks(batch=0, repeat=r, at_ms=(500.0, 40_000.0), first_text=1) for r in range(6))
-    early = replace(made, marks=marks, metrics=made.metrics | {"latency/first_text_ms": 500.0})
-    assert chat.chat([early]).outcome is Outcome.REFUTED
+    found = chat.chat([at_batch_1(40_000.0, block_length=16, marks=marks)])
+    assert found.outcome is Outcome.REFUTED
+    assert "first text after 500 [95 % 500 to 500] ms" in found.sentence
+
+
+def test_seeds_of_a_setting_are_one_finding_by_the_means_of_their_times() -> None:
+    def drawn(seed: str, e2e_ms: float, **more: Any) -> Record:
+        return at_batch_1(e2e_ms, conditions={"seed": seed}, **more)
+
+    own = [drawn("1", 400.0), drawn("2", 600.0), drawn("1", 5000.0, steps=16)]
+    found = chat.chat([*own, drawn("1", 100.0, model="llama"), drawn("2", 300.0, model="llama")])
+    assert [item.setting for item in found.findings] == ["llada k=8", "llada k=16"]
+    numbers = dict(first(found).numbers)
+    # each seed's interval: its middle x (1 +- 0.02 x 2.5 / 6)
+    assert numbers["L_e2e ms"].value == pytest.approx(500.0)
+    assert numbers["L_e2e ms"].low == pytest.approx(500.0 * (1 - 0.05 / 6))
+    assert numbers["first text ms"].high == pytest.approx(500.0 * (1 + 0.05 / 6))
+    assert numbers["llama L_e2e ms"].value == pytest.approx(200.0)
+    assert numbers["llama first text ms"].value == pytest.approx(20.0)
+    few = chat.chat([drawn("1", 400.0), drawn("2", 600.0, repeats=3)])
+    assert dict(first(few).numbers)["L_e2e ms"] == Estimate(value=pytest.approx(500.0))
+    assert few.outcome is Outcome.UNDECIDED
 
 
 def test_other_batches_say_nothing_about_chat() -> None:

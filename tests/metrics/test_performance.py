@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from llmbench.metrics import quality
 from llmbench.metrics.keys import METRICS, SPREAD
 from llmbench.metrics.performance import compute, gaps, inter_token_ms, median_interval, spread
 from llmbench.record import (
@@ -18,6 +19,7 @@ from llmbench.record import (
     Record,
     Timing,
 )
+from records import make_record
 
 
 def timing(batch: int, repeat: int, e2e: float, **changes: Any) -> Timing:
@@ -122,7 +124,8 @@ def test_end_to_end_latency_is_the_median_over_repeats_of_repeated_batches_only(
     assert found["latency/e2e_ms_n"] == 3
     assert "latency/e2e_ms_ci_low" not in found
     assert found["latency/e2e_wall_ms"] == 102.0
-    assert "latency/e2e_wall_ms_n" not in found
+    assert (found["latency/e2e_wall_ms_q1"], found["latency/e2e_wall_ms_q3"]) == (97.0, 122.0)
+    assert found["latency/first_text_ms_n"] == found["latency/e2e_wall_ms_n"] == 3
 
 
 def test_a_repeat_is_the_mean_over_its_batches_and_an_incomplete_one_is_left_out() -> None:
@@ -188,6 +191,27 @@ def test_blocks_show_text_at_the_end_of_the_first_block() -> None:
     assert "latency/first_text_ms" not in compute(blocks)  # no marked pass
 
 
+def test_first_text_is_the_median_over_repeats_of_the_mean_over_batches() -> None:
+    ends = {0: (50.0, 70.0), 1: (52.0, 72.0), 2: (500.0, 80.0)}  # means 60, 62, 290
+    marks = tuple(
+        Marks(batch=batch, repeat=repeat, at_ms=(10.0, end), first_text=2)
+        for repeat, both in ends.items()
+        for batch, end in enumerate(both)
+    )
+    blocks = record(family="diffusion", block_length=4, repeated_batches=(0, 1), marks=marks)
+    found = compute(blocks)
+    assert found["latency/first_text_ms"] == 62.0
+    assert (found["latency/first_text_ms_q1"], found["latency/first_text_ms_q3"]) == (61.0, 176.0)
+    half = replace(blocks, marks=marks[:3])  # the second repeat lacks a batch: its mean would be of another one
+    assert (compute(half)["latency/first_text_ms"], compute(half)["latency/first_text_ms_n"]) == (60.0, 1)
+
+
+def test_six_marked_repeats_give_first_text_an_interval() -> None:
+    marks = tuple(Marks(batch=0, repeat=r, at_ms=(10.0, 50.0 + r), first_text=2) for r in range(6))
+    found = compute(record(family="diffusion", block_length=4, marks=marks))
+    assert (found["latency/first_text_ms_ci_low"], found["latency/first_text_ms_ci_high"]) == (50.0, 55.0)
+
+
 def test_a_single_step_has_no_step_time() -> None:
     one = record(family="diffusion", steps=1, timings=repeats(100.0), marks=(Marks(batch=0, repeat=0, at_ms=(95.0,)),))
     assert not any(key.startswith("latency/step_ms") for key in compute(one))
@@ -198,6 +222,7 @@ def test_clock_gap_and_host_overhead_exist_on_cuda_only() -> None:
     use = DeviceUse(profiled_e2e_ms=120.0, kernel_ms=45.0)
     cuda = compute(record("cuda", device_use=use))
     assert cuda["latency/clock_gap_ms"] == 2.0
+    assert cuda["latency/clock_gap_ms_n"] == 1
     assert cuda["latency/host_overhead_ms"] == 75.0
     cpu = compute(record(device_use=use))
     assert "latency/clock_gap_ms" not in cpu
@@ -212,14 +237,23 @@ def test_tokenize_time_is_passed_on_and_zero_is_a_value() -> None:
 # Throughput
 
 
-def test_throughput_is_one_ratio_of_sums_over_repeat_0() -> None:
-    later = tuple(timing(0, repeat, 1.0, tokens=1000) for repeat in (1, 2))
+def test_throughput_is_what_repeat_0_wrote_over_the_batches_median_times() -> None:
+    later = (timing(0, 1, 60.0, tokens=1000), timing(0, 2, 40.0, tokens=1000))
     found = compute(replace(record(), timings=(*record().timings, *later)))
-    assert found["throughput/tokens_per_s"] == pytest.approx((6 + 4) / 0.4)
-    assert found["throughput/bytes_per_s"] == pytest.approx((20 + 10) / 0.4)
-    assert found["throughput/canvas_tokens_per_s"] == pytest.approx((3 * 8 + 2 * 8) / 0.4)
+    seconds = (60 + 300) / 1000  # the median of 100, 60 and 40; the second batch has one time
+    assert found["throughput/tokens_per_s"] == pytest.approx((6 + 4) / seconds)
+    assert found["throughput/bytes_per_s"] == pytest.approx((20 + 10) / seconds)
+    assert found["throughput/canvas_tokens_per_s"] == pytest.approx((3 * 8 + 2 * 8) / seconds)
     assert found["throughput/nfe"] == 6.0
     assert found["throughput/tokens_per_forward"] == pytest.approx((6 + 4) / (3 * 4 + 2 * 8))
+
+
+def test_throughput_of_one_batch_is_its_output_over_l_e2e_whatever_repeat_0_took() -> None:
+    found = compute(record(timings=repeats(1000.0, 100.0, 102.0, 98.0, 100.0, 99.0), partition=(("a", "b", "c"),)))
+    assert found["latency/e2e_ms"] == 100.0
+    assert found["throughput/tokens_per_s"] == pytest.approx(6 / 0.1)
+    assert found["throughput/bytes_per_s"] == pytest.approx(20 / 0.1)
+    assert found["throughput/canvas_tokens_per_s"] == pytest.approx(3 * 8 / 0.1)
 
 
 def test_outputs_that_are_all_empty_have_a_throughput_of_zero_which_is_true() -> None:
@@ -265,6 +299,13 @@ def test_memory_over_the_model_needs_both_figures_and_allocation_needs_an_eager_
     )
 
 
+@pytest.mark.parametrize(("cache", "seen"), [("static", False), ("dynamic", True)])
+def test_transformers_static_cache_replays_graphs_whatever_the_engine_is_called(cache: str, seen: bool) -> None:
+    said = {"engine": "eager", "decoding.kind": "transformers", "decoding.cache": cache}
+    found = compute(record("cuda", device_use=MEMORY, conditions=said))
+    assert ("memory/peak_allocated_bytes" in found) is seen
+
+
 def test_energy_per_token_and_byte() -> None:
     use = DeviceUse(energy_joules=600.0, energy_window_s=2.0, energy_tokens=200, energy_utf8_bytes=800)
     found = compute(record("cuda", device_use=use))
@@ -278,9 +319,11 @@ def test_energy_per_token_and_byte() -> None:
 def test_clock_and_share_of_throttled_batches() -> None:
     flags = (True, False, False, None)
     timings = tuple(timing(0, repeat, 100.0, throttled=flag) for repeat, flag in enumerate(flags))
-    found = compute(record("cuda", timings=timings, device_use=DeviceUse(sm_clock_mhz_after=1755)))
+    found = compute(
+        record("cuda", timings=timings, device_use=DeviceUse(sm_clock_mhz_before=1980, sm_clock_mhz_after=1755))
+    )
     assert found["hardware/throttled"] == pytest.approx(1 / 3)
-    assert found["hardware/sm_clock_mhz"] == 1755
+    assert (found["hardware/sm_clock_mhz_before"], found["hardware/sm_clock_mhz"]) == (1980, 1755)
     assert "hardware/throttled" not in compute(record("cuda"))
 
 
@@ -302,7 +345,22 @@ def test_roofline_sums_the_slower_of_work_and_traffic_per_forward() -> None:
     assert not any(key.startswith("roofline/") for key in compute(record(ceilings=limits)))
 
 
-def test_roofline_is_held_against_the_first_repeated_batch_alone() -> None:
+def test_roofline_is_the_mean_over_the_repeated_batches_against_l_e2e() -> None:
+    def costs(flops: float) -> tuple[ForwardCost, ...]:
+        shape = ForwardShape(rows=1, queries=1, keys=1, logits=1)
+        return (ForwardCost(shape=shape, count=2, flops=flops, bytes=0.0),)
+
+    limits = Ceilings(flops_per_s=1e12, bytes_per_s=1e10, last_level_cache_bytes=None, judged=True)
+    times = ((100.0, 300.0), (110.0, 330.0), (90.0, 250.0))  # means 200, 220, 170
+    timings = tuple(timing(b, r, ms) for r, both in enumerate(times) for b, ms in enumerate(both))
+    known = {"forward_costs": costs(1e10), "other_forward_costs": (costs(3e10),), "ceilings": limits}
+    found = compute(record(timings=timings, repeated_batches=(0, 1), **known))
+    assert found["roofline/limit_ms"] == pytest.approx((20 + 60) / 2)
+    assert found["latency/e2e_ms"] == 200.0
+    assert found["roofline/efficiency"] == pytest.approx(40 / 200)
+
+
+def test_an_older_records_roofline_is_held_against_the_first_repeated_batch_alone() -> None:
     cost = ForwardCost(shape=ForwardShape(rows=1, queries=1, keys=1, logits=1), count=1, flops=1e10, bytes=0.0)
     limits = Ceilings(flops_per_s=1e12, bytes_per_s=1e10, last_level_cache_bytes=None, judged=False)
     found = compute(record(forward_costs=(cost,), ceilings=limits, repeated_batches=(0, 1)))
@@ -311,6 +369,13 @@ def test_roofline_is_held_against_the_first_repeated_batch_alone() -> None:
 
 
 # The whole
+
+
+@pytest.mark.parametrize("changes", [{}, {"repeated": 2}, {"model": "llama", "repeats": 3}, {"device": "cuda"}])
+def test_the_records_of_other_tests_have_the_values_of_the_definitions(changes: dict[str, Any]) -> None:
+    made = make_record(empty=1, **changes)
+    found = compute(made) | quality.compute(made)
+    assert {key: found[key] for key in made.metrics} == pytest.approx(made.metrics)
 
 
 def test_a_failed_job_has_no_values() -> None:
@@ -328,7 +393,7 @@ def test_only_registered_keys_that_apply_and_every_one_of_them_when_all_is_known
         family,
         timings=repeats(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, throttled=False),
         marks=(Marks(batch=0, repeat=0, at_ms=(1.0, 2.0, 3.0)),),
-        device_use=replace(use, sm_clock_mhz_after=1),
+        device_use=replace(use, sm_clock_mhz_before=1, sm_clock_mhz_after=1),
         forward_costs=(cost,),
         ceilings=Ceilings(flops_per_s=1.0, bytes_per_s=1.0, last_level_cache_bytes=1, judged=True),
         tokenize_ms=1.0,

@@ -79,6 +79,11 @@ def test_outputs_give_empty_share_and_length():
     assert quality.per_prompt(job, "quality/length_bytes") == {"a": (6.0, 1.0), "b": (0.0, 1.0)}
 
 
+def test_white_space_and_special_tokens_alone_are_empty_whatever_their_count():
+    job = record(outputs=[output("a", "word", 1), output("b", "", 2), output("c", " \n", 3), output("d", "", 0)])
+    assert quality.compute(job)["quality/empty_share"] == 0.75
+
+
 def floors(**values):
     return [replace(A, subject=subject, **fields) for subject, fields in values.items()]
 

@@ -54,8 +54,9 @@ def title(label: str, swept: Mapping[str, str]) -> str:
     """
     words = label.split()
     shown = {key.removeprefix("model.decoder."): value for key, value in swept.items() if key != "model"}
+    said = {*words, *(f"{k}={v}" for k, v in shown.items() if f"{k}={v}".lower() in words)}
     return " ".join(
-        [label, *(f"{k}={v}" for k, v in shown.items() if k != "steps" and v not in words and f"{k}={v}" not in words)]
+        [label, *(f"{k}={v}" for k, v in shown.items() if k != "steps" and v not in words and f"{k}={v}" not in said)]
     )
 
 

@@ -273,7 +273,9 @@ def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[st
     words = [model]
     words += [kind] if kind != family else []
     words += [cache] if cache not in (None, "none", "dynamic") else []
-    words += [f"{rule}={decoder[rule]}" for rule in ("threshold", "factor") if decoder.get(rule) is not None]
+    usual = {"threshold": None, "factor": None, "remasking": "low_confidence", "cfg_scale": 0.0, "early_stop": False}
+    told = {rule: decoder[rule] for rule in usual if decoder.get(rule, usual[rule]) != usual[rule]}
+    words += [f"{rule}={str(value).lower() if value is True else value}" for rule, value in told.items()]
     return " ".join(words if steps is None else [*words, f"k={steps}"])
 
 

@@ -101,6 +101,39 @@ def test_what_only_llada_reads_does_not_multiply_llama():
     assert cells[0].merged == 4
 
 
+@pytest.mark.parametrize(
+    ("axis", "labels"),
+    [
+        ("threshold=null,0.9", ["llada k=8", "llada threshold=0.9 k=8"]),
+        ("factor=null,1.0", ["llada k=8", "llada factor=1.0 k=8"]),
+        ("remasking=low_confidence,random", ["llada k=8", "llada remasking=random k=8"]),
+        ("cfg_scale=0.0,1.0", ["llada k=8", "llada cfg_scale=1.0 k=8"]),
+        ("early_stop=false,true", ["llada k=8", "llada early_stop=true k=8"]),
+    ],
+)
+def test_every_way_of_denoising_spans_a_sweep_of_both_sides(axis, labels):
+    small = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=1", "batch=1", "steps=8"]
+    cells = build("model=llama,llada", axis, *small)
+    assert [cell.prepared.job.label for cell in cells] == ["llama", *labels]
+    assert cells[0].merged == 2
+    assert cells[0].prepared.identity == build("model=llama", *small)[0].prepared.identity
+    key, _, values = axis.partition("=")
+    own = [build("model=llada", f"model.decoder.{key}={value}", *small)[0] for value in values.split(",")]
+    assert [cell.prepared.identity for cell in own] == [cell.prepared.identity for cell in cells[1:]]
+
+
+def test_forced_tokens_stand_for_a_threshold_under_dummy_weights_beside_the_other_side():
+    small = ["hardware=cpu", "metric=speed", "weights=dummy", "canvas=8", "workload.prompts=1", "batch=1", "steps=8"]
+    with pytest.raises(ConfigError, match=r"threshold or factor would count .*; add forced_tokens_per_forward=N$"):
+        build("model=llama,llada", "threshold=0.9", *small)
+    cells = build("model=llama,llada", "threshold=0.9", "forced_tokens_per_forward=2,4", *small)
+    assert [cell.title for cell in cells] == [
+        "llama",
+        "llada threshold=0.9 k=8 forced_tokens_per_forward=2",
+        "llada threshold=0.9 k=8 forced_tokens_per_forward=4",
+    ]
+
+
 def test_the_first_wrong_cell_is_named():
     with pytest.raises(ConfigError, match=r"^\[steps=12\] model.decoder: steps 12 must be a multiple"):
         build("model=llada", "steps=8,12", "model.decoder.block_length=8", "hardware=cpu")

@@ -41,7 +41,7 @@ DIFFUSION_DIALS = (
     *("block_length", "cache", "remasking", "cfg_scale", "threshold", "factor"),
     *("early_stop", "forced_tokens_per_forward"),
 )
-"""Dials that only a diffusion decoder reads, each into its field of the same name: one sweep of both sides spans them."""
+"""Dials that only a diffusion decoder reads, each as its field of that name: one sweep of both sides spans them."""
 
 SYNTHETIC = "synthetic"
 """The workload source of random tokens."""

@@ -6,6 +6,7 @@ exceptions (HYDRA_FULL_ERROR) and are told in one line that says what to change.
 after Ctrl-C.
 """
 
+import itertools
 import os
 import re
 import sys
@@ -24,8 +25,9 @@ __all__ = ["conf_folder", "explain", "main"]
 def main() -> None:
     """Run the command line and exit the process with its code."""
     arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        _help([text for text in arguments if not text.startswith("-") and "=" not in text])
+    if asked := [place for place, text in enumerate(arguments) if text in ("-h", "--help")]:
+        behind = arguments[asked[0] + 1 :]
+        _help(list(itertools.takewhile(lambda text: not text.startswith("-") and "=" not in text, behind)))
         return
     if "--version" in arguments:
         print(f"llmbench {llmbench.__version__}")

@@ -122,6 +122,7 @@ def test_help_on_a_group_lists_its_keys_with_defaults_and_comments():
     assert "model.decoder.top_p: 1.0" in settings.topic_page("model")
     assert all(f"--help {name}" and settings.topic_page(name) for name in groups())
     assert settings.topic_page("zzz") is None
+    assert run("--cfg", "job", "--help").stdout == run("-m", "--help", "model=llada").stdout == f"{help_page()}\n"
 
 
 def test_one_job_of_a_recipe_is_one_when_all_that_it_sweeps_is_said():

@@ -6,35 +6,34 @@ exceptions (HYDRA_FULL_ERROR) and are told in one line that says what to change.
 after Ctrl-C.
 """
 
-import difflib
+import itertools
 import os
 import re
 import sys
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import NoReturn
 
 import llmbench
+from llmbench import settings
 from llmbench.errors import LlmbenchError, UsageError
+from llmbench.settings import conf_folder
 
-_PACKAGE = Path(__file__).parent
-
-
-def conf_folder() -> Path:
-    """Where the YAML groups lie: beside the package in a checkout, inside it when installed from a wheel."""
-    beside = _PACKAGE.parent / "conf"
-    return beside if (beside / "config.yaml").is_file() else _PACKAGE / "conf"
+__all__ = ["conf_folder", "explain", "main"]
 
 
 def main() -> None:
     """Run the command line and exit the process with its code."""
     arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(help_page())
+    if asked := [place for place, text in enumerate(arguments) if text in ("-h", "--help")]:
+        behind = arguments[asked[0] + 1 :]
+        _help(list(itertools.takewhile(lambda text: not text.startswith("-") and "=" not in text, behind)))
         return
     if "--version" in arguments:
         print(f"llmbench {llmbench.__version__}")
         return
     try:
+        require_sense(arguments)
         _run_hydra()
     except SystemExit as stop:
         if not isinstance(stop.code, LlmbenchError):
@@ -45,29 +44,80 @@ def main() -> None:
     except KeyboardInterrupt:
         _exit("interrupted; finished jobs are kept, the same command goes on from there", 130)
     except Exception as error:
-        line = explain(error)
+        line = explain(error, arguments)
         if line is None or os.environ.get("LLMBENCH_TRACEBACK"):
             raise
         _exit(line, UsageError.exit_code)
 
 
-def _exit(message: str, code: int) -> None:
+def _exit(message: str, code: int) -> NoReturn:
     print(f"llmbench: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _help(topics: Sequence[str]) -> None:
+    """The page of every topic, or the whole one; a word that is none is an error with a suggestion."""
+    pages = [settings.topic_page(topic) for topic in topics]
+    if None in pages:
+        _exit(settings.unknown(topics[pages.index(None)]), UsageError.exit_code)
+    print("\n\n".join(filter(None, pages)) or settings.help_page())
+
+
+def require_sense(arguments: Sequence[str]) -> None:
+    """Refuse a command line of which a part would be dropped in silence.
+
+    Raises:
+        UsageError: a key stands there twice, or a recipe's sweep is asked for without -m.
+    """
+    given = [text for text in arguments if "=" in text and not text.startswith("-")]
+    keys = [text.partition("=")[0].lstrip("+") for text in given]
+    for key, count in Counter(keys).items():
+        if count > 1:
+            values = [text.partition("=")[2] for text, own in zip(given, keys, strict=True) if own == key]
+            raise UsageError(
+                f"{key} is given {count} times, as {' and '.join(values)}: give it once, "
+                f"or as a sweep: -m {key}={','.join(dict.fromkeys(values))}"
+            )
+    alone = not {"-m", "--multirun", "-c", "--cfg", "--info", "-i"} & {text.partition("=")[0] for text in arguments}
+    recipe = dict(zip(keys, given, strict=True)).get("experiment", "").partition("=")[2]
+    axes = settings.recipe_axes(recipe) if alone and "hydra.mode" not in keys else []
+    if not set(axes) <= set(keys):
+        raise UsageError(
+            f"experiment={recipe} is a sweep (over {' and '.join(axes)}): add -m "
+            f"(python -m llmbench -m experiment={recipe} ...)"
+        )
 
 
 def _run_hydra() -> None:
     """Hand over to Hydra; it composes the configuration and calls `task` or the sweeper."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that `main` can say it in one line
     import hydra
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()  # the one that Hydra reads the command line with; its own error is a page of usage
+    parser.error = _refuse_option
+    parser.parse_args()
 
     from llmbench.task import task
 
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
 
 
-def explain(error: Exception) -> str | None:  # noqa: PLR0911  (a table of patterns reads best as one)
-    """Hydra's or OmegaConf's error as one line that says what to change; None for an error that is not the user's."""
+def _refuse_option(message: str) -> NoReturn:
+    """What argparse has against the command line, in one line."""
+    left = message.partition("unrecognized arguments: ")[2]
+    if left and not left.startswith("-"):  # argparse ends its list of overrides at the first option behind one
+        raise UsageError(f"{left}: options go in front: python -m llmbench -m key=value ...")
+    raise UsageError(f"{f'{left}: no such option' if left else message}; see --help")
+
+
+def explain(error: Exception, arguments: Sequence[str] = ()) -> str | None:  # noqa: PLR0911  (a table of patterns)
+    """Hydra's or OmegaConf's error as one line that says what to change; None for an error that is not the user's.
+
+    Args:
+        error: what was raised.
+        arguments: the command line, to quote from.
+    """
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if not type(error).__module__.startswith(("hydra", "omegaconf", "yaml")):
@@ -77,85 +127,44 @@ def explain(error: Exception) -> str | None:  # noqa: PLR0911  (a table of patte
     choice = re.search(r"Could not find '(.+)/([^/']+)'", text)
     options = re.findall(r"^\t(.+)$", text.partition("Config search path")[0], flags=re.MULTILINE)
     if choice and options:
-        return f"{choice[1]}={choice[2]}: no such choice; available: {', '.join(options)}"
+        return (
+            f"{choice[1]}={choice[2]}: no such choice; available: {', '.join(options)}{_plugin(choice[1], choice[2])}"
+        )
     if key := re.search(r"Could not (?:override|delete)(?: from config)?[^']*'([^']+)'", text):
-        return f"{key[1]}: no such key or group{_suggest(key[1])}; see --help"
-    if ambiguous := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{ambiguous[1]} is a sweep: add -m (python -m llmbench -m ...)"
+        return settings.unknown(key[1], arguments)
+    if ambiguous := re.search(r"Ambiguous value for argument '([^'=]+)=?(.*)'", text):
+        return _sweep_alone(ambiguous[1], ambiguous[2])
     if type(error).__name__ == "OverrideParseException":
-        return f"{first}; an override is key=value"
+        return _unreadable(str(getattr(error, "override", "")), first)
     return first
 
 
-def _suggest(key: str) -> str:
-    import yaml
-
-    names = set(re.findall(r"^(\w+):", (conf_folder() / "config.yaml").read_text(), flags=re.M)) | set(groups())
-    first = key.split(".", maxsplit=1)[0].lstrip("+~")
-    close = difflib.get_close_matches(first, sorted(names - {"defaults", "hydra"}), n=1)
-    if close and close[0] == first:  # the group is right; the key may lie at another depth of it
-        last = key.rpartition(".")[2]
-        files = (conf_folder() / first).glob("*.yaml")
-        known = {f"{first}.{inner}" for path in files for inner in _keys(yaml.safe_load(path.read_text()))}
-        meant = sorted(inner for inner in known if inner.rpartition(".")[2] == last)
-        return f"; did you mean {meant[0]}?" if meant and key not in meant else ""
-    return f"; did you mean {close[0]}?" if close else ""
+def _plugin(group: str, name: str) -> str:
+    """Where a launcher comes from that is not installed."""
+    plugin = name.partition("_")[0]
+    if group != "hydra/launcher" or plugin not in ("joblib", "submitit", "ray", "rq"):
+        return ""
+    return f"; {name} is a plugin of Hydra: pip install hydra-{plugin}-launcher"
 
 
-def _keys(tree: Any) -> list[str]:
-    """Dotted keys of the values in a tree of dictionaries."""
-    if not isinstance(tree, dict):
-        return []
-    return [".".join(filter(None, (str(key), inner))) for key, value in tree.items() for inner in _keys(value) or [""]]
+def _sweep_alone(key: str, value: str) -> str:
+    """Several values without -m; a path with a comma reads as such."""
+    said = f"{key}={value} is a sweep: add -m (python -m llmbench -m ...)"
+    is_path = re.search(r"/|\.[A-Za-z]", value) and "[" not in value
+    return f"{said}; one value that holds a comma stands in quotes: {_quoted(key, value)}" if is_path else said
 
 
-def groups() -> dict[str, list[tuple[str, str]]]:
-    """Every configuration group with its choices and the comment that each file begins with."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    root = conf_folder()
-    for path in sorted(root.glob("*/**/*.yaml")):
-        comments = [
-            line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line
-        ]
-        group = path.parent.relative_to(root).as_posix()
-        found.setdefault(group, []).append((path.stem, comments[0] if comments else ""))
-    return found
+def _unreadable(override: str, reason: str) -> str:
+    """An override that Hydra's grammar does not take."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{reason}; an override is key=value"
+    if value[:1] in ("'", '"', "[", "{", ""):
+        return f"{override}: cannot be read; are all quotes and brackets closed?"
+    return f"{override}: the value holds a character that needs quotes: {_quoted(key, value)}"
 
 
-def _columns(indent: str, rows: list[tuple[str, str]], least: int) -> list[str]:
-    """Names and comments in two columns that never touch; names without a comment may be longer."""
-    width = max([least, *(len(name) + 2 for name, comment in rows if comment)])
-    return [f"{indent}{name:<{width}}{comment}".rstrip() for name, comment in rows]
-
-
-def help_page() -> str:
-    """The text of `--help`, made from the files of `conf/`."""
-    lines = [
-        "llmbench: at what number of diffusion steps does LLaDA match LLaMA's quality, and is it faster there?",
-        "",
-        "  python -m llmbench -m model=llama,llada steps=8,16,32,64     the sweep and its parity verdict",
-        "  python -m llmbench model=llada steps=16                      one job",
-        "  python -m llmbench -m ... dry_run=true                       the plan, and nothing runs",
-        "  python -m llmbench.report parity                             a table again, from what was recorded",
-        "  python -m llmbench.harness run --model llmbench --tasks ...  tasks of lm-evaluation-harness",
-        "",
-        "Groups, chosen with group=choice (with -m also group=a,b):",
-    ]
-    for group, choices in groups().items():
-        lines.append(f"  {group}")
-        lines += _columns("    ", choices, 16)
-    lines += ["", "Values, changed with key=value (with -m also key=a,b):"]
-    settings = []
-    for line in (conf_folder() / "config.yaml").read_text().splitlines():
-        if line.startswith("hydra:"):
-            break
-        if re.match(r"\w+:|  \w+:", line) and not line.startswith(("defaults", "  -")):
-            setting, _, comment = line.partition(" # ")
-            settings.append((setting, comment))
-    lines += _columns("  ", settings, 24)
-    lines += [
-        "",
-        "Any key inside a group can be changed too: model.decoder.remasking=random, workload.prompts=150.",
-        "Also: --cfg job (print the composed configuration), --version. Definitions: docs/metrics.md.",
-    ]
-    return "\n".join(lines)
+def _quoted(key: str, value: str) -> str:
+    """An override whose value is taken as it stands, as it is typed into a shell."""
+    inside = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"\"{key}='{inside}'\""

@@ -25,8 +25,10 @@ from llmbench.decoder_config import (
     DecoderConfig,
     Endpoint,
     NonNegative,
+    Positive,
     Seed,
     Server,
+    Share,
 )
 from llmbench.errors import ConfigError
 from llmbench.parity_config import ParityConfig
@@ -34,6 +36,12 @@ from llmbench.record import job_label
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+DIFFUSION_DIALS = (
+    *("block_length", "cache", "remasking", "cfg_scale", "threshold", "factor"),
+    *("early_stop", "forced_tokens_per_forward"),
+)
+"""Dials that only a diffusion decoder reads, each as its field of that name: one sweep of both sides spans them."""
 
 SYNTHETIC = "synthetic"
 """The workload source of random tokens."""
@@ -209,6 +217,12 @@ class JobConfig:
     ignore_stop: StrictBool = False
     block_length: Count | None = None
     cache: Literal["none", "prefix", "dual"] = "none"
+    remasking: Literal["low_confidence", "random"] = "low_confidence"
+    cfg_scale: NonNegative = 0.0
+    threshold: Share | None = None
+    factor: Positive | None = None
+    early_stop: StrictBool = False
+    forced_tokens_per_forward: Count | None = None
     endpoint: Server = Field(default_factory=Server)
     # The sweep's own options.
     parity: ParityConfig = Field(default_factory=ParityConfig)
@@ -224,14 +238,14 @@ class JobConfig:
         if self.weights == "dummy" and getattr(self.model.decoder, "adaptive", False):
             raise ValueError(
                 "weights=dummy writes noise, and threshold or factor would count its forwards; "
-                "add model.decoder.forced_tokens_per_forward=N"
+                "add forced_tokens_per_forward=N"
             )
         decoder = self.model.decoder
         forced = getattr(decoder, "forced_tokens_per_forward", None)
         if self.weights == "real" and forced is not None and (rule := getattr(decoder, "rule", None)):
             raise ValueError(
                 f"forced_tokens_per_forward {forced} would decide in place of {rule}, and the text would pass for its; "
-                f"set model.decoder.forced_tokens_per_forward=null, or model.decoder.{rule}=null"
+                f"set forced_tokens_per_forward=null, or {rule}=null"
             )
         if isinstance(self.model.decoder, Endpoint) and (self.weights == "dummy" or self.workload.synthetic):
             raise ValueError("model=llama_endpoint sends text to a server: it needs weights=real and prompts of text")

@@ -9,9 +9,9 @@ that died before that.
 import hashlib
 import json
 
-from llmbench.config import JobConfig, to_dict
+from llmbench.config import DIFFUSION_DIALS, JobConfig, to_dict
 
-_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "block_length", "cache", "endpoint")
+_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "endpoint", *DIFFUSION_DIALS)
 
 
 def identity(job: JobConfig, digests: dict[str, str]) -> str:

@@ -10,13 +10,13 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from llmbench import config, decoder_config, job, preparation, record
 from llmbench.errors import ConfigError, RecordError, UsageError
-from llmbench.record import Environment, Record
+from llmbench.record import SHORT, Environment, Record
 
 SWEEP_FILE = "sweep.json"
 """In a sweep's folder: its MLflow parent and whether it ended; what `reuse=interrupted` looks for."""
@@ -53,16 +53,14 @@ def title(label: str, swept: Mapping[str, str]) -> str:
         swept: the axes on which it differs from others of its sweep, with its values.
     """
     shown = {key.removeprefix("model.decoder."): value for key, value in swept.items() if key != "model"}
-    short = {_SHORT.get(key, key): value for key, value in shown.items() if key != "steps"}
-    return " ".join([label, *(f"{key}={value}" for key, value in short.items() if not _says(label, key, value))])
-
-
-_SHORT = {"forced_tokens_per_forward": "forced"}  # as a label calls it
-
-
-def _says(label: str, key: str, value: str) -> bool:
     words = label.split()
-    return value in words or f"{key}={value}" in words or (key == "early_stop" and "early stop" in label)
+    short = {SHORT.get(key, key): value for key, value in shown.items() if key != "steps"}
+    said = {key for key, value in short.items() if value in words or f"{key}={value}".lower() in words}
+    return " ".join([label, *(f"{key}={value}" for key, value in short.items() if key not in said)])
+
+
+_OF_THE_SWEEP = ("tracking", "reuse", "dry_run")
+"""Settings of which a sweep has one value: the first job's would be used, whatever the others say."""
 
 
 def expand(overrides: Iterable[Any]) -> list[tuple[tuple[str, ...], dict[str, str]]]:
@@ -79,6 +77,8 @@ def expand(overrides: Iterable[Any]) -> list[tuple[tuple[str, ...], dict[str, st
             raise ConfigError("experiment: one recipe at a time; a recipe brings its own sweep")
         if key.partition(".")[0] == "parity" and override.is_sweep_override():
             raise ConfigError(f"{key}: one plan a sweep, it is written down before the first job; give one value")
+        if key.partition(".")[0] in _OF_THE_SWEEP and override.is_sweep_override():
+            raise ConfigError(f"{key}: it holds for the whole sweep; give one value")
         if not override.is_sweep_override():
             axes[key] = [f"{key}={override.get_value_element_as_str()}" if not override.is_delete() else key]
             continue
@@ -105,7 +105,8 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
         except UsageError as error:
             judge = str(error).startswith(preparation.BAD_JUDGE)  # then the other axes have no part in it
             where = [f"{key}={value}" for key, value in swept.items() if not judge or _names_judge(key)]
-            raise type(error)(f"[{' '.join(where)}] {error}" if len(grid) > 1 and where else str(error)) from error
+            said = f"{error}{_perhaps_one(grid, error)}"
+            raise type(error)(f"[{' '.join(where)}] {said}" if len(grid) > 1 and where else said) from error
         known = cells.get(prepared.identity)
         if known is None:
             cells[prepared.identity] = Cell(overrides=overrides, swept=swept, prepared=prepared)
@@ -115,6 +116,35 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
     _require_equal_roles(list(cells.values()))
     order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))
     return sorted(cells.values(), key=lambda cell: order.index(cell.prepared.checkpoint.digest))
+
+
+def _perhaps_one(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], error: UsageError) -> str:
+    """A hint for a path that a comma has cut into a sweep of paths."""
+    cut = [key for key in grid[0][1] if str(error).startswith(f"{key}=") and "does not exist" in str(error)]
+    if not cut:
+        return ""
+    whole = ",".join(dict.fromkeys(swept[cut[0]] for _, swept in grid))
+    return f"; a path that holds a comma stands in quotes: \"{cut[0]}='{whole}'\""
+
+
+def notes(cells: Sequence[Cell]) -> list[str]:
+    """What a person may have meant otherwise: settings that no job reads, and keys of a workload's lines."""
+    jobs = [cell.prepared.job for cell in cells]
+    kinds = {type(built.model.decoder) for built in jobs}
+    usual = {item.name: item.default for item in fields(config.JobConfig) if item.name in config.DIFFUSION_DIALS}
+    unread = []
+    if decoder_config.Diffusion not in kinds:
+        told = [key for key in usual if any(getattr(built, key) != usual[key] for built in jobs)]
+        told = [
+            key for key in told if key != "block_length" or any(built.block_length != built.canvas for built in jobs)
+        ]
+        unread += [(told, "llada")] if told else []
+    if decoder_config.Endpoint not in kinds and any(built.endpoint != decoder_config.Server() for built in jobs):
+        unread += [(["endpoint"], "llama_endpoint")]
+    if kinds == {decoder_config.Diffusion} and any(built.ignore_stop for built in jobs):
+        unread += [(["ignore_stop"], "llama")]
+    said = [f"Note: no job here reads {', '.join(keys)} (model={model} does)" for keys, model in unread]
+    return said + list(dict.fromkeys(f"Note: {note}" for cell in cells for note in cell.prepared.workload.notes))
 
 
 def _names_judge(key: str) -> bool:

@@ -268,6 +268,10 @@ def served(record: Record) -> bool:
     return record.conditions.get("engine") == "endpoint"
 
 
+SHORT = {"forced_tokens_per_forward": "forced"}
+"""What a job's name calls a setting that has a long one."""
+
+
 def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[str, Any]) -> str:
     """A job's name for people: the model, how it is decoded where that is not its family's own way, and k.
 
@@ -281,9 +285,12 @@ def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[st
     words = [model]
     words += [kind] if kind != family else []
     words += [cache] if cache not in (None, "none", "dynamic") else []
-    rules = {"threshold": "threshold", "factor": "factor", "forced_tokens_per_forward": "forced"}
-    words += [f"{short}={decoder[rule]}" for rule, short in rules.items() if decoder.get(rule) is not None]
-    words += ["early stop"] if decoder.get("early_stop") else []
+    usual: dict[str, Any] = {
+        "threshold": None, "factor": None, "forced_tokens_per_forward": None, "remasking": "low_confidence",
+        "cfg_scale": 0.0, "early_stop": False,
+    }  # fmt: skip
+    told = {rule: decoder[rule] for rule in usual if decoder.get(rule, usual[rule]) != usual[rule]}
+    words += [f"{SHORT.get(rule, rule)}={str(own).lower() if own is True else own}" for rule, own in told.items()]
     return " ".join(words if steps is None else [*words, f"k={steps}"])
 
 

@@ -82,10 +82,12 @@ def _single(tree: "DictConfig", folder: Path) -> Outcome:
 
     built = config.load(tree)
     prepared = job.prepare(built)
+    cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
     if built.dry_run:
-        cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
         print(console.plan([cell], grid=1, forecasts=forecasts([cell])))
         return Outcome(folder="", label=built.label, status="finished", reason=None, tracked=None)
+    for note in plan.notes([cell]):
+        print(note, file=sys.stderr, flush=True)
     require_servers([built])
     store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
     record = _measure(built)

@@ -23,13 +23,14 @@ same text, from whatever file. Bundled files and their licences: `llmbench/bundl
 number.
 """
 
+import difflib
 import hashlib
 import itertools
 import json
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ from llmbench.errors import WorkloadError
 
 _ANSWER = re.compile(r"####\s*([-−]?[$€£]?\d[\d,]*(?:\.\d+)?)\s*$")
 """The last line of GSM8K's solutions."""
+
+_KEYS = ("prompt", "reference", "answer", "id", "task")
+"""What is read of a line."""
+
+_LINE = '{"prompt": "...", "reference": "..."}'
 
 BUNDLED = Path(__file__).parent / "bundled" / "workloads"
 
@@ -72,6 +78,7 @@ class Workload:
     name: str
     digest: str  # 12 hexadecimal digits over `prompts`
     prompts: tuple[Prompt, ...]
+    notes: tuple[str, ...] = ()  # on the file, for people: keys of its lines that are not read
 
     def require_references(self, metric: str) -> None:
         """Refuse prompts without a reference when `metric` compares with one.
@@ -96,13 +103,18 @@ def load(config: WorkloadConfig) -> Workload:
     """
     if config.source == SYNTHETIC:
         return _synthetic(config)
+    if config.tasks is not None and not config.tasks:
+        raise WorkloadError("workload.tasks is empty; null keeps all")
+    notes: tuple[str, ...] = ()
     if config.prompt_field is not None:
         rows = datasets.read(config)
         name = where = rows.name
         prompts = _from_rows(rows)
     else:
         path, name = _locate(config.source)
-        where, prompts = str(path), _read(path)
+        where, (prompts, unread) = str(path), _read(path)
+        if unread and path.parent != BUNDLED:
+            notes = (f"{path}: keys that are not read: {', '.join(map(_perhaps, unread))}",)
     if config.tasks is not None:
         known = sorted({prompt.task for prompt in prompts})
         if unknown := sorted(set(config.tasks) - set(known)):
@@ -125,7 +137,13 @@ def load(config: WorkloadConfig) -> Workload:
         )
         for prompt in itertools.islice(_in_turn(prompts), config.prompts)
     )
-    return _workload(name, selected, [_content(p) for p in selected])
+    return replace(_workload(name, selected, [_content(p) for p in selected]), notes=notes)
+
+
+def _perhaps(key: str) -> str:
+    """A key, with the one that it may have been meant to be."""
+    close = difflib.get_close_matches(key.lower(), _KEYS, n=1, cutoff=0.7)
+    return f"{key!r} (did you mean {close[0]!r}?)" if close else repr(key)
 
 
 def _content(prompt: Prompt) -> tuple[str | None, ...]:
@@ -191,27 +209,30 @@ def read_utf8(path: Path, key: str) -> str:
         ) from error
 
 
-def _read(path: Path) -> list[Prompt]:
-    """Every prompt of a JSONL file; blank lines are skipped."""
+def _read(path: Path) -> tuple[list[Prompt], list[str]]:
+    """Every prompt of a JSONL file, and the keys that are not read; blank lines are skipped."""
+    if path.suffix in (".parquet", ".csv", ".tsv"):
+        raise WorkloadError(f"workload.source: {path} is no JSONL file, but perhaps a data set; {_DATASET}")
     text = read_utf8(path, "workload.source")
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
+    unread: dict[str, None] = {}
     for number, row in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
         if not row.strip():
             continue
         try:
-            prompt = _parse(row, number)
+            values = _object(row)
+            prompt = _prompt(values, f"line-{number}")
             if prompt.id in lines:
                 raise ValueError(f'"id" {prompt.id!r} is already on line {lines[prompt.id]}; ids must differ')
         except ValueError as error:
             raise WorkloadError(f"{path}, line {number}: {error}") from error
         lines[prompt.id] = number
         prompts.append(prompt)
+        unread |= dict.fromkeys(values.keys() - {*_KEYS})
     if not prompts:
-        raise WorkloadError(
-            f'{path} has no prompts; write one JSON object a line: {{"prompt": "...", "reference": "..."}}'
-        )
-    return prompts
+        raise WorkloadError(f"{path} has no prompts; write one JSON object a line: {_LINE}")
+    return prompts, sorted(unread)
 
 
 def _from_rows(source: datasets.Rows) -> list[Prompt]:
@@ -230,19 +251,23 @@ def _from_rows(source: datasets.Rows) -> list[Prompt]:
     return prompts
 
 
-def _parse(line: str, number: int) -> Prompt:
-    """One line as a Prompt. Raises ValueError with what is wrong, without file and line."""
+_DATASET = "those are read with workload=dataset workload.prompt_field=FIELD"
+
+
+def _object(line: str) -> dict[str, Any]:
+    """One line as an object that has a prompt. Raises ValueError with what is wrong, without file and line."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+        looks = "" if line.lstrip().startswith("{") else f"; a line looks like {_LINE}; Parquet and CSV: {_DATASET}"
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}{looks}") from error
     except RecursionError as error:
         raise ValueError("not usable JSON: nested too deeply") from error
     if not isinstance(row, dict):
         raise ValueError(f'{type(row).__name__} instead of an object; write {{"prompt": "..."}}')
     if "prompt" not in row:
         raise ValueError(f'no "prompt"; the keys are {", ".join(map(repr, row)) or "none"}')
-    return _prompt(row, f"line-{number}")
+    return row
 
 
 def _prompt(row: dict[str, Any], name: str) -> Prompt:

@@ -3,6 +3,8 @@
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -508,3 +510,24 @@ def prompt(*, text="", draws=None):
     from llmbench.workloads import Prompt
 
     return Prompt(id="a", task="t", text=text, reference=None, draws=draws)
+
+
+def test_an_import_that_fails_is_not_blamed_on_the_file(tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(checkpoints.BUNDLED / "llama", folder)
+    edit(folder, model_type="mistral")
+    program = (
+        "import sys\n"
+        "sys.modules['transformers.models.mistral.configuration_mistral'] = None  # its import fails\n"
+        "from pathlib import Path\n"
+        "from llmbench.errors import CheckpointError, LlmbenchError\n"
+        "from llmbench.models import configuration\n"
+        "try:\n"
+        "    configuration.read(Path(sys.argv[1]), 'mine')\n"
+        "except LlmbenchError as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, timeout=120)
+    assert result.stdout.startswith("LlmbenchError transformers "), result.stderr
+    assert "cannot import its own mistral classes" in result.stdout
+    assert "config.json" not in result.stdout

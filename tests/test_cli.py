@@ -1,13 +1,16 @@
 """The command line: help is quick because it is light, and every mistake is one line on stderr with exit code 2."""
 
+import dataclasses
+import re
 import subprocess
 import sys
 
 import pytest
 
 import llmbench
-from llmbench import task
-from llmbench.cli import groups, help_page
+from llmbench import cli, settings, task
+from llmbench.errors import UsageError
+from llmbench.settings import groups, help_page
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +51,21 @@ WRONG = {
     "model=lama": "model=lama: no such choice; available: llada, llama",
     "modle=llama": "modle: no such key or group; did you mean model?",
     "stesp=8": "stesp: no such key or group; did you mean steps?",
-    "model.decoder.threshold=0.9": "model.decoder.threshold: no such key or group; see --help",
+    "model.decoder.threshold=0.9": "only model=llada has it; write threshold=0.9, which the others ignore",
+    "-m model=llama,llada model.decoder.top_p=0.9": (
+        "model.decoder.top_p: only model=llama, model=llama_endpoint, model=llama_generate have it; leave the others"
+    ),
+    "experiment=parity dry_run=true": "experiment=parity is a sweep (over model and steps): add -m",
+    "model=llada steps=4 steps=8": "steps is given 2 times, as 4 and 8: give it once, or as a sweep: -m steps=4,8",
+    "workload=jsonl workload.source=~/mine.jsonl": "needs quotes: \"workload.source='~/mine.jsonl'\"",
+    "workload=jsonl workload.source=a=b(1).jsonl": "needs quotes: \"workload.source='a=b(1).jsonl'\"",
+    "workload=jsonl workload.source=a,b.jsonl": "that holds a comma stands in quotes: \"workload.source='a,b.jsonl'\"",
+    "workload=jsonl workload.source='a": "cannot be read; are all quotes and brackets closed?",
+    "-m hydra/launcher=jobli steps=8": "hydra/launcher=jobli: no such choice; available: basic",
+    "hydra/launcher=submitit_slurm": "submitit_slurm is a plugin of Hydra: pip install hydra-submitit-launcher",
+    "--hlp": "--hlp: no such option; see --help",
+    "model=llama -m steps=8": "steps=8: options go in front: python -m llmbench -m",
+    "--help wrkload": "wrkload: no such key or group; did you mean workload?",
     "metric.judge=smollm2": "metric.judge: no such key or group; did you mean metric.perplexity.judge?",
     "hardware=tpu": "hardware=tpu: no such choice; available:",
     "model=llama,llada": "model=llama,llada is a sweep: add -m",
@@ -65,6 +82,55 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments):
     assert result.stderr.startswith("llmbench: ")
     assert WRONG[arguments] in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+MEANT = {
+    "workload.prompt": "did you mean workload.prompts? (see --help workload)",
+    "timing.repeat": "did you mean timing.repeats? (see --help timing)",
+    "parity.margins.ppl": "did you mean parity.margins.perplexity? (see --help parity)",
+    "endpoint.ur": "did you mean endpoint.url? (see --help endpoint)",
+    "model.decoder.treshold": "did you mean threshold? (see --help model)",
+    "model.steps": "did you mean steps? (see --help model)",
+    "workload.zzz": "no such key or group; see --help workload",
+    "workload.prompt_tokens": "only workload=synthetic has it",
+}
+
+
+@pytest.mark.parametrize("key", MEANT)
+def test_a_misspelt_key_at_any_depth_gets_the_one_that_was_meant(key):
+    assert settings.unknown(key).endswith(MEANT[key])
+
+
+def test_the_settings_are_those_that_hydra_composes(load):
+    composed = load("model=llada")
+    for item in settings.settings():
+        if item.group in ("", "parity", "hardware", "tracking") and item.value and not item.key.startswith("judges."):
+            node = composed
+            for part in item.key.split("."):
+                node = getattr(node, part)
+    own = {item.key.rpartition(".")[2] for item in settings.settings() if item.choice == "diffusion"}
+    assert own == {field.name for field in dataclasses.fields(composed.model.decoder)}
+    assert settings.recipe_axes("throughput") == ["model", "steps", "batch"]
+    assert settings.recipe_axes("absent") == []
+
+
+def test_help_on_a_group_lists_its_keys_with_defaults_and_comments():
+    page = run("--help", "workload").stdout
+    assert "With workload=synthetic, changed with key=value:" in page
+    assert re.search(r"^  workload\.prompts: 48 +drawn in turn from the four tasks", page, flags=re.M)
+    assert re.search(r"^  timing\.warmup: 1 +untimed generations", settings.topic_page("timing"), flags=re.M)
+    assert "model.decoder.top_p: 1.0" in settings.topic_page("model")
+    assert all(f"--help {name}" and settings.topic_page(name) for name in groups())
+    assert settings.topic_page("zzz") is None
+    assert run("--cfg", "job", "--help").stdout == run("-m", "--help", "model=llada").stdout == f"{help_page()}\n"
+
+
+def test_one_job_of_a_recipe_is_one_when_all_that_it_sweeps_is_said():
+    cli.require_sense(["experiment=latency", "model=llada", "steps=8"])
+    cli.require_sense(["-m", "experiment=latency"])
+    cli.require_sense(["experiment=latency", "--cfg", "job"])
+    with pytest.raises(UsageError, match=r"^experiment=latency is a sweep"):
+        cli.require_sense(["experiment=latency", "model=llada"])
 
 
 def test_the_command_that_tables_carry_has_no_password(monkeypatch):

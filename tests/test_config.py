@@ -27,8 +27,8 @@ def test_what_decides_how_many_tokens_a_step_commits_stands_in_the_label(load):
     assert load(*dummy, "model.decoder.threshold=0.9").label == "llada threshold=0.9 forced=8 k=16"
     assert load(*dummy, "model.decoder.factor=1.0", "cache=dual").label == "llada dual factor=1.0 forced=8 k=16"
     early = ["model=llada", "steps=16", "block_length=16", "model.decoder.early_stop=true"]
-    assert load(*early).label == "llada early stop k=16"
-    assert load(*early, "model.decoder.threshold=0.9").label == "llada threshold=0.9 early stop k=16"
+    assert load(*early).label == "llada early_stop=true k=16"
+    assert load(*early, "model.decoder.threshold=0.9").label == "llada threshold=0.9 early_stop=true k=16"
     # a schedule of one's own, and no rule's: real weights may have it
     assert load("model=llada", "steps=16", "model.decoder.forced_tokens_per_forward=8").label == "llada forced=8 k=16"
 
@@ -90,15 +90,15 @@ WRONG = {
         "model.decoder.forced_tokens_per_forward: input should be greater than or equal to 1"
     ),
     "model=llada weights=dummy metric=speed model.decoder.threshold=0.9": (
-        "threshold or factor would count its forwards; add model.decoder.forced_tokens_per_forward=N"
+        "threshold or factor would count its forwards; add forced_tokens_per_forward=N"
     ),
-    "model=llada weights=dummy metric=speed model.decoder.factor=1.0": "add model.decoder.forced_tokens_per_forward=N",
+    "model=llada weights=dummy metric=speed model.decoder.factor=1.0": "add forced_tokens_per_forward=N",
     "model=llada model.decoder.threshold=0.9 model.decoder.forced_tokens_per_forward=4": (
         "forced_tokens_per_forward 4 would decide in place of threshold, and the text would pass for its; set "
-        "model.decoder.forced_tokens_per_forward=null, or model.decoder.threshold=null"
+        "forced_tokens_per_forward=null, or threshold=null"
     ),
     "model=llada model.decoder.factor=1.0 model.decoder.forced_tokens_per_forward=4": (
-        "in place of factor, and the text would pass for its; set model.decoder.forced_tokens_per_forward=null"
+        "in place of factor, and the text would pass for its; set forced_tokens_per_forward=null"
     ),
     "model=llada steps=4 model.decoder.forced_tokens_per_forward=2": (
         "model.decoder: forced_tokens_per_forward 2 is less than the schedule of steps 4 commits anyway: 16 would run; "
@@ -135,6 +135,10 @@ WRONG = {
     "parity.looks=0": "parity.looks: input should be greater than or equal to 1",
     "+parity.margins.rouge=0.1": "parity.margins.rouge: no such key",
     "reuse=maybe": "reuse: input should be 'interrupted', 'all' or 'none'",
+    "threshold=2": "threshold: input should be less than or equal to 1 (got 2",
+    "model=llada remasking=best": "remasking: input should be 'low_confidence' or 'random' (got 'best')",
+    "model=llada threshold=0.9 factor=1.0": "threshold and factor are two rules for the same thing",
+    "model=llada threshold=0.9 remasking=random": "use remasking=low_confidence",
     "dry_run=1": "dry_run: input should be a valid boolean (got 1)",
     "timing.repeats=0": "timing.repeats: input should be greater than or equal to 1",
     "timing.repeats=many": "timing.repeats: input should be a valid integer (got 'many')",

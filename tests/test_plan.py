@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench import checkpoints, plan
 from llmbench.cli import conf_folder
-from llmbench.errors import CheckpointError, ConfigError
+from llmbench.errors import CheckpointError, ConfigError, WorkloadError
 from llmbench.report import console
 from records import make_record
 
@@ -47,6 +47,48 @@ def test_a_sweep_has_one_plan_and_does_not_try_several_margins():
         with pytest.raises(ConfigError, match=r"parity.*: one plan a sweep"):
             expand("model=llama,llada", override)
     assert len(expand("model=llama,llada", "parity.margins.perplexity=0.3")) == 2
+
+
+@pytest.mark.parametrize(
+    "override", ["tracking.experiment=a,b", "tracking.uri=a,b", "reuse=all,none", "dry_run=true,false"]
+)
+def test_what_holds_for_the_whole_sweep_has_one_value(override):
+    with pytest.raises(ConfigError, match=r": it holds for the whole sweep; give one value$"):
+        expand("model=llama,llada", override)
+
+
+def test_a_path_that_a_comma_cut_into_a_sweep_is_shown_with_quotes():
+    with pytest.raises(WorkloadError, match=r"does not exist; .* stands in quotes: \"workload.source='a,b.jsonl'\"$"):
+        build("model=llama,llada", "workload=jsonl", "workload.source=a,b.jsonl", "hardware=cpu")
+    with pytest.raises(WorkloadError) as caught:
+        build("model=llama,llada", "workload=jsonl", "workload.source=a.jsonl", "hardware=cpu")
+    assert "quotes" not in str(caught.value)
+
+
+def test_settings_that_no_job_reads_are_said_in_one_line():
+    small = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=1", "batch=1", "steps=8"]
+
+    def said(*overrides):
+        return [line for line in console.plan(build(*overrides, *small), grid=1).splitlines() if "Note: " in line]
+
+    unread = ["block_length=4", "cache=dual", "threshold=0.9"]
+    assert said("model=llama", *unread) == [
+        "Note: no job here reads block_length, cache, threshold (model=llada does)",
+    ]
+    assert said("model=llama,llada", *unread) == said("model=llama") == said("model=llada") == []
+    assert said("model=llada", "ignore_stop=true", "endpoint.timeout_s=3") == [
+        "Note: no job here reads endpoint (model=llama_endpoint does)",
+        "Note: no job here reads ignore_stop (model=llama does)",
+    ]
+
+
+def test_keys_of_a_workload_that_nobody_reads_are_said_once_in_the_plan(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "a b", "refrence": "c", "category": "x"}\n{"prompt": "d", "anwser": "3"}\n')
+    small = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=2", "batch=2", "steps=4,8"]
+    cells = build("model=llama,llada", "workload=jsonl", f"workload.source={path}", *small)
+    note = f"Note: {path}: keys that are not read: 'anwser' (did you mean 'answer'?), 'category', 'refrence' (did you"
+    assert console.plan(cells, grid=4).count(note) == 1
 
 
 def with_template(tmp_path, side):
@@ -99,6 +141,39 @@ def test_what_only_llada_reads_does_not_multiply_llama():
     cells = build("model=llama,llada", "steps=16", "block_length=16,32", "cache=none,dual", "hardware=cpu")
     assert [cell.prepared.job.label for cell in cells] == ["llama", *["llada k=16", "llada dual k=16"] * 2]
     assert cells[0].merged == 4
+
+
+@pytest.mark.parametrize(
+    ("axis", "labels"),
+    [
+        ("threshold=null,0.9", ["llada k=8", "llada threshold=0.9 k=8"]),
+        ("factor=null,1.0", ["llada k=8", "llada factor=1.0 k=8"]),
+        ("remasking=low_confidence,random", ["llada k=8", "llada remasking=random k=8"]),
+        ("cfg_scale=0.0,1.0", ["llada k=8", "llada cfg_scale=1.0 k=8"]),
+        ("early_stop=false,true", ["llada k=8", "llada early_stop=true k=8"]),
+    ],
+)
+def test_every_way_of_denoising_spans_a_sweep_of_both_sides(axis, labels):
+    small = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=1", "batch=1", "steps=8", "block_length=4"]
+    cells = build("model=llama,llada", axis, *small)
+    assert [cell.prepared.job.label for cell in cells] == ["llama", *labels]
+    assert cells[0].merged == 2
+    assert cells[0].prepared.identity == build("model=llama", *small)[0].prepared.identity
+    key, _, values = axis.partition("=")
+    own = [build("model=llada", f"model.decoder.{key}={value}", *small)[0] for value in values.split(",")]
+    assert [cell.prepared.identity for cell in own] == [cell.prepared.identity for cell in cells[1:]]
+
+
+def test_forced_tokens_stand_for_a_threshold_under_dummy_weights_beside_the_other_side():
+    small = ["hardware=cpu", "metric=speed", "weights=dummy", "canvas=8", "workload.prompts=1", "batch=1", "steps=8"]
+    with pytest.raises(ConfigError, match=r"threshold or factor would count .*; add forced_tokens_per_forward=N$"):
+        build("model=llama,llada", "threshold=0.9", *small)
+    cells = build("model=llama,llada", "threshold=0.9", "forced_tokens_per_forward=2,4", *small)
+    assert [cell.title for cell in cells] == [
+        "llama",
+        "llada threshold=0.9 forced=2 k=8",
+        "llada threshold=0.9 forced=4 k=8",
+    ]
 
 
 def test_the_first_wrong_cell_is_named():
@@ -222,9 +297,9 @@ def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():
     forced = ["model.decoder.forced_tokens_per_forward=2,4", "model.decoder.early_stop=true,false", "block_length=4"]
     cells = build("model=llada", "weights=dummy", "model.decoder.threshold=0.9", *forced, *small)
     assert [cell.title for cell in cells] == [
-        "llada threshold=0.9 forced=2 early stop k=4",
+        "llada threshold=0.9 forced=2 early_stop=true k=4",
         "llada threshold=0.9 forced=2 k=4 early_stop=False",
-        "llada threshold=0.9 forced=4 early stop k=4",
+        "llada threshold=0.9 forced=4 early_stop=true k=4",
         "llada threshold=0.9 forced=4 k=4 early_stop=False",
     ]
     alike = build("model=llama,llada", "temperature=0.7", *small)

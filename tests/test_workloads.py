@@ -233,3 +233,29 @@ def test_a_reference_that_ends_as_gsm8ks_do_brings_its_answer(write, reference, 
     assert prompt.answer == answer
     (prompt,) = workloads.load(config(write({"prompt": "x", "reference": reference, "answer": 3}))).prompts
     assert prompt.answer == "3"
+
+
+def test_no_tasks_at_all_are_refused_by_name(write):
+    with pytest.raises(WorkloadError, match=r"^workload.tasks is empty; null keeps all$"):
+        workloads.load(config(write({"prompt": "x"}), tasks=[]))
+
+
+def test_a_file_of_another_kind_is_told_what_a_line_looks_like(write, tmp_path):
+    with pytest.raises(
+        WorkloadError, match=r'line 1: not JSON: .*looks like \{"prompt": .*Parquet and CSV: .*=dataset'
+    ):
+        workloads.load(config(write("Once upon a time")))
+    with pytest.raises(WorkloadError) as caught:
+        workloads.load(config(write('{"prompt": "x"')))
+    assert "looks like" not in str(caught.value)
+    table = tmp_path / "mine.parquet"
+    table.write_bytes(b"PAR1\xff")
+    with pytest.raises(WorkloadError, match=r"mine.parquet is no JSONL file.*workload=dataset"):
+        workloads.load(config(table))
+
+
+def test_keys_that_are_not_read_are_named_with_what_was_meant(write):
+    workload = workloads.load(config(path := write({"prompt": "x", "refrence": "y", "source": "z"}, {"prompt": "a"})))
+    assert workload.notes == (f"{path}: keys that are not read: 'refrence' (did you mean 'reference'?), 'source'",)
+    assert workloads.load(config(write({"prompt": "x", "id": 1, "task": "t", "answer": 3}))).notes == ()
+    assert workloads.load(config("bundled:instruct")).notes == ()

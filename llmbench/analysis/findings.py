@@ -16,7 +16,7 @@ from typing import Any
 from llmbench.analysis.comparable import VARIED, ground, own_settings
 from llmbench.analysis.statistics import Estimate
 from llmbench.analysis.wording import number
-from llmbench.config import SYNTHETIC
+from llmbench.config import DIFFUSION_DIALS, SYNTHETIC
 from llmbench.decoder_config import Autoregressive, Diffusion, Transformers
 from llmbench.record import Record
 
@@ -188,7 +188,10 @@ def command(recipe: str, record: Record | None, *more: str) -> str:
     return " ".join([f"python -m llmbench -m experiment={recipe}", *kept, *more]) + left_out
 
 
-DIALS = {"canvas": 64, "temperature": 0.7, "cache": "none", "seed": 0}
+DIALS: dict[str, Any] = {
+    **{"canvas": 64, "temperature": 0.7, "seed": 0, "cache": "none", "remasking": "low_confidence", "cfg_scale": 0.0},
+    **{"threshold": None, "factor": None, "early_stop": False, "forced_tokens_per_forward": None},
+}
 """Dials that shape a setting, and what conf/config.yaml gives them: that need not be said."""
 
 SCALES = {
@@ -217,7 +220,7 @@ _SIDES: dict[str, tuple[str, type]] = {
 }
 """By the kind of a decoder: the choice of conf/model, and what it can be told."""
 
-_SHARED = ("steps", "canvas", "max_new_tokens", "temperature", "block_length", "ignore_stop")
+_SHARED = ("steps", "canvas", "max_new_tokens", "temperature", "ignore_stop")
 """Settings of decoders that are dials, which every model may be told."""
 
 
@@ -258,7 +261,7 @@ def _of_one_side(model: Mapping[str, Any]) -> tuple[list[str], str]:
         return [], side
     parts = [_said("model.layout", model["layout"])] if model.get("layout") else []
     parts += [_said("model.name", model["name"])] if model.get("name", side) != side.partition("_")[0] else []
-    dials = (*_SHARED, "cache") if kind is Diffusion else _SHARED
+    dials = (*_SHARED, *DIFFUSION_DIALS) if kind is Diffusion else _SHARED
     usual = {item.name: item.default for item in fields(kind) if item.name not in dials and item.name != "kind"}
     differ = [key for key, value in usual.items() if decoder.get(key, value) != value]
     return parts + [_said(f"model.decoder.{key}", decoder[key]) for key in differ], side
@@ -268,10 +271,11 @@ def _dials(recipe: str, own: Mapping[str, Any]) -> list[str]:
     """Dials that were turned, and what a decoder was told past its dial."""
     decoder = own.get("model", {}).get("decoder", {})
     read = {"canvas": decoder.get("canvas", decoder.get("max_new_tokens")), "temperature": decoder.get("temperature")}
-    read |= {"cache": decoder.get("cache")} if decoder.get("kind") == "diffusion" else {}
+    if decoder.get("kind") == "diffusion":
+        read |= {key: decoder.get(key) for key in DIALS.keys() & {*DIFFUSION_DIALS}}
     dials = {key: own.get(key, usual) for key, usual in DIALS.items()}
     dials |= {key: value for key, value in read.items() if dials[key] == DIALS[key] and value is not None}
-    parts = [f"{key}={value}" for key, value in dials.items() if value != DIALS[key]]
+    parts = [_said(key, value) for key, value in dials.items() if value != DIALS[key]]
     block = decoder.get("block_length", own.get("block_length"))
     parts += [f"block_length={block}"] if block not in (None, dials["canvas"]) else []
     said = {"ignore_stop": False, "steps": decoder.get("steps")} | RECIPES.get(recipe, {})

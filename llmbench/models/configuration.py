@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import CheckpointError, one_line
+from llmbench.errors import CheckpointError, LlmbenchError, one_line
 
 if TYPE_CHECKING:
     from llmbench.models.layouts import Layout
@@ -30,7 +30,6 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
     Raises:
         CheckpointError: config.json is missing or wrong, or describes something that is neither built in nor laid out.
     """
-    from transformers import CONFIG_MAPPING
     from transformers import __version__ as version
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -57,17 +56,37 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
     _require_numbers(values, name)
     if kind in llama.BLOCKS:
         _require_no_guess(values, name)
+    built_in = _class(kind, version)
     try:
         with llama.quiet():  # it tells as warnings what the checks here and in `special_ids` refuse or allow
-            config = CONFIG_MAPPING[kind].from_dict(values)
+            config = built_in.from_dict(values)
+    except ImportError:  # says nothing about the file
+        raise
     except Exception as error:  # each version of Transformers validates in its own way
         raise CheckpointError(f"checkpoint {name}: config.json is wrong: {one_line(error)}") from error
     if layout is not None:
-        layouts.require_known(layout, CONFIG_MAPPING[kind](), name)
+        layouts.require_known(layout, built_in(), name)
     shift = logit_shift(config)
     if type(shift) is not int or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
         raise CheckpointError(f"checkpoint {name}: logit_shift {shift} must be 0, or 1 where is_causal is false")
     return config, layout
+
+
+def _class(kind: str, version: str) -> Any:
+    """Transformers' configuration class of a kind, which it imports now.
+
+    Raises:
+        LlmbenchError: it cannot be imported; whatever config.json says has no part in that.
+    """
+    from transformers import CONFIG_MAPPING
+
+    try:
+        return CONFIG_MAPPING[kind]
+    except Exception as error:  # it wraps what an import raises
+        raise LlmbenchError(
+            f"transformers {version} cannot import its own {kind} classes ({one_line(error)}): the import was "
+            "interrupted, or the installation is damaged"
+        ) from error
 
 
 _UNREAD = ("auto_map", "torch_dtype", "dtype", "attn_implementation", "_attn_implementation", "id2label", "label2id",

@@ -98,7 +98,7 @@ def _asked(cells: "Sequence[Cell]") -> str:
 
 def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = ()) -> str:
     """The jobs of a sweep in order, before they run; with forecasts, also their time and memory."""
-    from llmbench.plan import forwards
+    from llmbench.plan import forwards, notes
 
     rows = []
     for place, cell in enumerate(cells, start=1):
@@ -117,7 +117,7 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
         said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
     decoders = [cell.prepared.job.model.decoder for cell in cells]
     idle = dict.fromkeys(d.idle_phrase for d in decoders if isinstance(d, Diffusion) and d.idle_steps)
-    said = "\n".join([said, *idle])
+    said = "\n".join([said, *idle, *notes(cells)])
     short = dict.fromkeys(item.shortage for item in forecasts if item.shortage)
     return "\n".join([said, *(f"would be refused now: {line}" for line in short)])
 

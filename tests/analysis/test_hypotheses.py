@@ -229,12 +229,13 @@ JOINT = [
     ["seed=3", "temperature=0", "canvas=128", "block_length=32", "cache=dual", "ignore_stop=true"],
     ["hardware.quantization=int8", "hardware.dtype=bfloat16", "workload.prompt_words=20", "workload.tasks=[story]"],
     ["model.decoder.temperature=0.3"],
+    ["threshold=0.9", "early_stop=true", "block_length=16", "cache=prefix"],
+    ["remasking=random", "cfg_scale=1.5"],
 ]
 
 OF_LLADA = [
     ["model.checkpoint=hub:GSAI-ML/LLaDA-8B-Base@abc", "model.layout=/my/layout.yaml"],
     ["checkpoint=llada_1_5", "model.name=llada15"],
-    ["model.decoder.threshold=0.9", "model.decoder.early_stop=true", "block_length=16", "model.decoder.cache=prefix"],
     ["model.decoder.remasking=random", "model.decoder.cfg_scale=1.5", "model.decoder.confidence_dtype=float64"],
 ]
 
@@ -274,14 +275,14 @@ def test_a_command_for_both_models_is_one_for_the_other_side_as_well(overrides: 
 def test_what_no_sweep_of_both_models_can_be_told_is_said_plainly() -> None:
     few = [
         replace(
-            r, config=r.config | {"model": r.config["model"] | {"decoder": {"kind": "diffusion", "threshold": 0.9}}}
+            r, config=r.config | {"model": r.config["model"] | {"decoder": {"kind": "diffusion", "late_eos": True}}}
         )
         if r.family == "diffusion"
         else r
         for r in over_batches({1: 0.5, 16: 2.0})
     ]
     line = throughput.throughput(few).decide
-    assert line.endswith("  # without model.decoder.threshold=0.9: no sweep of both models can be told that")
+    assert line.endswith("  # without model.decoder.late_eos=true: no sweep of both models can be told that")
     assert "threshold" not in " ".join(shlex.split(line, comments=True))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from llmbench import record
+from llmbench.analysis.verdict import TESTED
 from llmbench.metrics.keys import METRICS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -88,6 +89,19 @@ def test_children_carry_the_swept_axes_and_every_metric_that_applies(swept):
         assert expected <= set(run.data.metrics), expected - set(run.data.metrics)
 
 
+def test_an_accelerated_decoder_gets_a_verdict_of_its_own_beside_the_plain_one(tmp_path):
+    small = [*SMALL, "metric.likelihood=false", "metric.bertscore=null"]
+    result = llmbench(tmp_path, "-m", "model=llama,llada", "steps=8", "threshold=null,0.9", *small)
+    assert result.returncode == 0, result.stderr
+    assert "3 jobs (4 cells of the grid)" in result.stdout
+    verdicts = result.stdout.split("Steps to quality parity")[1:]
+    assert len(verdicts) == 2
+    for verdict, candidate in zip(verdicts, ("llada k=8", "llada threshold=0.9 k=8"), strict=True):
+        rows = [line.partition("  ")[0] for line in verdict.splitlines()]
+        assert {"llama", candidate} <= {*rows}
+        assert any(verdict.lstrip().startswith(status.upper()) for status in TESTED)
+
+
 def test_llama_is_a_flat_line_over_the_steps(swept):
     from mlflow import MlflowClient
 
@@ -155,7 +169,7 @@ def test_bad_input_is_one_line_before_any_work(tmp_path):
     malformed = tmp_path / "malformed.jsonl"
     malformed.write_text('{"id": "a", "prompt": "Once upon a time", "reference": "there was"}\n{not json')
     wrong = {
-        f"workload=jsonl workload.prompts=1 workload.source={malformed}": "malformed.jsonl, line 2",
+        f"workload=jsonl workload.source={malformed}": "malformed.jsonl, line 2",
         "tracking.uri=http://127.0.0.1:9": "127.0.0.1:9",
         "tracking.uri=/some/folder": "sqlite:////some/folder/mlflow.db",
     }

@@ -268,6 +268,12 @@ def served(record: Record) -> bool:
     return record.conditions.get("engine") == "endpoint"
 
 
+TOLD: Mapping[str, Any] = {
+    "threshold": None, "factor": None, "forced_tokens_per_forward": None, "remasking": "low_confidence",
+    "cfg_scale": 0.0, "early_stop": False,
+}  # fmt: skip
+"""A decoder's settings that a job's name tells, where they are not at these values."""
+
 SHORT = {"forced_tokens_per_forward": "forced"}
 """What a job's name calls a setting that has a long one."""
 
@@ -285,11 +291,7 @@ def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[st
     words = [model]
     words += [kind] if kind != family else []
     words += [cache] if cache not in (None, "none", "dynamic") else []
-    usual: dict[str, Any] = {
-        "threshold": None, "factor": None, "forced_tokens_per_forward": None, "remasking": "low_confidence",
-        "cfg_scale": 0.0, "early_stop": False,
-    }  # fmt: skip
-    told = {rule: decoder[rule] for rule in usual if decoder.get(rule, usual[rule]) != usual[rule]}
+    told = {rule: decoder[rule] for rule, usual in TOLD.items() if decoder.get(rule, usual) != usual}
     words += [f"{SHORT.get(rule, rule)}={str(own).lower() if own is True else own}" for rule, own in told.items()]
     return " ".join(words if steps is None else [*words, f"k={steps}"])
 

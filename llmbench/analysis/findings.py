@@ -18,7 +18,7 @@ from llmbench.analysis.statistics import Estimate
 from llmbench.analysis.wording import number
 from llmbench.config import DIFFUSION_DIALS, SYNTHETIC
 from llmbench.decoder_config import Autoregressive, Diffusion, Transformers
-from llmbench.record import Record
+from llmbench.record import TOLD, Record
 
 
 class Outcome(StrEnum):
@@ -146,7 +146,7 @@ def labels(firsts: Sequence[Record], axis: str | None) -> list[str]:
     keys = [key for key in VARIED if key != axis and len({record.conditions.get(key) for record in firsts}) > 1]
     keys += sorted(
         {key for record in firsts for key, _ in own_settings(record)}
-        - {"decoding.checkpoint", "decoding.kind", "decoding.cache", "decoding.threshold", "decoding.factor", *keys}
+        - {"decoding.checkpoint", "decoding.kind", "decoding.cache", *(f"decoding.{own}" for own in TOLD), *keys}
     )
     named = []
     for record, label in zip(firsts, plain, strict=True):

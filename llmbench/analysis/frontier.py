@@ -24,7 +24,7 @@ from llmbench.analysis.samples import orientation, pooled, side_value
 from llmbench.analysis.statistics import Estimate, Interval, ratio_interval_of
 from llmbench.analysis.wording import conditions_phrase
 from llmbench.parity_config import ThresholdsConfig
-from llmbench.record import Record
+from llmbench.record import TOLD, Record
 
 METRICS_DRAWN = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
 
@@ -163,7 +163,7 @@ def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Sett
 
 _SHORT = {"decoding.temperature": "T", "decoding.block_length": "block"}
 
-_NAMED = (*IMPLEMENTATION, "decoding.threshold", "decoding.factor")
+_NAMED = (*IMPLEMENTATION, *(f"decoding.{setting}" for setting in TOLD))
 """What a side's own label says already."""
 
 

@@ -10,13 +10,14 @@ be computed is named as not judged.
 
 R's interval is that of the time ratio (`statistics.speedup_interval`: batches, then repeats), laid at R: the texts, and
 so their bytes, are taken as they are. "Below", "above", "rises" and "falls" are said only of intervals that lie apart,
-so a point without an interval decides nothing.
+so a point without an interval decides nothing. Where the gates of a speedup speak against one (a baseline far under its
+roofline, unsteady times, other threads), nothing is supported.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -36,7 +37,8 @@ from llmbench.analysis.findings import (
     span,
 )
 from llmbench.analysis.statistics import Estimate, speedup_interval
-from llmbench.analysis.wording import number
+from llmbench.analysis.wording import doubt_phrase, number
+from llmbench.parity_config import ThresholdsConfig
 from llmbench.record import Record
 
 CLAIM = Claim(
@@ -56,6 +58,7 @@ class Point:
     batch: int
     ratio: Estimate | None
     why_not: str = ""
+    doubt: str = ""  # why a speedup may not be quoted there: the gates of the verdict on speed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +161,9 @@ def _points(records: Sequence[Record]) -> dict[int, Point]:
     found: dict[int, Point] = {}
     for members in condition_sets(records):
         sides = group(members)
+        doubt = doubt_phrase(sides, ThresholdsConfig().roofline_share) if sides.baseline else ""
         for _, side in sides.candidates:
-            found[id(side[0])] = _point(sides.baseline, side)
+            found[id(side[0])] = replace(_point(sides.baseline, side), doubt=doubt)
     return found
 
 
@@ -189,6 +193,10 @@ def _mean(side: Sequence[Record], key: str) -> float | None:
 def _finding(name: str, first: Record, over: Sequence[Point]) -> Finding:
     points = [(point.batch, point.ratio) for point in over if point.ratio is not None]
     found = course(points)
+    doubts = [f"at B = {point.batch} {point.doubt}" for point in over if point.doubt]
+    if doubts and found.outcome is Outcome.SUPPORTED:
+        why = f"{found.why}, but no speedup may be quoted {'; '.join(doubts)}"
+        found = replace(found, outcome=Outcome.UNDECIDED, why=why, wanted="repeats")
     numbers = [(f"R({size})", ratio) for size, ratio in points]
     if found.crossing is not None:
         numbers.append(("B*", Estimate(value=found.crossing)))

@@ -41,8 +41,8 @@ Dummy weights, normal(0, 0.02), of the exact shapes of LLaMA-3-8B and LLaDA-8B, 
 
 The floor is every matrix product of the model at that shape through cuBLAS, in one CUDA graph and nothing else. A ratio
 is taken per pair of samples; in brackets the 95 % interval of its median over the pairs. It meets a bar or a goal when
-it is no larger; both were set for an H100 80GB. Our last block computes its queries only where logits are asked for; the
-floor multiplies everywhere. MHz: the SM clock at the end of the bursts of floor and decoder, while they still ran.
+it is no larger; both were set for an H100 80GB. Our last block computes its queries only where logits are asked for;
+the floor multiplies everywhere. MHz: the SM clock at the end of the bursts of floor and decoder, while they still ran.
 
 {_turns(results)}
 

@@ -18,7 +18,7 @@ from llmbench.cli import conf_folder
 from llmbench.errors import RecordError
 from llmbench.measure import device
 from llmbench.metrics.performance import compute
-from llmbench.record import DeviceUse, ForwardCost, ForwardShape, Marks, Record
+from llmbench.record import Ceilings, DeviceUse, ForwardCost, ForwardShape, Marks, Record
 from records import endpoint, make_record
 
 MIB = 2**20
@@ -27,6 +27,9 @@ BATCHES = (1, 2, 4, 8, 16)
 
 # ----------------------------------------------------------------------------------------------------------------
 # 1. Throughput
+
+
+JUDGED = Ceilings(flops_per_s=1e15, bytes_per_s=3e12, last_level_cache_bytes=1, judged=True)
 
 
 def over_batches(ratios: dict[int, float], *, steps: int = 16, width: float = 0.02, **common) -> list[Record]:
@@ -51,6 +54,18 @@ def test_r_that_rises_through_1_is_supported_with_its_crossing() -> None:
     assert numbers["B*"].value == pytest.approx(2 * 2**0.5)  # log 0.8 = -log 1.25: in the middle of 2 and 4
     assert "crosses 1 from below at B* = 2.83" in found.sentence
     assert found.decide == ""
+
+
+def test_a_slow_baseline_supports_nothing() -> None:
+    records = over_batches({1: 0.5, 2: 0.8, 4: 1.25, 8: 1.6, 16: 2.0}, device="cuda")
+    slow = [
+        replace(r, ceilings=JUDGED, metrics=r.metrics | {"roofline/efficiency": 0.06 if r.model == "llama" else 0.9})
+        for r in records
+    ]
+    found = throughput.throughput(slow)
+    assert found.outcome is Outcome.UNDECIDED
+    assert "no speedup may be quoted at B = 1 LLaMA at 6 % of its roofline limit" in found.sentence
+    assert "timing.repeats=20" in found.decide
 
 
 def test_the_order_of_the_records_changes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Makes `hydra/sweeper=llmbench` known: Hydra accepts sweepers only from the package `hydra_plugins`.
+"""Makes `hydra/sweeper=llmbench` and `${results:}` known: Hydra accepts sweepers only from the package `hydra_plugins`.
 
 Hydra imports this file at every start, so it imports nothing heavy; the work is in `llmbench.sweep`.
 """
@@ -8,6 +8,11 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
+
+from llmbench.folders import results
+
+OmegaConf.register_new_resolver("results", lambda: str(results()), replace=True)
 
 
 @dataclass

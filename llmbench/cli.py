@@ -9,13 +9,15 @@ after Ctrl-C.
 import itertools
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import llmbench
-from llmbench import settings
+from llmbench import folders, settings, terminal
 from llmbench.errors import LlmbenchError, UsageError
 from llmbench.settings import conf_folder
 
@@ -36,13 +38,15 @@ def main() -> None:
         require_sense(arguments)
         _run_hydra()
     except SystemExit as stop:
+        if stop.code in _SIGNALS:
+            _exit(f"{_SIGNALS[stop.code]}{_goes_on(arguments)}", stop.code)
         if not isinstance(stop.code, LlmbenchError):
             raise
         _exit(str(stop.code), stop.code.exit_code)
     except LlmbenchError as error:
         _exit(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _exit("interrupted; finished jobs are kept, the same command goes on from there", 130)
+        _exit(f"interrupted{_goes_on(arguments)}", 130)
     except Exception as error:
         line = explain(error, arguments)
         if line is None or os.environ.get("LLMBENCH_TRACEBACK"):
@@ -50,8 +54,21 @@ def main() -> None:
         _exit(line, UsageError.exit_code)
 
 
+_NO_READER = 141
+"""Exit code of a program whose output nobody reads, as the shell gives it."""
+
+_SIGNALS = {128 + signal.SIGTERM: "terminated", 128 + getattr(signal, "SIGHUP", 1): "the terminal has gone"}
+"""Exit codes with which `llmbench.sweep` ends on a signal."""
+
+
+def _goes_on(arguments: list[str]) -> str:
+    """What becomes of a run that was stopped; a job alone keeps nothing of itself."""
+    sweep = {"-m", "--multirun"} & set(arguments)
+    return "; finished jobs are kept, the same command goes on from there" if sweep else ""
+
+
 def _exit(message: str, code: int) -> NoReturn:
-    print(f"llmbench: {message}", file=sys.stderr)
+    terminal.say(f"llmbench: {message}", sys.stderr)
     sys.exit(code)
 
 
@@ -60,7 +77,7 @@ def _help(topics: Sequence[str]) -> None:
     pages = [settings.topic_page(topic) for topic in topics]
     if None in pages:
         _exit(settings.unknown(topics[pages.index(None)]), UsageError.exit_code)
-    print("\n\n".join(filter(None, pages)) or settings.help_page())
+    terminal.say("\n\n".join(filter(None, pages)) or settings.help_page())
 
 
 def require_sense(arguments: Sequence[str]) -> None:
@@ -100,7 +117,12 @@ def _run_hydra() -> None:
 
     from llmbench.task import task
 
-    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+        terminal.flush()  # what Hydra printed by itself, as for --cfg job
+    except BrokenPipeError:
+        terminal.let_go(sys.stdout)
+        sys.exit(_NO_READER)
 
 
 def _refuse_option(message: str) -> NoReturn:
@@ -119,7 +141,8 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str | None:  # n
         arguments: the command line, to quote from.
     """
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        ours = Path(str(error.filename)).absolute().is_relative_to(folders.results())
+        return f"{error.filename}: {error.strerror}{f'; {folders.ELSEWHERE}' if ours else ''}"
     if not type(error).__module__.startswith(("hydra", "omegaconf", "yaml")):
         return None
     text = str(error)

@@ -186,38 +186,55 @@ def steps_axis(cells: Iterable[Cell]) -> list[int]:
     return sorted({steps for cell in cells if (steps := cell.prepared.job.model.decoder.steps) is not None})
 
 
-def reuse(cells: Sequence[Cell], policy: str, root: Path, here: Callable[[Cell], Environment]) -> list[Cell]:
-    """Take over finished jobs from earlier sweeps under `root`.
+def reuse(cells: Sequence[Cell], policy: str, roots: Iterable[Path], here: Callable[[Cell], Environment]) -> list[Cell]:
+    """Take over finished jobs from earlier runs under `roots`.
 
     Only Records of the same identity count, made on the same device with the same threads, package versions and
     commit; with uncommitted changes a commit says nothing, so only an interrupted sweep is then taken up.
 
     Args:
         cells: the plan.
-        policy: `interrupted` (sweeps that did not end: the same command goes on where it stopped), `all`, or `none`.
-        root: folder of sweeps.
+        policy: `interrupted` (sweeps that did not end: the same command goes on where it stopped), `all` (also jobs
+            that ran alone), or `none`.
+        roots: folders of sweeps and single jobs.
         here: the environment in which a cell would run now.
     """
     if policy == "none":
         return list(cells)
     wanted = {cell.prepared.identity for cell in cells}
     found: dict[str, Record] = {}
-    for path in sorted(
-        root.glob(f"*/*/{RECORD_FILE}")
-    ):  # folders are named by time: a later Record replaces an earlier
-        identity = path.parent.name.rpartition("-")[2]
-        if identity not in wanted:
-            continue
+    for path in _record_files(roots, wanted):  # a later Record replaces an earlier one
         if policy == "interrupted" and _ended(path.parent.parent / SWEEP_FILE):
-            found.pop(identity, None)  # a sweep that ended has used up what an earlier one had left
+            found.pop(_named(path), None)  # a sweep that ended has used up what an earlier one had left
             continue
-        try:
+        with contextlib.suppress(RecordError):  # another format or a damaged file: measure again
             earlier = record.load(path)
-        except RecordError:
-            continue  # another format or a damaged file: measure again
-        if earlier.status == "finished":
-            found[identity] = earlier
+            if earlier.status == "finished" and earlier.identity in wanted:
+                found[earlier.identity] = earlier
     return [replace(cell, reused=_fitting(found.get(cell.prepared.identity), cell, here, policy)) for cell in cells]
+
+
+def _record_files(roots: Iterable[Path], wanted: set[str]) -> list[Path]:
+    """Records under `roots` that may be of these identities, oldest run first."""
+    begun: dict[Path, str] = {}
+    for root in dict.fromkeys(root.resolve() for root in roots):
+        of_sweeps = [path for path in root.glob(f"*/*/{RECORD_FILE}") if _named(path) in wanted]
+        begun |= {path: _begun(path.parent.parent) for path in of_sweeps}
+        # the folder of a job that ran alone names no identity
+        begun |= {path: path.parent.name for path in root.glob(f"*/{RECORD_FILE}")}
+    return sorted(begun, key=lambda path: (begun[path], str(path)))
+
+
+def _named(path: Path) -> str:
+    """The identity in the name of a sweep's job's folder."""
+    return path.parent.name.rpartition("-")[2]
+
+
+def _begun(folder: Path) -> str:
+    """When a sweep began, as folders are named by default; a folder's name may be chosen."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return str(json.loads((folder / SWEEP_FILE).read_text())["started"])
+    return folder.name
 
 
 def neighbours(cells: Sequence[Cell], launcher: Mapping[str, Any]) -> str:
@@ -246,19 +263,18 @@ def neighbours(cells: Sequence[Cell], launcher: Mapping[str, Any]) -> str:
     )
 
 
-def recorded(cells: Sequence[Cell], root: Path, device_name: str) -> dict[str, Record]:
-    """The newest finished Record under `root` of every cell's identity that was made on a device of this name."""
+def recorded(cells: Sequence[Cell], roots: Iterable[Path], device_name: str) -> dict[str, Record]:
+    """The newest finished Record under `roots` of every cell's identity that was made on a device of this name."""
     found: dict[str, Record] = {}
-    for path in sorted([*root.glob(f"*/*/{RECORD_FILE}"), *root.glob(f"*/{RECORD_FILE}")], reverse=True):
-        wanted = {cell.prepared.identity for cell in cells} - found.keys()
-        identity = path.parent.name.rpartition("-")[2]
-        if identity not in wanted and path.parent.parent != root:  # the folder of a single job is named by time
+    wanted = {cell.prepared.identity for cell in cells}
+    for path in reversed(_record_files(roots, wanted)):
+        if _named(path) in found:
             continue
         with contextlib.suppress(RecordError):
             earlier = record.load(path)
             fits = earlier.status == "finished" and earlier.environment.device_name == device_name
             if fits and earlier.identity in wanted:
-                found[earlier.identity] = earlier
+                found.setdefault(earlier.identity, earlier)
     return found
 
 

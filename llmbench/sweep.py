@@ -6,28 +6,32 @@ verdict. A job that fails does not stop the others.
 """
 
 import contextlib
+import datetime
 import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import JobsFailedError, RecordError, TrackingError
-from llmbench.task import ROOT, Outcome, command, forecasts, pages, quiet, require_servers, track
+from llmbench.errors import ConfigError, JobsFailedError, RecordError, TrackingError
+from llmbench.folders import ELSEWHERE, results
+from llmbench.task import Outcome, command, forecasts, pages, quiet, refusals, require_servers, take_over, track
+from llmbench.terminal import say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from llmbench.analysis.looks import Taken
     from llmbench.analysis.verdict import Parity
-    from llmbench.config import JobConfig
     from llmbench.parity_config import ParityConfig
     from llmbench.plan import Cell
+    from llmbench.record import Record
     from llmbench.tracking import Store
 
 
@@ -48,12 +52,14 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     grid = plan.expand(OverridesParser.create(config_loader=config_loader).parse_overrides(arguments))
     cells = plan.build(grid, lambda overrides: _without_hydra(config_loader.load_sweep_config(hydra_config, overrides)))
     first = cells[0].prepared.job
-    cells = _take_over(cells, first)
+    folder = Path(str(hydra_config.hydra.sweep.dir)).resolve()
+    cells = take_over(cells, first.reuse, [folder.parent])
     warning = plan.neighbours(cells, hydra_config.hydra.launcher)
-    predicted = forecasts(cells) if first.dry_run else ()
-    print(console.plan(cells, grid=len(grid), forecasts=predicted), flush=True)
+    predicted = forecasts(cells, [folder.parent]) if first.dry_run else ()
+    refused = refusals(cells) if first.dry_run else ()
+    say(console.plan(cells, grid=len(grid), forecasts=predicted, refusals=refused))
     if warning:
-        print(warning, file=sys.stderr, flush=True)
+        say(warning, sys.stderr)
     if first.dry_run:
         return []
     require_servers([cell.prepared.job for cell in cells if cell.reused is None])
@@ -62,25 +68,26 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     from llmbench.analysis import looks
 
     store = tracking.open_store(first.tracking)
-    _close_dead_sweeps(store)
-    folder = Path(str(hydra_config.hydra.sweep.dir)).resolve()
+    _claim(folder)
+    _close_dead_sweeps(store, [folder.parent, results()])
     axis = plan.steps_axis(cells)
     recipe = str(hydra_config.hydra.runtime.choices.get("experiment") or "")
-    signal.signal(signal.SIGTERM, _terminate)  # `kill` closes the books; only `kill -9` cannot
+    _close_books_on_signals()
     registered = looks.registration(first.parity, axis)  # before the first job
     parent = store.start_sweep(
         name=folder.name, command=command(), jobs=len(cells), recipe=recipe, registered=registered
     )
     with _books(folder, store, parent) as close:
         outcomes = [_take(cell, folder, store, parent, axis) for cell in cells if cell.reused is not None]
-        batch = [_overrides(cell, store.uri, parent, axis) for cell in cells if cell.reused is None]
+        batch = [_overrides(cell, folder, store.uri, parent, axis) for cell in cells if cell.reused is None]
         if batch:
             returns = launcher.launch(batch, initial_job_idx=0)
             outcomes += [job_return.return_value for job_return in returns]
         seconds = time.monotonic() - started
-        text, unlogged = _finish(store, parent, outcomes, folder, seconds, recipe, first.parity)
-        print(text, flush=True)
+        taken = [cell.reused for cell in cells if cell.reused is not None]
+        text, unlogged = _finish(store, parent, outcomes, taken, folder, seconds, recipe, first.parity)
         close(logged=not unlogged and not any(outcome.tracked for outcome in outcomes))
+    say(text)
     failed = [outcome for outcome in outcomes if outcome.status != "finished" or outcome.tracked]
     if failed:
         reasons = "; ".join(f"{outcome.label}: {outcome.reason or outcome.tracked}" for outcome in failed)
@@ -90,6 +97,9 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
         raise JobsFailedError(f"{unlogged}; {_LOG_LATER}")
     return outcomes
 
+
+_TIME = "%Y-%m-%d_%H-%M-%S-%f"
+"""As conf/config.yaml names folders, so that the times of both compare."""
 
 _LOG_LATER = "when the store answers again, the same command logs what is recorded and measures nothing twice"
 
@@ -101,12 +111,32 @@ def _without_hydra(tree: "DictConfig") -> "DictConfig":
     return OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
 
 
-def _take_over(cells: "list[Cell]", first: "JobConfig") -> "list[Cell]":
-    """Mark cells whose Records exist already."""
-    from llmbench import plan
-    from llmbench.measure import device
+def _claim(folder: Path) -> None:
+    """Make the sweep's folder and see that it can be written, before MLflow is told of a sweep.
 
-    return plan.reuse(cells, first.reuse, ROOT, lambda cell: device.environment(cell.prepared.job.hardware))
+    Raises:
+        ConfigError: it cannot, or a sweep that is still running writes there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f"hydra.sweep.dir={folder}: {error.strerror}; name another, or {ELSEWHERE}") from error
+    if pid := _writer(folder):
+        raise ConfigError(f"hydra.sweep.dir={folder}: the sweep of process {pid} is writing there; name another")
+
+
+def _writer(folder: Path) -> int | None:
+    """The process of this host that is running a sweep in a folder; None where there is none."""
+    import psutil
+
+    from llmbench.plan import SWEEP_FILE
+
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        state = json.loads((folder / SWEEP_FILE).read_text())
+        running = not state["ended"] and state["host"] == socket.gethostname() and psutil.pid_exists(state["pid"])
+        return int(state["pid"]) if running and state["pid"] != os.getpid() else None
+    return None
 
 
 def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[int]) -> Outcome:
@@ -119,7 +149,7 @@ def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[in
     return track(cell.reused, target, replace(cell.prepared.job, tracking=own))
 
 
-def _overrides(cell: "Cell", uri: str, parent: str, axis: list[int]) -> list[str]:
+def _overrides(cell: "Cell", folder: Path, uri: str, parent: str, axis: list[int]) -> list[str]:
     """A cell's overrides plus what the sweep knows: store, parent run, K and the folder."""
     own = {
         "tracking.uri": _quote(uri),
@@ -130,6 +160,7 @@ def _overrides(cell: "Cell", uri: str, parent: str, axis: list[int]) -> list[str
     return [
         *(text for text in cell.overrides if text.lstrip("+").partition("=")[0] not in own),
         *(f"++{key}={value}" for key, value in own.items()),
+        f"hydra.sweep.dir={_quote(str(folder))}",
         f"hydra.sweep.subdir={cell.name}",
     ]
 
@@ -147,7 +178,7 @@ def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
     """
     from llmbench.plan import SWEEP_FILE
 
-    folder.mkdir(parents=True, exist_ok=True)
+    started = datetime.datetime.now().strftime(_TIME)
 
     def write(ended: bool) -> None:
         state: dict[str, Any] = {
@@ -155,8 +186,9 @@ def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
             "store": store.shown_uri,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "started": started,
+            "ended": ended,
         }
-        state["ended"] = ended
         (folder / SWEEP_FILE).write_text(json.dumps(state))
 
     closed = False
@@ -175,18 +207,26 @@ def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
                 store.abort_sweep(parent)
 
 
-def _close_dead_sweeps(store: "Store") -> None:
+def _close_dead_sweeps(store: "Store", roots: Sequence[Path]) -> None:
     """End the parent runs of sweeps whose process was killed: MLflow would show them as running for ever."""
     import psutil
 
     from llmbench.plan import SWEEP_FILE
 
-    for path in ROOT.glob(f"*/{SWEEP_FILE}"):
+    for path in {path.resolve() for root in roots for path in root.glob(f"*/{SWEEP_FILE}")}:
         with contextlib.suppress(Exception):  # another store's or an unreadable file: not ours to judge
             state = json.loads(path.read_text())
             ours = state["store"] == store.shown_uri and state["host"] == socket.gethostname()
             if ours and not state["ended"] and not psutil.pid_exists(state["pid"]):
                 store.abort_sweep(state["parent"])
+
+
+def _close_books_on_signals() -> None:
+    """`kill` and a connection that is lost end the sweep as Ctrl-C does; only `kill -9` cannot."""
+    signal.signal(signal.SIGTERM, _terminate)
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:  # `nohup` ignores it
+        signal.signal(hangup, _terminate)
 
 
 def _terminate(number: int, frame: Any) -> None:
@@ -197,6 +237,7 @@ def _finish(
     store: "Store",
     parent: str,
     outcomes: list[Outcome],
+    taken: "list[Record]",
     folder: Path,
     seconds: float,
     recipe: str,
@@ -234,7 +275,7 @@ def _finish(
         f"This table again: python -m llmbench.report {recipe or 'parity'}{ours} --sweep {parent}",
     ]
     where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
-    return console.ending(shown.text, jobs, failed, folder, where, seconds), unlogged
+    return console.ending(shown.text, jobs, failed, folder, where, seconds, taken), unlogged
 
 
 def _history(store: "Store", parent: str) -> "list[Taken]":
@@ -242,5 +283,5 @@ def _history(store: "Store", parent: str) -> "list[Taken]":
     try:
         return store.looks(parent)
     except TrackingError as error:
-        print(f"Earlier looks are not counted ({error})", file=sys.stderr, flush=True)
+        say(f"Earlier looks are not counted ({error})", sys.stderr)
         return []

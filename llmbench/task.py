@@ -12,12 +12,15 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbench.decoder_config import Endpoint
 from llmbench.errors import JobsFailedError, LlmbenchError
+from llmbench.folders import results
+from llmbench.terminal import say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     from llmbench.plan import Cell
     from llmbench.record import Record
     from llmbench.tracking import Store
-
-ROOT = Path("multirun")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +82,22 @@ def _single(tree: "DictConfig", folder: Path) -> Outcome:
     from llmbench.report import console
 
     built = config.load(tree)
-    prepared = job.prepare(built)
-    cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
+    policy = "all" if built.reuse == "all" else "none"  # one job is no sweep that was interrupted
+    (cell,) = take_over([plan.Cell(overrides=(), swept={}, prepared=job.prepare(built))], policy, [folder.parent])
     if built.dry_run:
-        print(console.plan([cell], grid=1, forecasts=forecasts([cell])))
+        said = console.plan([cell], grid=1, forecasts=forecasts([cell], [folder.parent]), refusals=refusals([cell]))
+        say(said)
         return Outcome(folder="", label=built.label, status="finished", reason=None, tracked=None)
     for note in plan.notes([cell]):
-        print(note, file=sys.stderr, flush=True)
-    require_servers([built])
+        say(note, sys.stderr)
+    if cell.reused is None:
+        require_servers([built])
     store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
-    record = _measure(built)
+    record = cell.reused or _measure(built)
     path = record.save(folder)
     outcome = track(record, folder, built)
     where = [] if outcome.tracked else [f"Its run: {pages(store)}"]
-    print(console.job_ending(record, path, where, command()), flush=True)
+    say(console.job_ending(record, path, where, command(), taken=cell.reused is not None))
     if outcome.status != "finished" or outcome.tracked:
         raise JobsFailedError(f"{outcome.label}: {outcome.reason or outcome.tracked}")
     return outcome
@@ -104,7 +107,7 @@ def _remove_empty(folder: Path) -> None:
     """Take back the folder that Hydra made for a job, where nothing was written into it."""
     with contextlib.suppress(OSError):  # not empty, or gone
         folder.rmdir()
-        if folder.parent == ROOT.resolve():
+        if folder.parent == results():
             folder.parent.rmdir()
 
 
@@ -131,7 +134,7 @@ def _measure(built: "JobConfig") -> "Record":
             return job.run(prepared, progress.tick)
         except Exception as error:
             if not isinstance(error, LlmbenchError):
-                traceback.print_exc(file=sys.stderr)
+                say(traceback.format_exc().rstrip(), sys.stderr)
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             progress.failed(reason)
             return job.failed(built, prepared, reason, begun)
@@ -174,13 +177,33 @@ def require_servers(jobs: "list[JobConfig]") -> None:
                 served.require(settings)
 
 
-def forecasts(cells: "list[Cell]") -> "list[Forecast]":
-    """What is known of each job before it runs."""
+def take_over(cells: "list[Cell]", policy: str, beside: Sequence[Path]) -> "list[Cell]":
+    """Mark cells whose Records exist already; `beside`: where this run writes, besides the folder of results."""
+    from llmbench import plan
+    from llmbench.measure import device
+
+    return plan.reuse(cells, policy, [*beside, results()], lambda cell: device.environment(cell.prepared.job.hardware))
+
+
+def refusals(cells: "list[Cell]") -> list[str]:
+    """Why these jobs would be refused if they were to run now: servers and the store, which a plan alone never asks."""
+    from llmbench import tracking
+
+    found = []
+    try:
+        require_servers([cell.prepared.job for cell in cells if cell.reused is None])
+    except LlmbenchError as error:
+        found.append(str(error))
+    return [*found, *filter(None, [tracking.refusal(cells[0].prepared.job.tracking)])]
+
+
+def forecasts(cells: "list[Cell]", beside: Sequence[Path]) -> "list[Forecast]":
+    """What is known of each job before it runs; `beside` as in `take_over`."""
     from llmbench import forecast, plan
     from llmbench.measure import device
 
     name = device.environment(cells[0].prepared.job.hardware).device_name
-    earlier = plan.recorded(cells, ROOT, name)
+    earlier = plan.recorded(cells, [*beside, results()], name)
     return [forecast.predict(cell.prepared, earlier.get(cell.prepared.identity)) for cell in cells]
 
 

@@ -81,8 +81,8 @@ def test_an_earlier_record_of_the_same_identity_and_device_tells_the_time(tmp_pa
     replace(earlier, duration_s=42.0).save(tmp_path / "2026-01-02_00-00-00")  # a single job
     replace(earlier, duration_s=9.0, status="failed").save(tmp_path / "2026-01-03_00-00-00" / cell.name)
     make_record("llama", identity="other", duration_s=8.0).save(tmp_path / "2026-01-04_00-00-00" / "llama-other")
-    found = plan.recorded([cell], tmp_path, "Test CPU")
-    assert plan.recorded([cell], tmp_path, "Another CPU") == {}
+    found = plan.recorded([cell], [tmp_path], "Test CPU")
+    assert plan.recorded([cell], [tmp_path], "Another CPU") == {}
     said = console.plan([cell], grid=1, forecasts=[forecast.predict(prepared, found[prepared.identity])])
     assert "42 s, measured 2026-11-23" in said
     assert "least time" not in said

@@ -213,7 +213,7 @@ class TestReuse:
         return record
 
     def found(self, cells, policy, root, record) -> bool:
-        return plan.reuse(cells, policy, root, lambda cell: record.environment)[0].reused is not None
+        return plan.reuse(cells, policy, [root], lambda cell: record.environment)[0].reused is not None
 
     @pytest.fixture
     def cells(self):
@@ -238,11 +238,11 @@ class TestReuse:
             "git_commit": "f00",
         }.items():
             other = dataclasses.replace(record.environment, **{key: value})
-            assert plan.reuse(cells, "interrupted", tmp_path, lambda cell, now=other: now)[0].reused is None
+            assert plan.reuse(cells, "interrupted", [tmp_path], lambda cell, now=other: now)[0].reused is None
         dirty = dataclasses.replace(record.environment, git_dirty=True)
-        assert plan.reuse(cells, "interrupted", tmp_path, lambda cell: dirty)[0].reused is not None
+        assert plan.reuse(cells, "interrupted", [tmp_path], lambda cell: dirty)[0].reused is not None
         self.leave(tmp_path, cells[0], ended=True)
-        assert plan.reuse(cells, "all", tmp_path, lambda cell: dirty)[0].reused is None  # a commit says nothing now
+        assert plan.reuse(cells, "all", [tmp_path], lambda cell: dirty)[0].reused is None  # a commit says nothing now
 
     def test_a_damaged_record_is_run_again(self, cells, tmp_path):
         record = self.leave(tmp_path, cells[0], ended=False)

@@ -190,12 +190,21 @@ def registration(options: ParityConfig, steps: Sequence[int]) -> str:
 
 def registered(text: str | None) -> ParityConfig | None:
     """The options of a `registration`; None where there is none. Raises RecordError."""
-    if not text:
-        return None
+    return _registration(text)[0] if text else None
+
+
+def registered_steps(text: str | None) -> tuple[int, ...]:
+    """K of a `registration`, whether its jobs have run or not; () where there is none. Raises RecordError."""
+    return _registration(text)[1] if text else ()
+
+
+def _registration(text: str) -> tuple[ParityConfig, tuple[int, ...]]:
     try:
-        values = {key: value for key, value in json.loads(text).items() if key not in ("error", "steps")}
-        return _options(values)
-    except (ValueError, AttributeError) as error:
+        values = json.loads(text)
+        steps = tuple(int(k) for k in values.pop("steps", ()))
+        values.pop("error", None)
+        return _options(values), steps
+    except (ValueError, AttributeError, TypeError) as error:
         raise RecordError(f"not a registration: {str(error).splitlines()[0]}") from error
 
 

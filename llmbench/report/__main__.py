@@ -5,7 +5,8 @@ job, `make run`; likelihood any sweep that is no table of speed), or the one nam
 `paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... frontier`
 shows the settings that nothing dominates (of the newest sweep with quality, or the one named by --sweep; its files name
 the sweep), `... hypotheses` the brief's four, each from the newest sweep of its recipe. The last line says which sweep
-was taken, and which files were replaced. `... ui` opens MLflow's pages on the same store. This is a door of its own
+was taken, and which files were replaced; of a sweep with missing jobs nothing is written. `... sweeps` lists what is in
+the store, `... ui` opens MLflow's pages on it. This is a door of its own
 beside the sweep's: it alone in this room knows tracking.
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from llmbench.errors import LlmbenchError, TrackingError
 from llmbench.report import LIKELIHOOD, RECIPES, SPEED_RECIPES, VIEWS, frontier_files, recipe_tables
+from llmbench.terminal import flush, say
 from llmbench.tracking.store import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -28,9 +30,15 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = parser().parse_args(arguments)
     try:
-        if options.table == "ui":
+        options = parser().parse_args(arguments)
+    except SystemExit:
+        flush()  # the help, whose reader may be gone
+        raise
+    try:
+        if options.table == SWEEPS:
+            sweeps(options.uri, options.experiment)
+        elif options.table == "ui":
             show(options.uri, options.experiment, options.port)
         elif options.table == LIKELIHOOD:
             likelihood(options.uri, options.experiment, options.sweep, Path(options.out))
@@ -39,9 +47,16 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             run(options.table, options.uri, options.experiment, options.sweep, Path(options.out))
     except LlmbenchError as error:
-        print(f"llmbench.report: {error}", file=sys.stderr)
+        say(f"llmbench.report: {error}", sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+SWEEPS = "sweeps"
+
+_WHICH = "run id or name of a sweep, or its beginning, as `sweeps` lists them (default: the newest that fits)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,12 +66,12 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument(
         "table",
-        choices=(*RECIPES, LIKELIHOOD, *VIEWS, "ui"),
-        help="table 1 to 4, the models' own likelihood, a view of them, or MLflow's pages",
+        choices=(*RECIPES, LIKELIHOOD, *VIEWS, SWEEPS, "ui"),
+        help="table 1 to 4, the models' own likelihood, a view of them, a list of all sweeps, or MLflow's pages",
     )
-    own.add_argument("--uri", default=None, help="MLflow store or server (default: multirun/mlflow.db)")
+    own.add_argument("--uri", default=None, help="MLflow store or server (default: mlflow.db in the folder of results)")
     own.add_argument("--experiment", default=EXPERIMENT, help="MLflow experiment (default: %(default)s)")
-    own.add_argument("--sweep", default=None, metavar="RUN_ID", help="parent run (default: the newest that fits)")
+    own.add_argument("--sweep", default=None, metavar="RUN_ID", help=_WHICH)
     own.add_argument("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
     own.add_argument("--port", type=int, default=5000, help="of ui (default: %(default)s, or the next that is free)")
     return own
@@ -75,6 +90,31 @@ def show(uri: str | None, experiment: str, port: int) -> None:
     serve(open_store(TrackingConfig(uri=uri, experiment=experiment), create=False), port)
 
 
+def sweeps(uri: str | None, experiment: str) -> None:
+    """All sweeps of the store, newest first."""
+    from tabulate import tabulate
+
+    from llmbench.config import TrackingConfig
+    from llmbench.tracking import open_store
+
+    store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
+    logged = store.logged()
+    rows = [
+        [
+            item.run_id,
+            item.name,
+            item.status.lower(),
+            f"{logged.get(item.run_id, 0)} of {item.jobs if item.jobs is not None else '?'}",
+            (item.verdict or "").replace("_", " "),
+            item.command or "",
+        ]
+        for item in store.sweeps()
+    ]
+    headers = ["run id", "sweep", "status", "jobs", "verdict", "command"]
+    said = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+    say(said if rows else f"There is no sweep in {store.shown_uri} yet.")
+
+
 def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
     """Rebuild one table.
 
@@ -85,6 +125,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
     from llmbench.analysis.looks import registered
     from llmbench.analysis.parity import verdicts
     from llmbench.config import TrackingConfig
+    from llmbench.report import partial
     from llmbench.report.summaries import model_properties
     from llmbench.tracking import open_store
 
@@ -92,22 +133,28 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
     store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
     sweep = store.sweep(run_id) if run_id else _newest(store, table, number)
     records = store.records(sweep.run_id)
-    found = verdicts(records, options=registered(sweep.registered), history=store.looks(sweep.run_id))
+    state, lacks = partial.state(sweep, len(records)), partial.lacks(sweep, len(records))
+    known = [*records, *partial.not_run(sweep, records)]
+    found = verdicts(known, options=registered(sweep.registered), history=store.looks(sweep.run_id))
     if not found:
-        raise TrackingError(f"sweep {sweep.name} has no finished job; run `make table{number}`")
+        raise TrackingError(state or f"sweep {sweep.name} has no finished job; run `make table{number}`")
+    if lacks and table == "parity" and all(item.status in _ONE_SIDE for item in found):
+        raise TrackingError(f"{state}. There is nothing to compare yet")
     stem = f"table{number}"
     made = recipe_tables(records, found, table, sweep.command or "")
     files = _files(stem, table, made)
-    if table == "parity" and len(found) == 1 and found[0].speedups:
+    if table == "parity" and len(found) == 1 and found[0].speedups and not lacks:
         from llmbench.report import figures
 
         files[f"{stem}.png"] = figures.to_png(figures.parity_figure(records, found[0]))
         files[f"{stem}.html"] = figures.parity_html(records, found[0])
         own = f"{stem}_frontier", f"From {_named(sweep)}", found[0].options
         files |= frontier_files(records, sweep.command or "", *own)[1]
-    written = _write(out, files)
-    print("\n".join([*(item.text() for item in made), *filter(None, [model_properties(records)])]))
-    print(f"From {_named(sweep)}. {written}")
+    written = _UNWRITTEN if lacks else _write(out, files)
+    say(
+        "\n".join([*filter(None, [state]), *(item.text() for item in made), *filter(None, [model_properties(records)])])
+    )
+    say(f"From {_named(sweep)}. {written}")
 
 
 def likelihood(uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
@@ -117,12 +164,14 @@ def likelihood(uri: str | None, experiment: str, run_id: str | None, out: Path) 
         TrackingError: no store, or no sweep in it that measured a likelihood; says what measures one.
     """
     from llmbench.config import TrackingConfig
+    from llmbench.report import partial
     from llmbench.report.summaries import likelihood_table
     from llmbench.tracking import open_store
 
     store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
     sweep = store.sweep(run_id) if run_id else store.latest_sweep(lambda sweep: sweep.recipe not in SPEED_RECIPES)
-    table = likelihood_table(store.records(sweep.run_id), sweep.command or "") if sweep else None
+    records = store.records(sweep.run_id) if sweep else []
+    table = likelihood_table(records, sweep.command or "") if sweep else None
     if sweep is None or table is None or not table.rows:
         where = f"sweep {sweep.name} has" if sweep else f"there is in {store.shown_uri}"
         raise TrackingError(f"{where} no likelihood; run `python -m llmbench -m experiment={LIKELIHOOD}`")
@@ -130,9 +179,9 @@ def likelihood(uri: str | None, experiment: str, run_id: str | None, out: Path) 
         f"{LIKELIHOOD}.md": table.markdown(),
         f"{LIKELIHOOD}.tex": table.latex(f"tab:{LIKELIHOOD}"),
     }
-    written = _write(out, files)
-    print(table.text())
-    print(f"From {_named(sweep)}. {written}")
+    written = _UNWRITTEN if partial.lacks(sweep, len(records)) else _write(out, files)
+    say("\n".join([*filter(None, [partial.state(sweep, len(records))]), table.text()]))
+    say(f"From {_named(sweep)}. {written}")
 
 
 def view(name: str, uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
@@ -143,15 +192,21 @@ def view(name: str, uri: str | None, experiment: str, run_id: str | None, out: P
         RecordError: its Records cannot be read or compared.
     """
     from llmbench.config import TrackingConfig
+    from llmbench.report import partial
     from llmbench.tracking import open_store
 
     store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
     chosen = store.sweep(run_id) if run_id else None
-    made, files, said = (_frontier if name == "frontier" else _hypotheses)(store, chosen)
+    logged = store.logged().get(chosen.run_id, 0) if chosen else 0
+    state = partial.state(chosen, logged) if chosen else ""
+    try:
+        made, files, said = (_frontier if name == "frontier" else _hypotheses)(store, chosen)
+    except TrackingError as error:
+        raise TrackingError(f"{state}. There is nothing to show yet") if state else error from None
     files = files | _files(name, name, made)
-    written = _write(out, files)
-    print("\n".join(item.text() for item in made))
-    print(f"From {said}. {written}")
+    written = _UNWRITTEN if chosen and partial.lacks(chosen, logged) else _write(out, files)
+    say("\n".join([*filter(None, [state]), *(item.text() for item in made)]))
+    say(f"From {said}. {written}")
 
 
 Shown = tuple["list[Table]", dict[str, str | bytes], str]
@@ -222,6 +277,11 @@ def _newest(store: "Store", table: str, number: int) -> "Sweep":
     if found is None:
         raise TrackingError(f"no finished {table} sweep in {store.shown_uri}; run `make table{number}` first")
     return found
+
+
+_ONE_SIDE = ("missing_baseline", "missing_candidates")
+
+_UNWRITTEN = "Nothing is written: jobs of this sweep are missing."
 
 
 def _write(out: Path, files: dict[str, str | bytes]) -> str:

@@ -4,6 +4,7 @@ Progress is a tqdm bar on a terminal and a line per phase in a log file, so that
 Everything else is text that the sweep prints; the tables come from `llmbench.report.tables` and `summaries`.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from llmbench.decoder_config import Diffusion
 from llmbench.record import Record
 from llmbench.report import summaries, tables
 from llmbench.report.layout import counted
+from llmbench.terminal import say
 
 if TYPE_CHECKING:
     from llmbench.forecast import Forecast
@@ -49,14 +51,15 @@ class Progress:
 
     def tick(self, phase: str, done: int, total: int) -> None:
         """Say that `done` of `total` parts of a phase are finished."""
-        if phase != self._phase:
-            self._phase = phase
-            if not self._terminal:
-                print(f"{self._label}: {phase}", file=sys.stderr, flush=True)
-            self._bar.reset(total=max(total, 1))
-            self._bar.set_description_str(f"{self._label:<12} {phase:<10}")
-        self._bar.n = done
-        self._bar.refresh()
+        if phase != self._phase and not self._terminal:
+            say(f"{self._label}: {phase}", sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that was closed costs the bar, not the job
+            if phase != self._phase:
+                self._bar.reset(total=max(total, 1))
+                self._bar.set_description_str(f"{self._label:<12} {phase:<10}")
+            self._bar.n = done
+            self._bar.refresh()
+        self._phase = phase
 
     def failed(self, reason: str) -> None:
         """Remember why the job ends here."""
@@ -65,11 +68,12 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
         seconds = time.monotonic() - self._begun
         if kind is None:
             ending = f"FAILED after {seconds:.0f} s: {self._reason}" if self._reason else f"done in {seconds:.0f} s"
-            print(f"{self._label}: {ending}", file=sys.stderr, flush=True)
+            say(f"{self._label}: {ending}", sys.stderr)
 
 
 def _shared(cells: "Sequence[Cell]") -> str:
@@ -96,8 +100,15 @@ def _asked(cells: "Sequence[Cell]") -> str:
     return "" if asked == {False} else " in chat templates" if asked == {True} else ", some in chat templates"
 
 
-def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = ()) -> str:
-    """The jobs of a sweep in order, before they run; with forecasts, also their time and memory."""
+def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (), refusals: Sequence[str] = ()) -> str:
+    """The jobs of a sweep in order, before they run; with forecasts, also their time and memory.
+
+    Args:
+        cells: the plan.
+        grid: how many cells were asked for.
+        forecasts: one for each cell, or none.
+        refusals: why the jobs would not start now.
+    """
     from llmbench.plan import forwards, notes
 
     rows = []
@@ -118,7 +129,7 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
     decoders = [cell.prepared.job.model.decoder for cell in cells]
     idle = dict.fromkeys(d.idle_phrase for d in decoders if isinstance(d, Diffusion) and d.idle_steps)
     said = "\n".join([said, *idle, *notes(cells)])
-    short = dict.fromkeys(item.shortage for item in forecasts if item.shortage)
+    short = dict.fromkeys([*(item.shortage for item in forecasts if item.shortage), *refusals])
     return "\n".join([said, *(f"would be refused now: {line}" for line in short)])
 
 
@@ -140,14 +151,23 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:.3g}" if size < 1000 * 2**20 else f"{size / 2**20:.0f}"
 
 
-def job_ending(record: Record, path: Path, where: Sequence[str], command: str) -> str:
-    """The last thing a single job prints: its numbers as the tables have them, and where to look."""
-    lines = [""]
+def job_ending(record: Record, path: Path, where: Sequence[str], command: str, taken: bool = False) -> str:
+    """The last thing a single job prints: its numbers as the tables have them, and where to look.
+
+    `taken`: the Record is an earlier run's.
+    """
+    lines = ["", *([f"Recorded already, {_measured([record])}; nothing was measured now."] if taken else [])]
     if record.status == "finished":
         properties = summaries.model_properties([record])
         lines += [tables.job_table(record, command).text(), *([properties] if properties else [])]
     lines += [*cut_off([(record.label, record)]), f"Record: {path}", *where]
     return "\n".join(lines)
+
+
+def _measured(records: Sequence[Record]) -> str:
+    """When Records were made, to the minute."""
+    times = sorted(record.started_at[:16].replace("T", " ") for record in records)
+    return f"measured {times[0]}" + (f" to {times[-1]}" if times[-1] != times[0] else "") + " UTC"
 
 
 def cut_off(jobs: Sequence[tuple[str, Record]]) -> list[str]:
@@ -177,6 +197,7 @@ def ending(
     folder: Path,
     where: Sequence[str],
     seconds: float,
+    taken: Sequence[Record] = (),
 ) -> str:
     """The last thing a sweep prints: tables and verdict, failures, and where to look.
 
@@ -187,9 +208,14 @@ def ending(
         folder: of the sweep.
         where: lines on what shows more.
         seconds: that the sweep took.
+        taken: Records that come from earlier runs.
     """
     lines = ["", text, *cut_off(jobs), ""]
     lines += [f"FAILED {name}: {reason}" for name, reason in failed]
     finished = sum(record.status == "finished" for _, record in jobs)
-    lines += [f"{finished} of {counted(len(jobs), 'job')} finished in {seconds:.0f} s. Records: {folder}", *where]
+    earlier = f", {len(taken)} of them taken over from earlier ({_measured(taken)})" if taken else ""
+    lines += [
+        f"{finished} of {counted(len(jobs), 'job')} finished in {seconds:.0f} s{earlier}. Records: {folder}",
+        *where,
+    ]
     return "\n".join(lines)

@@ -6,14 +6,15 @@ sweep, so that its line is flat when the UI groups by model), short params, the 
 Record and its generations. The parent carries the parity curve, the figures and the verdict as its description. What
 is logged can be read back: `Store.records` returns the Records of a sweep, from which every table is made again.
 
-The default store is a SQLite file under `multirun/` (MLflow no longer writes to plain folders); any server or SQL
-database works through `tracking.uri`, or the environment variable MLFLOW_TRACKING_URI. `open_store` says in one line,
-before any job, what is wrong with a store. Passwords in URIs are never logged. MLflow's telemetry is off unless the
-user has set MLFLOW_DISABLE_TELEMETRY or DO_NOT_TRACK. Called by the sweep, `python -m llmbench.report` and notebooks.
+The default store is a SQLite file in the folder of results (MLflow no longer writes to plain folders); any server or
+SQL database works through `tracking.uri`, or the environment variable MLFLOW_TRACKING_URI. `open_store` says in one
+line, before any job, what is wrong with a store. Passwords in URIs are never logged. MLflow's telemetry is off unless
+the user has set MLFLOW_DISABLE_TELEMETRY or DO_NOT_TRACK. Called by the sweep, `python -m llmbench.report` and
+notebooks.
 """
 
 from llmbench.tracking.content import generations, view_url
 from llmbench.tracking.place import redact, resolve_uri
-from llmbench.tracking.store import Store, Sweep, open_store
+from llmbench.tracking.store import Store, Sweep, open_store, refusal
 
-__all__ = ["Store", "Sweep", "generations", "open_store", "redact", "resolve_uri", "view_url"]
+__all__ = ["Store", "Sweep", "generations", "open_store", "redact", "refusal", "resolve_uri", "view_url"]

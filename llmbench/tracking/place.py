@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench.errors import LlmbenchError, TrackingError
-
-FOLDER = "multirun"
-"""Folder of sweeps, the SQLite store and its artifacts."""
+from llmbench.folders import ELSEWHERE, results
 
 _SERVERS = {"http": 80, "https": 443}
 _DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -25,15 +23,15 @@ _CONNECT_SECONDS = 3.0
 def resolve_uri(uri: str | None) -> str:
     """The store's URI, absolute, so that a job in another folder or process means the same store.
 
-    None means MLFLOW_TRACKING_URI, else `multirun/mlflow.db` in the nearest folder at or above the current one that
-    has a `multirun`, else in the current one. Nothing is opened.
+    None means MLFLOW_TRACKING_URI, else `mlflow.db` in the folder of results (`llmbench.folders.results`). Nothing is
+    opened.
 
     Raises:
         TrackingError: for what MLflow cannot keep sweeps in: plain folders, memory, unknown schemes.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or None
     if uri is None:
-        return f"sqlite:///{_home() / 'mlflow.db'}"
+        return f"sqlite:///{results() / 'mlflow.db'}"
     scheme, separator, rest = uri.partition("://")
     if scheme == "databricks" or scheme in _SERVERS or scheme.partition("+")[0] in _DATABASES:
         return uri.rstrip("/")
@@ -52,11 +50,6 @@ def resolve_uri(uri: str | None) -> str:
     return f"sqlite:///{Path(name).absolute()}"
 
 
-def _home() -> Path:
-    here = Path.cwd()
-    return next((folder / FOLDER for folder in (here, *here.parents) if (folder / FOLDER).is_dir()), here / FOLDER)
-
-
 def redact(value: Any) -> Any:
     """The same value without user names and passwords in URIs, through dicts, lists and strings."""
     if isinstance(value, str):
@@ -69,14 +62,25 @@ def redact(value: Any) -> Any:
 
 
 def artifact_folder(uri: str) -> Path | None:
-    """Where a new experiment keeps files: beside a SQLite file, else under `multirun/`; None where a server decides."""
-    if uri.startswith("sqlite:"):
-        return Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
-    return _home() / "artifacts" if uri.partition("://")[0].partition("+")[0] in _DATABASES else None
+    """Where a new experiment keeps files: beside a SQLite file, else under the results; None where a server decides."""
+    if file := sqlite_file(uri):
+        return file.parent / "artifacts"
+    return results() / "artifacts" if uri.partition("://")[0].partition("+")[0] in _DATABASES else None
 
 
-def check_reachable(uri: str, create: bool) -> None:
-    """Refuse at once what MLflow would retry for minutes."""
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a resolved URI; None for servers and other databases."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:") else None
+
+
+def check_reachable(uri: str, create: bool, touch: bool = True) -> None:
+    """Refuse at once what MLflow would retry for minutes.
+
+    Args:
+        uri: resolved.
+        create: whether the store will be written, and made where it is missing; else it will be read.
+        touch: make the folder of a SQLite file; a plan makes nothing.
+    """
     import socket
     import urllib.error
     import urllib.parse
@@ -85,7 +89,7 @@ def check_reachable(uri: str, create: bool) -> None:
     parts = urllib.parse.urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme == "sqlite":
-        _check_file(Path(uri.removeprefix("sqlite:///")), create)
+        _check_file(Path(uri.removeprefix("sqlite:///")), create, touch)
         return
     if scheme not in _SERVERS and scheme not in _DATABASES:
         return
@@ -134,21 +138,43 @@ def _any_certificate() -> Any:
     return context
 
 
-def _check_file(path: Path, create: bool) -> None:
+def _check_file(path: Path, create: bool, touch: bool) -> None:
     if not path.exists() and not create:
         raise TrackingError(f"there is no MLflow store {path}; run `make run` first, or name another with --uri")
+    head = b""
+    change = f"name another file, or {ELSEWHERE}" if create else "name another with --uri"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        head = b""
+        if create and touch:
+            path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             with path.open("rb") as file:
                 head = file.read(16)
     except OSError as error:
-        raise TrackingError(f"tracking.uri=sqlite:///{path}: {error.strerror} ({error.filename})") from error
+        raise TrackingError(f"tracking.uri=sqlite:///{path}: {error.strerror} ({error.filename}); {change}") from error
     if head and not head.startswith(b"SQLite format 3"):
         raise TrackingError(f"tracking.uri=sqlite:///{path}: the file is no SQLite database; name another")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise TrackingError(f"tracking.uri=sqlite:///{path}: not writable; name another file")
+    written = path if path.exists() else next(above for above in path.parents if above.exists())
+    if create and not (os.access(written, os.W_OK) and (written == path or written.is_dir())):
+        raise TrackingError(f"tracking.uri=sqlite:///{path}: {written} is not writable; {change}")
+
+
+@contextlib.contextmanager
+def one_at_a_time(uri: str) -> Iterator[None]:
+    """Make or open a SQLite store while no other process does: two that make its tables at once break each other."""
+    file = sqlite_file(uri)
+    try:
+        import fcntl
+
+        folder = os.open(file.parent, os.O_RDONLY) if file else None
+        if folder is not None:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+    except (ImportError, OSError):  # no such locks here; two at once stay rare
+        folder = None
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
 def client(uri: str) -> Any:
@@ -168,12 +194,24 @@ def client(uri: str) -> Any:
 
 
 @contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
-    """MLflow's, SQL's and the network's exceptions as one line without passwords."""
+def translated(what: str, change: str = "") -> Iterator[None]:
+    """MLflow's, SQL's and the network's exceptions as one line without passwords; `change`: what helps."""
     try:
         yield
     except LlmbenchError:
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrackingError(f"{what}: {redact(reason)}") from error
+        raise TrackingError(f"{what}: {redact(reason)}{change and f'; {change}'}") from error
+
+
+def remedy(uri: str) -> str:
+    """What helps where a store exists and does not open."""
+    if uri.partition("://")[0] in _SERVERS:
+        return "is this an MLflow server? start one, or leave tracking.uri out for a local file"
+    if sqlite_file(uri) is None:
+        return ""
+    return (
+        f"if the file is damaged, move it away: Records lie under {results()} all the same, and the command that made "
+        "them logs them again with reuse=all, without measuring"
+    )

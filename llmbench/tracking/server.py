@@ -22,6 +22,7 @@ from llmbench.tracking.content import view_url
 from llmbench.tracking.store import Store
 
 _START_SECONDS = 90.0
+_LAST_PORT = 65535
 
 
 def serve(store: Store, port: int, say: Callable[[str], None] = print) -> None:
@@ -83,7 +84,9 @@ def _wait(process: "subprocess.Popen[bytes]", base: str) -> None:
 
 
 def _free_port(first: int) -> int:
-    for port in range(first, first + 50):
+    if not 1 <= first <= _LAST_PORT:
+        raise TrackingError(f"--port {first}: a port is a number from 1 to {_LAST_PORT}")
+    for port in range(first, min(first + 50, _LAST_PORT + 1)):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

@@ -7,6 +7,7 @@ import math
 import tempfile
 import time
 import urllib.parse
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,12 @@ class Sweep:
     command: str | None  # what was typed
     verdict: str | None  # status of the parity verdict
     registered: str | None = None  # what its verdict was to test, as JSON, written before the first job
+    jobs: int | None = None  # planned
+
+    @property
+    def ended(self) -> bool:
+        """Whether it came to its end, with failed jobs or without."""
+        return self.status in ("FINISHED", "FAILED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,20 +173,34 @@ class Store:
                     command=run.data.tags.get("command"),
                     verdict=run.data.tags.get("verdict"),
                     registered=run.data.tags.get("registered"),
+                    jobs=int(run.data.tags["jobs"]) if run.data.tags.get("jobs", "").isdigit() else None,
                 )
                 for run in self._search(self.experiment_id, "tags.kind = 'sweep'")
             ]
 
-    def sweep(self, run_id: str) -> Sweep:
-        """One sweep.
+    def sweep(self, named: str) -> Sweep:
+        """One sweep, by its run id, its name (that of its folder), or the beginning of either.
 
         Raises:
-            TrackingError: there is none with this run id.
+            TrackingError: there is none, or several.
         """
-        found = next((item for item in self.sweeps() if item.run_id == run_id), None)
-        if found is None:
-            raise TrackingError(f"there is no sweep {run_id} in {self.shown_uri}")
-        return found
+        every = self.sweeps()
+        found = [item for item in every if named in (item.run_id, item.name)]
+        found = found or [item for item in every if item.run_id.startswith(named) or item.name.startswith(named)]
+        if not found:
+            raise TrackingError(f"there is no sweep {named} in {self.shown_uri}; `report sweeps` lists them")
+        if len(found) > 1:
+            few = ", ".join(f"{item.name} ({item.run_id})" for item in found[:3])
+            raise TrackingError(f"{named} means {len(found)} sweeps: {few}{', ...' if len(found) > 3 else ''}")
+        return found[0]
+
+    def logged(self) -> dict[str, int]:
+        """How many jobs of each sweep are in the store, by its run id."""
+        with place.translated("cannot list jobs"):
+            runs = self._search(self.experiment_id, "tags.kind = 'job'")
+            return dict(
+                Counter(run.data.tags["mlflow.parentRunId"] for run in runs if "mlflow.parentRunId" in run.data.tags)
+            )
 
     def latest_sweep(self, wanted: Callable[[Sweep], bool] = lambda sweep: True) -> Sweep | None:
         """The newest finished sweep that is wanted."""
@@ -288,31 +309,62 @@ def open_store(config: TrackingConfig, *, create: bool = True) -> "Store":
     """
     uri = place.resolve_uri(config.uri)
     place.check_reachable(uri, create)
-    with place.translated(f"cannot open the MLflow store {place.redact(uri)}"):
+    with place.one_at_a_time(uri):
+        client, experiment = _open(uri, config.experiment)
+        where = f"experiment {config.experiment} of {place.redact(uri)}"
+        if experiment is None and not create:
+            raise TrackingError(f"there is no {where}; run `make run` first, or name another with --experiment")
+        artifacts = place.artifact_folder(uri)
+        with place.translated(f"cannot create {where}"):
+            if experiment is None:
+                experiment = _create(client, config.experiment, artifacts.as_uri() if artifacts else None)
+            location = experiment.artifact_location
+            if artifacts is not None and location == artifacts.as_uri() and create:
+                artifacts.mkdir(parents=True, exist_ok=True)
+            elif (
+                location
+                and location.startswith("file:")
+                and not Path(urllib.parse.unquote(location.removeprefix("file://"))).is_dir()
+            ):
+                raise TrackingError(
+                    f"{where} keeps its files in {location}, which is gone; set another tracking.experiment"
+                )
+            if create:
+                key = f"mlflow.sharedViewState.{content.VIEW}"
+                client.set_experiment_tag(experiment.experiment_id, key, content.view_state())
+    return Store(uri=uri, experiment=config.experiment, experiment_id=experiment.experiment_id, client=client)
+
+
+def refusal(config: TrackingConfig) -> str | None:
+    """Why `open_store` would refuse a sweep now; None where nothing is known against it. Makes nothing."""
+    try:
+        uri = place.resolve_uri(config.uri)
+        place.check_reachable(uri, create=True, touch=False)
+        file = place.sqlite_file(uri)
+        if file is None or file.exists():
+            _open(uri, config.experiment)
+    except TrackingError as error:
+        return str(error)
+    return None
+
+
+def _open(uri: str, name: str) -> tuple[Any, Any]:
+    """MLflow's client, and the experiment of this name, or None where there is none yet."""
+    with place.translated(f"cannot open the MLflow store {place.redact(uri)}", place.remedy(uri)):
         client = place.client(uri)
-        experiment = client.get_experiment_by_name(config.experiment)
-    where = f"experiment {config.experiment} of {place.redact(uri)}"
-    if experiment is None and not create:
-        raise TrackingError(f"there is no {where}; run `make run` first, or name another with --experiment")
+        experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage != "active":
+        where = f"experiment {name} of {place.redact(uri)}"
         raise TrackingError(f"{where} is deleted; restore it (mlflow experiments restore) or set tracking.experiment")
-    artifacts = place.artifact_folder(uri)
-    with place.translated(f"cannot create {where}"):
-        if experiment is not None:
-            experiment_id, location = experiment.experiment_id, experiment.artifact_location
-        else:
-            location = artifacts.as_uri() if artifacts else None
-            experiment_id = client.create_experiment(config.experiment, artifact_location=location)
-        if artifacts is not None and location == artifacts.as_uri():
-            artifacts.mkdir(parents=True, exist_ok=True)
-        elif (
-            location
-            and location.startswith("file:")
-            and not Path(urllib.parse.unquote(location.removeprefix("file://"))).is_dir()
-        ):
-            raise TrackingError(
-                f"{where} keeps its files in {location}, which is gone; set another tracking.experiment"
-            )
-        if create:
-            client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{content.VIEW}", content.view_state())
-    return Store(uri=uri, experiment=config.experiment, experiment_id=experiment_id, client=client)
+    return client, experiment
+
+
+def _create(client: Any, name: str, location: str | None) -> Any:
+    """A new experiment; that of another process, where one was quicker."""
+    try:
+        return client.get_experiment(client.create_experiment(name, artifact_location=location))
+    except Exception:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return found

@@ -4,6 +4,7 @@ The sweeps here are cut down (few prompts, a short canvas) so that the suite sta
 command.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -209,12 +210,28 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
         arguments, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("multirun/*/llama-*/record.json")):
+    while not list(tmp_path.glob("multirun/*/llada-k4-*/record.json")):
         assert victim.poll() is None, "the sweep ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.1)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
+
+    report = [
+        sys.executable,
+        "-m",
+        "llmbench.report",
+        "parity",
+        "--sweep",
+        children(tmp_path)["parents"][0].info.run_id,
+    ]
+    shown = subprocess.run(report, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    said = shown.stdout + shown.stderr
+    assert "PARTIAL: " in said
+    assert "the same command goes on: python -m llmbench -m model=llama,llada steps=4,8" in said
+    assert "unannounced look" not in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "paper").exists()  # a partial table replaces none
 
     result = llmbench(tmp_path, *GRID, *SMALL)
     assert result.returncode == 0, result.stderr
@@ -225,6 +242,44 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
 
     again = llmbench(tmp_path, *GRID, *SMALL, "dry_run=true")
     assert "recorded already" not in again.stdout  # a finished sweep is measured anew
+
+
+def test_a_reader_that_goes_away_costs_no_result(tmp_path):
+    arguments = [sys.executable, "-m", "llmbench", *GRID, "metric=speed", *SMALL]
+    process = subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()  # as `| head -1` does
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    assert "Traceback" not in errors
+    assert process.wait() in (0, 141), errors
+    assert [run.info.status for run in children(tmp_path)["parents"]] == ["FINISHED"]
+    (books,) = tmp_path.glob("multirun/*/sweep.json")
+    assert json.loads(books.read_text())["ended"] is True
+
+
+def test_jobs_and_sweeps_that_start_together_share_no_folder(tmp_path):
+    command = [sys.executable, "-m", "llmbench", "model=llama", "metric=speed", *SMALL]
+    together = [subprocess.Popen([*command, f"seed={i}"], cwd=tmp_path, env=environment()) for i in (1, 2)]
+    assert [process.wait() for process in together] == [0, 0]
+    records = [record.load(path) for path in tmp_path.glob("multirun/*/record.json")]
+    assert sorted(found.config["seed"] for found in records) == [1, 2]
+
+
+def test_results_lie_where_the_variable_says(tmp_path):
+    elsewhere, here = tmp_path / "disk", tmp_path / "here"
+    here.mkdir()
+    command = [sys.executable, "-m", "llmbench", "model=llada", "steps=4", "metric=speed", *SMALL]
+    done = subprocess.run(
+        command, cwd=here, env=environment() | {"LLMBENCH_RESULTS": str(elsewhere)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(elsewhere.glob("*/record.json"))) == 1
+    assert (elsewhere / "mlflow.db").is_file()
+    assert not list(here.iterdir())
 
 
 def test_one_job_without_multirun(tmp_path):

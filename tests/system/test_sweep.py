@@ -194,7 +194,9 @@ def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
         broken / "model.safetensors",
         {"format": "pt"},
     )
-    result = llmbench(tmp_path, "-m", f"model.checkpoint=bundled:llada,{broken}", "model=llada", "steps=4", *SMALL)
+    result = llmbench(
+        tmp_path, "-m", f"model.checkpoint=bundled:llada,{broken}", "model=llada", "steps=4", "metric=speed", *SMALL
+    )
     assert result.returncode == 4
     assert "1 of 2 jobs failed" in result.stderr
     runs = children(tmp_path)
@@ -205,7 +207,7 @@ def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
 
 
 def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
-    arguments = [sys.executable, "-m", "llmbench", *GRID, *SMALL]
+    arguments = [sys.executable, "-m", "llmbench", *GRID, "metric=speed", *SMALL]
     victim = subprocess.Popen(
         arguments, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
@@ -233,14 +235,14 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
     assert "Traceback" not in said
     assert not (tmp_path / "paper").exists()  # a partial table replaces none
 
-    result = llmbench(tmp_path, *GRID, *SMALL)
+    result = llmbench(tmp_path, *GRID, "metric=speed", *SMALL)
     assert result.returncode == 0, result.stderr
     assert "recorded already" in result.stdout
     assert "llama: done" not in result.stderr  # not measured again
     runs = children(tmp_path)
     assert sorted(run.info.status for run in runs["parents"]) in (["FINISHED", "KILLED"], ["FAILED", "FINISHED"])
 
-    again = llmbench(tmp_path, *GRID, *SMALL, "dry_run=true")
+    again = llmbench(tmp_path, *GRID, "metric=speed", *SMALL, "dry_run=true")
     assert "recorded already" not in again.stdout  # a finished sweep is measured anew
 
 
@@ -269,28 +271,22 @@ def test_jobs_and_sweeps_that_start_together_share_no_folder(tmp_path):
     assert sorted(found.config["seed"] for found in records) == [1, 2]
 
 
-def test_results_lie_where_the_variable_says(tmp_path):
+def test_one_job_without_multirun_and_results_where_the_variable_says(tmp_path):
     elsewhere, here = tmp_path / "disk", tmp_path / "here"
     here.mkdir()
     command = [sys.executable, "-m", "llmbench", "model=llada", "steps=4", "metric=speed", *SMALL]
-    done = subprocess.run(
+    result = subprocess.run(
         command, cwd=here, env=environment() | {"LLMBENCH_RESULTS": str(elsewhere)}, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    assert len(list(elsewhere.glob("*/record.json"))) == 1
-    assert (elsewhere / "mlflow.db").is_file()
-    assert not list(here.iterdir())
-
-
-def test_one_job_without_multirun(tmp_path):
-    result = llmbench(tmp_path, "model=llada", "steps=4", "metric=speed", *SMALL)
     assert result.returncode == 0, result.stderr
     assert "L_e2e ms" in result.stdout
     assert "perplexity" not in result.stdout
-    (path,) = tmp_path.glob("multirun/*/record.json")
+    (path,) = elsewhere.glob("*/record.json")
     assert f"Record: {path}" in result.stdout
-    assert "make ui" in result.stdout
+    assert "python -m llmbench.report ui" in result.stdout
     assert "python -m llmbench model=llada steps=4" in result.stdout  # what recreates it
+    assert (elsewhere / "mlflow.db").is_file()
+    assert not list(here.iterdir())
 
 
 @pytest.mark.parametrize("override", ["canvas=0", "tracking.uri=/some/folder", "dry_run=true"])

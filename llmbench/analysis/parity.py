@@ -301,10 +301,9 @@ def _no_verdict(
 def _warnings(metrics: Sequence[MetricParity], look: looks.Look) -> list[str]:
     """What blocks nothing and should be known."""
     found = [look.note] if look.note and metrics else []
-    if metrics and metrics[0].tests and metrics[0].prompts < FEW_PROMPTS:
-        found.append(
-            f"{metrics[0].prompts} prompts: the bounds were tried with {FEW_PROMPTS} and more (docs/method.md)"
-        )
+    if metrics and metrics[0].prompts < FEW_PROMPTS:
+        count = "1 prompt" if metrics[0].prompts == 1 else f"{metrics[0].prompts} prompts"
+        found.append(f"{count}: the bounds were tried with {FEW_PROMPTS} and more (docs/method.md)")
     for item in metrics:
         short = item.curve.metric.partition("/")[2]
         if item.s_parity is not None:

@@ -135,7 +135,8 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
     records = store.records(sweep.run_id)
     state, lacks = partial.state(sweep, len(records)), partial.lacks(sweep, len(records))
     known = [*records, *partial.not_run(sweep, records)]
-    found = verdicts(known, options=registered(sweep.registered), history=store.looks(sweep.run_id))
+    made_of = verdicts(known, options=registered(sweep.registered), history=store.looks(sweep.run_id))
+    found = tuple(partial.verdict(item) for item in made_of)
     if not found:
         raise TrackingError(state or f"sweep {sweep.name} has no finished job; run `make table{number}`")
     if lacks and table == "parity" and all(item.status in _ONE_SIDE for item in found):

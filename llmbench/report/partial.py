@@ -1,8 +1,8 @@
 """What is said of a sweep that did not come to its end? That it is partial, and how it goes on; never a whole verdict.
 
 Its parent run says how many jobs were planned and at which k. A k whose job did not run belongs to the plan all the
-same: it takes part as a failed job does, so that it stands among what blocks the verdict, and the plan is not taken for
-another one.
+same: it takes part as a failed job does, so that the plan is not taken for another one, and blocks every claim: nobody
+knows the smallest k that matches before all have run.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmbench.analysis.comparable import condition_sets
 from llmbench.analysis.looks import registered_steps
+from llmbench.analysis.verdict import Parity
 from llmbench.record import Record
 from llmbench.report.layout import counted
 
@@ -39,7 +40,10 @@ def lacks(sweep: "Sweep", recorded: int) -> bool:
 
 
 def not_run(sweep: "Sweep", records: Sequence[Record]) -> list[Record]:
-    """What stands for the planned k of which there is no Record, in every set of comparable Records."""
+    """What stands for the planned k of which there is no Record, in every set of comparable Records.
+
+    One failed Record for each of those k, and one without k, which blocks the set that it joins.
+    """
     if sweep.ended:
         return []
     planned = set(registered_steps(sweep.registered))
@@ -48,12 +52,20 @@ def not_run(sweep: "Sweep", records: Sequence[Record]) -> list[Record]:
         known = {record.steps for record in members}
         like = next((record for record in members if record.steps is not None), None)
         if like is not None:
-            found += [_failed(like, steps) for steps in sorted(planned - known)]
+            missing = sorted(planned - known)
+            found += [_failed(like, steps) for steps in (*missing, *([None] if missing else []))]
     return found
 
 
-def _failed(like: Record, steps: int) -> Record:
-    reason = "it did not run, because the sweep was interrupted"
-    return replace(
-        like, identity=f"k={steps}", steps=steps, status="failed", reason=reason, outputs=(), scores=(), metrics={}
-    )
+def verdict(found: Parity) -> Parity:
+    """The same verdict, whose advice on jobs that did not run is to run them."""
+    change = "the same command runs them"
+    return replace(found, gates=tuple(replace(g, change=change) if _REASON in g.reason else g for g in found.gates))
+
+
+_REASON = "the sweep did not come to its end"
+
+
+def _failed(like: Record, steps: int | None) -> Record:
+    name = f"k={steps}"
+    return replace(like, identity=name, steps=steps, status="failed", reason=_REASON, outputs=(), scores=(), metrics={})

@@ -195,12 +195,16 @@ class Store:
         return found[0]
 
     def logged(self) -> dict[str, int]:
-        """How many jobs of each sweep are in the store, by its run id."""
+        """How many jobs of each sweep are in the store with their Records, by its run id."""
+
+        def whole(run: Any) -> bool:  # a finished job's run that did not finish has no Record: logging broke off
+            return bool(run.info.status == "FINISHED" or run.data.tags.get("status") == "failed")
+
         with place.translated("cannot list jobs"):
-            runs = self._search(self.experiment_id, "tags.kind = 'job'")
-            return dict(
-                Counter(run.data.tags["mlflow.parentRunId"] for run in runs if "mlflow.parentRunId" in run.data.tags)
-            )
+            runs = [run for run in self._search(self.experiment_id, "tags.kind = 'job'") if whole(run)]
+        return dict(
+            Counter(tags["mlflow.parentRunId"] for run in runs if "mlflow.parentRunId" in (tags := run.data.tags))
+        )
 
     def latest_sweep(self, wanted: Callable[[Sweep], bool] = lambda sweep: True) -> Sweep | None:
         """The newest finished sweep that is wanted."""

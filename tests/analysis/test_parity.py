@@ -526,3 +526,9 @@ def test_the_bootstrap_draws_and_never_decides() -> None:
     one, other = (verdicts(make_sweep(), seed)[0] for seed in (0, 1))
     assert [item.status for item in one.metrics] == [item.status for item in other.metrics]
     assert one.metrics[0].frequencies == ((32, 1.0),)  # prompts that are all alike
+
+
+def test_one_prompt_has_no_bounds_and_is_said_to_be_few():
+    (found,) = verdicts(make_sweep(prompts=1))
+    assert not found.metrics[0].tests
+    assert "1 prompt: the bounds were tried with 32 and more (docs/method.md)" in found.warnings

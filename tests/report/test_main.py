@@ -4,12 +4,15 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from llmbench.analysis.looks import registration
 from llmbench.analysis.parity import verdicts
 from llmbench.config import TrackingConfig
+from llmbench.parity_config import ParityConfig
 from llmbench.record import Likelihood, Record
 from llmbench.report import sweep_report
 from llmbench.report.__main__ import main
@@ -172,3 +175,89 @@ def test_help_imports_nothing_heavy() -> None:
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "--sweep RUN_ID" in shown
     assert shown.splitlines()[-1] == "set()"
+
+
+def interrupted_sweep(store: Store, steps: tuple[int, ...]) -> str:
+    """A sweep over k = 8 to 64 that was cut off when LLaMA and these k had run."""
+    axis = [8, 16, 32, 64]
+    plan = registration(ParityConfig(), axis)
+    parent = store.start_sweep(name="2026-11-26_10-00-00-5", command="as typed", jobs=5, registered=plan)
+    for record in make_sweep(steps):
+        planned = replace(record, config=record.config | {"tracking": {"steps_axis": axis}})
+        store.log_job(planned, parent=parent, steps_axis=axis, swept={})
+    store.abort_sweep(parent)
+    return parent
+
+
+@pytest.mark.parametrize("steps", [(8, 16, 32), (32, 64), (64,)])
+def test_a_sweep_that_was_cut_off_gets_no_verdict_and_replaces_no_table(
+    steps: tuple[int, ...], uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At k = 32 and 64 alone LLaDA would match; whether a smaller k does too has not been measured."""
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    parent = interrupted_sweep(store, steps)
+    for table in ("parity", "frontier"):
+        assert main([table, "--uri", uri, "--sweep", parent, "--out", str(tmp_path / "paper")]) == 0
+        printed = capsys.readouterr().out
+        count = f"{1 + len(steps)} of 5 jobs"
+        line = f"PARTIAL: {count} of sweep 2026-11-26_10-00-00-5, interrupted; the same command goes on: as typed"
+        assert printed.splitlines()[0] == line
+        assert "Nothing is written" in printed
+        assert not (tmp_path / "paper").exists()
+        if table == "parity":
+            assert "INVALID" in printed
+            assert "matches" not in printed
+            assert "unannounced" not in printed
+            assert "the same command runs them" in printed
+
+
+def test_a_sweep_that_was_cut_off_before_a_side_had_run_is_one_line(
+    uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parent = interrupted_sweep(open_store(TrackingConfig(uri=uri, experiment="llmbench")), ())
+    assert main(["parity", "--uri", uri, "--sweep", parent]) == 2
+    said = capsys.readouterr().err
+    assert "PARTIAL: 1 of 5 jobs" in said
+    assert "There is nothing to compare yet" in said
+    assert "add model=" not in said
+
+
+def test_sweeps_are_listed_and_found_by_name_and_by_a_beginning_that_only_one_has(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    cut = interrupted_sweep(store, (8,))
+    # logging of a finished job that broke off: its run is there, its Record is not
+    tags = {"kind": "job", "status": "finished", "mlflow.parentRunId": cut}
+    store.client.set_terminated(store.client.create_run(store.experiment_id, tags=tags).info.run_id, status="FAILED")
+    whole = record_sweep(store, make_sweep(), "parity")
+    assert main(["sweeps", "--uri", uri]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert re.search(rf"^{whole}  sweep parity +finished  5 of 5 +reached +as typed$", printed[2])
+    assert re.search(rf"^{cut}  2026-11-26_10-00-00-5  killed +2 of 5 +as typed$", printed[3])
+    out = ["parity", "--uri", uri, "--out", str(tmp_path / "paper"), "--sweep"]
+    for named in ("sweep parity", "sweep", whole[:20]):
+        assert main([*out, named]) == 0
+        assert f"From sweep sweep parity ({whole})" in capsys.readouterr().out
+    record_sweep(store, make_sweep(), "parity")
+    assert main([*out, "sweep"]) == 2
+    assert "sweep means 2 sweeps: " in capsys.readouterr().err
+
+
+def test_a_port_that_is_none_is_refused_in_one_line(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    assert main(["ui", "--uri", uri, "--port", "80000"]) == 2
+    assert capsys.readouterr().err == "llmbench.report: --port 80000: a port is a number from 1 to 65535\n"
+
+
+def test_a_reader_that_is_gone_costs_no_report(uri: str, tmp_path: Path) -> None:
+    record_sweep(open_store(TrackingConfig(uri=uri, experiment="llmbench")), make_sweep(), "parity")
+    for arguments, code in ((["parity", "--out", str(tmp_path / "paper")], 0), (["sweeps"], 0)):
+        command = [sys.executable, "-m", "llmbench.report", *arguments, "--uri", uri]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "BrokenPipe" not in process.stderr.read()
+        assert process.wait() == code
+    assert (tmp_path / "paper" / "table4.md").is_file()

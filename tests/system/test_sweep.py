@@ -6,6 +6,7 @@ command.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -261,6 +262,59 @@ def test_a_reader_that_goes_away_costs_no_result(tmp_path):
     assert [run.info.status for run in children(tmp_path)["parents"]] == ["FINISHED"]
     (books,) = tmp_path.glob("multirun/*/sweep.json")
     assert json.loads(books.read_text())["ended"] is True
+
+
+def test_a_terminated_sweep_says_how_it_goes_on_and_does_where_its_folder_was_chosen(tmp_path):
+    here, chosen = tmp_path / "here", tmp_path / "disk" / "mine"
+    here.mkdir()
+    longer = ["timing.repeats=40" if item.startswith("timing.repeats") else item for item in SMALL]
+    arguments = [*GRID, "metric=speed", *longer, f"hydra.sweep.dir={chosen}"]
+    victim = subprocess.Popen(
+        [sys.executable, "-m", "llmbench", *arguments],
+        cwd=here,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(chosen.glob("llama-*/record.json")):
+        assert victim.poll() is None, "the sweep ended before it could be terminated"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    victim.terminate()
+    said = victim.communicate()[1].splitlines()[-1]
+    assert said == "llmbench: terminated; finished jobs are kept, the same command goes on from there"
+    assert victim.returncode == 128 + signal.SIGTERM
+
+    again = llmbench(here, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "llama: done" not in again.stderr  # not measured again
+    assert re.search(r"3 of 3 jobs finished in \d+ s, \d of them taken over from earlier \(measured 20", again.stdout)
+    assert sorted(run.info.status for run in children(here)["parents"]) == ["FINISHED", "KILLED"]
+
+    books = json.loads((chosen / "sweep.json").read_text())
+    (chosen / "sweep.json").write_text(json.dumps(books | {"ended": False, "pid": os.getpid()}))
+    busy = llmbench(here, *arguments)  # as if the first were running still
+    assert busy.returncode == 2
+    assert f"the sweep of process {os.getpid()} is writing there; name another" in busy.stderr
+    nowhere = llmbench(here, *GRID, "metric=speed", *SMALL, "hydra.sweep.dir=/proc/nowhere")
+    assert nowhere.returncode == 2
+    assert nowhere.stderr.startswith("llmbench: hydra.sweep.dir=/proc/nowhere: ")
+    assert len(children(here)["parents"]) == 2  # MLflow was told of neither
+
+
+def test_one_job_that_is_recorded_is_taken_over_only_when_asked(tmp_path):
+    clean = environment() | {"LLMBENCH_COMMIT": "0123456789abcdef0123456789abcdef01234567"}  # a copy without changes
+    command = [sys.executable, "-m", "llmbench", "model=llama", "metric=speed", *SMALL]
+    for more, taken in (([], False), ([], False), (["reuse=all"], True)):
+        result = subprocess.run([*command, *more], cwd=tmp_path, env=clean, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert ("nothing was measured now" in result.stdout) == taken
+        assert ("llama: done" in result.stderr) != taken
+    grid = [sys.executable, "-m", "llmbench", *GRID, "metric=speed", *SMALL, "reuse=all", "dry_run=true"]
+    shown = subprocess.run(grid, cwd=tmp_path, env=clean, capture_output=True, text=True).stdout
+    assert shown.count("recorded already") == 1
 
 
 def test_jobs_and_sweeps_that_start_together_share_no_folder(tmp_path):

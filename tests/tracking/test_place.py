@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 
 from llmbench.config import TrackingConfig
 from llmbench.errors import TrackingError
-from llmbench.tracking import open_store, redact, resolve_uri
+from llmbench.tracking import open_store, redact, refusal, resolve_uri
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +142,45 @@ def test_telemetry_is_off_unless_the_user_decides(monkeypatch: pytest.MonkeyPatc
     place.client("sqlite:///a.db")
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert "DO_NOT_TRACK" not in os.environ
+
+
+def test_a_damaged_store_is_refused_with_a_way_on_that_measures_nothing(tmp_path: Path) -> None:
+    program = (
+        "from llmbench.config import TrackingConfig\nfrom llmbench.tracking import open_store\n"
+        f"open_store(TrackingConfig(uri='sqlite:///{tmp_path}/a.db', experiment='x'))"
+    )  # in processes of their own: MLflow keeps what it has opened
+    command = [sys.executable, "-c", program]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    data = bytearray((tmp_path / "a.db").read_bytes())
+    data[200:60000] = b"U" * 59800
+    (tmp_path / "a.db").write_bytes(data)
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
+    assert "database disk image is malformed; if the file is damaged, move it away" in said, said
+    assert "with reuse=all, without measuring" in said
+
+
+def test_processes_that_make_a_store_at_once_all_find_it(tmp_path: Path) -> None:
+    program = (
+        "from llmbench.config import TrackingConfig\nfrom llmbench.tracking import open_store\n"
+        f"print(open_store(TrackingConfig(uri='sqlite:///{tmp_path}/a.db', experiment='x')).experiment_id)"
+    )
+    command = [sys.executable, "-c", program]
+    together = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    found = [process.communicate()[0].strip() for process in together]
+    assert [process.returncode for process in together] == [0, 0, 0]
+    assert len(set(found)) == 1
+
+
+def test_what_a_sweep_would_be_refused_for_is_known_without_making_anything(tmp_path: Path) -> None:
+    assert refusal(TrackingConfig(uri=None, experiment="x")) is None
+    assert list(tmp_path.iterdir()) == []
+    said = refusal(TrackingConfig(uri=f"http://127.0.0.1:{closed_port()}", experiment="x"))
+    assert said is not None
+    assert "does not answer" in said
+    (tmp_path / "file").write_text("")
+    said = refusal(TrackingConfig(uri="sqlite:///file/inside/a.db", experiment="x"))
+    assert said is not None
+    assert "file is not writable" in said or "Not a directory" in said
+    open_store(TrackingConfig(uri="sqlite:///b.db", experiment="x"))
+    assert refusal(TrackingConfig(uri="sqlite:///b.db", experiment="another")) is None

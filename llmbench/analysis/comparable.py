@@ -227,10 +227,9 @@ def steps_of(record: Record) -> int:
 def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
-    Only `IMPLEMENTATION` may differ within an autoregressive model (of it a diffusion model's cache may not: it changes
-    the text), and the seed anywhere. A chat template is used by all or by
-    none: an answer and a continuation are not the same task. Where a server runs is not asked; one that stands apart
-    may also decode in its own way.
+    Only `IMPLEMENTATION` may differ within a model (but not a diffusion model's cache: it changes the text), and the
+    seed anywhere. A chat template is used by all or by none: an answer and a continuation are not the same task. Where
+    a server runs is not asked; one that stands apart may also decode in its own way.
 
     Raises:
         RecordError: names the key and both values.

@@ -99,9 +99,7 @@ class DeltaTest:
     drawn_low: float  # 95 % paired bootstrap, percentile: what the figure draws
     drawn_high: float
     passes: bool  # lower >= -margin, from enough prompts
-    lower_t: float | None = (
-        None  # the plain t bound of docs/metrics.md, which `lower` never exceeds; None in old verdicts
-    )
+    lower_t: float | None = None  # the t bound of docs/metrics.md, which `lower` never exceeds; None in old verdicts
 
 
 @dataclass(frozen=True, kw_only=True)

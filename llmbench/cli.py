@@ -9,7 +9,6 @@ after Ctrl-C.
 import itertools
 import os
 import re
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import llmbench
-from llmbench import folders, settings, terminal
+from llmbench import folders, settings, stopping, terminal
 from llmbench.errors import LlmbenchError, UsageError
 from llmbench.settings import conf_folder
 
@@ -38,8 +37,8 @@ def main() -> None:
         require_sense(arguments)
         _run_hydra()
     except SystemExit as stop:
-        if stop.code in _SIGNALS:
-            _exit(f"{_SIGNALS[stop.code]}{_goes_on(arguments)}", stop.code)
+        if isinstance(stop.code, int) and stop.code in stopping.REASONS:
+            _exit(f"{stopping.REASONS[stop.code]}{_goes_on(arguments)}", stop.code)
         if not isinstance(stop.code, LlmbenchError):
             raise
         _exit(str(stop.code), stop.code.exit_code)
@@ -56,9 +55,6 @@ def main() -> None:
 
 _NO_READER = 141
 """Exit code of a program whose output nobody reads, as the shell gives it."""
-
-_SIGNALS = {128 + signal.SIGTERM: "terminated", 128 + getattr(signal, "SIGHUP", 1): "the terminal has gone"}
-"""Exit codes with which `llmbench.sweep` ends on a signal."""
 
 
 def _goes_on(arguments: list[str]) -> str:

@@ -8,18 +8,14 @@ once. The sweeper (`llmbench.sweep`) calls it, and `llmbench.task` for a job alo
 
 import contextlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from llmbench import config, decoder_config, job, preparation, record
+from llmbench import books, config, decoder_config, job, preparation, record
 from llmbench.errors import ConfigError, RecordError, UsageError
 from llmbench.record import SHORT, Environment, Record
-
-SWEEP_FILE = "sweep.json"
-"""In a sweep's folder: its MLflow parent and whether it ended; what `reuse=interrupted` looks for."""
 
 RECORD_FILE = "record.json"
 
@@ -204,7 +200,7 @@ def reuse(cells: Sequence[Cell], policy: str, roots: Iterable[Path], here: Calla
     wanted = {cell.prepared.identity for cell in cells}
     found: dict[str, Record] = {}
     for path in _record_files(roots, wanted):  # a later Record replaces an earlier one
-        if policy == "interrupted" and _ended(path.parent.parent / SWEEP_FILE):
+        if policy == "interrupted" and books.ended(path.parent.parent):
             found.pop(_named(path), None)  # a sweep that ended has used up what an earlier one had left
             continue
         with contextlib.suppress(RecordError):  # another format or a damaged file: measure again
@@ -219,7 +215,7 @@ def _record_files(roots: Iterable[Path], wanted: set[str]) -> list[Path]:
     begun: dict[Path, str] = {}
     for root in dict.fromkeys(root.resolve() for root in roots):
         of_sweeps = [path for path in root.glob(f"*/*/{RECORD_FILE}") if _named(path) in wanted]
-        begun |= {path: _begun(path.parent.parent) for path in of_sweeps}
+        begun |= {path: books.started(path.parent.parent) for path in of_sweeps}
         # the folder of a job that ran alone names no identity
         begun |= {path: path.parent.name for path in root.glob(f"*/{RECORD_FILE}")}
     return sorted(begun, key=lambda path: (begun[path], str(path)))
@@ -228,13 +224,6 @@ def _record_files(roots: Iterable[Path], wanted: set[str]) -> list[Path]:
 def _named(path: Path) -> str:
     """The identity in the name of a sweep's job's folder."""
     return path.parent.name.rpartition("-")[2]
-
-
-def _begun(folder: Path) -> str:
-    """When a sweep began, as folders are named by default; a folder's name may be chosen."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return str(json.loads((folder / SWEEP_FILE).read_text())["started"])
-    return folder.name
 
 
 def neighbours(cells: Sequence[Cell], launcher: Mapping[str, Any]) -> str:
@@ -289,14 +278,6 @@ def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environm
         return None
     keys = ("device_name", "threads", "versions", "git_commit")
     return earlier if all(getattr(then, key) == getattr(now, key) for key in keys) else None
-
-
-def _ended(path: Path) -> bool:
-    """Whether a sweep closed its books. A folder without a sweep file holds a single job, which is always whole."""
-    try:
-        return bool(json.loads(path.read_text())["ended"])
-    except (OSError, ValueError, KeyError):
-        return True
 
 
 def forwards(cell: Cell) -> int | None:

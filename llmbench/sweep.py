@@ -5,22 +5,16 @@ run, lets Hydra's launcher run the jobs that are left (each is a call of `llmben
 verdict. A job that fails does not stop the others.
 """
 
-import contextlib
-import datetime
 import json
-import os
-import signal
-import socket
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import ConfigError, JobsFailedError, RecordError, TrackingError
-from llmbench.folders import ELSEWHERE, results
+from llmbench import books, stopping
+from llmbench.errors import JobsFailedError, RecordError, TrackingError
+from llmbench.folders import results
 from llmbench.task import Outcome, command, forecasts, pages, quiet, refusals, require_servers, take_over, track
 from llmbench.terminal import say
 
@@ -68,16 +62,16 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     from llmbench.analysis import looks
 
     store = tracking.open_store(first.tracking)
-    _claim(folder)
-    _close_dead_sweeps(store, [folder.parent, results()])
+    books.close_dead(store, [folder.parent, results()])  # also the one that this sweep's folder may still tell of
+    books.claim(folder)
     axis = plan.steps_axis(cells)
     recipe = str(hydra_config.hydra.runtime.choices.get("experiment") or "")
-    _close_books_on_signals()
+    stopping.heed()
     registered = looks.registration(first.parity, axis)  # before the first job
     parent = store.start_sweep(
         name=folder.name, command=command(), jobs=len(cells), recipe=recipe, registered=registered
     )
-    with _books(folder, store, parent) as close:
+    with books.keep(folder, store, parent) as close:
         outcomes = [_take(cell, folder, store, parent, axis) for cell in cells if cell.reused is not None]
         batch = [_overrides(cell, folder, store.uri, parent, axis) for cell in cells if cell.reused is None]
         if batch:
@@ -98,9 +92,6 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     return outcomes
 
 
-_TIME = "%Y-%m-%d_%H-%M-%S-%f"
-"""As conf/config.yaml names folders, so that the times of both compare."""
-
 _LOG_LATER = "when the store answers again, the same command logs what is recorded and measures nothing twice"
 
 
@@ -109,34 +100,6 @@ def _without_hydra(tree: "DictConfig") -> "DictConfig":
     from omegaconf import OmegaConf
 
     return OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
-
-
-def _claim(folder: Path) -> None:
-    """Make the sweep's folder and see that it can be written, before MLflow is told of a sweep.
-
-    Raises:
-        ConfigError: it cannot, or a sweep that is still running writes there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ConfigError(f"hydra.sweep.dir={folder}: {error.strerror}; name another, or {ELSEWHERE}") from error
-    if pid := _writer(folder):
-        raise ConfigError(f"hydra.sweep.dir={folder}: the sweep of process {pid} is writing there; name another")
-
-
-def _writer(folder: Path) -> int | None:
-    """The process of this host that is running a sweep in a folder; None where there is none."""
-    import psutil
-
-    from llmbench.plan import SWEEP_FILE
-
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        state = json.loads((folder / SWEEP_FILE).read_text())
-        running = not state["ended"] and state["host"] == socket.gethostname() and psutil.pid_exists(state["pid"])
-        return int(state["pid"]) if running and state["pid"] != os.getpid() else None
-    return None
 
 
 def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[int]) -> Outcome:
@@ -168,69 +131,6 @@ def _overrides(cell: "Cell", folder: Path, uri: str, parent: str, axis: list[int
 def _quote(text: str) -> str:
     """A string as Hydra's override grammar takes it."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-@contextlib.contextmanager
-def _books(folder: Path, store: "Store", parent: str) -> "Iterator[Any]":
-    """Keep `sweep.json` and the parent run true: running, then ended; aborted when something stops the sweep.
-
-    A sweep that could not log everything has not ended: the same command takes its Records over, and logs them.
-    """
-    from llmbench.plan import SWEEP_FILE
-
-    started = datetime.datetime.now().strftime(_TIME)
-
-    def write(ended: bool) -> None:
-        state: dict[str, Any] = {
-            "parent": parent,
-            "store": store.shown_uri,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": started,
-            "ended": ended,
-        }
-        (folder / SWEEP_FILE).write_text(json.dumps(state))
-
-    closed = False
-
-    def close(*, logged: bool) -> None:
-        nonlocal closed
-        closed = True
-        write(ended=logged)
-
-    write(ended=False)
-    try:
-        yield close
-    finally:
-        if not closed:
-            with contextlib.suppress(Exception):
-                store.abort_sweep(parent)
-
-
-def _close_dead_sweeps(store: "Store", roots: Sequence[Path]) -> None:
-    """End the parent runs of sweeps whose process was killed: MLflow would show them as running for ever."""
-    import psutil
-
-    from llmbench.plan import SWEEP_FILE
-
-    for path in {path.resolve() for root in roots for path in root.glob(f"*/{SWEEP_FILE}")}:
-        with contextlib.suppress(Exception):  # another store's or an unreadable file: not ours to judge
-            state = json.loads(path.read_text())
-            ours = state["store"] == store.shown_uri and state["host"] == socket.gethostname()
-            if ours and not state["ended"] and not psutil.pid_exists(state["pid"]):
-                store.abort_sweep(state["parent"])
-
-
-def _close_books_on_signals() -> None:
-    """`kill` and a connection that is lost end the sweep as Ctrl-C does; only `kill -9` cannot."""
-    signal.signal(signal.SIGTERM, _terminate)
-    hangup = getattr(signal, "SIGHUP", None)
-    if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:  # `nohup` ignores it
-        signal.signal(hangup, _terminate)
-
-
-def _terminate(number: int, frame: Any) -> None:
-    sys.exit(128 + number)
 
 
 def _finish(

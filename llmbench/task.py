@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbench import stopping
 from llmbench.decoder_config import Endpoint
 from llmbench.errors import JobsFailedError, LlmbenchError
 from llmbench.folders import results
@@ -129,9 +130,15 @@ def _measure(built: "JobConfig") -> "Record":
     begun = datetime.datetime.now(datetime.UTC)
     prepared = None
     with console.Progress(_title(built)) as progress:
+
+        def tick(phase: str, done: int, total: int) -> None:
+            stopping.check()
+            progress.tick(phase, done, total)
+
         try:
+            stopping.check()
             prepared = job.prepare(built)
-            return job.run(prepared, progress.tick)
+            return job.run(prepared, tick)
         except Exception as error:
             if not isinstance(error, LlmbenchError):
                 say(traceback.format_exc().rstrip(), sys.stderr)

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from llmbench import checkpoints, plan
+from llmbench import books, checkpoints, plan
 from llmbench.cli import conf_folder
 from llmbench.errors import CheckpointError, ConfigError, WorkloadError
 from llmbench.report import console
@@ -209,7 +209,7 @@ class TestReuse:
         """What an earlier sweep left on the disk."""
         record = dataclasses.replace(make_record(), identity=cell.prepared.identity, **changes)
         record.save(root / "earlier" / cell.name)
-        (root / "earlier" / plan.SWEEP_FILE).write_text(json.dumps({"ended": ended}))
+        (root / "earlier" / books.SWEEP_FILE).write_text(json.dumps({"ended": ended}))
         return record
 
     def found(self, cells, policy, root, record) -> bool:

@@ -209,7 +209,7 @@ def test_a_chat_has_the_ids_that_a_job_reads_also_through_lm_eval_and_its_cache(
         found = simple_evaluate(
             model=ours,
             tasks=["own_texts"],
-            task_manager=TaskManager(include_path=str(tasks)),
+            task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
             apply_chat_template=True,
             cache_requests=True,
             bootstrap_iters=0,

@@ -33,7 +33,8 @@ GRID = ["-m", "model=llama,llada", "steps=4,8"]
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    clean = "0123456789abcdef0123456789abcdef01234567"  # as in a copy without changes: what is recorded can be reused
+    return os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "LLMBENCH_COMMIT": clean}
 
 
 def llmbench(folder: Path, *arguments: str, timeout: int = 240) -> subprocess.CompletedProcess[str]:
@@ -143,9 +144,10 @@ def test_outputs_and_raw_samples_are_in_the_record(swept):
 
 def test_a_repeat_is_no_look_and_other_margins_over_the_same_prompts_are(swept):
     folder, result = swept
-    again = llmbench(folder, *GRID, *SMALL)
+    again = llmbench(folder, *GRID, *SMALL, "reuse=all")
     assert "unannounced" not in result.stdout + again.stdout
-    wider = llmbench(folder, *GRID, *SMALL, "parity.margins.perplexity=0.5")
+    wider = llmbench(folder, *GRID, *SMALL, "reuse=all", "parity.margins.perplexity=0.5")
+    assert "done in" not in again.stderr + wider.stderr  # over the same Records
     assert "at most 10 % error: 5 % x 2 looks, unannounced" in wider.stdout
     assert "margin of perplexity changed" in wider.stdout
 
@@ -154,12 +156,10 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
     result = llmbench(tmp_path, *GRID, *SMALL, "dry_run=true")
     assert result.returncode == 0, result.stderr
     assert "3 jobs (4 cells of the grid)" in result.stdout
-    assert not list(tmp_path.rglob("*.db"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_wrong_cell_refuses_the_grid_before_any_job(tmp_path):
-    result = llmbench(tmp_path, "-m", "model=llama,llada", "steps=4,7", "model.decoder.canvas=16", *SMALL)
-    assert result.returncode == 2
     result = llmbench(tmp_path, "-m", "model=llada", "steps=4,7", "model.decoder.block_length=8", *SMALL)
     assert result.returncode == 2
     assert "[steps=7] model.decoder: steps 7 must be a multiple of the 2 blocks" in result.stderr
@@ -167,20 +167,15 @@ def test_one_wrong_cell_refuses_the_grid_before_any_job(tmp_path):
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_bad_input_is_one_line_before_any_work(tmp_path):
+def test_a_malformed_file_is_one_line_before_any_work(tmp_path):
     malformed = tmp_path / "malformed.jsonl"
     malformed.write_text('{"id": "a", "prompt": "Once upon a time", "reference": "there was"}\n{not json')
-    wrong = {
-        f"workload=jsonl workload.source={malformed}": "malformed.jsonl, line 2",
-        "tracking.uri=http://127.0.0.1:9": "127.0.0.1:9",
-        "tracking.uri=/some/folder": "sqlite:////some/folder/mlflow.db",
-    }
-    for overrides, expected in wrong.items():
-        result = llmbench(tmp_path, "-m", "model=llama,llada", "steps=4", *SMALL, *overrides.split())
-        assert result.returncode == 2, (overrides, result.stdout, result.stderr)
-        assert expected in result.stderr, (overrides, result.stderr)
-        assert len(result.stderr.splitlines()) == 1, result.stderr
-    assert not list(tmp_path.rglob("record.json"))
+    own = ["workload=jsonl", f"workload.source={malformed}"]
+    result = llmbench(tmp_path, "-m", "model=llama,llada", "steps=4", *SMALL, *own)
+    assert result.returncode == 2, result.stdout
+    (line,) = result.stderr.splitlines()
+    assert "malformed.jsonl, line 2" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["malformed.jsonl"]
 
 
 def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
@@ -207,27 +202,35 @@ def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
     assert [run.info.status for run in runs["parents"]] == ["FAILED"]
 
 
-def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
-    arguments = [sys.executable, "-m", "llmbench", *GRID, "metric=speed", *SMALL]
+def stopped(folder: Path, arguments: list[str], number: int, once: str) -> tuple[int, str]:
+    """Send a running sweep a signal as soon as a Record is there; its exit code, and its last line."""
+    command = [sys.executable, "-m", "llmbench", *arguments]
     victim = subprocess.Popen(
-        arguments, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("multirun/*/llada-k4-*/record.json")):
-        assert victim.poll() is None, "the sweep ended before it could be killed"
+    while not list(folder.glob(f"{once}-*/record.json")):
+        assert victim.poll() is None, "the sweep ended before it could be stopped"
         assert time.monotonic() < deadline
-        time.sleep(0.1)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
+        time.sleep(0.02)
+    victim.send_signal(number)
+    said = victim.communicate()[1].splitlines()
+    return victim.returncode, said[-1]
 
-    report = [
-        sys.executable,
-        "-m",
-        "llmbench.report",
-        "parity",
-        "--sweep",
-        children(tmp_path)["parents"][0].info.run_id,
-    ]
+
+def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_stopped(tmp_path):
+    chosen = tmp_path / "mine"
+    arguments = [*GRID, "metric=speed", *SMALL, f"hydra.sweep.dir={chosen}"]
+    code, said = stopped(tmp_path, arguments, signal.SIGTERM, "mine/llama")
+    assert said == "llmbench: terminated; finished jobs are kept, the same command goes on from there"
+    assert code == 128 + signal.SIGTERM
+    code, _ = stopped(tmp_path, arguments, signal.SIGKILL, "mine/llada-k4")
+    assert code == -signal.SIGKILL
+    runs = children(tmp_path)
+    assert sorted(run.info.status for run in runs["parents"]) == ["KILLED", "RUNNING"]  # the second could tell nobody
+
+    (cut,) = [run for run in runs["parents"] if run.info.status == "RUNNING"]
+    report = [sys.executable, "-m", "llmbench.report", "parity", "--sweep", cut.info.run_id]
     shown = subprocess.run(report, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     said = shown.stdout + shown.stderr
     assert "PARTIAL: " in said
@@ -236,19 +239,15 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
     assert "Traceback" not in said
     assert not (tmp_path / "paper").exists()  # a partial table replaces none
 
-    result = llmbench(tmp_path, *GRID, "metric=speed", *SMALL)
-    assert result.returncode == 0, result.stderr
-    assert "recorded already" in result.stdout
-    assert "llama: done" not in result.stderr  # not measured again
-    runs = children(tmp_path)
-    assert sorted(run.info.status for run in runs["parents"]) in (["FINISHED", "KILLED"], ["FAILED", "FINISHED"])
-
-    again = llmbench(tmp_path, *GRID, "metric=speed", *SMALL, "dry_run=true")
-    assert "recorded already" not in again.stdout  # a finished sweep is measured anew
+    again = llmbench(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "llama: done" not in again.stderr  # not measured again
+    assert re.search(r"3 of 3 jobs finished in \d+ s, \d of them taken over from earlier \(measured 20", again.stdout)
+    assert sorted(run.info.status for run in children(tmp_path)["parents"]) == ["FINISHED", "KILLED", "KILLED"]
 
 
 def test_a_reader_that_goes_away_costs_no_result(tmp_path):
-    arguments = [sys.executable, "-m", "llmbench", *GRID, "metric=speed", *SMALL]
+    arguments = [sys.executable, "-m", "llmbench", "-m", "model=llama", "steps=4", "metric=speed", *SMALL]
     process = subprocess.Popen(
         arguments, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -264,59 +263,6 @@ def test_a_reader_that_goes_away_costs_no_result(tmp_path):
     assert json.loads(books.read_text())["ended"] is True
 
 
-def test_a_terminated_sweep_says_how_it_goes_on_and_does_where_its_folder_was_chosen(tmp_path):
-    here, chosen = tmp_path / "here", tmp_path / "disk" / "mine"
-    here.mkdir()
-    longer = ["timing.repeats=40" if item.startswith("timing.repeats") else item for item in SMALL]
-    arguments = [*GRID, "metric=speed", *longer, f"hydra.sweep.dir={chosen}"]
-    victim = subprocess.Popen(
-        [sys.executable, "-m", "llmbench", *arguments],
-        cwd=here,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(chosen.glob("llama-*/record.json")):
-        assert victim.poll() is None, "the sweep ended before it could be terminated"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    victim.terminate()
-    said = victim.communicate()[1].splitlines()[-1]
-    assert said == "llmbench: terminated; finished jobs are kept, the same command goes on from there"
-    assert victim.returncode == 128 + signal.SIGTERM
-
-    again = llmbench(here, *arguments)
-    assert again.returncode == 0, again.stderr
-    assert "llama: done" not in again.stderr  # not measured again
-    assert re.search(r"3 of 3 jobs finished in \d+ s, \d of them taken over from earlier \(measured 20", again.stdout)
-    assert sorted(run.info.status for run in children(here)["parents"]) == ["FINISHED", "KILLED"]
-
-    books = json.loads((chosen / "sweep.json").read_text())
-    (chosen / "sweep.json").write_text(json.dumps(books | {"ended": False, "pid": os.getpid()}))
-    busy = llmbench(here, *arguments)  # as if the first were running still
-    assert busy.returncode == 2
-    assert f"the sweep of process {os.getpid()} is writing there; name another" in busy.stderr
-    nowhere = llmbench(here, *GRID, "metric=speed", *SMALL, "hydra.sweep.dir=/proc/nowhere")
-    assert nowhere.returncode == 2
-    assert nowhere.stderr.startswith("llmbench: hydra.sweep.dir=/proc/nowhere: ")
-    assert len(children(here)["parents"]) == 2  # MLflow was told of neither
-
-
-def test_one_job_that_is_recorded_is_taken_over_only_when_asked(tmp_path):
-    clean = environment() | {"LLMBENCH_COMMIT": "0123456789abcdef0123456789abcdef01234567"}  # a copy without changes
-    command = [sys.executable, "-m", "llmbench", "model=llama", "metric=speed", *SMALL]
-    for more, taken in (([], False), ([], False), (["reuse=all"], True)):
-        result = subprocess.run([*command, *more], cwd=tmp_path, env=clean, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        assert ("nothing was measured now" in result.stdout) == taken
-        assert ("llama: done" in result.stderr) != taken
-    grid = [sys.executable, "-m", "llmbench", *GRID, "metric=speed", *SMALL, "reuse=all", "dry_run=true"]
-    shown = subprocess.run(grid, cwd=tmp_path, env=clean, capture_output=True, text=True).stdout
-    assert shown.count("recorded already") == 1
-
-
 def test_jobs_and_sweeps_that_start_together_share_no_folder(tmp_path):
     command = [sys.executable, "-m", "llmbench", "model=llama", "metric=speed", *SMALL]
     together = [subprocess.Popen([*command, f"seed={i}"], cwd=tmp_path, env=environment()) for i in (1, 2)]
@@ -325,14 +271,18 @@ def test_jobs_and_sweeps_that_start_together_share_no_folder(tmp_path):
     assert sorted(found.config["seed"] for found in records) == [1, 2]
 
 
-def test_one_job_without_multirun_and_results_where_the_variable_says(tmp_path):
+def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_asked(tmp_path):
     elsewhere, here = tmp_path / "disk", tmp_path / "here"
     here.mkdir()
-    command = [sys.executable, "-m", "llmbench", "model=llada", "steps=4", "metric=speed", *SMALL]
-    result = subprocess.run(
-        command, cwd=here, env=environment() | {"LLMBENCH_RESULTS": str(elsewhere)}, capture_output=True, text=True
-    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "llmbench", *arguments, "steps=4", "metric=speed", *SMALL]
+        there = environment() | {"LLMBENCH_RESULTS": str(elsewhere)}
+        return subprocess.run(command, cwd=here, env=there, capture_output=True, text=True)
+
+    result = run("model=llada")
     assert result.returncode == 0, result.stderr
+    assert "llada k=4: done" in result.stderr
     assert "L_e2e ms" in result.stdout
     assert "perplexity" not in result.stdout
     (path,) = elsewhere.glob("*/record.json")
@@ -342,9 +292,17 @@ def test_one_job_without_multirun_and_results_where_the_variable_says(tmp_path):
     assert (elsewhere / "mlflow.db").is_file()
     assert not list(here.iterdir())
 
+    taken = run("model=llada", "reuse=all")
+    assert taken.returncode == 0, taken.stderr
+    assert "nothing was measured now" in taken.stdout
+    assert "done" not in taken.stderr
+    assert run("-m", "model=llama,llada", "reuse=all", "dry_run=true").stdout.count("recorded already") == 1
 
-@pytest.mark.parametrize("override", ["canvas=0", "tracking.uri=/some/folder", "dry_run=true"])
-def test_a_command_that_measures_nothing_leaves_no_folder(tmp_path, override):
+
+@pytest.mark.parametrize("override", ["canvas=0", "tracking.uri=/some/folder"])
+def test_a_job_that_is_refused_leaves_no_folder(tmp_path, override):
     result = llmbench(tmp_path, "model=llada", "steps=4", "metric=speed", *SMALL, override)
-    assert result.returncode == (0 if override == "dry_run=true" else 2), result.stderr
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert ("canvas" if override == "canvas=0" else "sqlite:////some/folder/mlflow.db") in line
     assert not list(tmp_path.iterdir())

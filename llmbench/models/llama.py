@@ -178,7 +178,8 @@ class quiet:
 def _require_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Refuse a weight that is no number: every output would be noise. Sums show it, and the device is asked once."""
     floating = [(name, weight) for name, weight in weights if weight.is_floating_point()]
-    finite = torch.isfinite(torch.stack([_sum(weight) for _, weight in floating])).tolist() if floating else []
+    wide = torch.empty(2**20, dtype=torch.float32)  # used by a CPU only
+    finite = torch.isfinite(torch.stack([_sum(weight, wide) for _, weight in floating])).tolist() if floating else []
     if not all(finite):
         name, weight = floating[finite.index(False)]
         raise ValueError(
@@ -187,10 +188,17 @@ def _require_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         )
 
 
-def _sum(weight: torch.Tensor) -> torch.Tensor:
-    """In float32, [] on the weight's device. A CPU would copy what it widens, so it takes pieces."""
-    pieces = torch.split(weight.reshape(-1), 2**22) if weight.device.type == "cpu" else (weight,)
-    return torch.stack([piece.sum(dtype=torch.float32) for piece in pieces]).sum()
+def _sum(weight: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
+    """In float32, [] on the weight's device. A CPU copies what it widens: here piece after piece into `wide`, [n].
+
+    Memory made for each piece would pile up: freed between results that stay, it lies in malloc's heap in holes.
+    """
+    if weight.device.type != "cpu" or weight.dtype == wide.dtype:
+        return weight.sum(dtype=wide.dtype)
+    total = torch.zeros((), dtype=wide.dtype)
+    for piece in torch.split(weight.reshape(-1), len(wide)):
+        total += wide[: len(piece)].copy_(piece).sum()
+    return total
 
 
 def _blockwise(names: list[str]) -> Iterator[list[str]]:

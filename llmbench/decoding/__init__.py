@@ -7,7 +7,7 @@ per job; adding a family means one settings class in `config`, one decoder here,
 
 from collections.abc import Sequence
 
-from llmbench.decoder_config import Autoregressive, DecoderConfig, Diffusion, Endpoint, Transformers
+from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, Endpoint, Transformers
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import Decoder
 from llmbench.decoding.diffusion import DiffusionDecoder
@@ -42,4 +42,4 @@ def build(
                 )
             return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id, logit_shift=logit_shift)
         case Endpoint():
-            raise ConfigError("model.decoder=endpoint decodes on a server; llmbench.served measures it")
+            raise ConfigError("model.decoder=endpoint decodes on a server; llmbench.job.server measures it")

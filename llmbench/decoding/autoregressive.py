@@ -11,10 +11,10 @@ latency; their tokens are padding behind the stop token and never count as outpu
 
 import torch
 
-from llmbench.decoder_config import Autoregressive
+from llmbench.config.decoders import Autoregressive
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
-from llmbench.decoding.likeliest import likeliest
+from llmbench.decoding.greedy import likeliest
 from llmbench.record import ForwardShape
 
 

@@ -40,7 +40,7 @@ from dataclasses import replace
 
 import torch
 
-from llmbench.decoder_config import Diffusion
+from llmbench.config.decoders import Diffusion
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
 from llmbench.decoding.commit import commit_

@@ -27,7 +27,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from llmbench.decoder_config import Transformers
+from llmbench.config.decoders import Transformers
 from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
 from llmbench.record import ForwardShape
 

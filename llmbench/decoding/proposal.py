@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import torch
 
-from llmbench.decoder_config import Diffusion
+from llmbench.config.decoders import Diffusion
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine
-from llmbench.decoding.likeliest import likeliest
+from llmbench.decoding.greedy import likeliest
 
 _PIECE_CPU = 2**18
 """Logits computed at once on a CPU: 2 MiB of float64 noise stay in the second-level cache."""

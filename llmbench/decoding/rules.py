@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from llmbench.decoder_config import Diffusion
+from llmbench.config.decoders import Diffusion
 from llmbench.decoding.base import Draws
 
 WIDE = 2**24

@@ -13,9 +13,9 @@ from typing import Any
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
+from llmbench.checkpoints import chat_template
 from llmbench.errors import ConfigError
 from llmbench.harness import side
-from llmbench.models import chats
 
 _LOG = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Llmbench(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         files = self.side.checkpoint.files
         if not files.has_chat_template:
             raise ConfigError(f"checkpoint {files.name} has no chat template; leave out --apply_chat_template")
-        return side.Chat(chats.render(self.tokenizer, chat_history, files.name, answer=add_generation_prompt))
+        return side.Chat(chat_template.render(self.tokenizer, chat_history, files.name, answer=add_generation_prompt))
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval keeps beside its results."""

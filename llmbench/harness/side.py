@@ -10,7 +10,7 @@ means here what it means in a table. What differs from a job:
 - Prompts of every length come along, and an engine of captured graphs would capture every one: modules run eagerly.
 
 Log-likelihoods are exact for an autoregressive side. For a diffusion side they are minus the Monte-Carlo upper bound of
-`llmbench.metrics.heldout`, the context given and never masked (Nie et al. 2025, arXiv:2502.09992): a continuation's
+`llmbench.metrics.likelihood`, the context given and never masked (Nie et al. 2025, arXiv:2502.09992): a continuation's
 masks are drawn from the seed and its own tokens, so they depend neither on the order of requests nor on each other.
 """
 
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from llmbench.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llmbench.checkpoints import Checkpoint
-    from llmbench.config import JobConfig
-    from llmbench.decoder_config import DecoderConfig
+    from llmbench.checkpoints.load import Checkpoint
+    from llmbench.config.decoders import DecoderConfig
+    from llmbench.config.job import Job
 
 SAMPLES = 128
 """Monte-Carlo samples per continuation, as in LLaDA's own evaluation (ML-GSAI/LLaDA eval_llada.py)."""
@@ -60,7 +60,7 @@ class Answering:
 class Side:
     """A checkpoint on a device with its decoder's settings."""
 
-    job: "JobConfig"  # hardware resolved
+    job: "Job"  # hardware resolved
     checkpoint: "Checkpoint"
     samples: int
     greedy: bool  # also say whether a continuation is what greedy decoding writes
@@ -109,14 +109,15 @@ class Side:
                 asked for; nothing has been generated then.
             HardwareError: the longest prompt and its canvas do not fit into memory, as in a job; likewise.
         """
-        from llmbench import decoding, memory
+        from llmbench import decoding
+        from llmbench.job import memory_estimate
 
         settings = decoder_settings(self.job.model.decoder, how)
         ids = [self.tokenize(prompt) for prompt in prompts]
         self._require_room([len(row) + settings.canvas for row in ids], "lower canvas or --num_fewshot")
         files = self.checkpoint.files
         rows = replace(self.job, batch=max(1, min(self.job.batch, len(ids))))
-        memory.require_model(rows, files, max(map(len, ids), default=0))
+        memory_estimate.require_model(rows, files, max(map(len, ids), default=0))
         decoder = decoding.build(
             settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id, logit_shift=files.logit_shift
         )
@@ -168,7 +169,7 @@ class Side:
         """Equal lengths together, so that nothing is padded."""
         import torch
 
-        from llmbench.metrics import heldout
+        from llmbench.metrics.likelihood import BATCH_TOKENS, exact
 
         def length(i: int) -> int:
             return sum(map(len, pairs[i]))
@@ -176,12 +177,12 @@ class Side:
         engine = self.checkpoint.engine("eager")
         for size, group in itertools.groupby(sorted(todo, key=length, reverse=True), length):
             members = list(group)
-            rows = max(1, min(self.job.batch, heldout.BATCH_TOKENS // size))
+            rows = max(1, min(self.job.batch, BATCH_TOKENS // size))
             for start in range(0, len(members), rows):
                 part = members[start : start + rows]
                 ids = torch.tensor([[*pairs[i][0], *pairs[i][1]] for i in part], device=engine.device)
                 with torch.inference_mode():
-                    logs, greedy = heldout.exact(engine, ids, [len(pairs[i][0]) for i in part])
+                    logs, greedy = exact(engine, ids, [len(pairs[i][0]) for i in part])
                 for i, value, same in zip(part, logs.tolist(), greedy.tolist(), strict=True):
                     yield i, (value, same)
 
@@ -190,7 +191,7 @@ class Side:
     ) -> Iterator[tuple[int, tuple[float, bool]]]:
         import torch
 
-        from llmbench.metrics import heldout
+        from llmbench.metrics.likelihood import bound
 
         engine, mask_id = self.checkpoint.engine("eager"), self.checkpoint.mask_id
         shift = self.checkpoint.files.logit_shift
@@ -201,12 +202,12 @@ class Side:
             draws = torch.Generator().manual_seed(_own_seed(self.job.seed, context, rest))
             samples = self.samples if len(rest) > 1 else 1  # one token can be masked in one way
             with torch.inference_mode():
-                nll = heldout.bound(engine, ids, len(context), mask_id, samples, draws, shift)
+                nll = bound(engine, ids, len(context), mask_id, samples, draws, shift)
             yield i, (-nll, self.greedy and self._greedy(engine, context, rest))
 
     def _greedy(self, engine: Any, context: list[int], rest: list[int]) -> bool:
         from llmbench import decoding
-        from llmbench.decoder_config import Diffusion
+        from llmbench.config.decoders import Diffusion
 
         size = len(rest)
         plain = Diffusion(kind="diffusion", steps=size, canvas=size, block_length=size, temperature=0.0)
@@ -254,8 +255,11 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     Raises:
         UsageError: a setting is wrong, the checkpoint cannot be used, or there is no memory for its weights.
     """
-    from llmbench import checkpoints, job, memory
-    from llmbench.decoder_config import Endpoint
+    from llmbench.checkpoints.load import load_checkpoint
+    from llmbench.checkpoints.resolve import resolve_checkpoint
+    from llmbench.config.decoders import Endpoint
+    from llmbench.job import memory_estimate
+    from llmbench.job.run import require_numbers
     from llmbench.measure import device
 
     if "temperature" in settings:
@@ -272,13 +276,13 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     made = replace(made, hardware=device.resolve(made.hardware))
     if made.weights != "real":
         raise ConfigError("weights=dummy writes no text; leave it out")
-    files = checkpoints.resolve(made.model.checkpoint, layout=made.model.layout, family=made.model.decoder.family)
+    files = resolve_checkpoint(made.model.checkpoint, layout=made.model.layout, family=made.model.decoder.family)
     if files.family == "diffusion" and files.mask_id is None:
         raise ConfigError(f"checkpoint {files.name} has no mask token; set mask_token_id in its config.json")
-    memory.require_model(made, files)
-    checkpoint = checkpoints.load(files, made.hardware, "real")
+    memory_estimate.require_model(made, files)
+    checkpoint = load_checkpoint(files, made.hardware, "real")
     side = Side(job=made, checkpoint=checkpoint, samples=samples, greedy=greedy)
-    job.require_numbers(
+    require_numbers(
         checkpoint, checkpoint.engine("eager"), checkpoint.to_device([[side.start_id]]), made.hardware.dtype
     )
     return side
@@ -318,20 +322,22 @@ def _own_seed(seed: int, context: Sequence[int], rest: Sequence[int]) -> int:
     return int.from_bytes(hashlib.sha256(named).digest()[:8], "big") >> 1
 
 
-def _compose(settings: Mapping[str, Any]) -> "JobConfig":
+def _compose(settings: Mapping[str, Any]) -> "Job":
     """A job's configuration from llmbench's keys, as the command line composes it."""
     from hydra import compose, initialize_config_dir
 
-    from llmbench import cli, config
+    from llmbench.cli import main
+    from llmbench.config.compose import conf_folder
+    from llmbench.config.job import build_job
 
     try:
-        with initialize_config_dir(str(cli.conf_folder()), version_base="1.3"):
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             tree = compose("config", overrides=[f"{key}={_written(value)}" for key, value in settings.items()])
     except Exception as error:
-        if (line := cli.explain(error)) is None:
+        if (line := main.explain(error)) is None:
             raise
         raise ConfigError(line) from error
-    return config.load(tree)
+    return build_job(tree)
 
 
 def _written(value: Any) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from llmbench.config import HardwareConfig
+from llmbench.config.job import HardwareConfig
 from llmbench.measure.timing import Clock, CudaClock, HostClock, time_region
 from llmbench.record import Ceilings
 

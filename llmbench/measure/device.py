@@ -1,6 +1,6 @@
 """Which device runs the job, is it able to, and where was a Record made?
 
-`resolve` turns "auto" into a device and dtype, or refuses in one line what is not there; `llmbench.preparation` calls
+`resolve` turns "auto" into a device and dtype, or refuses in one line what is not there; `llmbench.job.prepare` calls
 it before identity is taken and before weights load, so it sets nothing. `probe` is the one place that sets something
 (threads). `environment` is the provenance that explains a number years later. `ceilings` is the door to
 `measure.ceilings`.
@@ -19,7 +19,7 @@ import psutil
 import torch
 
 import llmbench
-from llmbench.config import HardwareConfig
+from llmbench.config.job import HardwareConfig
 from llmbench.errors import HardwareError
 from llmbench.measure import ceilings as _ceilings
 from llmbench.measure.nvml import Nvml

@@ -24,7 +24,7 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from llmbench.config import TimingConfig
+from llmbench.config.job import TimingConfig
 from llmbench.measure.nvml import FAULTS, POWER_CAP
 from llmbench.measure.probes import Probe
 from llmbench.measure.timing import MarkMode, OnStep, Reading, time_region

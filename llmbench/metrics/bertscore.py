@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbench.config import HardwareConfig
+from llmbench.config.job import HardwareConfig
 from llmbench.errors import CheckpointError, ConfigError
 
 Scores = tuple[float, float, float]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from llmbench.metrics.keys import METRICS
-from llmbench.record import Ceilings, DeviceUse, ForwardCost, Marks, Record, Timing, served, total
+from llmbench.record import Ceilings, DeviceUse, ForwardCost, Marks, Record, Timing, from_server, total
 
 CONFIDENCE = 0.95
 
@@ -127,7 +127,7 @@ def _repeat_means(samples: Iterable[tuple[int, int, float | None]], batches: Seq
 def _latency(record: Record) -> dict[str, float | Spread | None]:
     between = spread(gaps(record.marks), interval=False)
     use = record.device_use
-    apart = None if served(record) else per_repeat(record, lambda timing: timing.e2e_wall_ms - timing.e2e_ms)
+    apart = None if from_server(record) else per_repeat(record, lambda timing: timing.e2e_wall_ms - timing.e2e_ms)
     return {
         "latency/e2e_ms": spread(per_repeat(record, lambda timing: timing.e2e_ms)),
         "latency/e2e_wall_ms": spread(per_repeat(record, lambda timing: timing.e2e_wall_ms)),
@@ -192,9 +192,9 @@ def _throughput(record: Record) -> dict[str, float | Spread | None]:
         "throughput/bytes_per_s": _ratio(total(timing.utf8_bytes for timing in first), seconds),
         "throughput/canvas_tokens_per_s": _ratio(written, seconds),
         "throughput/forwarded_tokens": _forwarded(record),
-        "throughput/nfe": None if served(record) else statistics.fmean(timing.forwards for timing in first),
+        "throughput/nfe": None if from_server(record) else statistics.fmean(timing.forwards for timing in first),
         "throughput/tokens_per_forward": _ratio(
-            tokens, sum(rows[t.batch] * t.forwards for t in first) if known and not served(record) else None
+            tokens, sum(rows[t.batch] * t.forwards for t in first) if known and not from_server(record) else None
         ),
     }
 

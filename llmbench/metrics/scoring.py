@@ -68,7 +68,7 @@ class Item:
 
 
 class PromptText(Protocol):
-    """A prompt of a workload, as far as scoring reads it (`llmbench.workloads.Prompt`)."""
+    """A prompt of a workload, as far as scoring reads it (`llmbench.data.workloads.Prompt`)."""
 
     @property
     def id(self) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from llmbench.record import ForwardShape
 
 if TYPE_CHECKING:
-    from llmbench.config import Quantization
+    from llmbench.config.job import Quantization
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmbench.config import Quantization
+from llmbench.config.job import Quantization
 from llmbench.models import quantization
 from llmbench.models.weights import Stored
 

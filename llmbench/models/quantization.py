@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmbench.config import Quantization
+from llmbench.config.job import Quantization
 from llmbench.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 Three panels, because no one of them can be read alone: the headline quality, the entropy that generative perplexity
 rewards the lack of, and L_e2e with the speedup at each k. `parity_figure` draws them with Matplotlib for a README,
-`parity_html` with Plotly as one page that needs no network. Called by `llmbench.report.sweep_report`, `python -m
-llmbench.report` and notebooks.
+`parity_html` with Plotly as one page that needs no network.
 """
 
 import math
@@ -11,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmbench.analysis.samples import orientation
-from llmbench.analysis.verdict import Curve, DeltaTest, Parity
-from llmbench.analysis.wording import NAMES, TITLES, number
+from llmbench.analysis.parity.paired_sums import orientation
+from llmbench.analysis.parity.sentences import NAMES, TITLES, number
+from llmbench.analysis.parity.verdict import Curve, DeltaTest, Parity
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 

@@ -4,7 +4,7 @@ One row per metric, two panels that share its axis: on the left against L_e2e, w
 right against entropy, so that a setting that is as good at lower entropy lies as high and further left. Settings on
 the frontier are numbered and listed beside; with few settings all are. A setting with a dashed ring is beaten in time
 and quality, but only by text that is less varied. `frontier_tables` lists every setting that nothing dominates. Called
-by `llmbench.report.frontier_files` for a sweep and `python -m llmbench.report frontier`; the numbers come from
+by `llmbench.report.frontier_files` for a sweep and `python -m llmbench report frontier`; the numbers come from
 `llmbench.analysis.frontier`.
 """
 
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbench.analysis.frontier import Front, Frontier, Setting
-from llmbench.analysis.statistics import Estimate
-from llmbench.analysis.wording import NAMES, TITLES, number
+from llmbench.analysis.parity.sentences import NAMES, TITLES, number
+from llmbench.analysis.parity.statistics import Estimate
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
+from llmbench.report.cells import ABSENT, in_order, interval, provenance
 from llmbench.report.figures import BASELINE, CANDIDATE, REFERENCE
 from llmbench.report.layout import Table
-from llmbench.report.rows import ABSENT, in_order, interval, provenance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

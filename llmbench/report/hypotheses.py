@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from llmbench.analysis.findings import Finding, Hypothesis
+from llmbench.analysis.hypotheses.outcomes import Finding, Hypothesis
 from llmbench.record import Record
+from llmbench.report.cells import ABSENT, in_order, interval, provenance
 from llmbench.report.layout import Table
-from llmbench.report.rows import ABSENT, in_order, interval, provenance
 
 
 def hypothesis_tables(records: Sequence[Record], found: Sequence[Hypothesis], command: str = "") -> list[Table]:

@@ -2,20 +2,19 @@
 
 One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`; `job_table`
 for one job by itself. Here is which columns a table has and what stands above and below it; how a Record becomes a row
-is in `rows`, and what belongs to a model and not to k in `summaries`. Called by the sweep's ending, `python -m
-llmbench.report` and notebooks.
+is in `rows`, and what belongs to a model and not to k in `summaries`. Called by the sweep's ending, `python -m llmbench
+report` and notebooks.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from llmbench.analysis.comparable import check_conditions, choose_baseline, condition_sets, steps_of
-from llmbench.analysis.verdict import Gate, Parity, Speedup
-from llmbench.analysis.wording import TITLES, number
+from llmbench.analysis.parity.grouping import check_conditions, choose_baseline, comparison_groups, steps_of
+from llmbench.analysis.parity.sentences import TITLES, number
+from llmbench.analysis.parity.verdict import Gate, Parity, Speedup
 from llmbench.record import Record
-from llmbench.report.layout import Table
-from llmbench.report.rows import (
+from llmbench.report.cells import (
     ABSENT,
     Column,
     condition,
@@ -27,6 +26,7 @@ from llmbench.report.rows import (
     weights_of,
     with_interval,
 )
+from llmbench.report.layout import Table
 
 
 def _forwards(record: Record) -> str:
@@ -123,7 +123,7 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
 
     ordered = in_order(records)
     ratios: dict[int, str] = {}
-    for members in condition_sets(ordered):
+    for members in comparison_groups(ordered):
         check_conditions([record for record in members if record.status == "finished"])
         base = choose_baseline([record for record in members if record.family == "autoregressive"])
         rates = [below for record in base if (below := rate(record))]

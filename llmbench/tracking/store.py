@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import record as records_room
-from llmbench.analysis.looks import Taken
-from llmbench.analysis.verdict import Parity
-from llmbench.config import TrackingConfig
+from llmbench.analysis.parity.interim import Taken
+from llmbench.analysis.parity.verdict import Parity
+from llmbench.config.job import TrackingConfig
 from llmbench.errors import RecordError, TrackingError
 from llmbench.record import Record
-from llmbench.tracking import content, place
+from llmbench.tracking import run_payload, store_uri
 
 EXPERIMENT = "llmbench"
 """The experiment that readers take when none is named."""
@@ -66,25 +66,25 @@ class Store:
     @property
     def shown_uri(self) -> str:
         """The URI as it may be printed: without a password."""
-        return str(place.redact(self.uri))
+        return str(store_uri.redact(self.uri))
 
     @property
     def options(self) -> str:
-        """What `python -m llmbench.report` needs to find this store again, with a space in front."""
-        named = {"--uri": (self.uri, place.resolve_uri(None)), "--experiment": (self.experiment, EXPERIMENT)}
-        return "".join(f" {key} {place.redact(own)}" for key, (own, default) in named.items() if own != default)
+        """What `python -m llmbench report` needs to find this store again, with a space in front."""
+        named = {"--uri": (self.uri, store_uri.resolve_uri(None)), "--experiment": (self.experiment, EXPERIMENT)}
+        return "".join(f" {key} {store_uri.redact(own)}" for key, (own, default) in named.items() if own != default)
 
     def start_sweep(self, *, name: str, command: str, jobs: int, recipe: str = "", registered: str = "") -> str:
         """Open the parent run of a sweep; returns its run id. `registered`: what its verdict will test, as JSON."""
         tags = {
             "kind": "sweep",
             "recipe": recipe,
-            "command": place.redact(command),
+            "command": store_uri.redact(command),
             "jobs": str(jobs),
             "registered": registered,
-            **content.origin(),
+            **run_payload.origin(),
         }
-        with place.translated("cannot start the sweep's run"):
+        with store_uri.translated("cannot start the sweep's run"):
             run = self.client.create_run(self.experiment_id, run_name=name, tags={k: v for k, v in tags.items() if v})
         return str(run.info.run_id)
 
@@ -101,9 +101,9 @@ class Store:
         """
         begun = int(datetime.datetime.fromisoformat(record.started_at).timestamp() * 1000)
         ended = begun + int(record.duration_s * 1000)
-        tags = content.tags(record) | ({"mlflow.parentRunId": parent} if parent else {})
+        tags = run_payload.tags(record) | ({"mlflow.parentRunId": parent} if parent else {})
         axes = [f"{key}={value}" for key, value in swept.items() if key not in ("model", "steps")]
-        with place.translated(f"cannot log {record.label}"):
+        with store_uri.translated(f"cannot log {record.label}"):
             run = self.client.create_run(
                 self.experiment_id, start_time=begun, run_name=" ".join([record.label, *axes]), tags=tags
             )
@@ -112,7 +112,7 @@ class Store:
             try:
                 steps = [record.steps] if record.steps is not None else list(steps_axis) or [0]
                 rows = [(key, k, value) for key, value in record.metrics.items() for k in steps]
-                self._log_batch(run_id, rows, content.params(record, swept), ended)
+                self._log_batch(run_id, rows, run_payload.params(record, swept), ended)
                 self._log_files(run_id, record)
                 status = "FINISHED" if record.status == "finished" else "FAILED"
             finally:
@@ -140,35 +140,35 @@ class Store:
             files: further artifacts by name (figures, tables), as `llmbench.report.sweep_report` makes them.
         """
         files = {"parity.json": json.dumps([item.to_dict() for item in verdicts], indent=1), **(files or {})}
-        tags = {"mlflow.note.content": place.redact(note)[:7900], "failed_jobs": ", ".join(failed)}
+        tags = {"mlflow.note.content": store_uri.redact(note)[:7900], "failed_jobs": ", ".join(failed)}
         tags["verdict"] = ", ".join(dict.fromkeys(item.status.value for item in verdicts))
-        tags |= content.hardware(records[0]) if records else {}
+        tags |= run_payload.hardware(records[0]) if records else {}
         tags |= {f"{_LOOK}{i}": item.look.dump() for i, item in enumerate(verdicts) if item.look is not None}
-        with place.translated("cannot log the verdict"):
+        with store_uri.translated("cannot log the verdict"):
             if len(verdicts) == 1:
                 self._log_batch(parent, verdicts[0].series(), {}, int(time.time() * 1000))
             self._log_tags(parent, tags)
             with tempfile.TemporaryDirectory() as folder:
                 for file, data in files.items():
-                    raw = data if isinstance(data, bytes) else place.redact(data).encode()
+                    raw = data if isinstance(data, bytes) else store_uri.redact(data).encode()
                     (Path(folder) / file).write_bytes(raw)
                 self.client.log_artifacts(parent, folder)
             self.client.set_terminated(parent, status="FAILED" if failed else "FINISHED")
 
     def abort_sweep(self, parent: str, status: str = "KILLED") -> None:
         """End the parent run of a sweep that did not come to its end."""
-        with place.translated("cannot end the sweep's run"):
+        with store_uri.translated("cannot end the sweep's run"):
             self.client.set_terminated(parent, status=status)
 
     def sweeps(self) -> list[Sweep]:
         """All sweeps of the experiment, newest first."""
-        with place.translated("cannot list sweeps"):
+        with store_uri.translated("cannot list sweeps"):
             return [
                 Sweep(
                     run_id=run.info.run_id,
                     name=run.info.run_name,
                     status=run.info.status,
-                    started_at=content.iso(run.info.start_time),
+                    started_at=run_payload.iso(run.info.start_time),
                     recipe=run.data.tags.get("recipe"),
                     command=run.data.tags.get("command"),
                     verdict=run.data.tags.get("verdict"),
@@ -200,7 +200,7 @@ class Store:
         def whole(run: Any) -> bool:  # a finished job's run that did not finish has no Record: logging broke off
             return bool(run.info.status == "FINISHED" or run.data.tags.get("status") == "failed")
 
-        with place.translated("cannot list jobs"):
+        with store_uri.translated("cannot list jobs"):
             runs = [run for run in self._search(self.experiment_id, "tags.kind = 'job'") if whole(run)]
         return dict(
             Counter(tags["mlflow.parentRunId"] for run in runs if "mlflow.parentRunId" in (tags := run.data.tags))
@@ -212,7 +212,7 @@ class Store:
 
     def records(self, parent: str) -> list[Record]:
         """The Records of a sweep, read back from its child runs: models without steps first, then by steps."""
-        with place.translated(f"cannot read the Records of {parent}"), tempfile.TemporaryDirectory() as folder:
+        with store_uri.translated(f"cannot read the Records of {parent}"), tempfile.TemporaryDirectory() as folder:
             found = []
             for run in self._search(self.experiment_id, f"tags.`mlflow.parentRunId` = '{parent}'"):
                 target = Path(folder) / run.info.run_id
@@ -230,7 +230,7 @@ class Store:
         """
         from mlflow.entities import ViewType
 
-        with place.translated("cannot read earlier looks"):
+        with store_uri.translated("cannot read earlier looks"):
             end = self.client.get_run(before).info.end_time
             runs = [
                 run
@@ -247,7 +247,7 @@ class Store:
 
     def view_url(self, base: str) -> str:
         """Address of this experiment's curves on a server at `base`."""
-        return content.view_url(base, self.experiment_id)
+        return run_payload.view_url(base, self.experiment_id)
 
     def _search(self, experiment_id: str, wanted: str, view: int = 1) -> Iterable[Any]:
         """Runs, newest first; `view`: MLflow's ViewType, by default active runs only."""
@@ -269,11 +269,11 @@ class Store:
         from mlflow.entities import Metric, Param
 
         metrics = [
-            Metric(content.name(key), value, at_ms, step)
+            Metric(run_payload.name(key), value, at_ms, step)
             for key, step, value in rows
             if value is not None and math.isfinite(value)
         ]
-        own = [Param(content.name(key), str(place.redact(value))[:500]) for key, value in params.items()]
+        own = [Param(run_payload.name(key), str(store_uri.redact(value))[:500]) for key, value in params.items()]
         for first in range(0, max(len(metrics), 1), _BATCH):
             self.client.log_batch(run_id, metrics=metrics[first : first + _BATCH], params=own if first == 0 else ())
 
@@ -288,7 +288,7 @@ class Store:
         """Configuration and Record, and the generations as a table."""
         import yaml
 
-        clean = replace(record, config=place.redact(record.config))
+        clean = replace(record, config=store_uri.redact(record.config))
         with tempfile.TemporaryDirectory() as folder:
             clean.save(Path(folder))
             (Path(folder) / "config.yaml").write_text(yaml.safe_dump(clean.config, sort_keys=False, allow_unicode=True))
@@ -298,7 +298,7 @@ class Store:
                     (Path(folder) / "memory" / f"{kind}_trace.json").write_text(json.dumps(list(trace)))
             self.client.log_artifacts(run_id, folder)
         if record.outputs:
-            self.client.log_table(run_id, data=content.generations(record), artifact_file="generations.json")
+            self.client.log_table(run_id, data=run_payload.generations(record), artifact_file="generations.json")
 
 
 def open_store(config: TrackingConfig, *, create: bool = True) -> "Store":
@@ -311,15 +311,15 @@ def open_store(config: TrackingConfig, *, create: bool = True) -> "Store":
     Raises:
         TrackingError: it cannot be used; one line that says why, after a few seconds at most.
     """
-    uri = place.resolve_uri(config.uri)
-    place.check_reachable(uri, create)
-    with place.one_at_a_time(uri):
+    uri = store_uri.resolve_uri(config.uri)
+    store_uri.check_reachable(uri, create)
+    with store_uri.one_at_a_time(uri):
         client, experiment = _open(uri, config.experiment)
-        where = f"experiment {config.experiment} of {place.redact(uri)}"
+        where = f"experiment {config.experiment} of {store_uri.redact(uri)}"
         if experiment is None and not create:
             raise TrackingError(f"there is no {where}; run `make run` first, or name another with --experiment")
-        artifacts = place.artifact_folder(uri)
-        with place.translated(f"cannot create {where}"):
+        artifacts = store_uri.artifact_folder(uri)
+        with store_uri.translated(f"cannot create {where}"):
             if experiment is None:
                 experiment = _create(client, config.experiment, artifacts.as_uri() if artifacts else None)
             location = experiment.artifact_location
@@ -334,17 +334,17 @@ def open_store(config: TrackingConfig, *, create: bool = True) -> "Store":
                     f"{where} keeps its files in {location}, which is gone; set another tracking.experiment"
                 )
             if create:
-                key = f"mlflow.sharedViewState.{content.VIEW}"
-                client.set_experiment_tag(experiment.experiment_id, key, content.view_state())
+                key = f"mlflow.sharedViewState.{run_payload.VIEW}"
+                client.set_experiment_tag(experiment.experiment_id, key, run_payload.view_state())
     return Store(uri=uri, experiment=config.experiment, experiment_id=experiment.experiment_id, client=client)
 
 
 def refusal(config: TrackingConfig) -> str | None:
     """Why `open_store` would refuse a sweep now; None where nothing is known against it. Makes nothing."""
     try:
-        uri = place.resolve_uri(config.uri)
-        place.check_reachable(uri, create=True, touch=False)
-        file = place.sqlite_file(uri)
+        uri = store_uri.resolve_uri(config.uri)
+        store_uri.check_reachable(uri, create=True, touch=False)
+        file = store_uri.sqlite_file(uri)
         if file is None or file.exists():
             _open(uri, config.experiment)
     except TrackingError as error:
@@ -354,11 +354,11 @@ def refusal(config: TrackingConfig) -> str | None:
 
 def _open(uri: str, name: str) -> tuple[Any, Any]:
     """MLflow's client, and the experiment of this name, or None where there is none yet."""
-    with place.translated(f"cannot open the MLflow store {place.redact(uri)}", place.remedy(uri)):
-        client = place.client(uri)
+    with store_uri.translated(f"cannot open the MLflow store {store_uri.redact(uri)}", store_uri.remedy(uri)):
+        client = store_uri.client(uri)
         experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage != "active":
-        where = f"experiment {name} of {place.redact(uri)}"
+        where = f"experiment {name} of {store_uri.redact(uri)}"
         raise TrackingError(f"{where} is deleted; restore it (mlflow experiments restore) or set tracking.experiment")
     return client, experiment
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from llmbench.analysis.frontier import frontiers, undominated
-from llmbench.analysis.samples import pooled
+from llmbench.analysis.parity.paired_sums import pooled
+from llmbench.config.parity import ThresholdsConfig
 from llmbench.errors import RecordError
-from llmbench.parity_config import ThresholdsConfig
 from llmbench.record import Record
 from records import _metrics, implementation, make_record, make_sweep
 

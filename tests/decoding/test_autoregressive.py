@@ -5,7 +5,7 @@ import tiny_models
 import torch
 from tiny_models import PAD
 
-from llmbench.decoder_config import Autoregressive
+from llmbench.config.decoders import Autoregressive
 from llmbench.decoding import rules
 from llmbench.decoding.autoregressive import AutoregressiveDecoder, choose, nucleus
 from llmbench.decoding.base import Draws, PromptBatch, valid_lengths

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llmbench import decoding
-from llmbench.decoder_config import Autoregressive, Diffusion
+from llmbench.config.decoders import Autoregressive, Diffusion
 from llmbench.decoding import base
 from llmbench.errors import ConfigError
 

@@ -7,7 +7,7 @@ import tiny_models
 import torch
 from tiny_models import MASK, PAD, STOP, VOCAB
 
-from llmbench.decoder_config import Diffusion
+from llmbench.config.decoders import Diffusion
 from llmbench.decoding import base, diffusion, proposal
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder

@@ -8,7 +8,7 @@ import torch
 from tiny_models import PAD
 
 from llmbench import decoding
-from llmbench.decoder_config import Autoregressive, Transformers
+from llmbench.config.decoders import Autoregressive, Transformers
 from llmbench.decoding.base import PromptBatch, valid_lengths
 from llmbench.models.engine import EagerEngine
 

@@ -7,7 +7,7 @@ import torch
 
 from llmbench.decoding import rules
 from llmbench.decoding.base import Draws
-from llmbench.decoding.likeliest import likeliest
+from llmbench.decoding.greedy import likeliest
 
 
 def test_the_surest_come_first_and_the_lowest_among_equals():

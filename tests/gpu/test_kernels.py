@@ -6,13 +6,13 @@ import torch
 from decoding.test_commit import CASES, RULES, state
 from tiny_models import MASK, PAD, STOP
 
-from llmbench.decoder_config import Autoregressive, Diffusion
+from llmbench.config.decoders import Autoregressive, Diffusion
 from llmbench.decoding import rules
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.commit import commit_, commit_plain_
 from llmbench.decoding.diffusion import DiffusionDecoder
-from llmbench.decoding.likeliest import likeliest, likeliest_plain
+from llmbench.decoding.greedy import likeliest, likeliest_plain
 from llmbench.models import kernels
 from llmbench.models.engine import EagerEngine
 from llmbench.models.fused import FusedEngine

@@ -35,7 +35,7 @@ TASKS = {
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "llmbench.harness", *arguments]
+    command = [sys.executable, "-m", "llmbench", "eval", *arguments]
     environment = os.environ | OFFLINE | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -43,10 +43,10 @@ def run(*arguments):
 
 
 def test_without_lm_eval_one_line_says_what_to_install():
-    code = "import sys; sys.modules['lm_eval'] = None\nfrom llmbench.harness.__main__ import main; sys.exit(main())"
+    code = "import sys; sys.modules['lm_eval'] = None\nfrom llmbench.harness.command import main; sys.exit(main([]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == 'llmbench.harness: lm-eval is not installed; pip install -e ".[lm-eval]"\n'
+    assert done.stderr == 'llmbench eval: lm-eval is not installed; pip install -e ".[lm-eval]"\n'
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +103,12 @@ def test_its_command_line_grades_our_texts_and_scores(tasks, llada):
     assert found["config"]["llmbench_likelihood"].startswith("Monte-Carlo upper bound")
 
 
-def test_a_wrong_argument_is_one_line_and_an_exit_code(tasks, monkeypatch, capsys):
-    from llmbench.harness.__main__ import main
+def test_a_wrong_argument_is_one_line_and_an_exit_code(tasks, capsys):
+    from llmbench.harness.command import main
 
     asked = ["run", "--model", "llmbench", "--model_args", "model=llada,steps=8.5"]
-    monkeypatch.setattr(sys, "argv", ["harness", *asked, "--tasks", "own_texts", "--include_path", str(tasks)])
-    assert main() == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("llmbench.harness: steps: ")
+    assert main([*asked, "--tasks", "own_texts", "--include_path", str(tasks)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("llmbench eval: steps: ")
 
 
 def test_llama_says_what_lm_evals_own_model_says(tasks):
@@ -189,8 +188,8 @@ def test_a_chat_has_the_ids_that_a_job_reads_also_through_lm_eval_and_its_cache(
     from lm_eval import caching, simple_evaluate
     from lm_eval.tasks import TaskManager
 
+    from llmbench.data.workloads import Prompt
     from llmbench.harness.adapter import Llmbench
-    from llmbench.workloads import Prompt
 
     monkeypatch.setattr(caching.cache, "PATH", str(tmp_path / "requests"))
     template = chat_checkpoints.ASKED if template == "with BOS" else WITHOUT_BOS

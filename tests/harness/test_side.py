@@ -8,8 +8,8 @@ import hub_checkpoints
 import pytest
 import torch
 
-from llmbench import checkpoints
-from llmbench.decoder_config import Autoregressive, Diffusion
+from llmbench.checkpoints import load as loading
+from llmbench.config.decoders import Autoregressive, Diffusion
 from llmbench.errors import HardwareError, UsageError
 from llmbench.harness import side
 from llmbench.harness.side import Answering
@@ -126,13 +126,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_generated(llama, llada)
 @pytest.mark.parametrize("model", ["llama", "llada"])
 def test_too_little_memory_is_said_as_in_a_job_before_weights_load_and_before_anything_is_generated(monkeypatch, model):
     weights = 4 * 6_917_376  # float32; both models of the bundled pair have so many
-    monkeypatch.setattr(checkpoints, "_loaded", None)
+    monkeypatch.setattr(loading, "_loaded", None)
     monkeypatch.setattr(device, "free_bytes", lambda hardware: weights - 1)
     says = f"bundled:{model} needs .* GiB on cpu .*GiB are free; .*hardware.dtype=bfloat16 needs"
     with pytest.raises(HardwareError, match=says) as caught:
         build(model)
     assert "\n" not in str(caught.value)
-    assert checkpoints._loaded is None
+    assert loading._loaded is None
     monkeypatch.setattr(device, "free_bytes", lambda hardware: weights)
     asked, done = build(model), []
     monkeypatch.setattr(device, "free_bytes", lambda hardware: 0)  # the weights are there: nothing is left beside them

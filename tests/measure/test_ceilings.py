@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbench.config import HardwareConfig
+from llmbench.config.job import HardwareConfig
 from llmbench.measure import ceilings, device
 
 CPU = HardwareConfig(device="cpu", dtype="float32")

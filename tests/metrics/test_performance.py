@@ -9,16 +9,7 @@ import pytest
 from llmbench.metrics import quality
 from llmbench.metrics.keys import METRICS, SPREAD
 from llmbench.metrics.performance import compute, gaps, inter_token_ms, median_interval, spread
-from llmbench.record import (
-    Ceilings,
-    DeviceUse,
-    Environment,
-    ForwardCost,
-    ForwardShape,
-    Marks,
-    Record,
-    Timing,
-)
+from llmbench.record import Ceilings, DeviceUse, Environment, ForwardCost, ForwardShape, Marks, Record, Timing
 from records import make_record
 
 

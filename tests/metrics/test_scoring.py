@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llmbench import workloads
-from llmbench.config import WorkloadConfig
+from llmbench.config.job import WorkloadConfig
+from llmbench.data import workloads
+from llmbench.data.workloads import Prompt, Workload
 from llmbench.metrics import scoring
 from llmbench.record import Output
-from llmbench.workloads import Prompt, Workload
 
 EOS = 0
 

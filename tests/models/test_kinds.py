@@ -3,11 +3,13 @@
 import pytest
 import tiny_models
 import torch
-from test_checkpoints import write_tokenizer
+from tiny_models import write_tokenizer
 
-from llmbench import checkpoints, decoding
-from llmbench.config import HardwareConfig
-from llmbench.decoder_config import Autoregressive
+from llmbench import decoding
+from llmbench.checkpoints.load import load_checkpoint
+from llmbench.checkpoints.resolve import resolve_checkpoint
+from llmbench.config.decoders import Autoregressive
+from llmbench.config.job import HardwareConfig
 from llmbench.decoding.base import PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.models import architecture, blocks, llama
@@ -82,7 +84,7 @@ def test_stored_and_loaded_it_is_the_same(kind, tmp_path):
     model = build(kind)
     model.save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
-    loaded = checkpoints.load(checkpoints.resolve(str(tmp_path), family="autoregressive"), CPU, "real")
+    loaded = load_checkpoint(resolve_checkpoint(str(tmp_path), family="autoregressive"), CPU, "real")
     ids, _ = tiny_models.prompts([7], vocab=259)
     with torch.inference_mode():
         assert torch.equal(loaded.model(ids).logits, model(ids).logits)
@@ -117,7 +119,7 @@ def test_the_fused_engine_computes_mistral():
 def test_a_sliding_window_bounds_the_context(kind, window, context, tmp_path):
     build(kind, **window).save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
-    assert checkpoints.resolve(str(tmp_path)).context == context
+    assert resolve_checkpoint(str(tmp_path)).context == context
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,6 @@ def test_numbers_that_would_be_guessed_or_drowned_in(plain, tmp_path, change, ex
     folder = shutil.copytree(plain, tmp_path / "llama")
     hub.edit(folder / "config.json", **change)
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.resolve(str(folder))
+        resolve_checkpoint(str(folder))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -10,8 +10,9 @@ import pytest
 import tiny_models
 import torch
 
-from llmbench import checkpoints
-from llmbench.config import HardwareConfig
+from llmbench.checkpoints.load import load_checkpoint
+from llmbench.checkpoints.resolve import resolve_checkpoint
+from llmbench.config.job import HardwareConfig
 from llmbench.errors import ConfigError
 from llmbench.models import architecture, llama, quantization
 
@@ -78,8 +79,8 @@ def test_the_product_is_that_of_the_rounded_matrix_in_dtype(kind, dtype, rows):
 
 
 def load(folder, kind, dtype="float32"):
-    return checkpoints.load(
-        checkpoints.resolve(str(folder)),
+    return load_checkpoint(
+        resolve_checkpoint(str(folder)),
         HardwareConfig(device="cpu", dtype=dtype, engine="eager", quantization=kind),
         "real",
     )
@@ -87,7 +88,7 @@ def load(folder, kind, dtype="float32"):
 
 def store(folder, *, causal=True, tied=False, biases=False):
     """A random checkpoint, large enough in its values to disagree with others."""
-    from test_checkpoints import write_tokenizer
+    from tiny_models import write_tokenizer
 
     values = config(causal=causal, tied=tied)
     if biases:
@@ -173,14 +174,15 @@ def test_the_library_fetches_no_compiled_code(tmp_path):
 CHILD = """
 import json, sys, threading, time
 import torch
-from llmbench import checkpoints
-from llmbench.config import HardwareConfig
+from llmbench.checkpoints.load import load_checkpoint
+from llmbench.checkpoints.resolve import resolve_checkpoint
+from llmbench.config.job import HardwareConfig
 from llmbench.models import llama, quantization, streaming
 
 streaming.PIECE = 2**18
 torch.set_num_threads(1)
 folder, kind = sys.argv[1:]
-files = checkpoints.resolve(folder)
+files = resolve_checkpoint(folder)
 # libraries and code are read before the count begins
 small = files.config.from_dict(files.config.to_dict() | {"vocab_size": 8, "hidden_size": 64, "intermediate_size": 64})
 for each in ("int8", "nf4"):
@@ -202,7 +204,7 @@ before = resident()
 watcher = threading.Thread(target=watch)
 watcher.start()
 hardware = HardwareConfig(device="cpu", dtype="float32", engine="eager", quantization=kind)
-loaded = checkpoints.load(files, hardware, "real")
+loaded = load_checkpoint(files, hardware, "real")
 ended = True
 watcher.join()
 peak = max(peak, resident())
@@ -213,7 +215,7 @@ print(json.dumps({"grown": peak - before, "weights": loaded.weight_bytes}))
 @pytest.mark.parametrize("kind", KINDS)
 def test_loading_takes_the_memory_of_the_narrow_weights_and_of_one_wide_block(tmp_path, kind):
     """Sixteen blocks of 4.2 million weights: 268 MB in float32, of which 17 MB may be there at once."""
-    from test_checkpoints import write_tokenizer
+    from tiny_models import write_tokenizer
 
     values = tiny_models.config(kv_heads=4)
     values.hidden_size, values.intermediate_size, values.head_dim, values.num_hidden_layers = 512, 2048, 128, 16

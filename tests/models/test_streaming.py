@@ -42,15 +42,16 @@ def test_a_file_that_shrinks_meanwhile(tmp_path):
 CHILD = """
 import json, sys, threading, time
 import torch
-from llmbench import checkpoints
-from llmbench.config import HardwareConfig
+from llmbench.checkpoints.load import load_checkpoint
+from llmbench.checkpoints.resolve import resolve_checkpoint
+from llmbench.config.job import HardwareConfig
 from llmbench.models import streaming
 
 torch.set_num_threads(1)
 folder, dtype = sys.argv[1:]
 hardware = HardwareConfig(device="cpu", dtype=dtype, engine="eager")
-checkpoints.load(checkpoints.resolve("bundled:llama"), hardware, "real")  # whatever loading imports, before the count
-files = checkpoints.resolve(folder)
+load_checkpoint(resolve_checkpoint("bundled:llama"), hardware, "real")  # whatever loading imports, before the count
+files = resolve_checkpoint(folder)
 peak, ended = 0, False
 
 def resident():  # without mapped files: the system takes pages of libraries back, and brings them again, as it likes
@@ -67,7 +68,7 @@ def watch():
 before = resident()
 watcher = threading.Thread(target=watch)
 watcher.start()
-loaded = checkpoints.load(files, hardware, "real")
+loaded = load_checkpoint(files, hardware, "real")
 ended = True
 watcher.join()
 peak = max(peak, resident())
@@ -81,7 +82,7 @@ def test_loading_takes_the_memory_of_the_weights_and_a_few_pieces(tmp_path, dtyp
     import json
 
     import tiny_models
-    from test_checkpoints import write_tokenizer
+    from tiny_models import write_tokenizer
 
     from llmbench.models import llama
 

@@ -8,7 +8,8 @@ import hub_checkpoints as hub
 import pytest
 import torch
 
-from llmbench import checkpoints
+from llmbench.checkpoints.load import load_checkpoint
+from llmbench.checkpoints.resolve import resolve_checkpoint
 from llmbench.errors import CheckpointError
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -175,7 +176,7 @@ def test_damage_is_one_line_and_runs_nothing(whole, tmp_path, damage, expected):
     folder = shutil.copytree(whole, tmp_path / "llada")
     damage(folder)
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.resolve(str(folder))
+        resolve_checkpoint(str(folder))
     assert expected in str(caught.value)
     assert str(caught.value).startswith("checkpoint llada: ")
     assert "\n" not in str(caught.value)
@@ -187,16 +188,16 @@ def test_damage_is_one_line_and_runs_nothing(whole, tmp_path, damage, expected):
 def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, kind, value):
     from safetensors.torch import load_file, save_file
 
-    from llmbench.config import HardwareConfig
+    from llmbench.config.job import HardwareConfig
 
     hub.write(tmp_path / kind, kind)
     state = load_file(tmp_path / kind / SECOND)
     name = next(key for key in state if "k_proj" in key or "q_proj" in key)
     state[name][-1, -1] = value
     save_file(state, tmp_path / kind / SECOND)
-    files = checkpoints.resolve(str(tmp_path / kind))
+    files = resolve_checkpoint(str(tmp_path / kind))
     with pytest.raises(CheckpointError, match=r"[kq]_proj.weight holds NaN or infinity in float32; fetch or write"):
-        checkpoints.load(files, HardwareConfig(device="cpu", dtype="float32"), "real")
+        load_checkpoint(files, HardwareConfig(device="cpu", dtype="float32"), "real")
 
 
 def test_what_old_files_hold_and_nobody_reads_is_let_pass(whole, tmp_path):
@@ -207,7 +208,7 @@ def test_what_old_files_hold_and_nobody_reads_is_let_pass(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "llada")
     state = load_file(folder / FIRST) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
     save_file(state, folder / FIRST)
-    assert checkpoints.resolve(str(folder)).digest != checkpoints.resolve(str(whole)).digest
+    assert resolve_checkpoint(str(folder)).digest != resolve_checkpoint(str(whole)).digest
 
 
 def test_files_may_be_links(whole, tmp_path):
@@ -215,4 +216,4 @@ def test_files_may_be_links(whole, tmp_path):
     (tmp_path / "links").mkdir()
     for path in whole.iterdir():
         (tmp_path / "links" / path.name).symlink_to(path)
-    assert checkpoints.resolve(str(tmp_path / "links")).digest == checkpoints.resolve(str(whole)).digest
+    assert resolve_checkpoint(str(tmp_path / "links")).digest == resolve_checkpoint(str(whole)).digest

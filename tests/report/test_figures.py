@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from llmbench.analysis.parity import verdicts
+from llmbench.analysis.parity.analyze import verdicts
 from llmbench.report import figures
 from records import make_record, make_sweep
 

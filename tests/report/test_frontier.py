@@ -6,7 +6,7 @@ import pytest
 
 from llmbench.analysis.frontier import frontiers
 from llmbench.record import Record
-from llmbench.report import frontier_files, sweep_report
+from llmbench.report.assemble import frontier_files, sweep_report
 from llmbench.report.frontier import FEW, frontier_figure, frontier_tables
 from records import make_record, make_sweep
 
@@ -108,8 +108,8 @@ def test_files_hold_the_table_and_a_picture(records: list[Record]) -> None:
 
 def test_a_setting_that_the_plans_stricter_gate_refuses_is_not_on_the_frontier() -> None:
     """1 % of the outputs are empty: fewer than the 2 % of docs/metrics.md, more than the half percent of this plan."""
-    from llmbench.analysis.parity import parity
-    from llmbench.parity_config import ParityConfig, ThresholdsConfig
+    from llmbench.analysis.parity.analyze import parity
+    from llmbench.config.parity import ParityConfig, ThresholdsConfig
 
     strict = {"thresholds": {"empty_share": 0.005}}
     silent = make_record("llada", 16, prompts=100, empty=1, e2e_ms=1.0)
@@ -136,7 +136,7 @@ def test_several_grounds_have_a_picture_each_and_one_file_of_tables() -> None:
 
 
 def test_a_sweep_leaves_its_frontier_on_the_parent_run() -> None:
-    from llmbench.analysis.parity import verdicts
+    from llmbench.analysis.parity.analyze import verdicts
 
     records = make_sweep()
     assert {"frontier.md", "frontier.png"} <= sweep_report(records, verdicts(records)).files.keys()

@@ -5,21 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from llmbench.analysis.parity import verdicts
-from llmbench.analysis.wording import number
+from llmbench.analysis.parity.analyze import verdicts
+from llmbench.analysis.parity.sentences import number
 from llmbench.errors import RecordError
 from llmbench.record import Likelihood, Record
-from llmbench.report import recipe_tables, sweep_report
-from llmbench.report.evidence import evidence_tables
+from llmbench.report.assemble import recipe_tables, sweep_report
+from llmbench.report.cells import provenance
+from llmbench.report.details import details_tables
 from llmbench.report.layout import Table
-from llmbench.report.rows import provenance
-from llmbench.report.summaries import likelihood_table, model_properties
-from llmbench.report.tables import (
-    latency_table,
-    memory_table,
-    parity_table,
-    throughput_table,
-)
+from llmbench.report.model_tables import likelihood_table, model_properties
+from llmbench.report.tables import latency_table, memory_table, parity_table, throughput_table
 from records import implementation, make_record, make_sweep
 
 
@@ -274,7 +269,7 @@ def test_the_roofline_stands_beside_every_speedup_and_is_marked_where_it_cannot_
 
 def test_the_tests_behind_a_verdict_stand_k_by_k() -> None:
     (verdict,) = verdicts(make_sweep())
-    (table,) = evidence_tables(verdict)
+    (table,) = details_tables(verdict)
     shown = cells(table)
     assert table.header[1] == "perplexity (nats per token) [95 %]"
     assert shown["32"][table.header[1]] == "+0.118 [+0.118, +0.118]"  # ln(45 / 40), prompts all alike
@@ -287,7 +282,7 @@ def test_the_tests_behind_a_verdict_stand_k_by_k() -> None:
     }
     assert any(note.startswith("Flag: stopped at k = 16: quality") for note in table.notes)
     assert "S_parity in point form, prompts resampled: 32 100%." in table.notes
-    assert evidence_tables(verdicts(make_sweep(perplexity=None))[0]) == []
+    assert details_tables(verdicts(make_sweep(perplexity=None))[0]) == []
 
 
 def test_several_seeds_have_a_row_each_and_one_verdict() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from llmbench import record
-from llmbench.analysis.verdict import TESTED
+from llmbench.analysis.parity.verdict import TESTED
 from llmbench.metrics.keys import METRICS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_llama_is_a_flat_line_over_the_steps(swept):
 
 def test_the_table_rebuilt_from_the_store_is_the_printed_one(swept):
     folder, result = swept
-    command = [sys.executable, "-m", "llmbench.report", "parity", "--out", str(folder / "paper")]
+    command = [sys.executable, "-m", "llmbench", "report", "parity", "--out", str(folder / "paper")]
     rebuilt = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
     assert rebuilt.returncode == 0, rebuilt.stderr
     rows = [line for line in result.stdout.splitlines() if line.startswith(("llama", "llada k="))]
@@ -230,7 +230,7 @@ def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_s
     assert sorted(run.info.status for run in runs["parents"]) == ["KILLED", "RUNNING"]  # the second could tell nobody
 
     (cut,) = [run for run in runs["parents"] if run.info.status == "RUNNING"]
-    report = [sys.executable, "-m", "llmbench.report", "parity", "--sweep", cut.info.run_id]
+    report = [sys.executable, "-m", "llmbench", "report", "parity", "--sweep", cut.info.run_id]
     shown = subprocess.run(report, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     said = shown.stdout + shown.stderr
     assert "PARTIAL: " in said
@@ -287,7 +287,7 @@ def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_aske
     assert "perplexity" not in result.stdout
     (path,) = elsewhere.glob("*/record.json")
     assert f"Record: {path}" in result.stdout
-    assert "python -m llmbench.report ui" in result.stdout
+    assert "python -m llmbench report ui" in result.stdout
     assert "python -m llmbench model=llada steps=4" in result.stdout  # what recreates it
     assert (elsewhere / "mlflow.db").is_file()
     assert not list(here.iterdir())

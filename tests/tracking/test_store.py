@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from llmbench.analysis.looks import registration
-from llmbench.analysis.parity import verdicts
-from llmbench.config import TrackingConfig
+from llmbench.analysis.parity.analyze import verdicts
+from llmbench.analysis.parity.interim import registration
+from llmbench.config.job import TrackingConfig
+from llmbench.config.parity import ParityConfig
 from llmbench.errors import TrackingError
-from llmbench.parity_config import ParityConfig
 from llmbench.record import Record
-from llmbench.report import sweep_report
+from llmbench.report.assemble import sweep_report
 from llmbench.tracking import Store, open_store, view_url
 from records import make_record, make_sweep
 
@@ -245,7 +245,7 @@ def test_the_view_opens_curves_grouped_by_model(store: Store) -> None:
 
 
 def test_curves_of_two_implementations_are_not_averaged_into_one() -> None:
-    from llmbench.tracking.content import params
+    from llmbench.tracking.run_payload import params
     from records import implementation
 
     made = [implementation("autoregressive", 200.0), implementation("transformers", 300.0, "dynamic")]

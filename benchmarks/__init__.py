@@ -1,0 +1,1 @@
+"""Developers' tools, which no user needs and the wheel leaves out."""

@@ -1,0 +1,1 @@
+"""The four hypotheses, each with a verdict and its numbers."""

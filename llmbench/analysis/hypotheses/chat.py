@@ -1,0 +1,124 @@
+"""Hypothesis 4: is LLaDA responsive enough for chat? L_e2e and `first_text_ms` at batch 1 against fixed thresholds.
+
+The thresholds (`parity.chat.*`) stand in the configuration before the run, so they are read from the Records: 1 s until
+text can be shown and 10 s until all of it is there, the limits at which a dialogue stops to feel uninterrupted and
+attention leaves it (Miller, AFIPS 1968; Nielsen, Usability Engineering, 1993, ch. 5). LLaDA meets them at a k when the
+95 % intervals of both times end below, and fails when one of them begins above. LLaMA's times stand beside; those of a
+server on hardware that is not known do not.
+
+Text that appears with the last step (one block as long as the canvas) appears at L_e2e; of a shorter first block the
+interval comes from the marked pass, where it was repeated often enough. Several seeds of a setting are one finding: of
+times and of both ends of their intervals the means, which is no narrower than it should be. No torch.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from llmbench.analysis.hypotheses.outcomes import (
+    Claim,
+    Finding,
+    Hypothesis,
+    Outcome,
+    command,
+    conclude,
+    finished,
+    labels,
+    series,
+    span,
+)
+from llmbench.analysis.parity.grouping import VARIED, check_ground, is_external_server
+from llmbench.analysis.parity.statistics import Estimate
+from llmbench.config.parity import ChatConfig
+from llmbench.metrics import performance
+from llmbench.record import Record
+
+CLAIM = Claim(number=4, text="LLaDA is responsive enough for chat at batch 1", recipe="latency")
+
+
+def chat(records: Sequence[Record]) -> Hypothesis:
+    """Judge hypothesis 4 for every diffusion setting and k.
+
+    Raises:
+        RecordError: device name or versions differ.
+    """
+    known = finished(records, lambda r: r.conditions.get("batch") == "1" and "latency/e2e_ms" in r.metrics)
+    if known:
+        check_ground(known, VARIED)
+    own = [record for record in known if record.family == "diffusion"]
+    limits = list(dict.fromkeys(_limits(record) for record in own))
+    beside = _beside(
+        [record for record in known if record.family == "autoregressive" and not is_external_server(record)]
+    )
+    findings = [_finding(name, members, limits, beside) for name, members in _settings(own)]
+    return conclude(CLAIM, findings, "LLaDA was not run at batch 1", "make table1", known)
+
+
+def _settings(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
+    """Name and Records of every setting, each over seeds; the batch is 1 in all of them."""
+    joined = series(records, "batch")
+    return list(zip(labels([members[0] for members in joined], None), joined, strict=True))
+
+
+def first_text(members: Sequence[Record]) -> Estimate | None:
+    """When text could first be shown, over seeds, with its interval where there is one; from the raw times."""
+    found = [performance.first_text(record) for record in members]
+    known = [Estimate(value=item.median, low=item.ci_low, high=item.ci_high) for item in found if item]
+    return _mean(known) if len(known) == len(members) else None
+
+
+def _whole(members: Sequence[Record]) -> Estimate:
+    """L_e2e over seeds."""
+    key = "latency/e2e_ms"
+    found = [record.metrics for record in members]
+    return _mean([Estimate(value=m[key], low=m.get(f"{key}_ci_low"), high=m.get(f"{key}_ci_high")) for m in found])
+
+
+def _mean(times: Sequence[Estimate]) -> Estimate:
+    low = [time.low for time in times if time.low is not None]
+    high = [time.high for time in times if time.high is not None]
+    told = len(low) == len(high) == len(times)
+    return Estimate(
+        value=fmean(time.value for time in times),
+        low=fmean(low) if told else None,
+        high=fmean(high) if told else None,
+    )
+
+
+def _finding(
+    name: str, members: Sequence[Record], limits: Sequence[ChatConfig], beside: Sequence[tuple[str, Estimate]]
+) -> Finding:
+    record, whole, first = members[0], _whole(members), first_text(members)
+    numbers = [("L_e2e ms", whole), *([("first text ms", first)] if first else []), *beside]
+    again = command("latency", record, f"steps={record.steps}", "timing.repeats=12", "timing.marked_repeats=6")
+    if len(limits) > 1:
+        said = " and ".join(f"{item.first_text_ms:g} / {item.e2e_ms:g} ms" for item in limits)
+        why = f"the thresholds were changed between the jobs ({said})"
+        return Finding(setting=name, outcome=Outcome.UNDECIDED, why=why, numbers=tuple(numbers), decide=again)
+    limit = limits[0]
+    times = [("first text", first, limit.first_text_ms), ("all of it", whole, limit.e2e_ms)]
+    said = "; ".join(f"{what} after {span(time)} ms, at most {most:g}" for what, time, most in times if time)
+    pairs = [(time, most) for _, time, most in times]
+    if any(time is not None and time.low is not None and time.low > most for time, most in pairs):
+        outcome = Outcome.REFUTED
+    elif all(time is not None and time.high is not None and time.high <= most for time, most in pairs):
+        outcome = Outcome.SUPPORTED
+    else:
+        outcome = Outcome.UNDECIDED
+        if any(time is None or time.high is None for time, _ in pairs):
+            said += "; a time without an interval (fewer than 6 repeats) decides nothing"
+    decide = again if outcome is Outcome.UNDECIDED else ""
+    return Finding(setting=name, outcome=outcome, why=said, numbers=tuple(numbers), decide=decide)
+
+
+def _beside(records: Sequence[Record]) -> list[tuple[str, Estimate]]:
+    found = []
+    for name, members in _settings(records):
+        found.append((f"{name} L_e2e ms", _whole(members)))
+        first = first_text(members)
+        found += [(f"{name} first text ms", first)] if first else []
+    return found
+
+
+def _limits(record: Record) -> ChatConfig:
+    own = record.config.get("parity", {}).get("chat", {})
+    return ChatConfig(**{key: float(value) for key, value in own.items()})

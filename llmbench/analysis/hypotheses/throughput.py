@@ -1,0 +1,224 @@
+"""Hypothesis 1: is LLaDA's throughput superior at high batch?
+
+    R(B) = T_LLaDA / T_LLaMA, both in valid bytes per second at the same batch size
+
+Supported only if R rises with B and crosses 1 from below: that is what "because diffusion parallelises better" says. A
+downward crossing, at whatever B, is the opposite, and is refuted with its B*; so is R that is below 1 everywhere and
+falls, which goes beyond docs/metrics.md. Everything else is undecided: R above 1 everywhere shows no crossing, R below
+1 and rising may cross later. A candidate that writes nothing but empty outputs has R = 0; a batch size whose R cannot
+be computed is named as not judged.
+
+R's interval is that of the time ratio (`statistics.speedup_interval`: batches, then repeats), laid at R: the texts, and
+so their bytes, are taken as they are. "Below", "above", "rises" and "falls" are said only of intervals that lie apart,
+so a point without an interval decides nothing. Where the gates of a speedup speak against one (a baseline far under its
+roofline, unsteady times, other threads), nothing is supported.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbench.analysis.hypotheses.outcomes import (
+    Claim,
+    Finding,
+    Hypothesis,
+    Outcome,
+    command,
+    conclude,
+    finished,
+    labels,
+    series,
+    span,
+)
+from llmbench.analysis.parity.grouping import VARIED, check_ground, comparison_groups, group
+from llmbench.analysis.parity.sentences import doubt_phrase, number
+from llmbench.analysis.parity.statistics import Estimate, speedup_interval
+from llmbench.config.parity import ThresholdsConfig
+from llmbench.record import Record
+
+CLAIM = Claim(
+    number=1,
+    text="LLaDA's throughput is superior at high batch: R(B) rises with B and crosses 1 from below",
+    recipe="throughput",
+)
+
+FEWEST = 3
+"""Batch sizes: two points rise or fall, they show no course."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """R at one batch size, or why there is none."""
+
+    batch: int
+    ratio: Estimate | None
+    why_not: str = ""
+    doubt: str = ""  # why a speedup may not be quoted there: the gates of the verdict on speed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What a curve over B does."""
+
+    outcome: Outcome
+    why: str
+    crossing: float | None = None  # B*
+    wanted: str = ""  # what would decide: "larger", "batches", "repeats", "bytes"
+
+
+def throughput(records: Sequence[Record]) -> Hypothesis:
+    """Judge hypothesis 1 for every diffusion setting and k.
+
+    Raises:
+        RecordError: device name or versions differ, or a side has two Records where one belongs.
+    """
+    known = finished(records)
+    if known:
+        check_ground(known, VARIED)
+    points = _points(known)
+    curves = series([record for record in known if id(record) in points], "batch")
+    curves = [members for members in curves if any(points[id(record)].ratio for record in members)]
+    names = labels([members[0] for members in curves], "batch")
+    findings = [
+        _finding(name, members[0], sorted((points[id(r)] for r in members), key=lambda point: point.batch))
+        for name, members in zip(names, curves, strict=True)
+    ]
+    missing = "no batch size was run with both models and text to count"
+    return conclude(CLAIM, findings, missing, "make table2", known)
+
+
+def course(points: Sequence[tuple[int, Estimate]]) -> Course:
+    """Judge R over rising B."""
+    if len(points) < FEWEST:
+        return Course(
+            outcome=Outcome.UNDECIDED, why=f"{len(points)} batch sizes show no course, {FEWEST} do", wanted="batches"
+        )
+    if any(ratio.low is None or ratio.high is None for _, ratio in points):
+        why = "a ratio without an interval decides nothing: fewer than 6 repeats"
+        return Course(outcome=Outcome.UNDECIDED, why=why, wanted="repeats")
+    sizes = [size for size, _ in points]
+    low, high = (np.array([getattr(ratio, end) for _, ratio in points], dtype=np.float64) for end in ("low", "high"))
+    above, below = low > 1, high < 1
+    pairs = [(i, j) for i in range(len(points)) for j in range(i + 1, len(points))]
+    falls = [(i, j) for i, j in pairs if high[j] < low[i]]
+    if down := [(i, j) for i, j in pairs if above[i] and below[j]]:
+        i, j = max(down, key=lambda pair: (pair[1], pair[0]))
+        star = _crossing(points[i : j + 1], down=True)
+        return Course(outcome=Outcome.REFUTED, why=f"R crosses 1 downward at B* = {number(star)}", crossing=star)
+    if below[0] and above[-1] and not falls:
+        star = _crossing(points, down=False)
+        why = f"R rises and crosses 1 from below at B* = {number(star)}"
+        return Course(outcome=Outcome.SUPPORTED, why=why, crossing=star)
+    if below.all() and (0, len(points) - 1) in falls:
+        return Course(outcome=Outcome.REFUTED, why=f"R is below 1 at every B and falls to B = {sizes[-1]}")
+    return _undecided(sizes, above, below, falls, rises=bool(low[-1] > high[0]))
+
+
+def _undecided(
+    sizes: Sequence[int],
+    above: NDArray[np.bool_],
+    below: NDArray[np.bool_],
+    falls: Sequence[tuple[int, int]],
+    rises: bool,
+) -> Course:
+    """Why neither can be said."""
+    monotone = "rises" if rises and not falls else "falls" if falls and not rises else "keeps no direction"
+    if falls and not (above.all() or below.all()):
+        i, j = falls[0]
+        why = f"R does not rise steadily: it falls from B = {sizes[i]} to B = {sizes[j]}"
+        return Course(outcome=Outcome.UNDECIDED, why=why, wanted="larger")
+    if above.all():
+        why = f"R is above 1 at every B, also at B = {sizes[0]}, and {monotone}: there is no crossing from below"
+        return Course(outcome=Outcome.UNDECIDED, why=why, wanted="larger")
+    if below.all():
+        why = f"R is below 1 up to B = {sizes[-1]} and {monotone}"
+        return Course(outcome=Outcome.UNDECIDED, why=why, wanted="larger")
+    why = f"R {monotone}, and its intervals at B = {sizes[0]} and B = {sizes[-1]} do not both lie on their side of 1"
+    return Course(outcome=Outcome.UNDECIDED, why=why, wanted="larger" if rises else "repeats")
+
+
+def _crossing(points: Sequence[tuple[int, Estimate]], *, down: bool) -> float:
+    """B* of the last crossing in that direction, on straight lines between points in log B and log R.
+
+    R = 0 has no logarithm: a crossing from or to it is put at the later of the two B.
+    """
+    star = float(points[-1][0])
+    for (size, left), (after, right) in itertools.pairwise(points):
+        if (left.value >= 1 > right.value) if down else (left.value < 1 <= right.value):
+            known = left.value and right.value
+            share = math.log(left.value) / math.log(left.value / right.value) if known else 1.0
+            star = math.exp(math.log(size) + share * (math.log(after) - math.log(size)))
+    return star
+
+
+def _points(records: Sequence[Record]) -> dict[int, Point]:
+    """R(B) of every diffusion Record (of the first one, over seeds), by its id."""
+    found: dict[int, Point] = {}
+    for members in comparison_groups(records):
+        sides = group(members)
+        doubt = doubt_phrase(sides, ThresholdsConfig().roofline_share) if sides.baseline else ""
+        for _, side in sides.candidates:
+            found[id(side[0])] = replace(_point(sides.baseline, side), doubt=doubt)
+    return found
+
+
+def _point(baseline: Sequence[Record], candidate: Sequence[Record]) -> Point:
+    size = int(candidate[0].conditions["batch"])
+    own, other = (_mean(side, "throughput/bytes_per_s") for side in (candidate, baseline))
+    times = [_mean(side, "latency/e2e_ms") for side in (baseline, candidate)]
+    if not baseline:
+        return Point(batch=size, ratio=None, why_not="no baseline was run there")
+    if own is None or other is None:
+        return Point(batch=size, ratio=None, why_not="there is no text to count")
+    if not other:
+        return Point(batch=size, ratio=None, why_not="the baseline wrote nothing but empty outputs")
+    ratio = own / other
+    interval = speedup_interval(baseline, candidate, np.random.default_rng(0))  # whatever the Records' order
+    if interval is None or not times[0] or not times[1]:
+        return Point(batch=size, ratio=Estimate(value=ratio))
+    scale = ratio / (times[0] / times[1])
+    return Point(batch=size, ratio=Estimate(value=ratio, low=interval.low * scale, high=interval.high * scale))
+
+
+def _mean(side: Sequence[Record], key: str) -> float | None:
+    known = [record.metrics[key] for record in side if key in record.metrics]
+    return fmean(known) if known and len(known) == len(side) else None
+
+
+def _finding(name: str, first: Record, over: Sequence[Point]) -> Finding:
+    points = [(point.batch, point.ratio) for point in over if point.ratio is not None]
+    found = course(points)
+    doubts = [f"at B = {point.batch} {point.doubt}" for point in over if point.doubt]
+    if doubts and found.outcome is Outcome.SUPPORTED:
+        why = f"{found.why}, but no speedup may be quoted {'; '.join(doubts)}"
+        found = replace(found, outcome=Outcome.UNDECIDED, why=why, wanted="repeats")
+    numbers = [(f"R({size})", ratio) for size, ratio in points]
+    if found.crossing is not None:
+        numbers.append(("B*", Estimate(value=found.crossing)))
+    ends = [points[0], points[-1]] if len(points) > 1 else points
+    shown = ", ".join(f"R({size}) = {span(ratio)}" for size, ratio in ends)
+    left_out = "".join(f"; B = {point.batch} is not judged: {point.why_not}" for point in over if point.ratio is None)
+    return Finding(
+        setting=name,
+        outcome=found.outcome,
+        why=f"{found.why}; {shown}{left_out}",
+        numbers=tuple(numbers),
+        decide=_command(first, [size for size, _ in points], found.wanted) if found.wanted else "",
+    )
+
+
+def _command(record: Record, sizes: Sequence[int], wanted: str) -> str:
+    own, largest = list(sizes), sizes[-1]
+    if wanted == "larger":
+        own += [2 * largest, 4 * largest]
+    elif wanted == "batches":
+        own = sorted({*sizes, 1, 4, 16, largest})
+    prompts = [] if record.config.get("workload", {}).get("source") == "synthetic" else [f"workload.prompts={max(own)}"]
+    repeats = "timing.repeats=20" if wanted == "repeats" else "timing.repeats=6"
+    steps = f"steps={record.steps}"
+    return command("throughput", record, steps, f"batch={','.join(map(str, own))}", *prompts, repeats)

@@ -1,0 +1,1 @@
+"""At how many diffusion steps does the candidate match the baseline, and what may be claimed?"""

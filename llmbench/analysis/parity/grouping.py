@@ -1,0 +1,271 @@
+"""Which Records may meet in one comparison? Those whose conditions agree; a difference is named, never averaged over.
+
+A sweep may vary batch, canvas or decoding settings on purpose: `condition_sets` cuts it into the sets inside which
+everything but k and the seed agrees. Seeds join: the sums of a prompt are added up over them. What nobody varies on
+purpose (device name, package versions) must agree: `check_conditions` refuses it.
+
+A sweep may also time the baseline in several implementations (`model=llama,llama_generate`): the same model under the
+same settings, decoded by other code. They share a set, and `choose_baseline` takes the fastest, because a speedup
+against a slow baseline is the fault of most published ones.
+
+A server (`model=llama_endpoint`) answers from hardware and software that are not known, so nothing of them is compared,
+and it stands apart: in its set with a speedup of its own, by wall clock, while no verdict rests on it. When the user
+says that it runs on this device (`endpoint.same_hardware=true`) it is one more implementation of the baseline.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from llmbench.errors import RecordError
+from llmbench.record import Record, from_server
+
+CHAT = "decoding.chat"
+"""Whether prompts stood in a chat template (absent: they did not): both sides are asked in one role, or neither is."""
+
+VARIED = (
+    *("device", "dtype", "engine", "quantization", "weights", "canvas", "batch", "workload", "judge", "encoder"),
+    CHAT,
+)
+"""Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
+
+IMPLEMENTATION = (
+    "decoding.kind",
+    "decoding.cache",
+    "decoding.stop_check_every",
+    "decoding.url",
+    "decoding.served_model",
+    "decoding.same_hardware",
+)
+"""Conditions that say with which code a text is generated, and so how fast; not which text."""
+
+OF_TEXT = ("decoding.cache",)
+"""Of these, what changes a diffusion model's text: its caches (prefix, dual) are approximations."""
+
+WHOLE = "1.0"
+"""The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
+
+_PLACE = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
+"""Conditions that say where and with what a model ran: of a server they are not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Comparable Records by side, each side's over seeds."""
+
+    baseline: tuple[Record, ...]
+    candidates: tuple[tuple[int, tuple[Record, ...]], ...]  # (k, its Records), k rising
+    implementations: tuple[Record, ...]  # every autoregressive Record that may be it, the chosen ones among them
+    external_servers: tuple[tuple[Record, ...], ...] = ()  # servers that may not, each over seeds
+
+    @property
+    def sides(self) -> tuple[tuple[int | None, tuple[Record, ...]], ...]:
+        """(None, baseline) and (k, candidate) for each k."""
+        return ((None, self.baseline), *self.candidates) if self.baseline else self.candidates
+
+
+def group(records: Sequence[Record]) -> Group:
+    """Sort one set's finished Records into sides; failed ones are passed over.
+
+    Raises:
+        RecordError: conditions differ, or two Records claim one place.
+    """
+    records = [record for record in records if record.status == "finished"]
+    check_conditions(records)
+    baselines = [record for record in records if record.family == "autoregressive"]
+    implementations = tuple(record for record in baselines if not is_external_server(record))
+    candidates: dict[int, list[Record]] = {}
+    for record in sorted(records, key=steps_of):
+        if record.family == "diffusion":
+            candidates.setdefault(steps_of(record), []).append(record)
+    models = sorted({record.model for members in candidates.values() for record in members})
+    if len(models) > 1:
+        raise RecordError(f"one diffusion model at a time can be compared, found {', '.join(models)}")
+    for members in candidates.values():
+        if double := _double(members):
+            first, second = double
+            raise RecordError(f"two Records of {second.label}: {first.identity} and {second.identity}; drop one")
+    return Group(
+        baseline=choose_baseline(implementations),
+        candidates=tuple((k, tuple(sorted(members, key=seed_of))) for k, members in candidates.items()),
+        implementations=implementations,
+        external_servers=tuple(map(tuple, _ways(filter(is_external_server, baselines), own_settings))),
+    )
+
+
+def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
+    """Cut Records into sets for `parity`: one diffusion model under one setting over k and seeds, with its baseline.
+
+    A baseline serves every set that shares its conditions. Where a sweep over temperature leaves several, the one
+    with the candidates' temperature is taken. Implementations of one baseline share a set, also where no candidate is.
+    A failed Record of either side goes with the sets it belongs to: it is missing there, and its reason is known.
+    Where nothing finished there is no set.
+    """
+    known = list(records)
+    finished = [record for record in known if record.status == "finished"]
+    failed = [record for record in known if record.status == "failed"]
+    baselines = [record for record in finished if record.family == "autoregressive"]
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in (*finished, *(r for r in failed if r.conditions)):
+        if record.family == "diffusion":
+            groups.setdefault((record.model, shared_conditions(record), own_settings(record)), []).append(record)
+    unplaced = [r for r in failed if not r.conditions]  # died before its conditions were known: missing everywhere
+    sets, used = [], set()
+    for (model, varied, own), candidates in groups.items():
+        fitting = [record for record in baselines if _fits(record, varied)]
+        if len({r.conditions.get("decoding.temperature") for r in fitting}) > 1:
+            wanted = dict(own).get("decoding.temperature")
+            fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
+        used |= {id(record) for record in fitting}
+        here = [r for r in candidates if r.status == "finished"]
+        if not (fitting or here):
+            continue
+        absent = [r for r in candidates if r.status == "failed"] + [r for r in unplaced if r.model == model]
+        wanted = dict(own).get("decoding.temperature") if fitting else None
+        absent += [r for r in failed if r.family == "autoregressive" and _missing_beside(r, varied, wanted)]
+        sets.append((*fitting, *sorted(here, key=steps_of), *absent))
+    alone: dict[tuple[Any, ...], list[Record]] = {}
+    for record in sorted(baselines, key=from_server):
+        if id(record) in used:
+            continue
+        shared = [
+            place for place in alone if from_server(record) and place[0] == record.model and _fits(record, place[1])
+        ]
+        own_place = record.model, shared_conditions(record), sampling(record)
+        for place in shared or [own_place]:
+            alone.setdefault(place, []).append(record)
+    placed = {model for model, _, _ in groups}
+    lost = [r for r in unplaced if r.family == "diffusion" and r.model not in placed]
+    return sets + [(*members, *lost) for members in alone.values()]
+
+
+def _missing_beside(failed: Record, varied: tuple[str | None, ...], temperature: str | None) -> bool:
+    """Whether a failed baseline should have stood beside such candidates; None for the temperature: any."""
+    heats = (failed.conditions.get("decoding.temperature"), None)
+    return not failed.conditions or (_fits(failed, varied) and temperature in heats)
+
+
+def is_external_server(record: Record) -> bool:
+    """Whether it is a server's, and nobody says that the server runs on this device: no verdict rests on it."""
+    return from_server(record) and record.conditions.get("decoding.same_hardware") != "True"
+
+
+def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
+    """The fastest implementation of the baseline by `latency/e2e_ms`, or the only one, over its seeds; () for none.
+
+    Raises:
+        RecordError: two of them are the same implementation and seed, or differ in more than that.
+    """
+    baselines = [record for record in baselines if record.status == "finished" and not is_external_server(record)]
+    ways = _ways(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
+    if any(map(_double, ways)) or len({(r.model, sampling(r)) for r in baselines}) > 1:
+        names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
+        raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
+    chosen = min(ways, key=lambda way: fmean(r.metrics.get("latency/e2e_ms", math.inf) for r in way), default=())
+    return tuple(sorted(chosen, key=seed_of))
+
+
+def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[Record]]:
+    """Records with equal keys together, in the order of their first ones."""
+    ways: dict[Any, list[Record]] = {}
+    for record in records:
+        ways.setdefault(key(record), []).append(record)
+    return list(ways.values())
+
+
+def nucleus(record: Record) -> str:
+    """Share of the probability that is drawn from; all where nothing is drawn, or the decoder has no such dial."""
+    greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
+    return WHOLE if greedy else record.conditions.get("decoding.top_p", WHOLE)
+
+
+def stochastic(record: Record) -> bool:
+    """Whether the seed changes the text: sampling, or positions drawn at random."""
+    greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
+    return not greedy or record.conditions.get("decoding.remasking") == "random"
+
+
+def seed_of(record: Record) -> str:
+    """The seed, where it changes anything."""
+    return record.conditions.get("seed", "") if stochastic(record) else ""
+
+
+def _double(records: Sequence[Record]) -> tuple[Record, Record] | None:
+    seen: dict[str, Record] = {}
+    for record in records:
+        if (other := seen.setdefault(seed_of(record), record)) is not record:
+            return other, record
+    return None
+
+
+def own_settings(record: Record) -> tuple[tuple[str, str], ...]:
+    """All decoding settings."""
+    return tuple(sorted(pair for pair in record.conditions.items() if pair[0].startswith("decoding.")))
+
+
+def sampling(record: Record) -> tuple[tuple[str, str], ...]:
+    """Decoding settings that shape the text."""
+    return tuple(pair for pair in own_settings(record) if pair[0] not in IMPLEMENTATION)
+
+
+def shared_conditions(record: Record) -> tuple[str | None, ...]:
+    """The conditions that a sweep may vary on purpose and that do not belong to one side."""
+    return tuple(record.conditions.get(key) for key in VARIED)
+
+
+def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
+    """Whether a baseline belongs to candidates under these conditions; a server's place and role are not asked for."""
+    asked = zip(VARIED, shared_conditions(record), varied, strict=True)
+    return all(own == wanted or (from_server(record) and key in (*_PLACE, CHAT)) for key, own, wanted in asked)
+
+
+def steps_of(record: Record) -> int:
+    """k, for sorting; 0 for a model without steps."""
+    return record.steps or 0
+
+
+def check_conditions(records: Sequence[Record]) -> None:
+    """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
+
+    Only `IMPLEMENTATION` may differ within a model (but not a diffusion model's cache: it changes the text), and the
+    seed anywhere. A chat template is used by all or by none: an answer and a continuation are not the same task. Where
+    a server runs is not asked; one that stands apart may also decode in its own way.
+
+    Raises:
+        RecordError: names the key and both values.
+    """
+    check_ground(records)
+    firsts: dict[str, Record] = {}
+    asked = [record for record in records if not is_external_server(record)]
+    for record in asked:
+        _agree(asked[0], record, lambda key: key == CHAT)
+        own = firsts.setdefault(record.model, record)
+        free = set(IMPLEMENTATION) - set(OF_TEXT if record.family == "diffusion" else ())
+        _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
+
+
+def check_ground(records: Sequence[Record], varied: Sequence[str] = ()) -> None:
+    """Refuse Records that were not made on the same ground: all that is neither seed nor decoding must agree.
+
+    Where a server runs is not asked.
+
+    Args:
+        records: of any sides.
+        varied: conditions that may differ all the same.
+
+    Raises:
+        RecordError: names the key and both values.
+    """
+    ordered = sorted(records, key=from_server)  # what is known is compared with what is known
+    for record in ordered:
+        unknown = ("seed", *varied, *(_PLACE if from_server(record) else ()))
+        _agree(ordered[0], record, lambda key: key not in unknown and not key.startswith("decoding."))  # noqa: B023
+
+
+def _agree(first: Record, other: Record, wanted: Callable[[str], bool]) -> None:
+    for key in sorted(filter(wanted, first.conditions.keys() | other.conditions.keys())):
+        here, there = first.conditions.get(key), other.conditions.get(key)
+        if here != there:
+            raise RecordError(f"{first.label} and {other.label} cannot be compared: {key} is {here!r} and {there!r}")

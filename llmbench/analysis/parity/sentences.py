@@ -1,0 +1,334 @@
+"""How is a verdict said, so that it can be quoted without the table beside it? Numbers in, one sentence out.
+
+The sentence always carries the margins and the error of the test, the conditions, and what happened to diversity at
+the same k, because generative perplexity alone rewards repetition; a speedup against a slow baseline says so, and so
+does one of times that a busy device scattered. The brief's point form is a sentence of its own. Called by
+`llmbench.analysis.parity` and `gates`; `number`, `TITLES` and `NAMES` also serve the tables.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import quantiles
+from typing import TYPE_CHECKING
+
+from llmbench.analysis.parity.grouping import WHOLE, nucleus
+from llmbench.analysis.parity.verdict import Speed, Status
+from llmbench.record import Record, from_server
+
+if TYPE_CHECKING:
+    from llmbench.analysis.parity.grouping import Group
+    from llmbench.analysis.parity.parity_test import Tested
+    from llmbench.analysis.parity.verdict import Speedup
+
+NAMES: dict[str, str] = {"llama": "LLaMA", "llada": "LLaDA"}
+"""How models are called in prose; a name that is not listed stands as it is."""
+
+TITLES: dict[str, str] = {
+    "quality/perplexity": "perplexity",
+    "quality/bits_per_byte": "bits per byte",
+    "quality/bertscore_f1": "BERTScore F1",
+    "quality/accuracy": "accuracy",
+    "quality/entropy": "entropy",
+    "quality/distinct_2": "distinct-2",
+}
+
+
+def named(record: Record) -> str:
+    """A side in prose, with its decoder where that is not its family's own: `LLaMA (transformers static)`."""
+    way = record.side.removeprefix(record.model).strip()
+    name = NAMES.get(record.model, record.model)
+    return f"{name} ({way})" if way else name
+
+
+def slow_phrase(baseline: Sequence[Record], share: float) -> str:
+    """The gate on speedups: said when the baseline is under this share of its roofline and the roofline can judge."""
+    judged = [record for record in baseline if record.ceilings is not None and record.ceilings.judged]
+    known = [r.metrics["roofline/efficiency"] for r in judged if "roofline/efficiency" in r.metrics]
+    efficiency = min(known, default=None)
+    if efficiency is None or efficiency >= share:
+        return ""
+    return f"{named(baseline[0])} at {100 * efficiency:.2g} % of its roofline limit: a speedup against a slow baseline"
+
+
+UNSTEADY = 1.5
+"""Quartiles of a batch's repeats that lie further apart than this were not measured on a device of one's own."""
+
+
+def unsteady_phrase(records: Sequence[Record]) -> str:
+    """The other gate on speedups: said of the side whose repeats of one batch differ most, if they differ too much."""
+    from llmbench.analysis.parity.statistics import MIN_REPEATS
+
+    found: list[tuple[float, str]] = []
+    for record in records:
+        repeats: dict[int, list[float]] = {}
+        for timing in record.timings:
+            repeats.setdefault(timing.batch, []).append(timing.e2e_ms)
+        for times in repeats.values():
+            if len(times) < MIN_REPEATS:
+                continue
+            low, _, high = quantiles(times, n=4, method="inclusive")
+            if high > UNSTEADY * low:
+                found.append((high / low, f"{record.label}: {number(low)} to {number(high)} ms"))
+    if not found:
+        return ""
+    ratio, said = max(found)
+    return (
+        f"repeats of one batch differ {ratio:.1f}-fold between their quartiles ({said}): other work ran on this device"
+    )
+
+
+def threads_phrase(records: Sequence[Record]) -> str:
+    """A gate on speedups: said when sides ran on a CPU with other numbers of threads; a server's are not known."""
+    here = [record for record in records if not from_server(record) and record.environment.device == "cpu"]
+    counts: dict[int, Record] = {}
+    for record in here:
+        counts.setdefault(record.environment.threads, record)
+    if len(counts) < 2:
+        return ""
+    said = ", ".join(f"{count} at {record.label}" for count, record in counts.items())
+    return f"CPU threads differ ({said})"
+
+
+def doubt_phrase(sides: "Group", share: float) -> str:
+    """Why a speedup may not be quoted; empty where nothing speaks against it."""
+    records = [record for _, members in sides.sides for record in members]
+    found = [slow_phrase(sides.baseline, share), threads_phrase(records), unsteady_phrase(records)]
+    return "; ".join(filter(None, found))
+
+
+def baseline_phrase(chosen: Sequence[Record], baselines: Sequence[Record]) -> str:
+    """Which of several implementations is the baseline, with every one's time; empty where there is no choice."""
+    if len(baselines) <= len(chosen):
+        return ""
+    times = ", ".join(
+        f"{record.label} {number(record.metrics['latency/e2e_ms'])} ms"
+        for record in baselines
+        if "latency/e2e_ms" in record.metrics
+    )
+    return f"The baseline is {chosen[0].label}, the fastest of its implementations by L_e2e ({times})."
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A value to `digits` significant digits, whole numbers in full: 1234, 34.1, 0.600."""
+    if value == 0 or abs(value) >= 10 ** (digits - 1):
+        return f"{value:.0f}"
+    return f"{value:#.{digits}g}".rstrip(".")
+
+
+def conditions_phrase(records: Sequence[Record]) -> str:
+    """The stated conditions: temperature, nucleus where there is one, chat template, B, canvas, prompts, device."""
+    if not records:
+        return ""
+    said = records[0].conditions
+    heat = list(
+        dict.fromkeys(r.conditions["decoding.temperature"] for r in records if "decoding.temperature" in r.conditions)
+    )
+    parts = [f"temperature {' against '.join(heat)}"] if heat else []
+    nuclei = list(dict.fromkeys(map(nucleus, records)))
+    parts += [f"top_p {' against '.join(nuclei)}"] if nuclei != [WHOLE] else []
+    parts += ["in chat templates"] if "decoding.chat" in said else []
+    parts += [f"{name} {said[key]}" for key, name in (("batch", "batch"), ("canvas", "canvas")) if key in said]
+    count = len(records[0].outputs)
+    parts += [f"{count} prompt{'s' if count > 1 else ''}"] if count else []
+    seeds = {record.conditions["seed"] for record in records if "seed" in record.conditions}
+    parts += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
+    device = f" on {said.get('device_name', 'an unnamed device')}"
+    how = ", ".join([said.get("device", "?"), said.get("dtype", "?"), *narrow(records[0])])
+    return ", ".join(parts) + device + ("" if from_server(records[0]) else f" ({how})")
+
+
+def narrow(record: Record) -> tuple[str, ...]:
+    """How quantized weights are stored; () for plain ones, of which nobody has to speak."""
+    kind = record.conditions.get("quantization", "none")
+    return () if kind == "none" else (kind,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What the sentences about one metric are made of."""
+
+    metric: str  # key of METRICS
+    names: tuple[str, str]  # baseline and candidate, for people
+    baseline: float | None  # the value to reach; None where its sums give no number
+    values: Mapping[int, float]  # the candidate's at each k that has one
+    lacking: tuple[str, ...]  # sides without a value
+    point: int | None  # S_parity in point form
+    best: int | None  # the k of the candidate's best value; None where none can be compared
+    canvas: int | None  # G; a k beyond it makes no sense, so reaching it is worth saying
+    ratios: Mapping[int, tuple[float, float | None, float | None]]  # speedup, low and high at each k
+    entropy: tuple[float, Mapping[int, float]] | None  # the baseline's and the candidate's at each k
+    where: str  # the conditions
+    doubt: str  # from `doubt_phrase`
+    margin: float
+    diversity_margin: float | None  # None where the metric needs no entropy
+    error: str  # the error rate of the tests
+
+
+def sentence(tested: "Tested", told: Told) -> str:
+    """The verdict on one metric as one sentence, to be quoted alone."""
+    left, right = told.names
+    allowed = _allowed(told)
+    if tested.status is Status.REACHED:
+        assert tested.reached is not None
+        assert told.baseline is not None
+        k, what, most = tested.reached, TITLES[told.metric], max(told.values)
+        shown = f"{number(told.values[k])} against {number(told.baseline)}"
+        span = f"at every tested k from {k} to {most}" if most > k else f"at k = {k}"
+        head = (
+            f"{right} matches {left}'s {what} at k = {k} diffusion steps ({shown}; {span} {allowed}, {told.error}; "
+            f"{told.where})"
+        )
+        speed = f" and is {_ratio(*told.ratios[k])} there{_gate(told)}" if k in told.ratios else ""
+        return head + speed + _entropy(told, k) + "."
+    claim = "exists" if tested.status is Status.NOT_REACHED else "may be claimed"
+    return _without_claim(tested, told, allowed) + f"; {told.error}; {told.where}{_times(told, claim)}."
+
+
+def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
+    """The sentence's head where no parity may be claimed."""
+    left, right = told.names
+    what = TITLES[told.metric]
+    if tested.status is Status.INVALID:
+        return f"No verdict on {what}: {tested.reason}"
+    assert told.baseline is not None  # else it were invalid
+    assert told.best is not None
+    most = max(told.values)
+    top = next((item for item in tested.tests if item.steps == most), None)
+    span = f"{_signed(top.delta)} [95 % {_signed(top.low)} to {_signed(top.high)}]" if top else ""
+    if tested.status is Status.INSENSITIVE:
+        return f"No claim: {what} cannot tell {left} from its floor here ({tested.reason})"
+    if tested.status is Status.DEGENERATE:
+        return (
+            f"No parity: at k = {most} {right}'s {what} is as good ({number(told.values[most])} against "
+            f"{number(told.baseline)}) while its text {_less_varied(tested, told)} ({tested.reason})"
+            f"{_entropy(told, most)}"
+        )
+    if tested.status is Status.NOT_REACHED:
+        whole = ""
+        if told.canvas is not None:
+            whole = ", the whole canvas" if most >= told.canvas else f" on a canvas of {told.canvas}"
+        return (
+            f"Parity not reached for k up to {most}{whole}: {right}'s {what} is worse by more than {_margin(told)} at "
+            f"every k, {number(told.values[told.best])} at best (k = {told.best}) against {left}'s "
+            f"{number(told.baseline)}"
+        )
+    needed = f"; about {tested.prompts_needed} prompts would decide" if tested.prompts_needed else ""
+    return (
+        f"Undecided: whether {right} matches {left}'s {what} at k = {most} cannot be said (difference {span}; wanted: "
+        f"{allowed}; {tested.stopped_by}){needed}"
+    )
+
+
+def point_sentence(told: Told) -> str:
+    """The brief's point form of one metric."""
+    what = TITLES[told.metric]
+    lacking = f"no finite {what} at {', '.join(told.lacking)}" if told.lacking else ""
+    if told.baseline is None or told.best is None:
+        return f"Point form (the brief): none ({lacking})."
+    but = lacking and f"; {lacking}"
+    if told.point is not None:
+        shown = f"{what} {number(told.values[told.point])} against {number(told.baseline)}{but}"
+        speed = f", {_ratio(*told.ratios[told.point])} there{_gate(told)}" if told.point in told.ratios else ""
+        return f"Point form (the brief): S_parity = {told.point} ({shown}){speed}."
+    shown = f"best {what} {number(told.values[told.best])} at k = {told.best} against {number(told.baseline)}{but}"
+    return f"Point form (the brief): not reached for k up to {max(told.values)} ({shown})."
+
+
+def title(tested: "Tested", told: Told) -> str:
+    """The verdict on one metric in one line, for a figure's title or a table's note."""
+    left, right = told.names
+    what = TITLES[told.metric]
+    if tested.status is Status.INVALID:
+        return f"No parity claim in {what}: the comparison is not valid"
+    assert told.baseline is not None  # else it were invalid
+    assert told.best is not None
+    most = max(told.values)
+    if tested.status is Status.REACHED:
+        assert tested.reached is not None
+        k = tested.reached
+        speed = f", {number(told.ratios[k][0])}x as fast" if k in told.ratios else ""
+        against = f"{number(told.values[k])} against {number(told.baseline)}"
+        return f"{right} matches {left}'s {what} at k = {k} ({against}){speed}"
+    if tested.status is Status.NOT_REACHED:
+        against = f"best {number(told.values[told.best])} at k = {told.best} against {left}'s {number(told.baseline)}"
+        return f"Parity in {what} not reached for k up to {most} ({against})"
+    short = {
+        Status.INSENSITIVE: f"it cannot tell {left} from its floor",
+        Status.DEGENERATE: f"as good at k = {most}, but its text {_less_varied(tested, told)}",
+    }
+    said = short.get(tested.status, f"undecided at k = {most}")
+    return f"No parity claim in {what}: {said}"
+
+
+def _less_varied(tested: "Tested", told: Told) -> str:
+    """Shown to be less varied, or only not shown to be as varied."""
+    top = next((item for item in tested.diversity if item.steps == max(told.values)), None)
+    shown = top is not None and told.diversity_margin is not None and top.upper < -told.diversity_margin
+    return "is less varied" if shown else "cannot be shown to be as varied"
+
+
+def flags(
+    reached: int | None, stopped_at: int | None, stopped_by: str, point: int | None, steps: Sequence[int]
+) -> tuple[str, ...]:
+    """What must stand beside a reached verdict."""
+    if reached is None:
+        return ()
+    found = [f"k = {reached} is the smallest tested: parity may begin below it"] if reached == min(steps) else []
+    found += [f"stopped at k = {stopped_at}: {stopped_by}"] if stopped_at is not None else []
+    if point != reached:
+        found.append(f"the point form differs: S_parity = {'none' if point is None else point}")
+    return tuple(found)
+
+
+def speed_sentence(speed: Speed, candidate: str, shown: "Sequence[Speedup]", reason: str) -> str:
+    """Viable, inefficient or open, with the ratios behind it; `candidate` is its name for people."""
+    ratios = ", ".join(f"{_ratio(item.ratio, item.low, item.high)} at k = {item.steps}" for item in shown)
+    said = {
+        Speed.VIABLE: f"Viable: {candidate} is faster where its quality passes",
+        Speed.INEFFICIENT: f"Inefficient: at every passing k {candidate} is slower",
+    }.get(speed, f"Open: whether {candidate} is faster where its quality passes cannot be said")
+    return f"{said} ({'; '.join(filter(None, [ratios or 'not timed', reason]))})."
+
+
+def _allowed(told: Told) -> str:
+    """The hypothesis that a passing k rejects the opposite of."""
+    said = f"at most {_margin(told)} worse"
+    if told.diversity_margin is None:
+        return said
+    return f"{said} and at most {told.diversity_margin:g} nats lower in entropy"
+
+
+def _margin(told: Told) -> str:
+    unit = {"quality/perplexity": " nats per token", "quality/bits_per_byte": " bits"}.get(told.metric, "")
+    return f"{told.margin:g}{unit}"
+
+
+def _signed(value: float) -> str:
+    return f"{'-' if value < 0 else '+'}{number(abs(value), 2)}"
+
+
+def _gate(told: Told) -> str:
+    return f" ({told.doubt})" if told.doubt else ""
+
+
+def _times(told: Told, claim: str) -> str:
+    """The time ratios where nothing may be claimed of them."""
+    timed = sorted(told.ratios)
+    ends = " and ".join(f"{_ratio(*told.ratios[k])} at k = {k}" for k in dict.fromkeys(timed[:1] + timed[-1:]))
+    return f"; {told.names[1]} is {ends}{_gate(told)}, but no speedup at parity {claim}" if timed else ""
+
+
+def _ratio(ratio: float, low: float | None, high: float | None) -> str:
+    interval = f" [95 % {number(low)} to {number(high)}]" if low is not None and high is not None else ""
+    return f"{number(ratio)}x as fast{interval}"
+
+
+def _entropy(told: Told, steps: int) -> str:
+    """What happened to diversity at this k."""
+    if told.entropy is None or steps not in told.entropy[1]:
+        return ""
+    own, theirs = told.entropy[1][steps], told.entropy[0]
+    said = f"; its entropy at k = {steps} is {own:.2f} nats against {told.names[0]}'s {theirs:.2f}"
+    if own < theirs - 0.005:
+        return said + (" (lower, which flatters perplexity)" if told.diversity_margin is not None else " (lower)")
+    return said + (" (higher)" if own > theirs + 0.005 else " (the same)")

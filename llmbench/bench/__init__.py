@@ -1,7 +1,0 @@
-"""How far from the limit are both decoders on this GPU, and how far are the loops that others publish with?
-
-`python -m llmbench.bench` (or `make bench`) measures 8B models with dummy weights and writes a page that can be rebuilt
-from its JSON alone. `cases` says what is measured and where the bars are; `floor` is the limit that ratios stand on;
-`official` and `official_model` are the slow reference for LLaDA; `measure` takes the samples, in the turns that `turns`
-describes; `page` turns them into text and a picture. `load` measures how fast weights come from a disk.
-"""

@@ -1,0 +1,260 @@
+"""What does a checkpoint say about itself? Its configuration, its special tokens, and a digest of its files.
+
+Read and checked before any weight is; every complaint is one line that names the checkpoint. A configuration is built
+from Transformers' own classes alone: `auto_map`, which points to code that came with the weights, is dropped.
+`llmbench.checkpoints` is the caller.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbench.errors import CheckpointError, LlmbenchError, one_line
+
+if TYPE_CHECKING:
+    from llmbench.checkpoints.layouts import Layout
+
+
+def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, Layout | None]":
+    """Transformers' configuration object of a folder, and the layout through which it was read.
+
+    Args:
+        folder: the checkpoint.
+        name: what the user calls it, for messages.
+        own_layout: a layout file that the user names; None looks among the bundled ones.
+
+    Raises:
+        CheckpointError: config.json is missing or wrong, or describes something that is neither built in nor laid out.
+    """
+    from transformers import __version__ as version
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    from llmbench.checkpoints import layouts
+    from llmbench.models import llama
+
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"checkpoint {name}: no config.json in {folder}; give the folder that holds it")
+    values = {key: value for key, value in _json(folder / "config.json", name).items() if key not in _UNREAD}
+    if values.get("quantization_config") is not None:
+        raise CheckpointError(
+            f"checkpoint {name}: its weights are quantized already (quantization_config); use the original ones, and "
+            "hardware.quantization to quantize them here"
+        )
+    layout = layouts.find(values.get("model_type"), own_layout)
+    if layout is not None:
+        values = layouts.translate(layout, values, name)
+    kind = values.get("model_type")
+    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise CheckpointError(
+            f"checkpoint {name}: model_type {kind!r} in config.json is no language model that transformers {version} "
+            "contains, and there is no layout for it (docs/checkpoints.md); code that comes with a checkpoint is "
+            "never run"
+        )
+    _require_numbers(values, name)
+    if kind in llama.BLOCKS:
+        _require_no_guess(values, name)
+    built_in = _class(kind, version)
+    try:
+        with llama.quiet():  # it tells as warnings what the checks here and in `special_ids` refuse or allow
+            config = built_in.from_dict(values)
+    except ImportError:  # says nothing about the file
+        raise
+    except Exception as error:  # each version of Transformers validates in its own way
+        raise CheckpointError(f"checkpoint {name}: config.json is wrong: {one_line(error)}") from error
+    if layout is not None:
+        layouts.require_known(layout, built_in(), name)
+    shift = logit_shift(config)
+    if type(shift) is not int or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
+        raise CheckpointError(f"checkpoint {name}: logit_shift {shift} must be 0, or 1 where is_causal is false")
+    return config, layout
+
+
+def _class(kind: str, version: str) -> Any:
+    """Transformers' configuration class of a kind, which it imports now.
+
+    Raises:
+        LlmbenchError: it cannot be imported; whatever config.json says has no part in that.
+    """
+    from transformers import CONFIG_MAPPING
+
+    try:
+        return CONFIG_MAPPING[kind]
+    except Exception as error:  # it wraps what an import raises
+        raise LlmbenchError(
+            f"transformers {version} cannot import its own {kind} classes ({one_line(error)}): the import was "
+            "interrupted, or the installation is damaged"
+        ) from error
+
+
+_UNREAD = ("auto_map", "torch_dtype", "dtype", "attn_implementation", "_attn_implementation", "id2label", "label2id",
+           "return_dict", "use_return_dict", "output_attentions", "output_hidden_states")  # fmt: skip
+"""Keys of config.json that name code, or what llmbench decides itself, or that make Transformers work for nothing."""
+
+_SIZES = {"vocab_size": 2**31, "hidden_size": 2**31, "intermediate_size": 2**31, "num_hidden_layers": 1000,
+          "num_attention_heads": 2**16, "num_key_value_heads": 2**16, "head_dim": 2**16,
+          "max_position_embeddings": 2**31, "num_labels": 2**20}  # fmt: skip
+_POSITIVE = ("rms_norm_eps", "rope_theta")
+
+
+def _require_numbers(values: dict[str, Any], name: str) -> None:
+    """Refuse numbers in which Transformers would drown, or divide by zero."""
+    for key, most in _SIZES.items():
+        value = values.get(key)
+        if value is not None and not isinstance(value, list) and not (type(value) is int and 0 < value <= most):
+            raise CheckpointError(f"checkpoint {name}: {key} is {value!r} in config.json; it must be in 1..{most}")
+    for key in _POSITIVE:
+        value = values.get(key)
+        if value is not None and not (type(value) in (int, float) and 0 < value < float("inf")):
+            raise CheckpointError(f"checkpoint {name}: {key} is {value!r} in config.json; it must be a positive number")
+
+
+def _require_no_guess(values: dict[str, Any], name: str) -> None:
+    """Refuse what is left out or misspelt and Transformers would fill in: the model would be another one."""
+    causal = values.get("is_causal")
+    if causal is not None and type(causal) is not bool:
+        raise CheckpointError(f"checkpoint {name}: is_causal is {causal!r} in config.json; it must be true or false")
+    if values.get("rms_norm_eps") is None:
+        raise CheckpointError(f"checkpoint {name}: config.json has no rms_norm_eps; add it")
+    ropes = [value for key in ("rope_parameters", "rope_scaling") if isinstance(value := values.get(key), dict)]
+    ropes += [part for rope in ropes for part in rope.values() if isinstance(part, dict)]  # one per kind of layer
+    if all(part.get("rope_theta") is None for part in (values, *ropes)):
+        raise CheckpointError(f"checkpoint {name}: config.json has no rope_theta; add it")
+    for rope in ropes:
+        for key, value in rope.items():
+            numbers = value if isinstance(value, list) else [value]
+            if any(type(number) in (int, float) and not 0 < number < float("inf") for number in numbers):
+                raise CheckpointError(
+                    f"checkpoint {name}: {key} of its rope is {value!r} in config.json; it must be a positive number"
+                )
+
+
+def logit_shift(config: Any) -> int:
+    """How many positions before a masked one the hidden state lies that predicts it; 0 unless config.json says 1."""
+    shift: int = getattr(config, "logit_shift", 0)
+    return shift
+
+
+def context(config: Any, name: str) -> int:
+    """Most tokens of a sequence: `max_position_embeddings`, or a sliding window that is narrower.
+
+    Inside the window sliding attention is full attention, and that is what the engines compute.
+
+    Raises:
+        CheckpointError: config.json does not say it.
+    """
+    longest = field(config, "max_position_embeddings", name)
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = isinstance(window, int) and (kinds is None or "sliding_attention" in kinds)
+    return min(longest, window) if slides and isinstance(window, int) else longest
+
+
+def read_gguf(folder: Path, file: str, name: str) -> Any:
+    """Transformers' configuration object of a GGUF file.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, gguf_file=file, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the parser raises whatever a damaged file leads it to
+        raise CheckpointError(f"checkpoint {name}: {file} cannot be read: {one_line(error)}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialIds:
+    """Tokens that mean something to a decoder."""
+
+    stop: tuple[int, ...]  # that end an output; may be empty
+    pad: int
+    mask: int | None  # None for models that know none
+    all: frozenset[int]  # these and the beginning of a text
+
+
+def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
+    """Find stop, padding and mask tokens, and check that they can work together.
+
+    Stop tokens are those of config.json and generation_config.json, in that order. Without a padding token the first
+    stop token pads: padding is never looked at.
+
+    Raises:
+        CheckpointError: a bidirectional model without a mask token, an id outside the vocabulary, one id in two roles.
+    """
+    generation = _json(folder / "generation_config.json", name)
+    named = [getattr(config, "eos_token_id", None), generation.get("eos_token_id")]
+    flat = [i for value in named if value is not None for i in (value if isinstance(value, list) else [value])]
+    if strange := [i for i in flat if type(i) is not int]:
+        raise CheckpointError(
+            f"checkpoint {name}: eos_token_id {strange[0]!r} is no token's number; set one, or a list"
+        )
+    stop = tuple(dict.fromkeys(flat))
+    mask = getattr(config, "mask_token_id", None)
+    pads = (getattr(config, "pad_token_id", None), generation.get("pad_token_id"), *stop, 0)
+    pad = next(i for i in pads if i is not None and i != -1)  # old Llama configurations say -1 for "none"
+    if mask is None and getattr(config, "is_causal", True) is False:
+        raise CheckpointError(f"checkpoint {name}: is_causal is false and mask_token_id missing; set it in config.json")
+    vocabulary = field(config, "vocab_size", name)
+    for key, value in (("pad_token_id", pad), ("mask_token_id", mask), *(("eos_token_id", i) for i in stop)):
+        if value is not None and not (type(value) is int and 0 <= value < vocabulary):
+            raise CheckpointError(f"checkpoint {name}: {key} {value!r} is outside its vocabulary of {vocabulary}")
+    if mask is not None and mask in (pad, *stop):
+        role = "pad_token_id" if mask == pad else "eos_token_id"
+        raise CheckpointError(f"checkpoint {name}: mask_token_id {mask} is its {role} too; they must differ")
+    begin = (getattr(config, "bos_token_id", None), generation.get("bos_token_id"))
+    named_ids = frozenset(i for i in (*stop, pad, mask, *begin) if isinstance(i, int))
+    return SpecialIds(stop=stop, pad=pad, mask=mask, all=named_ids)
+
+
+def field(config: Any, key: str, name: str) -> int:
+    """A whole number that the configuration must state. Raises CheckpointError."""
+    value = getattr(config, key, None)
+    if not isinstance(value, int):
+        raise CheckpointError(f"checkpoint {name}: config.json has no {key}; add it")
+    return value
+
+
+def _json(path: Path, name: str) -> dict[str, Any]:
+    """A JSON object, or {} where the file does not exist."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"checkpoint {name}: {path.name} is not JSON: {one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"checkpoint {name}: {path.name} holds no JSON object")
+    return values
+
+
+def digest(files: Iterable[Path]) -> str:
+    """sha256 over names and contents of files, 12 hexadecimal digits; neither their order nor their folder matters.
+
+    Files are read at the same time: hashing one is slower than a disk.
+
+    Raises:
+        CheckpointError: a file of the hub's cache is not what the hub said it was.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    total, ordered = hashlib.sha256(), sorted(files, key=lambda path: path.name)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for path, contents in zip(ordered, pool.map(_sha256, ordered), strict=True):
+            total.update(f"{path.name}\0{contents}\n".encode())
+    return total.hexdigest()[:12]
+
+
+def _sha256(path: Path) -> str:
+    """sha256 of a file, and whether it is the one after which the hub's cache names large files."""
+    with path.open("rb") as file:
+        contents = hashlib.file_digest(file, "sha256").hexdigest()
+    target = path.resolve()
+    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name) and target.name != contents:
+        raise CheckpointError(f"{path.name} was damaged after its download; delete {target} and run again")
+    return contents
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")

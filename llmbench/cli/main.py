@@ -1,0 +1,212 @@
+"""What happens between the shell and the first job: help, Hydra, and every error as one line with an exit code.
+
+`--help` is made from `conf/` and imports nothing heavy. Everything else is Hydra's command line (`-m`, `key=value`,
+`--cfg job`, `--config-dir`, ...). Hydra reports errors over many lines and exits by itself; here they come out as
+exceptions (HYDRA_FULL_ERROR) and are told in one line that says what to change. Exit codes: see `llmbench.errors`; 130
+after Ctrl-C.
+"""
+
+import itertools
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import llmbench
+from llmbench.cli import help_pages
+from llmbench.config.compose import conf_folder
+from llmbench.errors import LlmbenchError, UsageError
+from llmbench.system import paths, signals
+from llmbench.system.output import discard_output, emit, flush_output
+
+
+def main() -> None:  # noqa: C901
+    """Run the command line and exit the process with its code."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in COMMANDS:
+        sys.exit(_command(arguments[0], arguments[1:]))
+    if not arguments:
+        _help([])
+        return
+    if asked := [place for place, text in enumerate(arguments) if text in ("-h", "--help")]:
+        behind = arguments[asked[0] + 1 :]
+        _help(list(itertools.takewhile(lambda text: not text.startswith("-") and "=" not in text, behind)))
+        return
+    if "--version" in arguments:
+        print(f"llmbench {llmbench.__version__}")
+        return
+    try:
+        reject_ambiguous(arguments)
+        _run_hydra()
+    except SystemExit as stop:
+        if isinstance(stop.code, int) and stop.code in signals.REASONS:
+            _exit(f"{signals.REASONS[stop.code]}{_goes_on(arguments)}", stop.code)
+        if not isinstance(stop.code, LlmbenchError):
+            raise
+        _exit(str(stop.code), stop.code.exit_code)
+    except LlmbenchError as error:
+        _exit(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _exit(f"interrupted{_goes_on(arguments)}", 130)
+    except Exception as error:
+        line = explain(error, arguments)
+        if line is None or os.environ.get("LLMBENCH_TRACEBACK"):
+            raise
+        _exit(line, UsageError.exit_code)
+
+
+COMMANDS = ("report", "ui", "eval", "version")
+"""What stands in front of a command line that runs no job."""
+
+
+def _command(name: str, arguments: list[str]) -> int:
+    """Run a command that is no job; returns its exit code."""
+    if name == "version":
+        print(f"llmbench {llmbench.__version__}")
+        return 0
+    if name == "eval":
+        from llmbench.harness.command import main as evaluate
+
+        return evaluate(arguments)
+    from llmbench.cli.report import main as report
+
+    return report(["ui", *arguments] if name == "ui" else arguments)
+
+
+_NO_READER = 141
+"""Exit code of a program whose output nobody reads, as the shell gives it."""
+
+
+def _goes_on(arguments: list[str]) -> str:
+    """What becomes of a run that was stopped; a job alone keeps nothing of itself."""
+    sweep = {"-m", "--multirun"} & set(arguments)
+    return "; finished jobs are kept, the same command goes on from there" if sweep else ""
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    emit(f"llmbench: {message}", sys.stderr)
+    sys.exit(code)
+
+
+def _help(topics: Sequence[str]) -> None:
+    """The page of every topic, or the whole one; a word that is none is an error with a suggestion."""
+    pages = [help_pages.topic_page(topic) for topic in topics]
+    if None in pages:
+        _exit(help_pages.unknown(topics[pages.index(None)]), UsageError.exit_code)
+    emit("\n\n".join(filter(None, pages)) or help_pages.help_page())
+
+
+def reject_ambiguous(arguments: Sequence[str]) -> None:
+    """Refuse a command line of which a part would be dropped in silence.
+
+    Raises:
+        UsageError: a key stands there twice, or a recipe's sweep is asked for without -m.
+    """
+    given = [text for text in arguments if "=" in text and not text.startswith("-")]
+    keys = [text.partition("=")[0].lstrip("+") for text in given]
+    for key, count in Counter(keys).items():
+        if count > 1:
+            values = [text.partition("=")[2] for text, own in zip(given, keys, strict=True) if own == key]
+            raise UsageError(
+                f"{key} is given {count} times, as {' and '.join(values)}: give it once, "
+                f"or as a sweep: -m {key}={','.join(dict.fromkeys(values))}"
+            )
+    alone = not {"-m", "--multirun", "-c", "--cfg", "--info", "-i"} & {text.partition("=")[0] for text in arguments}
+    recipe = dict(zip(keys, given, strict=True)).get("experiment", "").partition("=")[2]
+    axes = help_pages.recipe_axes(recipe) if alone and "hydra.mode" not in keys else []
+    if not set(axes) <= set(keys):
+        raise UsageError(
+            f"experiment={recipe} is a sweep (over {' and '.join(axes)}): add -m "
+            f"(python -m llmbench -m experiment={recipe} ...)"
+        )
+
+
+def _run_hydra() -> None:
+    """Hand over to Hydra; it composes the configuration and calls `task` or the sweeper."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that `main` can say it in one line
+    import hydra
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()  # the one that Hydra reads the command line with; its own error is a page of usage
+    parser.error = _refuse_option
+    parser.parse_args()
+
+    from llmbench.sweeps.job_task import task
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+        flush_output()  # what Hydra printed by itself, as for --cfg job
+    except BrokenPipeError:
+        discard_output(sys.stdout)
+        sys.exit(_NO_READER)
+
+
+def _refuse_option(message: str) -> NoReturn:
+    """What argparse has against the command line, in one line."""
+    left = message.partition("unrecognized arguments: ")[2]
+    if left and not left.startswith("-"):  # argparse ends its list of overrides at the first option behind one
+        raise UsageError(f"{left}: options go in front: python -m llmbench -m key=value ...")
+    raise UsageError(f"{f'{left}: no such option' if left else message}; see --help")
+
+
+def explain(error: Exception, arguments: Sequence[str] = ()) -> str | None:  # noqa: PLR0911  (a table of patterns)
+    """Hydra's or OmegaConf's error as one line that says what to change; None for an error that is not the user's.
+
+    Args:
+        error: what was raised.
+        arguments: the command line, to quote from.
+    """
+    if isinstance(error, OSError) and error.filename:
+        ours = Path(str(error.filename)).absolute().is_relative_to(paths.results())
+        return f"{error.filename}: {error.strerror}{f'; {paths.ELSEWHERE}' if ours else ''}"
+    if not type(error).__module__.startswith(("hydra", "omegaconf", "yaml")):
+        return None
+    text = str(error)
+    first = " ".join(text.splitlines()[0].split())
+    choice = re.search(r"Could not find '(.+)/([^/']+)'", text)
+    options = re.findall(r"^\t(.+)$", text.partition("Config search path")[0], flags=re.MULTILINE)
+    if choice and options:
+        return (
+            f"{choice[1]}={choice[2]}: no such choice; available: {', '.join(options)}{_plugin(choice[1], choice[2])}"
+        )
+    if key := re.search(r"Could not (?:override|delete)(?: from config)?[^']*'([^']+)'", text):
+        return help_pages.unknown(key[1], arguments)
+    if ambiguous := re.search(r"Ambiguous value for argument '([^'=]+)=?(.*)'", text):
+        return _sweep_alone(ambiguous[1], ambiguous[2])
+    if type(error).__name__ == "OverrideParseException":
+        return _unreadable(str(getattr(error, "override", "")), first)
+    return first
+
+
+def _plugin(group: str, name: str) -> str:
+    """Where a launcher comes from that is not installed."""
+    plugin = name.partition("_")[0]
+    if group != "hydra/launcher" or plugin not in ("joblib", "submitit", "ray", "rq"):
+        return ""
+    return f"; {name} is a plugin of Hydra: pip install hydra-{plugin}-launcher"
+
+
+def _sweep_alone(key: str, value: str) -> str:
+    """Several values without -m; a path with a comma reads as such."""
+    said = f"{key}={value} is a sweep: add -m (python -m llmbench -m ...)"
+    is_path = re.search(r"/|\.[A-Za-z]", value) and "[" not in value
+    return f"{said}; one value that holds a comma stands in quotes: {_quoted(key, value)}" if is_path else said
+
+
+def _unreadable(override: str, reason: str) -> str:
+    """An override that Hydra's grammar does not take."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{reason}; an override is key=value"
+    if value[:1] in ("'", '"', "[", "{", ""):
+        return f"{override}: cannot be read; are all quotes and brackets closed?"
+    return f"{override}: the value holds a character that needs quotes: {_quoted(key, value)}"
+
+
+def _quoted(key: str, value: str) -> str:
+    """An override whose value is taken as it stands, as it is typed into a shell."""
+    inside = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"\"{key}='{inside}'\""

@@ -1,0 +1,50 @@
+"""What do the verdicts test, and what counts as equal? Fixed before the run: one dataclass for each kind of limit.
+
+`llmbench.config` makes them from `conf/parity/*.yaml`; `llmbench.analysis` judges by them, and reads them back from
+Records and from the MLflow store. Defaults are those of docs/metrics.md.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from llmbench.config.decoders import STRICT, Count, NonNegative, Positive
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MarginsConfig:
+    """How much worse the diffusion side may be and still count as equal, in the unit of the oriented metric."""
+
+    perplexity: NonNegative = 0.1  # nats per token
+    bits_per_byte: NonNegative = 0.04
+    bertscore_f1: NonNegative = 0.01
+    accuracy: NonNegative = 0.02
+    entropy: NonNegative = 0.1  # nats: delta_H, the other half of perplexity
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ThresholdsConfig:
+    """Where the gates close. They can be made stricter than docs/metrics.md says, never looser."""
+
+    empty_share: Annotated[float, Field(ge=0, le=0.02, strict=True)] = 0.02  # at most so many empty outputs a side
+    length_share: Annotated[float, Field(ge=0.9, le=1, strict=True)] = 0.9  # shorter side / longer side, in bytes
+    roofline_share: Annotated[float, Field(ge=0.5, le=1, strict=True)] = 0.5  # a baseline below it is slow
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ChatConfig:
+    """What "responsive enough for chat" means, in ms at batch 1. No part of the parity verdict."""
+
+    first_text_ms: Positive = 1000.0  # until text can be shown
+    e2e_ms: Positive = 10_000.0  # until all of it is there
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ParityConfig:
+    """What the verdicts test, fixed before the run. It changes no job: it is no part of a job's identity."""
+
+    margins: MarginsConfig = Field(default_factory=MarginsConfig)
+    thresholds: ThresholdsConfig = Field(default_factory=ThresholdsConfig)
+    looks: Count = 1  # J: announced verdicts on data that grows; each tests at 0.05 / J
+    chat: ChatConfig = Field(default_factory=ChatConfig)

@@ -1,0 +1,1 @@
+"""Prompts and held-out texts: bundled, from files, from data sets of the hub."""

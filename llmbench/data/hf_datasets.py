@@ -1,0 +1,177 @@
+"""Which rows does a data set hold? One of the Hugging Face hub at a commit, or files on this machine.
+
+The `datasets` library reads both: Parquet, JSON, CSV and whatever else it knows. From version 4 on it runs no code that
+came with a data set. Where it cannot reach the hub it takes the newest copy that it has, of whatever commit; a copy of
+another commit than the one that was asked for is refused here. Without a revision the hub's newest commit is taken, and
+the name says which one that was. `llmbench.data.workloads` makes prompts of the rows, and is the only caller.
+"""
+
+import functools
+import importlib.util
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbench.config.job import HUB_DATASET, WorkloadConfig
+from llmbench.errors import WorkloadError, one_line
+from llmbench.system.offline import why_unreachable
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+_INSTALL = 'pip install -e ".[datasets]"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What was read."""
+
+    name: str  # for people: where from, commit, subset and split
+    rows: tuple[tuple[int, dict[str, Any]], ...]  # number from 1, and values under the keys of a workload's line
+
+
+def read(config: WorkloadConfig) -> Rows:
+    """The rows of a split that have a prompt, each as a workload's line says it.
+
+    Without tasks to draw from in turn, no more are read than prompts are wanted: data sets may be long.
+
+    Raises:
+        WorkloadError: one line that says what is missing, and what there is.
+    """
+    if importlib.util.find_spec("datasets") is None:
+        raise WorkloadError(f"workload.source={config.source}: the datasets library is not installed; {_INSTALL}")
+    fields = {
+        "prompt": config.prompt_field,
+        "reference": config.reference_field,
+        "answer": config.answer_field,
+        "task": config.task_field,
+    }
+    named = tuple((key, field) for key, field in fields.items() if field is not None)
+    most = config.prompts if config.task_field is None else None
+    return _read(config.source, config.revision, config.subset, config.split, named, most, _stamp(config.source))
+
+
+def _stamp(source: str) -> tuple[object, ...]:
+    """What changes when local files do."""
+    path = Path(source).expanduser()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
+
+
+@functools.lru_cache(maxsize=4)
+def _read(
+    source: str,
+    revision: str | None,
+    subset: str | None,
+    split: str | None,
+    fields: tuple[tuple[str, str], ...],
+    most: int | None,
+    stamp: tuple[object, ...],
+) -> Rows:
+    """Every cell of a sweep asks for the same rows; `stamp` makes the cache forget when local files change."""
+    splits, name = _load(source, revision, subset)
+    have = [str(key) for key in splits]
+    if split is None and len(have) > 1:
+        raise WorkloadError(f"workload.split is not set; {name} has {', '.join(have)}")
+    chosen = have[0] if split is None else split
+    if chosen not in have:
+        raise WorkloadError(f"workload.split={chosen}: {name} has {', '.join(have)}")
+    table = splits[chosen]
+    for key, field in fields:
+        if field not in table.column_names:
+            raise WorkloadError(
+                f"workload.{key}_field={field}: {name} has no such field; there are {', '.join(table.column_names)}"
+            )
+    table = table.select_columns(sorted({field for _, field in fields}))
+    where = "/".join(part for part in (subset, chosen) if part)
+    rows = (
+        (number, {key: None if _blank(row[field]) else row[field] for key, field in fields})
+        for number, row in enumerate(table, start=1)
+    )
+    return Rows(
+        name=f"{name} {where}",
+        rows=tuple(itertools.islice((found for found in rows if found[1]["prompt"] is not None), most)),
+    )
+
+
+def _blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def _load(source: str, revision: str | None, subset: str | None) -> tuple[Any, str]:
+    """Every split of a data set, and its name with the commit."""
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.utils import logging
+
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it tells, it raises as well
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it tells every retry
+    datasets.disable_progress_bars()
+    on_hub = source.startswith(HUB_DATASET)
+    path: str = _repository(source) if on_hub else str(_local(source))
+    more: dict[str, Any] = {}
+    if not on_hub and Path(path).is_file():
+        path, more = _READERS[Path(path).suffix], {"data_files": path}
+    try:
+        builder = datasets.load_dataset_builder(path, subset, revision=revision if on_hub else None, **more)
+        if on_hub:
+            _require_commit(path, builder, revision)
+        builder.download_and_prepare()
+        return builder.as_dataset(), f"{source}@{builder.hash}" if on_hub else Path(source).name
+    except DatasetNotFoundError as error:
+        raise WorkloadError(f"workload.source={source}: {one_line(error, 300)}") from error
+    except ConnectionError as error:
+        why = why_unreachable(one_line(error, 300), "HF_DATASETS_OFFLINE")
+        raise WorkloadError(f"workload.source={source}: not in the cache, and {why}") from error
+    except WorkloadError:
+        raise
+    except Exception as error:  # its readers raise their own
+        raise WorkloadError(f"workload.source={source}: {_explain(error, subset)}") from error
+
+
+def _require_commit(repository: str, builder: Any, revision: str | None) -> None:
+    """Refuse a copy from the cache that is not what was asked for: the library takes the newest one that there is."""
+    cached = type(builder).__module__.startswith("datasets.packaged_modules.cache")
+    if revision is None or builder.hash == revision or (not cached and not _COMMIT.fullmatch(revision)):
+        return
+    raise WorkloadError(
+        f"workload.revision={revision}: not to be had from the hub, and the cache has {repository} at {builder.hash}; "
+        "set that commit, or connect once"
+    )
+
+
+def _repository(source: str) -> str:
+    """A name that the library looks for on the hub: it takes a path, or a folder of that name, for a local data set."""
+    path = source.removeprefix(HUB_DATASET)
+    if not _REPOSITORY.fullmatch(path):
+        raise WorkloadError(f"workload.source={source}: write {HUB_DATASET}ORG/NAME, or a path without {HUB_DATASET}")
+    if Path(path).exists():
+        raise WorkloadError(
+            f"workload.source={source}: there is a {path} here, which would be read in its place; run elsewhere, or "
+            f"give its path without {HUB_DATASET}"
+        )
+    return path
+
+
+def _local(source: str) -> Path:
+    """A folder or a file that the library reads."""
+    path = Path(source).expanduser().absolute()
+    if not path.exists():
+        raise WorkloadError(f"workload.source={source}: {path} does not exist; give {HUB_DATASET}ORG/NAME, or a path")
+    if path.is_file() and path.suffix not in _READERS:
+        raise WorkloadError(f"workload.source={source}: give a {', '.join(_READERS)} file, or a folder of them")
+    return path
+
+
+def _explain(error: Exception, subset: str | None) -> str:
+    """What the library says, in the words of our settings; of a reader that failed, its own words."""
+    said = one_line(error.__cause__ or error, 300)
+    if subset is None and "Config name is missing" in said:
+        there = re.search(r"\[[^\]]*\]", said)
+        return f"it has several subsets; set workload.subset to one of {there[0] if there else said}"
+    if subset is not None and f"'{subset}' not found" in said:
+        there = re.search(r"\[[^\]]*\]", said)
+        return f"workload.subset={subset}: no such subset; there are {there[0] if there else said}"
+    return said

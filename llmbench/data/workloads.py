@@ -1,0 +1,332 @@
+"""Which prompts does a job answer, and what did a human write there?
+
+A workload is a JSONL file, one object a line: `prompt` (the only key that is needed), `reference` (a human's text in
+its place, or null), `answer` (a number that a right text ends on; a reference that ends as GSM8K's do, `#### 42`,
+brings it along), `id` (default: the line's number), `task` (default "all"); other keys are not read. Or it is a data
+set (`llmbench.data.hf_datasets`) whose fields the configuration names; rows without a prompt are left out there.
+
+`workload.tasks` keeps some of the tasks. Selection
+draws one prompt of each task in turn, in file order, so that 48 prompts of four tasks are 12 of each, and fewer
+prompts are a prefix of more.
+
+Lengths are cut in *words*, never in tokens: both models under test read the same text whatever their tokenizers. A
+prompt keeps its last words (the ones that its continuation depends on), a reference its first; the whitespace between
+the words stays, because the line ends of verse and chats are part of the text. Whitespace at the ends goes.
+
+`source=synthetic` reads no file: prompts are `prompt_tokens` random draws each, which every checkpoint maps onto its
+own ordinary tokens (`CheckpointFiles.prompt_ids`). Both sides get equal draws whatever their vocabularies, all prompts
+are equally long, and nothing can be said about quality.
+
+The digest is taken over the selected prompts as they are used, after cutting: two jobs with equal digests read the
+same text, from whatever file. Bundled files and their licences: `llmbench/bundled/workloads/README.md`.
+`llmbench.job.prepare` calls `load` before any weights are read, so every fault of a file is one line with file and line
+number.
+"""
+
+import difflib
+import hashlib
+import itertools
+import json
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmbench.config.job import SYNTHETIC, WorkloadConfig
+from llmbench.data import hf_datasets
+from llmbench.errors import WorkloadError
+
+_ANSWER = re.compile(r"####\s*([-−]?[$€£]?\d[\d,]*(?:\.\d+)?)\s*$")
+"""The last line of GSM8K's solutions."""
+
+_KEYS = ("prompt", "reference", "answer", "id", "task")
+"""What is read of a line."""
+
+_LINE = '{"prompt": "...", "reference": "..."}'
+
+BUNDLED = Path(__file__).parents[1] / "bundled" / "workloads"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One question and, where it exists, what a human wrote there."""
+
+    id: str
+    task: str
+    text: str  # "" where the prompt is `draws`
+    reference: str | None
+    answer: str | None = None
+    """A number; a right text ends on it (`llmbench.metrics.answers`)."""
+    gap: str = " "
+    """The whitespace between prompt and reference, which tokenizers see: a new line where the prompt is in lines and
+    ends on a whole one (verse), else a space (prose, or a chat that ends on `A:`)."""
+    draws: tuple[int, ...] | None = None
+    """One random number in [0, 2^32) per token of a synthetic prompt; None where the prompt is `text`."""
+
+    @property
+    def tail(self) -> str:
+        """A floor text: the prompt's last words, as many as the reference has (all, if it has more or is missing)."""
+        return _last_words(self.text, None if self.reference is None else len(self.reference.split()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The selected prompts, in the order in which they are batched."""
+
+    name: str
+    digest: str  # 12 hexadecimal digits over `prompts`
+    prompts: tuple[Prompt, ...]
+    notes: tuple[str, ...] = ()  # on the file, for people: keys of its lines that are not read
+
+    def require_references(self, metric: str) -> None:
+        """Refuse prompts without a reference when `metric` compares with one.
+
+        Raises:
+            WorkloadError: naming the first such prompt.
+        """
+        for prompt in self.prompts:
+            if prompt.reference is None:
+                raise WorkloadError(
+                    f"workload {self.name}: prompt {prompt.id!r} has no reference, which metric.{metric} compares "
+                    f"with; set metric.{metric}=null, or give every prompt a reference"
+                )
+
+
+def load(config: WorkloadConfig) -> Workload:
+    """Read, check, select and cut the prompts of a workload.
+
+    Raises:
+        WorkloadError: one line that names the file, the line and what to change. The whole file is checked, also
+            the lines that are not selected.
+    """
+    if config.source == SYNTHETIC:
+        return _synthetic(config)
+    if config.tasks is not None and not config.tasks:
+        raise WorkloadError("workload.tasks is empty; null keeps all")
+    notes: tuple[str, ...] = ()
+    if config.prompt_field is not None:
+        rows = hf_datasets.read(config)
+        name = where = rows.name
+        prompts = _from_rows(rows)
+    else:
+        path, name = _locate(config.source)
+        where, (prompts, unread) = str(path), _read(path)
+        if unread and path.parent != BUNDLED:
+            notes = (f"{path}: keys that are not read: {', '.join(map(_perhaps, unread))}",)
+    if config.tasks is not None:
+        known = sorted({prompt.task for prompt in prompts})
+        if unknown := sorted(set(config.tasks) - set(known)):
+            raise WorkloadError(f"workload.tasks: {where} has no task {unknown[0]!r}; there are {', '.join(known)}")
+        prompts = [prompt for prompt in prompts if prompt.task in config.tasks]
+    if len(prompts) < config.prompts:
+        raise WorkloadError(
+            f"workload.prompts={config.prompts}, but {where} has only {len(prompts)}"
+            f"{' of these tasks' if config.tasks else ''}; "
+            f"set workload.prompts={len(prompts)}"
+        )
+    selected = tuple(
+        Prompt(
+            id=prompt.id,
+            task=prompt.task,
+            text=_last_words(prompt.text, config.prompt_words),
+            reference=None if prompt.reference is None else first_words(prompt.reference, config.reference_words),
+            answer=prompt.answer,
+            gap=prompt.gap,
+        )
+        for prompt in itertools.islice(_in_turn(prompts), config.prompts)
+    )
+    return replace(_workload(name, selected, [_content(p) for p in selected]), notes=notes)
+
+
+def _perhaps(key: str) -> str:
+    """A key, with the one that it may have been meant to be."""
+    close = difflib.get_close_matches(key.lower(), _KEYS, n=1, cutoff=0.7)
+    return f"{key!r} (did you mean {close[0]!r}?)" if close else repr(key)
+
+
+def _content(prompt: Prompt) -> tuple[str | None, ...]:
+    """What the digest is taken over; an answer only where there is one."""
+    common = (prompt.id, prompt.task, prompt.text, prompt.reference, prompt.gap)
+    return common if prompt.answer is None else (*common, prompt.answer)
+
+
+def _synthetic(config: WorkloadConfig) -> Workload:
+    """Random prompts; with more of them, or longer ones, the first draws stay the same."""
+    prompts = []
+    for number in range(config.prompts):
+        draw = random.Random(f"{config.seed}/{number}").getrandbits
+        draws = tuple(draw(32) for _ in range(config.prompt_tokens or 0))
+        prompts.append(Prompt(id=f"synthetic-{number}", task=SYNTHETIC, text="", reference=None, draws=draws))
+    return _workload(SYNTHETIC, tuple(prompts), [(p.id, p.draws) for p in prompts])
+
+
+def _workload(name: str, prompts: tuple[Prompt, ...], content: Sequence[Any]) -> Workload:
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+    return Workload(name=name, digest=digest, prompts=prompts)
+
+
+def _locate(source: str) -> tuple[Path, str]:
+    """The file behind `workload.source`, and its name for people."""
+    prefix, _, name = source.partition(":")
+    if prefix == "bundled":
+        known = sorted(path.stem for path in BUNDLED.glob("*.jsonl") if path.stem != "heldout")
+        if name not in known:
+            raise WorkloadError(
+                f"workload.source={source}: no such bundled workload; there are bundled:{', bundled:'.join(known)}"
+            )
+        return BUNDLED / f"{name}.jsonl", name
+    path = Path(source).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise WorkloadError(
+            f"workload.source={source}: {path.absolute()} {what}; give a JSONL file or bundled:continuation"
+        )
+    return path, path.name
+
+
+def read_utf8(path: Path, key: str) -> str:
+    """A file of text, without the byte order mark that some editors write.
+
+    Args:
+        path: the file.
+        key: the setting that names it.
+
+    Raises:
+        WorkloadError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WorkloadError(f"{key}: cannot read {path}: {error.strerror}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise WorkloadError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
+
+
+def _read(path: Path) -> tuple[list[Prompt], list[str]]:
+    """Every prompt of a JSONL file, and the keys that are not read; blank lines are skipped."""
+    if path.suffix in (".parquet", ".csv", ".tsv"):
+        raise WorkloadError(f"workload.source: {path} is no JSONL file, but perhaps a data set; {_DATASET}")
+    text = read_utf8(path, "workload.source")
+    prompts: list[Prompt] = []
+    lines: dict[str, int] = {}
+    unread: dict[str, None] = {}
+    for number, row in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
+        if not row.strip():
+            continue
+        try:
+            values = _object(row)
+            prompt = _prompt(values, f"line-{number}")
+            if prompt.id in lines:
+                raise ValueError(f'"id" {prompt.id!r} is already on line {lines[prompt.id]}; ids must differ')
+        except ValueError as error:
+            raise WorkloadError(f"{path}, line {number}: {error}") from error
+        lines[prompt.id] = number
+        prompts.append(prompt)
+        unread |= dict.fromkeys(values.keys() - {*_KEYS})
+    if not prompts:
+        raise WorkloadError(f"{path} has no prompts; write one JSON object a line: {_LINE}")
+    return prompts, sorted(unread)
+
+
+def _from_rows(source: hf_datasets.Rows) -> list[Prompt]:
+    """The rows of a data set as Prompts."""
+    prompts = []
+    for number, row in source.rows:
+        task = row.get("task")
+        try:
+            prompts.append(_prompt(row | {"task": str(task) if type(task) is int else task}, f"row-{number}"))
+        except ValueError as error:
+            counts = type(row.get("reference")) in (int, float)
+            hint = "; answers that are numbers go into workload.answer_field, not reference_field" if counts else ""
+            raise WorkloadError(f"{source.name}, row {number}: {error}{hint}") from error
+    if not prompts:
+        raise WorkloadError(f"{source.name} has no row with a prompt; set workload.prompt_field to another field")
+    return prompts
+
+
+_DATASET = "those are read with workload=dataset workload.prompt_field=FIELD"
+
+
+def _object(line: str) -> dict[str, Any]:
+    """One line as an object that has a prompt. Raises ValueError with what is wrong, without file and line."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        looks = "" if line.lstrip().startswith("{") else f"; a line looks like {_LINE}; Parquet and CSV: {_DATASET}"
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}{looks}") from error
+    except RecursionError as error:
+        raise ValueError("not usable JSON: nested too deeply") from error
+    if not isinstance(row, dict):
+        raise ValueError(f'{type(row).__name__} instead of an object; write {{"prompt": "..."}}')
+    if "prompt" not in row:
+        raise ValueError(f'no "prompt"; the keys are {", ".join(map(repr, row)) or "none"}')
+    return row
+
+
+def _prompt(row: dict[str, Any], name: str) -> Prompt:
+    """A Prompt from its keys. Raises ValueError."""
+    prompt = _text(row, "prompt")
+    if row.get("reference") == "":
+        row["reference"] = None
+    if type(row.get("id")) is int:
+        row["id"] = str(row["id"])
+    if type(row.get("answer")) in (int, float):
+        row["answer"] = str(row["answer"])
+    given = {key: _text(row, key) for key in ("id", "task", "reference", "answer") if row.get(key) is not None}
+    if "answer" not in given and (marked := _ANSWER.search(given.get("reference", ""))):
+        given["answer"] = marked[1]
+    if "answer" in given and not re.search(r"\d", given["answer"]):
+        raise ValueError(
+            f'"answer" must be a number, not {given["answer"][:40]!r}; leave it out if it cannot be checked'
+        )
+    return Prompt(
+        id=given.get("id", name),
+        task=given.get("task", "all"),
+        text=prompt,
+        reference=given.get("reference"),
+        answer=given.get("answer"),
+        gap="\n" if "\n" in prompt and not prompt.endswith(":") else " ",
+    )
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    """A text that has words and can be written as UTF-8, without whitespace at its ends."""
+    value = row[key]
+    if not isinstance(value, str):
+        raise ValueError(f'"{key}" must be a text, not {json.dumps(value)[:40]}')
+    if not value.strip():
+        raise ValueError(f'"{key}" is empty; ' + ("remove the line" if key == "prompt" else "leave it out instead"))
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f'"{key}" holds half of a character (\\u{ord(value[error.start]):04x}) and is no valid text'
+        ) from error
+    return value.strip()
+
+
+def _in_turn(prompts: Iterable[Prompt]) -> Iterable[Prompt]:
+    """One prompt of each task in turn, in file order; a task that runs out is passed over."""
+    tasks: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        tasks.setdefault(prompt.task, []).append(prompt)
+    rounds = itertools.zip_longest(*tasks.values())
+    return (prompt for turn in rounds for prompt in turn if prompt is not None)
+
+
+def _last_words(text: str, count: int | None) -> str:
+    words = list(re.finditer(r"\S+", text))
+    return text if count is None or count >= len(words) else text[words[-count].start() : words[-1].end()]
+
+
+def first_words(text: str, count: int | None) -> str:
+    """The first `count` words of a text; None keeps all."""
+    words = list(re.finditer(r"\S+", text))
+    return text if count is None or count >= len(words) else text[words[0].start() : words[count - 1].end()]

@@ -1,0 +1,230 @@
+"""How much memory does a job need, is there so much, and what would fit? Before any weight is read.
+
+An estimate from shapes: weights, the key-value cache of the largest batch at its full length, and what the largest
+forward holds at once. It is not M_peak: allocators round up, kernels keep workspaces, and on a CPU the interpreter and
+its libraries come on top. So it errs on the small side, and a device that has less is refused without doubt; one that
+has a little more may still run out.
+
+The judge and the encoder are loaded after generation, when the model under test can go (`checkpoints.make_room`), so
+they count by themselves: their weights, in float32.
+
+`preparation.prepare` refuses, unless the run is dry; `forecast` shows the estimate. The harness, which learns its
+prompts late, asks twice (`require_model`): for the weights before it loads them, for all before it generates.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, get_args
+
+from llmbench.checkpoints.files import CheckpointFiles
+from llmbench.checkpoints.load import elements, kept_bytes
+from llmbench.config.decoders import Diffusion, Endpoint
+from llmbench.config.job import HardwareConfig, Job, Quantization
+from llmbench.errors import CheckpointError, HardwareError
+from llmbench.measure import device
+from llmbench.models import architecture, weights
+from llmbench.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    from llmbench.job.prepared import Prepared
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_JUDGED_BYTES = 4  # judges and encoders are float32 whatever the models under test are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes that a model under test takes on its device."""
+
+    weights: int
+    cache: int  # 0 for a model that caches nothing
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.cache + self.activations
+
+
+def shapes(prepared: "Prepared", hardware: HardwareConfig) -> Architecture:
+    """The model under test as this hardware would store it."""
+    return _shapes(prepared.checkpoint, hardware)
+
+
+def _shapes(files: CheckpointFiles, hardware: HardwareConfig) -> Architecture:
+    return architecture.from_config(files.config, _BYTES[hardware.dtype], hardware.quantization)
+
+
+def need(prepared: "Prepared", hardware: HardwareConfig | None = None) -> Need:
+    """What the model under test needs while it generates.
+
+    Args:
+        prepared: a job that runs here, not on a server.
+        hardware: resolved; None: the job's own.
+    """
+    hardware = hardware or prepared.job.hardware
+    return _need(prepared.job, shapes(prepared, hardware), prepared.longest_prompt)
+
+
+def _need(job: Job, stored: Architecture, longest_prompt: int | None) -> Need:
+    """What a model needs for prompts of at most so many tokens; None: its weights alone."""
+    if longest_prompt is None:
+        return Need(weights=stored.weight_bytes, cache=0, activations=0)
+    decoder = job.model.decoder
+    cached = not isinstance(decoder, Diffusion) or decoder.cache != "none"
+    positions = _rows(job) * (longest_prompt + decoder.canvas)
+    return Need(
+        weights=stored.weight_bytes,
+        cache=positions * stored.kv_bytes_per_position if cached else 0,
+        activations=_activations(job, stored, longest_prompt),
+    )
+
+
+def _rows(job: Job) -> int:
+    """Sequences that one forward of a full batch reads: guidance reads each of them twice."""
+    return job.batch * (2 if getattr(job.model.decoder, "cfg_scale", 0) else 1)
+
+
+def _activations(job: Job, stored: Architecture, longest_prompt: int) -> int:
+    """What the largest forward holds at once: one block's intermediate values, or the logits that are asked for.
+
+    A quantized matrix is widened for its product; the largest one comes on top.
+    """
+    decoder, rows = job.model.decoder, _rows(job)
+    if isinstance(decoder, Diffusion):
+        queries, logits = longest_prompt + decoder.canvas, decoder.block_length
+    else:
+        queries, logits = longest_prompt, 1
+    attention = 2 * stored.hidden + 2 * (stored.heads + stored.kv_heads) * stored.head_dim  # residual, norm; q, k, v, o
+    feed_forward = 2 * stored.hidden + 3 * stored.ffn  # residual, norm; gate, up and their product
+    block = rows * queries * max(attention, feed_forward)
+    block += stored.hidden * max(stored.ffn, stored.heads * stored.head_dim) if stored.matrix_bytes is not None else 0
+    head = rows * (queries * stored.hidden + logits * stored.vocab)
+    return max(block, head) * stored.bytes_per_element
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Is there so much?
+
+
+def shortage(prepared: "Prepared") -> str | None:
+    """Why this job cannot run in the memory that is free now, in one line that says what could; None if it may."""
+    hardware = prepared.job.hardware
+    said = None
+    if not isinstance(prepared.job.model.decoder, Endpoint):
+        said = _model_shortage(prepared.job, prepared.checkpoint, prepared.longest_prompt)
+    return said or scoring_too_small(scoring_bytes(prepared), hardware.device, _free(hardware))
+
+
+def _model_shortage(job: Job, files: CheckpointFiles, longest_prompt: int | None) -> str | None:
+    """`shortage` of the model under test."""
+    hardware = job.hardware
+    needed = _need(job, _shapes(files, hardware), longest_prompt)
+    others = {
+        _named(other, hardware): _need(job, _shapes(files, other), longest_prompt).total
+        for other in _narrower(hardware)
+    }
+    return too_small(files.name, hardware.device, needed, others, _free(hardware))
+
+
+def _free(hardware: HardwareConfig) -> int:
+    return device.free_bytes(hardware) + kept_bytes(hardware)
+
+
+def require(prepared: "Prepared") -> None:
+    """Refuse a job whose device has too little memory.
+
+    Raises:
+        HardwareError: as `shortage`.
+    """
+    if said := shortage(prepared):
+        raise HardwareError(said)
+
+
+def require_model(job: Job, files: CheckpointFiles, longest_prompt: int | None = None) -> None:
+    """Refuse a model under test that its device has too little memory for.
+
+    Args:
+        job: hardware resolved; runs here, not on a server.
+        files: of the model.
+        longest_prompt: tokens; None: not known yet, so the weights alone are counted.
+
+    Raises:
+        HardwareError: as `shortage`.
+    """
+    if said := _model_shortage(job, files, longest_prompt):
+        raise HardwareError(said)
+
+
+def too_small(name: str, place: str, needed: Need, others: Mapping[str, int], free: int) -> str | None:
+    """The line for a model under test that does not fit; None if it fits.
+
+    Args:
+        name: of the checkpoint.
+        place: "cuda" or "cpu".
+        needed: as configured.
+        others: bytes under other settings, by how the user asks for them.
+        free: bytes that it could have.
+    """
+    if needed.total <= free:
+        return None
+    parts = ((needed.weights, "weights"), (needed.cache, "cache"), (needed.activations, "activations"))
+    sum_of = " + ".join(f"{_gib(size)} {part}" for size, part in parts if size)
+    has = f"{name} needs {_gib(needed.total)} GiB on {place} ({sum_of}), {_gib(free)} GiB are free"
+    fitting = {setting: size for setting, size in others.items() if size <= free}
+    if fitting:
+        return f"{has}; " + ", ".join(f"{setting} needs {_gib(size)} GiB" for setting, size in fitting.items())
+    smallest = {key: size for key, size in others.items() if size == min(others.values()) and size < needed.total}
+    least = "".join(f"even {setting} needs {_gib(size)} GiB, " for setting, size in smallest.items())
+    return f"{has}; {least}use a smaller checkpoint, batch or canvas, or a device with more memory"
+
+
+def scoring_bytes(prepared: "Prepared") -> dict[str, int]:
+    """Bytes of the models that score afterwards, all at once, by the key that asks for them."""
+    found = {}
+    if prepared.judge is not None:
+        found["metric.perplexity.judge"] = _JUDGED_BYTES * elements(prepared.judge)
+    if prepared.encoder is not None:
+        files = sorted(prepared.encoder.path.glob("model*.safetensors"))
+        try:
+            stored = [tensor for file in files for tensor in weights.header(file, prepared.encoder.name).values()]
+        except CheckpointError:
+            stored = []  # bert-score reads it, and says what is wrong
+        found["metric.bertscore"] = _JUDGED_BYTES * sum(tensor.elements for tensor in stored)
+    return found
+
+
+def scoring_too_small(needed: Mapping[str, int], place: str, free: int) -> str | None:
+    """The line for models that score and do not fit; None if they fit. Arguments as `scoring_bytes`, `too_small`."""
+    total = sum(needed.values())
+    if total <= free:
+        return None
+    keys = " and ".join(f"{key} ({_gib(size)})" for key, size in needed.items())
+    return (
+        f"{keys} need {_gib(total)} GiB on {place} after generation, {_gib(free)} GiB are free; "
+        f"use a smaller one, or {' or '.join(f'{key}=null' for key in needed)}"
+    )
+
+
+def _narrower(hardware: HardwareConfig) -> list[HardwareConfig]:
+    """Other ways to store the same model on this device."""
+    dtypes = dict.fromkeys((hardware.dtype, "bfloat16" if hardware.dtype == "float32" else hardware.dtype))
+    ways = [
+        replace(hardware, dtype=dtype, engine=hardware.engine if kind is None else "eager", quantization=kind)
+        for dtype in dtypes
+        for kind in (None, *get_args(Quantization))
+    ]
+    return [way for way in ways if way != hardware]
+
+
+def _named(other: HardwareConfig, own: HardwareConfig) -> str:
+    """What the user has to say to get `other`."""
+    said = [f"hardware.dtype={other.dtype}"] if other.dtype != own.dtype else []
+    if other.quantization != own.quantization:
+        said.append(f"hardware.quantization={other.quantization or 'null'}")
+        said += [f"hardware.engine={other.engine}"] if other.engine != own.engine else []
+    return " ".join(said)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2g}" if size < 2**30 else f"{size / 2**30:.1f}"

@@ -1,0 +1,324 @@
+"""How is a server asked for text, and when did each piece of it arrive? The client of OpenAI's HTTP interface.
+
+`Client.complete` sends the requests of one batch together, each on a connection of its own, and reads the streams as
+they come (server-sent events): an arrival is stamped by the monotonic host clock when its bytes are read, in one event
+loop, so that a row's stamp waits for no thread. The batch is complete when its last stream is. Connections are kept
+for the next batch, but never so long that the server may have closed them (uvicorn: 5 s): a POST that fails on a stale
+connection cannot be repeated.
+
+aiohttp is the client because it is the one of serving benchmarks (vLLM's own), MLflow brings it in any case, and it
+hands out bytes as they arrive; `requests` waits for a full buffer where a server does not send chunks.
+
+Whatever goes wrong is one `EndpointError`, in one line. The key comes from OPENAI_API_KEY, goes into one header, and is
+struck out of everything that a server says; redirects are not followed, because the key would go along.
+
+`llmbench.job.server` is the caller.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmbench.config.decoders import Server
+from llmbench.errors import EndpointError
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse, ClientSession
+
+KEY = "OPENAI_API_KEY"
+
+CONNECT_S = 10.0
+KEEP_S = 2.0
+LINE_BYTES = 2**20
+SOFTWARE = ("vllm", "sglang", "llamacpp")
+"""What `owned_by` says where it names the software; others write an owner there."""
+
+LONGEST_TOKEN = 256
+"""Characters; 128 blanks are one token for LLaMA-3."""
+
+SHOWN = 200
+"""Longest part of what a server says that an error repeats."""
+
+
+@dataclass(kw_only=True)
+class Reply:
+    """What came for one request; times in milliseconds since the batch was sent."""
+
+    text: str = ""  # exactly as received
+    finish: str | None = None  # "stop", "length"
+    pieces_ms: list[float] = field(default_factory=list)  # when each piece that is not empty arrived
+    end_ms: float = 0.0
+    prompt_tokens: int | None = None  # by the server's count
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None  # of the prompt, taken from an earlier request's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a server says of itself."""
+
+    model: str  # its id
+    software: str  # "vllm 0.11.0", "sglang"; "" when it does not tell
+
+
+class Client:
+    """One server, for one job. Close it, or use it in `with`.
+
+    Args:
+        server: where and how.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._key = os.environ.get(KEY, "").strip()
+        self._runner = asyncio.Runner()
+        self._session: ClientSession | None = None
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            self._runner.run(self._session.close())
+            self._session = None
+        self._runner.close()
+
+    def identify(self) -> Identity:
+        """The model that is asked for, by name or because it is the only one, and the server's software.
+
+        Raises:
+            EndpointError: no server, no model, or several and none is named.
+        """
+        return self._runner.run(self._identify())
+
+    def complete(self, requests: Sequence[Mapping[str, Any]], on_first: Callable[[], None] | None) -> list[Reply]:
+        """Send the requests of a batch together and read their streams to the end.
+
+        Args:
+            requests: their JSON, without `stream`.
+            on_first: called once, when every stream has brought its first text or has ended without any.
+
+        Raises:
+            EndpointError: any of them was refused, broke off or made no sense.
+        """
+        return self._runner.run(self._complete(requests, on_first))
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    async def _identify(self) -> Identity:
+        found = await self._get(f"{self._server.base}/models")
+        try:
+            listed = {str(item["id"]): str(item.get("owned_by") or "") for item in found["data"]}
+        except (TypeError, KeyError, AttributeError):
+            raise self._error("does not list its models at /models; is the url right?") from None
+        model = self._server.served_model
+        if model is None and len(listed) != 1:
+            names = self._shown(", ".join(listed)) or "none"
+            raise self._error(f"lists {len(listed)} models ({names}); set endpoint.served_model to one")
+        model = model or next(iter(listed))
+        try:
+            version = str((await self._get(f"{self._server.origin}/version"))["version"])
+        except (EndpointError, TypeError, KeyError):
+            version = ""
+        owner = listed.get(model, "")
+        software = f"{owner if owner in SOFTWARE else ''} {version}".strip()
+        return Identity(model=model, software=self._shown(software))
+
+    async def _get(self, url: str) -> Any:
+        def body() -> Any:
+            return self._open().get(url, allow_redirects=False)
+
+        async with _Translated(self, None), body() as response:
+            await self._require_ok(response)
+            try:
+                return json.loads(await response.read())
+            except (ValueError, RecursionError):
+                raise self._error(f"answers {url.removeprefix(self._server.origin)} with what is no JSON") from None
+
+    async def _complete(
+        self, requests: Sequence[Mapping[str, Any]], on_first: Callable[[], None] | None
+    ) -> list[Reply]:
+        self._open()
+        await asyncio.sleep(0)  # let the loop see which kept connections the server has closed
+        waiting = len(requests)
+
+        def arrived() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if waiting == 0 and on_first is not None:
+                on_first()
+
+        begin = time.perf_counter_ns()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._stream(request, begin, arrived)) for request in requests]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _stream(self, request: Mapping[str, Any], begin: int, arrived: Callable[[], None]) -> Reply:
+        """One request; calls `arrived` once, at its first text or at its end."""
+        chat = self._server.api == "chat"
+        url = f"{self._server.base}/{'chat/completions' if chat else 'completions'}"
+        body = {**request, "stream": True, "stream_options": {"include_usage": True}}
+        reply, ended = Reply(), False
+        async with (
+            _Translated(self, reply),
+            self._open().post(url, json=body, allow_redirects=False) as response,
+        ):
+            await self._require_ok(response)
+            if response.content_type != "text/event-stream":
+                raise self._error(f"answers with {response.content_type}, not with a stream of events")
+            async for event in self._events(response):
+                if event == "[DONE]":
+                    ended = True  # and on to the end of the body: only then is the connection kept
+                    continue
+                piece = self._read(event, reply)
+                if piece:
+                    reply.text += piece
+                    reply.pieces_ms.append((time.perf_counter_ns() - begin) / 1e6)
+                    if len(reply.pieces_ms) == 1:
+                        arrived()
+                    if len(reply.text) > LONGEST_TOKEN * request["max_tokens"]:
+                        raise self._error(
+                            f"does not stop at max_tokens={request['max_tokens']}: {len(reply.text)} characters"
+                        )
+        reply.end_ms = (time.perf_counter_ns() - begin) / 1e6
+        # the halves of a character may come one by one, and one may never come
+        reply.text = reply.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if not ended and reply.finish is None:
+            raise self._error(f"ended the stream in the middle, after {_pieces(reply)}")
+        if not reply.pieces_ms:
+            arrived()
+        return reply
+
+    async def _events(self, response: "ClientResponse") -> AsyncIterator[str]:
+        """The data of every event, without comments and keep-alives."""
+        rest = b""
+        async for received in response.content.iter_any():
+            *lines, rest = (rest + received).split(b"\n")
+            for line in lines:
+                name, _, value = line.rstrip(b"\r").partition(b":")
+                if name == b"data":
+                    yield value.strip().decode(errors="replace")
+            if len(rest) > LINE_BYTES:
+                raise self._error(f"sent a line of more than {LINE_BYTES} bytes")
+
+    def _read(self, event: str, reply: Reply) -> str:
+        """Take one event into the reply; its text."""
+        try:
+            data = json.loads(event)
+            if error := data.get("error"):
+                said = error.get("message", error) if isinstance(error, dict) else error
+                raise self._error(f"failed after {_pieces(reply)}: {self._shown(said)}")
+            if usage := data.get("usage"):
+                reply.prompt_tokens = _count(usage.get("prompt_tokens"))
+                reply.completion_tokens = _count(usage.get("completion_tokens"))
+                reply.cached_tokens = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+            if not data.get("choices"):
+                return ""
+            choice = data["choices"][0]
+            reply.finish = choice.get("finish_reason") or reply.finish
+            text = choice["delta"].get("content") if self._server.api == "chat" else choice["text"]
+            if text is not None and not isinstance(text, str):
+                raise TypeError
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            raise self._error(f"sent what is no piece of a completion: {self._shown(event)}") from None
+        return text or ""
+
+    def _open(self) -> "ClientSession":
+        """The session, made inside the running loop."""
+        import aiohttp
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_S),
+                timeout=aiohttp.ClientTimeout(total=self._server.timeout_s, sock_connect=CONNECT_S),
+                headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            )
+        return self._session
+
+    async def _require_ok(self, response: "ClientResponse") -> None:
+        """Refuse an answer that is not 200, with what the server says about it."""
+        if response.status == 200:
+            return
+        said = self._shown(_message(await response.content.read(LINE_BYTES)))
+        if response.status in (401, 403):
+            cure = f"it refuses the key in {KEY}" if self._key else f"it wants a key: set {KEY}"
+        elif response.status == 404:
+            cure = "is endpoint.url right (it ends on /v1 as a rule), and does the server have endpoint.served_model?"
+        elif 300 <= response.status < 400:
+            cure = "it points to another address; set endpoint.url to that"
+        else:
+            cure = ""
+        told = "; ".join(part for part in (said, cure) if part)
+        raise self._error(f"answers {response.status} to {response.url.path}{told and f': {told}'}")
+
+    def _error(self, said: str) -> EndpointError:
+        return EndpointError(f"endpoint {self._server.origin} {said}")
+
+    def _shown(self, said: object) -> str:
+        """What a server says: one line, not too long, without the key."""
+        text = " ".join(str(said).split())
+        if self._key:
+            text = text.replace(self._key, "***")
+        return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+class _Translated:
+    """`async with`: what aiohttp raises becomes an EndpointError that says how far the reply had come."""
+
+    def __init__(self, client: Client, reply: Reply | None) -> None:
+        self._client, self._reply = client, reply
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import aiohttp
+
+        if not isinstance(error, (aiohttp.ClientError, OSError, ValueError)):
+            return
+        server = self._client._server
+        after = f"after {_pieces(self._reply)}" if self._reply is not None else "before it answered"
+        if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+            cause = getattr(error, "os_error", None)
+            why = f" ({cause.strerror or cause})" if cause else f" within {CONNECT_S:g} s"
+            said = f"cannot be reached{why}; start the server, or set endpoint.url"
+        elif isinstance(error, TimeoutError):
+            said = f"was not done within {server.timeout_s:g} s, {after}; raise endpoint.timeout_s"
+        elif isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, OSError)):
+            said = f"broke the connection {after}"
+        else:
+            said = f"does not speak HTTP as it should, {after} ({type(error).__name__}: {error})"
+        raise self._client._error(self._client._shown(said)) from None
+
+
+def _pieces(reply: Reply) -> str:
+    count = len(reply.pieces_ms)
+    return f"{count} piece{'' if count == 1 else 's'} of text"
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def _message(body: bytes) -> str:
+    """What an error's body says: OpenAI's, FastAPI's, or as it is."""
+    text = body.decode(errors="replace")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(data, dict):
+        return text
+    found = data.get("error") or data.get("detail") or data.get("message") or text
+    return str(found.get("message", found) if isinstance(found, dict) else found)

@@ -1,0 +1,209 @@
+"""May a job run, and what is known of it without its weights? Everything here is cheap and refuses in one line.
+
+`prepare` reads prompts, tokenizer and the checkpoint's configuration, and builds the job's identity; a sweep does it
+for every cell before the first job. `conditions` says what must agree before two Records are compared. `llmbench.job`
+runs what was prepared.
+"""
+
+import functools
+from dataclasses import fields, replace
+
+from llmbench.checkpoints import chat_template
+from llmbench.checkpoints.files import CheckpointFiles
+from llmbench.checkpoints.resolve import resolve_checkpoint
+from llmbench.config.decoders import Endpoint, Server
+from llmbench.config.identity import identity
+from llmbench.config.job import HardwareConfig, Job, to_dict
+from llmbench.data import heldout, workloads
+from llmbench.errors import CheckpointError, ConfigError
+from llmbench.job import memory_estimate, server
+from llmbench.job.prepared import Prepared, prompt_ids
+from llmbench.measure import device
+from llmbench.metrics import bertscore
+from llmbench.models import blocks, quantization
+
+BAD_JUDGE = "metric.perplexity.judge: "
+"""What a refusal of the judge's files begins with: it is no fault of the model beside it."""
+
+
+def prepare_job(job: Job) -> Prepared:
+    """Check a job against the device, the prompts and the checkpoint, without loading weights.
+
+    Raises:
+        UsageError: one line that says what to change.
+    """
+    job = replace(job, hardware=device.resolve(job.hardware))
+    workload = workloads.load(job.workload)
+    if job.batch > len(workload.prompts):
+        raise ConfigError(
+            f"batch {job.batch} exceeds the {len(workload.prompts)} prompt{'s' if len(workload.prompts) != 1 else ''}; "
+            "lower batch or raise workload.prompts"
+        )
+    here = not isinstance(job.model.decoder, Endpoint)
+    files = resolve_checkpoint(
+        job.model.checkpoint,
+        job.weights if here else "served",
+        layout=job.model.layout,
+        family=job.model.decoder.family,
+        require=lambda described: _require_fit(job, workload, described),
+    )
+    asked = job.metric.perplexity.judge
+    judge = _judge(asked) if asked else None
+    if judge is not None and (judge.digest == files.digest or judge.place == files.place):
+        raise ConfigError(f"metric.perplexity.judge {asked} is the model under test; a model cannot judge itself")
+    encoder = (
+        bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None
+    )
+    if encoder is not None:
+        workload.require_references("bertscore")
+    job, longest = _require_fit(job, workload, files)
+    wanted = here and job.metric.likelihood
+    held = heldout.load(job.metric.likelihood_source, job.metric.likelihood_texts) if wanted else None
+    if held is not None:
+        _require_readable(files, held)
+    digests = {"checkpoint": files.digest, "workload": workload.digest}
+    digests |= {"judge": judge.digest} if judge else {}
+    digests |= {"encoder": encoder.digest} if encoder else {}
+    digests |= {"likelihood": held.digest} if held else {}
+    indices = range(len(workload.prompts))
+    prepared = Prepared(
+        job=job,
+        workload=workload,
+        checkpoint=files,
+        judge=judge,
+        encoder=encoder,
+        heldout=held,
+        partition=tuple(tuple(indices[i : i + job.batch]) for i in range(0, len(indices), job.batch)),
+        longest_prompt=longest,
+        identity=identity(job, digests),
+    )
+    if not job.dry_run:
+        memory_estimate.require(prepared)
+    return prepared
+
+
+def _judge(source: str) -> CheckpointFiles:
+    """The judge's files.
+
+    Raises:
+        CheckpointError: begins with `BAD_JUDGE`.
+    """
+    try:
+        files = resolve_checkpoint(source, require=CheckpointFiles.require_judge)
+        files.require_judge()
+    except CheckpointError as error:
+        raise CheckpointError(f"{BAD_JUDGE}{error}") from error
+    return files
+
+
+def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles) -> tuple[Job, int]:
+    """The job with its chat resolved, and tokens of the longest prompt. Reads no weights.
+
+    Raises:
+        UsageError: engine, chat template or context do not go with the checkpoint.
+    """
+    here = not isinstance(job.model.decoder, Endpoint)
+    if here and job.hardware.engine == "graph":
+        blocks.require_plain(files.config)
+    if here and job.hardware.quantization is not None:
+        quantization.require_whole_blocks(files.config)
+    job = replace(job, model=replace(job.model, chat=_chat(job, files)))
+    if files.has_tokenizer:
+        _rehearse(files, workload, bool(job.model.chat) and files.has_chat_template)
+    longest = max(len(prompt_ids(job, files, prompt)) for prompt in workload.prompts)
+    canvas = job.model.decoder.canvas
+    if longest + canvas > files.context:
+        raise ConfigError(
+            f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
+            f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
+        )
+    return job, longest
+
+
+@functools.lru_cache(maxsize=16)
+def _rehearse(files: CheckpointFiles, workload: workloads.Workload, chat: bool) -> None:
+    """Once for all cells that read the same: template and tokenizer must come to an end."""
+    by_text = {prompt.text: prompt for prompt in workload.prompts if prompt.draws is None}
+    if by_text:  # random tokens go past template and tokenizer
+        chat_template.rehearse(lambda text: files.prompt_ids(by_text[text], chat=chat), list(by_text), files.name)
+
+
+def _chat(job: Job, files: CheckpointFiles) -> bool:
+    """Whether prompts are put to the model in its tokenizer's chat template; the null of `model.chat` ends here.
+
+    Raises:
+        ConfigError: the checkpoint has none, or a server is asked in another way.
+    """
+    wanted, fitting = job.model.chat, job.workload.instructions and files.has_chat_template
+    if isinstance(job.model.decoder, Endpoint):
+        if job.model.decoder.api == "chat":
+            if wanted is False:
+                raise ConfigError("model.chat=false, but endpoint.api=chat: the server applies its template")
+            return True
+        if fitting if wanted is None else wanted:
+            why = (
+                "model.chat=true"
+                if wanted
+                else f"the prompts are instructions, and {files.name} has a chat template, which other sides get"
+            )
+            raise ConfigError(f"{why}; add endpoint.api=chat, or model.chat=false for plain prompts on every side")
+        return False
+    if wanted and not files.has_chat_template:
+        raise ConfigError(f"model.chat=true, but the tokenizer of checkpoint {files.name} has no chat template")
+    return fitting if wanted is None else wanted
+
+
+def _require_readable(files: CheckpointFiles, held: heldout.Texts) -> None:
+    """Refuse held-out texts that the model under test cannot read whole, or that leave it nothing to predict."""
+    lengths = [len(files.tokenize(text)) for text in held.texts]
+    longest = max(lengths)
+    if longest > files.context:
+        raise ConfigError(
+            f"metric.likelihood: text {lengths.index(longest) + 1} of {held.name} has {longest} tokens, which exceeds "
+            f"the context {files.context} of {files.name}; {held.shorten}, or set metric.likelihood=false"
+        )
+    if longest < 2:
+        raise ConfigError(
+            f"metric.likelihood: no text of {held.name} has a second token under the tokenizer of {files.name}, and "
+            "the first one is given; use longer texts"
+        )
+
+
+def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -> dict[str, str]:
+    """What must agree before two Records are compared.
+
+    Keys that begin with `decoding.` must agree within one model's Records only; all others across models too.
+    """
+    job = prepared.job
+    shared = {
+        "weights": job.weights,
+        "canvas": job.model.decoder.canvas,
+        "batch": job.batch,
+        "seed": job.seed,
+        "workload": prepared.workload.digest,
+        "judge": prepared.judge.digest if prepared.judge else "none",
+        "encoder": prepared.encoder.digest if prepared.encoder else "none",
+    }
+    where = {
+        "device_name": device_name,
+        "device": job.hardware.device,
+        "dtype": job.hardware.dtype,
+        "engine": job.hardware.engine,
+        "quantization": _stored_by(job.hardware, versions) or "none",
+        "torch": versions.get("torch", ""),
+        "transformers": versions.get("transformers", ""),
+    }
+    settings, left_out = to_dict(job)["model"]["decoder"], {"steps"}
+    if isinstance(job.model.decoder, Endpoint):
+        where, left_out = server.conditions(job.model.decoder), {field.name for field in fields(Server)}
+    own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
+    own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it
+    whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}
+    return {key: str(value) for key, value in whole.items()}
+
+
+def _stored_by(hardware: HardwareConfig, versions: dict[str, str]) -> str | None:
+    """How matrices are stored narrowly, and by which library; None where they are not."""
+    return (
+        hardware.quantization and f"{hardware.quantization} by bitsandbytes {versions.get('bitsandbytes', '')}".strip()
+    )

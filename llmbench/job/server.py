@@ -1,0 +1,234 @@
+"""How fast, and how well, does a server write? One job behind OpenAI's HTTP interface, as a further baseline.
+
+The same prompts in the same partition go out as text, the B requests of a batch together. A batch has a latency like
+any other: from sending its requests until its last stream is complete, by the host's clock. That region holds what
+L_e2e of a local model leaves out: HTTP, the server's queue, text to ids and back.
+
+    prefill    until every row of the batch has shown its first text: the time to first token of the last row
+    token gap  between the pieces of one stream, each row by itself; absent where a piece is more than a token
+    tokens     the received text in the tokens of the checkpoint that the configuration names; the server's own count
+               is a check, and a note says where it differs
+    F          tokens of the longest row, its stop token included: only L_itl reads it, the server's forwards are
+               not known
+
+Memory, energy, clocks, roofline, likelihood and text to ids cannot be measured over the wire: they are absent. Stamps
+come from the timed pass, because reading the stream is part of it; there is no marked pass. A server is not told to
+repeat itself: with `seed` in every request most do.
+
+`job.run` calls `generate`; a sweep calls `require` before its first job.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llmbench.checkpoints.files import CheckpointFiles
+from llmbench.checkpoints.load import ValidText
+from llmbench.config.decoders import Endpoint
+from llmbench.job import generation_result, openai_client
+from llmbench.job.generation_result import GenerationResult
+from llmbench.measure import passes
+from llmbench.measure.probes import WireProbe
+from llmbench.measure.timing import OnStep
+from llmbench.record import Marks
+
+if TYPE_CHECKING:
+    from llmbench.job.prepared import Prepared
+
+PIECES_SHARE = 0.9
+"""Pieces per token from which on a piece stands for a token: a few tokens are no whole character, or no text."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """The replies of one batch, as a generation. Counting happens when somebody asks: outside the timed region."""
+
+    replies: Sequence[openai_client.Reply]
+    files: CheckpointFiles
+    canvas: int  # G
+
+    @functools.cached_property
+    def ids(self) -> list[list[int]]:
+        """Every row's text in the checkpoint's own tokens, at most G."""
+        encode = self.files.tokenizer
+        return [encode(reply.text, add_special_tokens=False)["input_ids"][: self.canvas] for reply in self.replies]
+
+    @functools.cached_property
+    def tokens(self) -> torch.Tensor:
+        """Ids [B, <= G], padded behind the text."""
+        width = max(map(len, self.ids))
+        padded = [row + [self.files.pad_id] * (width - len(row)) for row in self.ids]
+        return torch.tensor(padded, dtype=torch.int64)
+
+    @property
+    def nfe(self) -> int:
+        """F: tokens of the longest row, the stop token included."""
+        rows = zip(self.replies, self.ids, strict=True)
+        told = [reply.completion_tokens or len(ids) + (reply.finish == "stop") for reply, ids in rows]
+        return max(1, *told)
+
+    @property
+    def first_text(self) -> int:
+        """The first piece is text."""
+        return 1
+
+    @property
+    def texts(self) -> list[ValidText]:
+        """What counts of every row: all of it, because a server sends nothing behind the stop token."""
+        return [
+            ValidText(
+                text=reply.text, tokens=len(ids), utf8_bytes=len(reply.text.encode()), stopped=reply.finish == "stop"
+            )
+            for reply, ids in zip(self.replies, self.ids, strict=True)
+        ]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Tokens and UTF-8 bytes of the batch."""
+        return sum(map(len, self.ids)), sum(len(reply.text.encode()) for reply in self.replies)
+
+
+def require(settings: Endpoint) -> None:
+    """Refuse a server that would not answer a job: one token is asked for, as the job will ask.
+
+    Raises:
+        EndpointError: it cannot be reached, refuses the key or the model, or does not stream.
+    """
+    with openai_client.Client(settings) as client:
+        client.complete([{**_request(settings, client.identify().model, "1 2 3", 0), "max_tokens": 1}], None)
+
+
+def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
+    """Measure a server with a job's prompts.
+
+    Raises:
+        EndpointError: it did not answer, or not to the end.
+    """
+    settings = prepared.job.model.decoder
+    assert isinstance(settings, Endpoint)
+    files, prompts, plan = prepared.checkpoint, prepared.workload.prompts, prepared.job.timing
+    tick("connect", 0, 1)
+    with openai_client.Client(settings) as client:
+        identity = client.identify()
+
+        def answer(batch: int, on_step: OnStep | None, other: int = 0) -> Answers:
+            first = ((prepared.job.seed + other) * 1_000_003 + batch) * prepared.job.batch
+            requests = [
+                _request(settings, identity.model, prompts[index].text, first + row)
+                for row, index in enumerate(prepared.partition[batch])
+            ]
+            replies = client.complete(requests, None if on_step is None else lambda: on_step(0))
+            return Answers(replies=replies, files=files, canvas=settings.canvas)
+
+        repeated = tuple(range(min(plan.batches, len(prepared.partition))))
+        measured = passes.measure(
+            answer,
+            batches=len(prepared.partition),
+            repeated=repeated,
+            plan=replace(plan, marked_repeats=0),
+            probe=WireProbe(),
+            marks_first=True,
+            valid=lambda answers: answers.size,
+            tick=tick,
+        )
+        doubts = _greedy(answer(0, None, other=1), measured.first_pass[0]) if settings.stochastic else []
+    marks, absent = _marks(measured.first_pass, repeated) if plan.marked_repeats else ((), [])
+    where = f"{identity.software or 'a server'} at {settings.origin}"
+    return GenerationResult(
+        outputs=generation_result.outputs(
+            prompts, prepared.partition, [answers.texts for answers in measured.first_pass]
+        ),
+        timings=measured.timings,
+        marks=marks,
+        repeated_batches=repeated,
+        notes=(*_notes(where, settings), *measured.notes, *absent, *doubts, *_counts(prepared, measured.first_pass)),
+        conditions={"device_name": where, "decoding.served_model": identity.model},
+        signatures={"server": f"{identity.model} by {where}"},
+    )
+
+
+def conditions(settings: Endpoint) -> dict[str, str]:
+    """What is known of a server's side before it is asked: nothing of its hardware.
+
+    `extra` shapes the text and counts as a decoding setting where there is some; `api` does as `decoding.chat`.
+    """
+    shaping: dict[str, Any] = {"extra": settings.extra} if settings.extra else {}
+    own = {"url": settings.base, "same_hardware": settings.same_hardware} | shaping
+    named = {f"decoding.{key}": str(value) for key, value in own.items()}
+    return {"device_name": f"a server at {settings.origin}", "engine": settings.kind, "clock": "wall"} | named
+
+
+def _request(settings: Endpoint, model: str, prompt: str, seed: int) -> dict[str, Any]:
+    """One request's JSON. Every row has a seed of its own, as every row of a local batch has its own noise."""
+    asked = {"messages": [{"role": "user", "content": prompt}]} if settings.api == "chat" else {"prompt": prompt}
+    return {
+        "model": model,
+        **asked,
+        "max_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "seed": seed % 2**31,
+        **settings.extra,
+    }
+
+
+def _marks(first_pass: Sequence[Answers], repeated: Sequence[int]) -> tuple[tuple[Marks, ...], list[str]]:
+    """The arrivals of every stream of the repeated batches, or the reason why they say nothing about tokens."""
+    rows = [(batch, reply) for batch in repeated for reply in first_pass[batch].replies]
+    pieces = sum(len(reply.pieces_ms) for _, reply in rows)
+    tokens = sum(first_pass[batch].size[0] for batch in repeated)
+    if pieces < PIECES_SHARE * tokens:
+        return (), [f"latency/token_gap_ms is absent: {tokens} tokens came in {pieces} pieces"]
+    return tuple(
+        Marks(batch=batch, repeat=0, at_ms=tuple(reply.pieces_ms)) for batch, reply in rows if reply.pieces_ms
+    ), []
+
+
+def _notes(where: str, settings: Endpoint) -> list[str]:
+    """What a reader must know of every endpoint, and of this one."""
+    rests = (
+        "on this device by the user's word (endpoint.same_hardware)"
+        if settings.same_hardware
+        else "on hardware that is not known, so no verdict rests on it"
+    )
+    notes = [f"{where}, by wall clock over HTTP, text to ids included, {rests}"]
+    if settings.extra.get("ignore_eos"):
+        notes.append("extra.ignore_eos: what was written behind a stop token counts as output")
+    return notes
+
+
+def _greedy(other: Answers, first: Answers) -> list[str]:
+    """Whether a sampling server writes the same texts from other seeds: it has not heard of temperature, or of seed.
+
+    Transformers' server, for one, samples only where the checkpoint's generation_config.json says `do_sample`.
+    """
+    if [reply.text for reply in other.replies] != [reply.text for reply in first.replies]:
+        return []
+    return ["other seeds wrote the same texts: the server seems to ignore the temperature (or the seed)"]
+
+
+def _counts(prepared: "Prepared", first_pass: Sequence[Answers]) -> list[str]:
+    """Where the server's count of tokens is not ours: another tokenizer, a chat template, a BOS, other merges."""
+    replies = [reply for answers in first_pass for reply in answers.replies]
+    notes = []
+    if all(reply.completion_tokens is not None for reply in replies):
+        told = sum(reply.completion_tokens or 0 for reply in replies)
+        ours = sum(answers.size[0] for answers in first_pass)
+        stops = sum(reply.finish == "stop" for reply in replies)
+        if not ours <= told <= ours + stops:
+            notes.append(
+                f"the server counts {told} output tokens, the checkpoint's tokenizer makes {ours} of the text "
+                f"({stops} outputs stopped)"
+            )
+    if all(reply.prompt_tokens is not None for reply in replies):
+        told = sum(reply.prompt_tokens or 0 for reply in replies)
+        order = [index for members in prepared.partition for index in members]
+        ours = sum(len(prepared.prompt_ids(index)) for index in order)
+        if told != ours:
+            notes.append(f"the server reads {told} prompt tokens, the checkpoint's tokenizer makes {ours}")
+    if cached := sum(reply.cached_tokens or 0 for reply in replies):
+        notes.append(f"the server took {cached} prompt tokens from its prefix cache: L_prefill is too short")
+    return notes

@@ -1,0 +1,128 @@
+"""How do Records become the rows of a table: which, in what order, in what cells, and what line recreates them?
+
+A cell is text with sensible digits and an interval where one exists; an absent value is "-". Columns that no row can
+fill are left out. Every table ends with its provenance, made from the values that were really used: device, versions,
+commit, prompts, repeats, date, command. `llmbench.report.tables` and its neighbours build on it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from llmbench.analysis.parity.grouping import steps_of
+from llmbench.analysis.parity.sentences import narrow, number
+from llmbench.record import Record, from_server
+from llmbench.report.layout import Table, counted
+
+ABSENT = "-"
+
+Column = tuple[str, Callable[[Record], str]]
+"""Header, and the cell of a Record."""
+
+
+def value(key: str, scale: float = 1.0) -> Callable[[Record], str]:
+    """The cell of one metric."""
+
+    def cell(record: Record) -> str:
+        found = record.metrics.get(key)
+        return ABSENT if found is None else number(found / scale)
+
+    return cell
+
+
+def with_interval(key: str) -> Callable[[Record], str]:
+    """A metric with its 95 % interval, where it was recorded."""
+
+    def cell(record: Record) -> str:
+        low, high = record.metrics.get(f"{key}_ci_low"), record.metrics.get(f"{key}_ci_high")
+        return interval(record.metrics.get(key), low, high)
+
+    return cell
+
+
+def interval(middle: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+    """`12.3x [11.9, 12.8]`; the middle alone where a bound is absent."""
+    if middle is None:
+        return ABSENT
+    said = f"{number(middle)}{unit}"
+    return said if low is None or high is None else f"{said} [{number(low)}, {number(high)}]"
+
+
+def condition(key: str) -> Callable[[Record], str]:
+    """The cell of one condition."""
+    return lambda record: record.conditions.get(key, ABSENT)
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Finished Records as tables list them: models without steps first (servers last), then by k, batch, canvas."""
+    finished = [record for record in records if record.status == "finished"]
+    size = {id(r): (int(r.conditions.get("batch", 0)), int(r.conditions.get("canvas", 0))) for r in finished}
+    return sorted(finished, key=lambda r: (r.steps is not None, r.model, from_server(r), steps_of(r), size[id(r)]))
+
+
+def provenance(records: Sequence[Record], command: str = "", *, timed: bool = True) -> str:
+    """The line that recreates a table, from the values really used; values that differ are all named.
+
+    Args:
+        records: what the table shows.
+        command: what was typed.
+        timed: whether the table rests on generated and timed texts; then it says how many.
+    """
+    if not records:
+        return ""
+
+    def all_of(read: Callable[[Record], str | None]) -> str:
+        return " / ".join(dict.fromkeys(text for record in records if (text := read(record))))
+
+    def versions(record: Record) -> str:
+        named = record.environment.versions
+        return ", ".join(
+            f"{package} {named[package]}" for package in ("llmbench", "torch", "transformers") if package in named
+        )
+
+    def device(record: Record) -> str:
+        said = record.conditions
+        if from_server(record):
+            return f"{record.label}: {said.get('device_name', 'a server')}, asked from {record.environment.device_name}"
+        count = record.environment.threads
+        threads = f", {count} thread{'s' if count != 1 else ''}" if record.environment.device == "cpu" else ""
+        how = ", ".join([*(said[key] for key in ("device", "dtype", "engine") if key in said), *narrow(record)])
+        return f"{record.environment.device_name} ({how}{threads})"
+
+    def commit(record: Record) -> str | None:
+        known = record.environment.git_commit
+        return known and f"commit {known[:10]}{' (changed)' if record.environment.git_dirty else ''}"
+
+    def size(record: Record) -> str:
+        repeats = len({timing.repeat for timing in record.timings})
+        batches = len(record.repeated_batches)
+        repeated = f"{counted(repeats, 'repeat')} of {counted(batches, 'batch', 'batches')}"
+        return f"{counted(len(record.outputs), 'prompt')}, {repeated}"
+
+    parts = [
+        all_of(device),
+        all_of(versions),
+        all_of(commit),
+        all_of(size) if timed else "",
+        all_of(lambda record: record.started_at[:10]),
+    ]
+    return "; ".join(part for part in (*parts, command) if part)
+
+
+def record_table(
+    title: str, records: Sequence[Record], columns: Sequence[Column], command: str, notes: Sequence[str] = ()
+) -> Table:
+    """One row per Record; columns without a single value are left out."""
+    cells = [[cell(record) for _, cell in columns] for record in records]
+    kept = [i for i in range(len(columns)) if i == 0 or any(row[i] != ABSENT for row in cells)]
+    own = dict.fromkeys(f"{record.label}: {note}" for record in records for note in record.notes)
+    return Table(
+        title=title,
+        header=tuple(columns[i][0] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in cells),
+        notes=(*notes, *own),
+        provenance=provenance(records, command),
+    )
+
+
+def weights_of(record: Record) -> str:
+    """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
+    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"

@@ -1,0 +1,222 @@
+"""What does a person see in the terminal: the plan, progress, a job's numbers, the ending?
+
+Progress is a tqdm bar on a terminal and a line per phase in a log file, so that long work is visible in both.
+Everything else is text that the sweep prints; the tables come from `llmbench.report.tables` and `summaries`.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from llmbench.analysis.parity.sentences import number
+from llmbench.config.decoders import Diffusion
+from llmbench.record import Record
+from llmbench.report import tables
+from llmbench.report.layout import counted
+from llmbench.report.model_tables import model_properties
+from llmbench.system.output import emit
+
+if TYPE_CHECKING:
+    from llmbench.job.prepared import Prepared
+    from llmbench.sweeps.forecast import Forecast
+    from llmbench.sweeps.plan import Cell
+
+
+class Progress:
+    """Progress of one job: `with Progress("llada k=8") as progress: job.run(prepared, progress.tick)`."""
+
+    def __init__(self, label: str) -> None:
+        from tqdm import tqdm
+
+        self._label = label
+        self._terminal = sys.stderr.isatty()
+        self._bar: Any = tqdm(
+            total=1,
+            desc=label,
+            disable=not self._terminal,
+            leave=False,
+            bar_format="{desc} |{bar:30}| {n_fmt}/{total_fmt} {elapsed}<{remaining}",
+        )
+        self._phase = ""
+        self._begun = time.monotonic()
+        self._reason: str | None = None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def tick(self, phase: str, done: int, total: int) -> None:
+        """Say that `done` of `total` parts of a phase are finished."""
+        if phase != self._phase and not self._terminal:
+            emit(f"{self._label}: {phase}", sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that was closed costs the bar, not the job
+            if phase != self._phase:
+                self._bar.reset(total=max(total, 1))
+                self._bar.set_description_str(f"{self._label:<12} {phase:<10}")
+            self._bar.n = done
+            self._bar.refresh()
+        self._phase = phase
+
+    def failed(self, reason: str) -> None:
+        """Remember why the job ends here."""
+        self._reason = reason
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._bar.close()
+        seconds = time.monotonic() - self._begun
+        if kind is None:
+            ending = f"FAILED after {seconds:.0f} s: {self._reason}" if self._reason else f"done in {seconds:.0f} s"
+            emit(f"{self._label}: {ending}", sys.stderr)
+
+
+def _shared(cells: "Sequence[Cell]") -> str:
+    """Under what the jobs run: values that differ are all named, but of temperatures, which the rows tell apart."""
+
+    def all_of(read: "Callable[[Prepared], str | None]") -> str:
+        return " / ".join(dict.fromkeys(text for cell in cells if (text := read(cell.prepared))))
+
+    stored = all_of(lambda prepared: prepared.job.hardware.quantization)
+    where = [
+        all_of(lambda prepared: prepared.job.hardware.device),
+        all_of(lambda prepared: prepared.job.hardware.dtype),
+        f"weights in {stored}" if stored else "",
+    ]
+    asked = all_of(lambda prepared: f"{counted(len(prepared.workload.prompts), 'prompt')} of {prepared.workload.name}")
+    heats = {cell.prepared.job.model.decoder.temperature for cell in cells}
+    heat = f", temperature {heats.pop()}" if len(heats) == 1 else ""
+    return f"{', '.join(filter(None, where))}; {asked}{_asked(cells)}{heat}"
+
+
+def _asked(cells: "Sequence[Cell]") -> str:
+    """Whether prompts stand in a chat template."""
+    asked = {bool(cell.prepared.job.model.chat) for cell in cells}
+    return "" if asked == {False} else " in chat templates" if asked == {True} else ", some in chat templates"
+
+
+def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (), refusals: Sequence[str] = ()) -> str:
+    """The jobs of a sweep in order, before they run; with forecasts, also their time and memory.
+
+    Args:
+        cells: the plan.
+        grid: how many cells were asked for.
+        forecasts: one for each cell, or none.
+        refusals: why the jobs would not start now.
+    """
+    from llmbench.sweeps.plan import forwards, notes
+
+    rows = []
+    for place, cell in enumerate(cells, start=1):
+        prepared = cell.prepared
+        note = "recorded already" if cell.reused else f"stands for {cell.merged} cells" if cell.merged > 1 else ""
+        decoder = prepared.job.model.decoder
+        expected = _expected(forecasts[place - 1]) if forecasts else []
+        made = [place, cell.title, prepared.job.batch, decoder.canvas, forwards(cell) or "-"]
+        rows.append([*made, *expected, cell.name, note])
+    columns = ["time", "memory, estimated"] if forecasts else []
+    table = tabulate(rows, headers=["", "job", "B", "G", "forwards", *columns, "folder", ""], tablefmt="simple")
+    jobs = "1 job" if len(cells) == 1 else f"{len(cells)} jobs"
+    merged = f" ({grid} cells of the grid)" if grid != len(cells) else ""
+    said = f"{jobs}{merged} on {_shared(cells)}\n{table}"
+    if any(item.bound_s is not None for item in forecasts):
+        said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
+    decoders = [cell.prepared.job.model.decoder for cell in cells]
+    idle = dict.fromkeys(d.idle_phrase for d in decoders if isinstance(d, Diffusion) and d.idle_steps)
+    said = "\n".join([said, *idle, *notes(cells)])
+    short = dict.fromkeys([*(item.shortage for item in forecasts if item.shortage), *refusals])
+    return "\n".join([said, *(f"would be refused now: {line}" for line in short)])
+
+
+def _expected(forecast: "Forecast") -> list[str]:
+    """Time with its source, and memory with its parts."""
+    if forecast.measured_s is not None:
+        time = f"{forecast.measured_s:.0f} s, measured {forecast.measured_on}"
+    else:
+        time = "unknown" if forecast.bound_s is None else f"> {number(forecast.bound_s, 2)} s"
+    if forecast.memory_bytes is None:
+        return [time, "on the server"]
+    parts = [(forecast.weight_bytes, "weights"), (forecast.cache_bytes, "cache")]
+    parts += [(forecast.activation_bytes, "activations")]
+    said = " + ".join(f"{_mib(size)} {name}" for size, name in parts if size)
+    return [time, f"{_mib(forecast.memory_bytes)} MiB: {said}"]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.3g}" if size < 1000 * 2**20 else f"{size / 2**20:.0f}"
+
+
+def job_ending(record: Record, path: Path, where: Sequence[str], command: str, taken: bool = False) -> str:
+    """The last thing a single job prints: its numbers as the tables have them, and where to look.
+
+    `taken`: the Record is an earlier run's.
+    """
+    lines = ["", *([f"Recorded already, {_measured([record])}; nothing was measured now."] if taken else [])]
+    if record.status == "finished":
+        properties = model_properties([record])
+        lines += [tables.job_table(record, command).text(), *([properties] if properties else [])]
+    lines += [*cut_off([(record.label, record)]), f"Record: {path}", *where]
+    return "\n".join(lines)
+
+
+def _measured(records: Sequence[Record]) -> str:
+    """When Records were made, to the minute."""
+    times = sorted(record.started_at[:16].replace("T", " ") for record in records)
+    return f"measured {times[0]}" + (f" to {times[-1]}" if times[-1] != times[0] else "") + " UTC"
+
+
+def cut_off(jobs: Sequence[tuple[str, Record]]) -> list[str]:
+    """A line on outputs that end because the canvas does, not because the model stopped; none where there are none.
+
+    Args:
+        jobs: names for people, and Records. Random weights and `ignore_stop` end nowhere, so nothing is cut off there.
+    """
+    filled: dict[int, list[str]] = {}
+    for name, record in jobs:
+        endless = record.config["model"]["decoder"].get("ignore_stop") or record.conditions.get("weights") == "dummy"
+        full = 0 if endless else sum(not output.stopped for output in record.outputs)
+        if full and record.canvas:
+            own = f"{full} of {len(record.outputs)}"
+            filled.setdefault(record.canvas, []).append(f"{own} outputs" if len(jobs) == 1 else f"{name} {own}")
+    prefix = "Outputs: " if len(jobs) > 1 else ""
+    return [
+        f"{prefix}{', '.join(said)} fill the canvas of {canvas} tokens: cut off there, not ended by the model"
+        for canvas, said in filled.items()
+    ]
+
+
+def ending(
+    text: str,
+    jobs: Sequence[tuple[str, Record]],
+    failed: Sequence[tuple[str, str | None]],
+    folder: Path,
+    where: Sequence[str],
+    seconds: float,
+    taken: Sequence[Record] = (),
+) -> str:
+    """The last thing a sweep prints: tables and verdict, failures, and where to look.
+
+    Args:
+        text: tables and verdict.
+        jobs: names and Records of all.
+        failed: names and reasons of those that failed.
+        folder: of the sweep.
+        where: lines on what shows more.
+        seconds: that the sweep took.
+        taken: Records that come from earlier runs.
+    """
+    lines = ["", text, *cut_off(jobs), ""]
+    lines += [f"FAILED {name}: {reason}" for name, reason in failed]
+    finished = sum(record.status == "finished" for _, record in jobs)
+    earlier = f", {len(taken)} of them taken over from earlier ({_measured(taken)})" if taken else ""
+    lines += [
+        f"{finished} of {counted(len(jobs), 'job')} finished in {seconds:.0f} s{earlier}. Records: {folder}",
+        *where,
+    ]
+    return "\n".join(lines)

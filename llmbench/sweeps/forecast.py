@@ -1,0 +1,114 @@
+"""How long will a job take, and how much memory does it need? For `dry_run=true`; loads no weights.
+
+*Time* is what an earlier Record of the same identity took on the same device, if `multirun/` has one. Else it is a
+bound from below, for generation alone: the least work of each forward, divided by what the device was just measured to
+do at most; every output is taken to fill its canvas (a LLaMA that stops early needs less). Bandwidth enters only where
+it binds (`Ceilings.judged`). Where the work depends on what is written, or a cache saves some of it, there is no bound
+and the time is unknown. The caller shows which of the three it is.
+
+*Memory* is the estimate of `llmbench.job.memory_estimate`, and whether so much is free now.
+
+Of a server's time and memory nothing is known, unless an earlier Record tells its time.
+
+Called by `llmbench.sweeps.job_task` and `llmbench.sweeps.run`; the text is made by `llmbench.sweeps.console`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmbench.config.decoders import DecoderConfig, Diffusion, Endpoint
+from llmbench.job import memory_estimate
+from llmbench.record import Ceilings, ForwardShape, Record, total
+
+if TYPE_CHECKING:
+    from llmbench.job.prepared import Prepared
+    from llmbench.models.architecture import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What can be said about a job before it runs."""
+
+    measured_s: float | None  # the whole job, from an earlier Record
+    measured_on: str | None  # its date
+    bound_s: float | None  # generation alone, from below; None where a time was measured, or nothing can be said
+    weight_bytes: int | None = None  # None: on a server
+    cache_bytes: int | None = None  # key-value cache; 0 for a model that caches nothing
+    activation_bytes: int | None = None
+    shortage: str | None = None  # why it would be refused now
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Weights, cache and activations."""
+        return total((self.weight_bytes, self.cache_bytes, self.activation_bytes))
+
+
+def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
+    """Predict a job.
+
+    Args:
+        prepared: the job.
+        earlier: a finished Record of the same identity from the same device, if there is one.
+    """
+    from llmbench.measure import device
+
+    measured_s, measured_on = (earlier.duration_s, earlier.started_at[:10]) if earlier else (None, None)
+    if isinstance(prepared.job.model.decoder, Endpoint):
+        return Forecast(
+            measured_s=measured_s, measured_on=measured_on, bound_s=None, shortage=memory_estimate.shortage(prepared)
+        )
+    hardware, needed = prepared.job.hardware, memory_estimate.need(prepared)
+    bound = None
+    if earlier is None and _foreseen(prepared.job.model.decoder):
+        device.probe(hardware)  # the job's threads
+        shapes = memory_estimate.shapes(prepared, hardware)
+        bound = bound_seconds(prepared, shapes, device.ceilings(hardware, needed.weights))
+    return Forecast(
+        measured_s=measured_s,
+        measured_on=measured_on,
+        bound_s=bound,
+        weight_bytes=needed.weights,
+        cache_bytes=needed.cache,
+        activation_bytes=needed.activations,
+        shortage=memory_estimate.shortage(prepared),
+    )
+
+
+def bound_seconds(prepared: "Prepared", shapes: "Architecture", ceilings: Ceilings) -> float:
+    """Least seconds of all generations that the plan asks for on every device, if each fills its canvas."""
+    from llmbench.models.architecture import bytes_moved, flops
+
+    plan, total = prepared.job.timing, 0.0
+    for batch, members in enumerate(prepared.partition):
+        times = 1
+        if batch < plan.batches:
+            times += plan.warmup + plan.repeats - 1 + plan.marked_repeats
+        for shape in _forwards(prepared, members):
+            seconds = flops(shapes, shape) / ceilings.flops_per_s
+            if ceilings.judged:
+                seconds = max(seconds, bytes_moved(shapes, shape) / ceilings.bytes_per_s)
+            total += times * seconds
+    return total
+
+
+def _foreseen(decoder: DecoderConfig) -> bool:
+    """Whether every forward is known beforehand: the whole sequence in each of `steps`, or one token after another."""
+    if not isinstance(decoder, Diffusion):
+        return True
+    shortcuts = (decoder.cache != "none", decoder.adaptive, decoder.forced_tokens_per_forward, decoder.early_stop)
+    return not any(shortcuts)
+
+
+def _forwards(prepared: "Prepared", members: tuple[int, ...]) -> Iterator[ForwardShape]:
+    """The forwards of one generated batch, the head at one position of each row only: a decoder may need no more."""
+    decoder, rows = prepared.job.model.decoder, len(members)
+    prompt = max(len(prepared.prompt_ids(i)) for i in members)
+    if isinstance(decoder, Diffusion):
+        rows *= 2 if decoder.cfg_scale else 1
+        length = prompt + decoder.canvas
+        yield from [ForwardShape(rows=rows, queries=length, keys=length, logits=1)] * decoder.steps
+        return
+    yield ForwardShape(rows=rows, queries=prompt, keys=prompt, logits=1)
+    for made in range(1, decoder.max_new_tokens):
+        yield ForwardShape(rows=rows, queries=1, keys=prompt + made, logits=1)

@@ -1,0 +1,299 @@
+"""Which jobs will a sweep run, in which order, and what can be said about them before they run?
+
+The whole grid is composed, built and checked before the first job: one wrong cell refuses the sweep and names itself.
+Cells that build the same job (LLaMA at every `steps`) become one cell; jobs that an earlier sweep finished under the
+same conditions are taken over when `reuse` allows it; the rest is ordered by model, so that every checkpoint loads
+once. The sweeper (`llmbench.sweeps.run`) calls it, and `llmbench.sweeps.job_task` for a job alone.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from llmbench import record
+from llmbench.config.decoders import Diffusion, Endpoint, Server
+from llmbench.config.job import DIFFUSION_DIALS, Job, build_job
+from llmbench.errors import ConfigError, RecordError, UsageError
+from llmbench.job.prepare import BAD_JUDGE, prepare_job
+from llmbench.job.prepared import Prepared
+from llmbench.record import SHORT, Environment, Record
+from llmbench.sweeps import state
+
+RECORD_FILE = "record.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One job of the plan."""
+
+    overrides: tuple[str, ...]  # as Hydra composes it
+    swept: dict[str, str]  # the axes on which this job differs from others
+    prepared: Prepared
+    merged: int = 1  # cells of the grid that build this same job
+    reused: Record | None = None  # found finished in an earlier sweep
+
+    @property
+    def title(self) -> str:
+        """What tells this job from the others of its sweep, for people."""
+        return title(self.prepared.job.label, self.swept)
+
+    @property
+    def name(self) -> str:
+        """Label and identity: what people and folders call this job."""
+        return f"{self.prepared.job.label.replace(' ', '-').replace('=', '')}-{self.prepared.identity}"
+
+
+def title(label: str, swept: Mapping[str, str]) -> str:
+    """A job's label, and its values on the axes that the label leaves out: `llada k=16 temperature=0.7 seed=2`.
+
+    Args:
+        label: of the job.
+        swept: the axes on which it differs from others of its sweep, with its values.
+    """
+    shown = {key.removeprefix("model.decoder."): value for key, value in swept.items() if key != "model"}
+    words = label.split()
+    short = {SHORT.get(key, key): value for key, value in shown.items() if key != "steps"}
+    said = {key for key, value in short.items() if value in words or f"{key}={value}".lower() in words}
+    return " ".join([label, *(f"{key}={value}" for key, value in short.items() if key not in said)])
+
+
+_OF_THE_SWEEP = ("tracking", "reuse", "dry_run")
+"""Settings of which a sweep has one value: the first job's would be used, whatever the others say."""
+
+
+def expand(overrides: Iterable[Any]) -> list[tuple[tuple[str, ...], dict[str, str]]]:
+    """The grid spanned by parsed Hydra overrides: the cells' overrides and their values on the swept axes.
+
+    Raises:
+        ConfigError: for sweeps that are no list of values (intervals).
+    """
+    axes: dict[str, list[str]] = {}
+    swept: list[str] = []
+    for override in overrides:
+        key = override.get_key_element()
+        if key == "experiment" and override.is_sweep_override():
+            raise ConfigError("experiment: one recipe at a time; a recipe brings its own sweep")
+        if key.partition(".")[0] == "parity" and override.is_sweep_override():
+            raise ConfigError(f"{key}: one plan a sweep, it is written down before the first job; give one value")
+        if key.partition(".")[0] in _OF_THE_SWEEP and override.is_sweep_override():
+            raise ConfigError(f"{key}: it holds for the whole sweep; give one value")
+        if not override.is_sweep_override():
+            axes[key] = [f"{key}={override.get_value_element_as_str()}" if not override.is_delete() else key]
+            continue
+        if not override.is_discrete_sweep():
+            raise ConfigError(f"{key}: give a list of values (a,b,c), not an interval")
+        axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        swept.append(key)
+    return [
+        (cell, {key: text.partition("=")[2] for key, text in zip(axes, cell, strict=True) if key in swept})
+        for cell in itertools.product(*axes.values())
+    ]
+
+
+def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Callable[[list[str]], Any]) -> list[Cell]:
+    """Compose, build and check every cell; merge equal ones; order by model.
+
+    Raises:
+        UsageError: for the first wrong cell, with its values in front.
+    """
+    cells: dict[str, Cell] = {}
+    for overrides, swept in grid:
+        try:
+            prepared = prepare_job(build_job(compose(list(overrides))))
+        except UsageError as error:
+            judge = str(error).startswith(BAD_JUDGE)  # then the other axes have no part in it
+            where = [f"{key}={value}" for key, value in swept.items() if not judge or _names_judge(key)]
+            said = f"{error}{_perhaps_one(grid, error)}"
+            raise type(error)(f"[{' '.join(where)}] {said}" if len(grid) > 1 and where else said) from error
+        known = cells.get(prepared.identity)
+        if known is None:
+            cells[prepared.identity] = Cell(overrides=overrides, swept=swept, prepared=prepared)
+        else:  # an axis on which equal jobs differ is one that this job does not read
+            common = {key: value for key, value in known.swept.items() if swept.get(key) == value}
+            cells[prepared.identity] = replace(known, swept=common, merged=known.merged + 1)
+    _require_equal_roles(list(cells.values()))
+    order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))
+    return sorted(cells.values(), key=lambda cell: order.index(cell.prepared.checkpoint.digest))
+
+
+def _perhaps_one(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], error: UsageError) -> str:
+    """A hint for a path that a comma has cut into a sweep of paths."""
+    cut = [key for key in grid[0][1] if str(error).startswith(f"{key}=") and "does not exist" in str(error)]
+    if not cut:
+        return ""
+    whole = ",".join(dict.fromkeys(swept[cut[0]] for _, swept in grid))
+    return f"; a path that holds a comma stands in quotes: \"{cut[0]}='{whole}'\""
+
+
+def notes(cells: Sequence[Cell]) -> list[str]:
+    """What a person may have meant otherwise: settings that no job reads, and keys of a workload's lines."""
+    jobs = [cell.prepared.job for cell in cells]
+    kinds = {type(built.model.decoder) for built in jobs}
+    usual = {item.name: item.default for item in fields(Job) if item.name in DIFFUSION_DIALS}
+    unread = []
+    if Diffusion not in kinds:
+        told = [key for key in usual if any(getattr(built, key) != usual[key] for built in jobs)]
+        told = [
+            key for key in told if key != "block_length" or any(built.block_length != built.canvas for built in jobs)
+        ]
+        unread += [(told, "llada")] if told else []
+    if Endpoint not in kinds and any(built.endpoint != Server() for built in jobs):
+        unread += [(["endpoint"], "llama_endpoint")]
+    if kinds == {Diffusion} and any(built.ignore_stop for built in jobs):
+        unread += [(["ignore_stop"], "llama")]
+    said = [f"Note: no job here reads {', '.join(keys)} (model={model} does)" for keys, model in unread]
+    return said + list(dict.fromkeys(f"Note: {note}" for cell in cells for note in cell.prepared.workload.notes))
+
+
+def _names_judge(key: str) -> bool:
+    return key.partition(".")[0] in ("metric", "scale", "judges")
+
+
+def _require_equal_roles(cells: Sequence[Cell]) -> None:
+    """Refuse a sweep that asks one family in its chat template and the other never: nothing could be compared.
+
+    A server that stands apart is asked as it likes; one whose word counts, as every other side.
+    """
+    asked: dict[str, dict[str, set[bool]]] = {}
+    vouched: dict[str, set[bool]] = {}
+    for cell in cells:
+        workload, decoder = cell.prepared.workload.digest, cell.prepared.job.model.decoder
+        chat = bool(cell.prepared.job.model.chat)
+        if isinstance(decoder, Endpoint):
+            if not decoder.same_hardware:
+                continue
+            vouched.setdefault(workload, set()).add(chat)
+        asked.setdefault(workload, {}).setdefault(decoder.family, set()).add(chat)
+    for workload, roles in vouched.items():
+        if len(set.union(roles, *asked[workload].values())) > 1:
+            raise ConfigError(
+                "endpoint.same_hardware=true makes the server one more baseline, but not all sides get a chat "
+                "template; set endpoint.api (completions: plain, chat: template) and model.chat to the same for all"
+            )
+    for families in asked.values():
+        if len(families) > 1 and not set.intersection(*families.values()):
+            chatting, plain = sorted(families, key=lambda family: True not in families[family])
+            raise ConfigError(
+                f"the {chatting} side gets its chat template, the {plain} side has none or is told not to use it; "
+                "add model.chat=false for plain prompts on both, or give both an instruction-tuned checkpoint"
+            )
+
+
+def steps_axis(cells: Iterable[Cell]) -> list[int]:
+    """K: the diffusion steps of the sweep, over which a model without steps is drawn flat."""
+    return sorted({steps for cell in cells if (steps := cell.prepared.job.model.decoder.steps) is not None})
+
+
+def reuse(cells: Sequence[Cell], policy: str, roots: Iterable[Path], here: Callable[[Cell], Environment]) -> list[Cell]:
+    """Take over finished jobs from earlier runs under `roots`.
+
+    Only Records of the same identity count, made on the same device with the same threads, package versions and
+    commit; with uncommitted changes a commit says nothing, so only an interrupted sweep is then taken up.
+
+    Args:
+        cells: the plan.
+        policy: `interrupted` (sweeps that did not end: the same command goes on where it stopped), `all` (also jobs
+            that ran alone), or `none`.
+        roots: folders of sweeps and single jobs.
+        here: the environment in which a cell would run now.
+    """
+    if policy == "none":
+        return list(cells)
+    wanted = {cell.prepared.identity for cell in cells}
+    found: dict[str, Record] = {}
+    for path in _record_files(roots, wanted):  # a later Record replaces an earlier one
+        if policy == "interrupted" and state.ended(path.parent.parent):
+            found.pop(_named(path), None)  # a sweep that ended has used up what an earlier one had left
+            continue
+        with contextlib.suppress(RecordError):  # another format or a damaged file: measure again
+            earlier = record.load(path)
+            if earlier.status == "finished" and earlier.identity in wanted:
+                found[earlier.identity] = earlier
+    return [replace(cell, reused=_fitting(found.get(cell.prepared.identity), cell, here, policy)) for cell in cells]
+
+
+def _record_files(roots: Iterable[Path], wanted: set[str]) -> list[Path]:
+    """Records under `roots` that may be of these identities, oldest run first."""
+    begun: dict[Path, str] = {}
+    for root in dict.fromkeys(root.resolve() for root in roots):
+        of_sweeps = [path for path in root.glob(f"*/*/{RECORD_FILE}") if _named(path) in wanted]
+        begun |= {path: state.started(path.parent.parent) for path in of_sweeps}
+        # the folder of a job that ran alone names no identity
+        begun |= {path: path.parent.name for path in root.glob(f"*/{RECORD_FILE}")}
+    return sorted(begun, key=lambda path: (begun[path], str(path)))
+
+
+def _named(path: Path) -> str:
+    """The identity in the name of a sweep's job's folder."""
+    return path.parent.name.rpartition("-")[2]
+
+
+def warn_parallel_launcher(cells: Sequence[Cell], launcher: Mapping[str, Any]) -> str:
+    """A warning when the launcher may run jobs of this plan at the same time; "" when it cannot.
+
+    Args:
+        cells: the plan.
+        launcher: `hydra.launcher`: its `_target_` and, for joblib, `n_jobs`.
+
+    Raises:
+        ConfigError: several jobs at once on a GPU: each would be timed and weighed with the others on the device.
+    """
+    name, at_once = str(launcher.get("_target_", "")).rpartition(".")[2], launcher.get("n_jobs")
+    waiting = [cell for cell in cells if cell.reused is None]
+    if name == "BasicLauncher" or at_once == 1 or len(waiting) < 2:
+        return ""
+    if at_once is not None and any(cell.prepared.job.hardware.device == "cuda" for cell in waiting):
+        raise ConfigError(
+            f"hydra.launcher.n_jobs={at_once}: jobs at once on a GPU would measure each other; "
+            "use hydra.launcher.n_jobs=1, or leave hydra/launcher out"
+        )
+    count = "several jobs" if at_once is None or at_once < 0 else f"{at_once} jobs"
+    return (
+        f"Warning: {name} may run {count} at once; on one machine they disturb each other's timings, "
+        "and each may get fewer threads"
+    )
+
+
+def recorded(cells: Sequence[Cell], roots: Iterable[Path], device_name: str) -> dict[str, Record]:
+    """The newest finished Record under `roots` of every cell's identity that was made on a device of this name."""
+    found: dict[str, Record] = {}
+    wanted = {cell.prepared.identity for cell in cells}
+    for path in reversed(_record_files(roots, wanted)):
+        if _named(path) in found:
+            continue
+        with contextlib.suppress(RecordError):
+            earlier = record.load(path)
+            fits = earlier.status == "finished" and earlier.environment.device_name == device_name
+            if fits and earlier.identity in wanted:
+                found.setdefault(earlier.identity, earlier)
+    return found
+
+
+def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environment], policy: str) -> Record | None:
+    """An earlier Record, if measuring again here and now would be the same experiment."""
+    if earlier is None:
+        return None
+    if policy == "all" and isinstance(cell.prepared.job.model.decoder, Endpoint):
+        return None  # behind the same address may be another server by now
+    then, now = earlier.environment, here(cell)
+    if policy == "all" and (then.git_dirty or now.git_dirty):
+        return None
+    keys = ("device_name", "threads", "versions", "git_commit")
+    return earlier if all(getattr(then, key) == getattr(now, key) for key in keys) else None
+
+
+def forwards(cell: Cell) -> int | None:
+    """Most forward passes that generation of this job makes, over all passes that run on any device.
+
+    None for a server, whose forwards nobody knows.
+    """
+    plan, decoder = cell.prepared.job.timing, cell.prepared.job.model.decoder
+    if isinstance(decoder, Endpoint):
+        return None
+    per_batch = decoder.forwards if isinstance(decoder, Diffusion) else decoder.max_new_tokens
+    batches = len(cell.prepared.partition)
+    repeated = min(plan.batches, batches)
+    return per_batch * (batches + repeated * (plan.warmup + plan.repeats - 1 + plan.marked_repeats))

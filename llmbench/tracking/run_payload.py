@@ -1,0 +1,120 @@
+"""What of a Record does MLflow get, and under which names? Params and tags to filter by, a table, a saved view."""
+
+import base64
+import contextlib
+import datetime
+import getpass
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from llmbench.analysis.parity.sentences import narrow
+from llmbench.record import Record
+from llmbench.tracking.store_uri import redact
+
+VIEW = "llmbench"
+"""Key of the saved view."""
+
+
+def view_url(base: str, experiment_id: str) -> str:
+    """Address of the experiment's runs drawn as curves over k, grouped by model.
+
+    The view is one that `open_store` saved with the experiment. The last parameter matters: without it MLflow 3 opens
+    a page about traces, which has nothing to show.
+    """
+    page = f"{redact(base).rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{page}?viewStateShareKey={VIEW}&compareRunsMode=CHART&workflowType=machine_learning"
+
+
+def view_state() -> str:
+    """A saved view of MLflow's UI: charts grouped by the param `model`. Its format is not documented: best effort."""
+    group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "model"}]}
+    state = json.dumps({"groupBy": group, "hideEmptyCharts": True})
+    packed = "deflate;" + base64.b64encode(zlib.compress(state.encode())).decode()
+    return json.dumps({"name": "parity over k", "createdAt": 0, "updatedAt": 0, "state": packed})
+
+
+def generations(record: Record) -> dict[str, list[Any]]:
+    """What was written for each prompt, with its scores and the human reference's, as columns of a table."""
+    scores = {(score.prompt_id, score.subject): score for score in record.scores}
+    columns: dict[str, list[Any]] = {}
+
+    def add(name: str, value: Any) -> None:
+        columns.setdefault(name, []).append(value)
+
+    for output in record.outputs:
+        for name in ("prompt_id", "task", "prompt", "text", "tokens", "stopped"):
+            add("output" if name == "text" else name, getattr(output, name))
+        for subject, prefix in (("output", ""), ("human", "human_")):
+            score = scores.get((output.prompt_id, subject))  # type: ignore[arg-type]
+            nll = score.nll_nats if score else None
+            tokens = score.judged_tokens if score else None
+            add(f"{prefix}nll_per_token", round(nll / tokens, 4) if nll is not None and tokens else None)
+            add(f"{prefix}entropy_nats", score.entropy_nats if score else None)
+        own = scores.get((output.prompt_id, "output"))
+        add("bertscore_f1", own.bertscore_f1 if own else None)
+    return columns
+
+
+def params(record: Record, swept: Mapping[str, str]) -> dict[str, str]:
+    """Short values that people filter and group by; the whole configuration is an artifact."""
+    conditions = record.conditions
+    named = {
+        "model": record.side,  # curves are grouped by it
+        "family": record.family,
+        "steps": record.steps,
+        "temperature": conditions.get("decoding.temperature"),
+        **{key: conditions.get(key) for key in ("batch", "canvas", "device", "dtype", "engine", "weights", "seed")},
+        "quantization": next(iter(narrow(record)), None),
+        "prompts": len(record.outputs) or None,
+    }
+    axes = {key: value for key, value in swept.items() if key != "steps"}
+    return {key: str(value) for key, value in (axes | named).items() if value is not None}
+
+
+def tags(record: Record) -> dict[str, str]:
+    """Identity, outcome, content hashes and origin of a Record."""
+    named = {
+        "kind": "job",
+        "identity": record.identity,
+        "status": record.status,
+        "reason": (record.reason or "")[:5000],
+    }
+    named |= hardware(record) | origin()
+    named |= {f"signature.{key}": value for key, value in record.signatures.items()}
+    named["mlflow.note.content"] = "\n\n".join(record.notes)[:5000]
+    return {key: redact(value) for key, value in named.items() if value}
+
+
+def hardware(record: Record) -> dict[str, str]:
+    """Where a Record was made."""
+    environment = record.environment
+    named = {
+        "device_name": environment.device_name,
+        "driver": environment.driver or "",
+        "python": environment.python,
+        "platform": environment.platform,
+        "git_dirty": "" if environment.git_dirty is None else str(environment.git_dirty).lower(),
+        "mlflow.source.git.commit": environment.git_commit or "",
+    }
+    return named | {f"version.{package}": version for package, version in environment.versions.items()}
+
+
+def origin() -> dict[str, str]:
+    """Who logs: MLflow's own tags."""
+    user = ""
+    with contextlib.suppress(Exception):  # a container may have no user name
+        user = getpass.getuser()
+    return {"mlflow.source.name": "llmbench", "mlflow.source.type": "LOCAL", "mlflow.user": user}
+
+
+def name(key: str) -> str:
+    """A key that MLflow accepts."""
+    return re.sub(r"[^\w\-. :/]", "_", key)
+
+
+def iso(milliseconds: int) -> str:
+    """MLflow's time as ISO 8601, UTC."""
+    return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC).isoformat(timespec="seconds")

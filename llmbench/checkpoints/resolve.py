@@ -85,7 +85,7 @@ def resolve_checkpoint(
     if weights == "real" and folder.parent == SHAPES:
         raise CheckpointError(
             f"checkpoint {name}: shapes only; add weights=dummy workload=synthetic metric=speed, or checkpoint=local "
-            "model.checkpoint=/path/to/folder; scale=8b and weights=real take the real pair from the hub"
+            "model.checkpoint=/path/to/folder; pair=8b and weights=real take the real pair from the hub"
         )
     if snapshot and weights == "real":
         described = _inspect(name, folder, gguf, "dummy", layout, _stamp(folder, layout))

@@ -71,7 +71,7 @@ _OWN_FIELDS = {
     "temperature": "temperature",
     "seed": "seed",
     "top_p": "model.decoder.top_p",
-    "model": "endpoint.served_model",
+    "model": "server.served_model",
     **dict.fromkeys(("prompt", "messages"), "workload"),
     **dict.fromkeys(("stream", "stream_options", "n", "best_of", "echo", "suffix"), ""),
 }
@@ -82,7 +82,7 @@ _SECRET = re.compile("api_?key|authorization|password|secret", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Server:
-    """A server that speaks OpenAI's HTTP interface: vLLM, SGLang, `transformers serve`. Dials: `endpoint.*`.
+    """A server that speaks OpenAI's HTTP interface: vLLM, SGLang, `transformers serve`. Dials: `server.*`.
 
     The key is read from the environment (OPENAI_API_KEY) when a request is made, and stands nowhere else.
     """
@@ -92,7 +92,7 @@ class Server:
     api: Literal["completions", "chat"] = "completions"  # the prompt as it is, or as a message in the chat template
     timeout_s: Positive = 600.0  # of one output, from the request to its last token
     extra: dict[str, Any] = Field(default_factory=dict)  # more fields of every request; they stand in the Record
-    same_hardware: StrictBool = False  # the user's word: it runs on this device, so a verdict may rest on it
+    trust_same_hardware: StrictBool = False  # the user's word: it runs on this device, so a verdict may rest on it
 
     def __post_init__(self) -> None:
         """Refuse addresses that are none or carry a secret, and fields that are set elsewhere."""
@@ -129,10 +129,10 @@ class Server:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Endpoint(Server, _OneByOne):
+class ServerDecoder(Server, _OneByOne):
     """Whatever a server does with a prompt (`job.server`): a baseline whose weights and device are elsewhere."""
 
-    kind: Literal["endpoint"]
+    kind: Literal["server"]
 
     def __post_init__(self) -> None:
         """Refuse what a text that comes over the wire does not show."""
@@ -181,7 +181,7 @@ class Diffusion:
     cache: Literal["none", "prefix", "dual"] = "none"  # what later steps of a block take over from its first
     threshold: Share | None = None  # also commit every candidate at least so probable
     factor: Positive | None = None  # also commit the n most probable while the n-th has 1 - factor / (n + 1)
-    forced_tokens_per_forward: Count | None = None  # commit so many, whatever the text: what dummy weights need
+    fixed_tokens_per_forward: Count | None = None  # commit so many, whatever the text: what dummy weights need
     early_stop: StrictBool = False  # no further block once every row has a stop token; needs several blocks
 
     def __post_init__(self) -> None:
@@ -201,12 +201,12 @@ class Diffusion:
                 f"early_stop looks between blocks, and block_length {self.block_length} makes one block of canvas "
                 f"{self.canvas}; lower block_length, or use early_stop=false"
             )
-        if self.forced_tokens_per_forward is not None:
-            self._refuse_what_would_not_be_forced(self.forced_tokens_per_forward)
+        if self.fixed_tokens_per_forward is not None:
+            self._refuse_what_would_not_be_forced(self.fixed_tokens_per_forward)
 
     def _refuse_what_would_not_be_forced(self, each: int) -> None:
         """Raise where another number of tokens than the forced one would become final."""
-        given = f"forced_tokens_per_forward {each}"
+        given = f"fixed_tokens_per_forward {each}"
         if each > self.block_length:
             raise ValueError(
                 f"{given} exceeds the block: {self.block_length} would run; use at most block_length "
@@ -230,8 +230,8 @@ class Diffusion:
         Where a rule or a forced number ends a block when it is full, no step is idle.
         """
         counts = even(self.block_length, self._steps_of_a_block)
-        if self.forced_tokens_per_forward is not None:
-            return at_least(counts, self.forced_tokens_per_forward)
+        if self.fixed_tokens_per_forward is not None:
+            return at_least(counts, self.fixed_tokens_per_forward)
         return at_least(counts, 1) if self.adaptive else counts
 
     @property
@@ -264,7 +264,7 @@ class Diffusion:
     @property
     def adaptive(self) -> bool:
         """Whether the number of forwards depends on what is written."""
-        return self.forced_tokens_per_forward is None and self.rule is not None
+        return self.fixed_tokens_per_forward is None and self.rule is not None
 
     @property
     def family(self) -> Literal["diffusion"]:
@@ -277,4 +277,4 @@ class Diffusion:
         return self.temperature > 0 or self.remasking == "random"
 
 
-DecoderConfig = Autoregressive | Transformers | Endpoint | Diffusion
+DecoderConfig = Autoregressive | Transformers | ServerDecoder | Diffusion

@@ -11,7 +11,7 @@ import json
 
 from llmbench.config.job import DIFFUSION_DIALS, Job, to_dict
 
-_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "endpoint", *DIFFUSION_DIALS)
+_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "server", *DIFFUSION_DIALS)
 
 
 def identity(job: Job, digests: dict[str, str]) -> str:
@@ -25,7 +25,7 @@ def identity(job: Job, digests: dict[str, str]) -> str:
     seed of a deterministic decoder.
     """
     built = to_dict(job)
-    for key in ("tracking", "scale", *_DIALS, "dry_run", "reuse", "parity"):
+    for key in ("tracking", "pair", *_DIALS, "dry_run", "reuse", "parity"):
         del built[key]
     if not job.model.decoder.stochastic:
         del built["seed"]

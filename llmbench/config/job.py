@@ -23,11 +23,11 @@ from llmbench.config.decoders import (
     Count,
     CountOrZero,
     DecoderConfig,
-    Endpoint,
     NonNegative,
     Positive,
     Seed,
     Server,
+    ServerDecoder,
     Share,
 )
 from llmbench.config.parity import ParityConfig
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 DIFFUSION_DIALS = (
     *("block_length", "cache", "remasking", "cfg_scale", "threshold", "factor"),
-    *("early_stop", "forced_tokens_per_forward"),
+    *("early_stop", "fixed_tokens_per_forward"),
 )
 """Dials that only a diffusion decoder reads, each as its field of that name: one sweep of both sides spans them."""
 
@@ -73,7 +73,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ScaleConfig:
+class PairConfig:
     """Which checkpoints stand behind `model=llama`, `model=llada` and the judge."""
 
     name: str
@@ -178,7 +178,7 @@ class TimingConfig:
     warmup: Count  # whole generations of the repeated batches before the clock runs
     repeats: Count  # timed generations of the repeated batches, the pass over all batches included; an interval needs 6
     batches: Count  # how many batches, from the first of the partition, are repeated and marked
-    marked_repeats: CountOrZero
+    token_timing_repeats: CountOrZero
     memory_trace: StrictBool = True  # CUDA
     profile: StrictBool = True  # CUDA
     energy_seconds: NonNegative = 2.0  # CUDA; 0 leaves energy out
@@ -201,7 +201,7 @@ class Job:
     """One cell of a sweep, whole."""
 
     model: ModelConfig
-    scale: ScaleConfig
+    pair: PairConfig
     hardware: HardwareConfig
     workload: WorkloadConfig
     metric: MetricConfig
@@ -222,8 +222,8 @@ class Job:
     threshold: Share | None = None
     factor: Positive | None = None
     early_stop: StrictBool = False
-    forced_tokens_per_forward: Count | None = None
-    endpoint: Server = Field(default_factory=Server)
+    fixed_tokens_per_forward: Count | None = None
+    server: Server = Field(default_factory=Server)
     # The sweep's own options.
     parity: ParityConfig = Field(default_factory=ParityConfig)
     dry_run: StrictBool = False
@@ -238,17 +238,17 @@ class Job:
         if self.weights == "dummy" and getattr(self.model.decoder, "adaptive", False):
             raise ValueError(
                 "weights=dummy writes noise, and threshold or factor would count its forwards; "
-                "add forced_tokens_per_forward=N"
+                "add fixed_tokens_per_forward=N"
             )
         decoder = self.model.decoder
-        forced = getattr(decoder, "forced_tokens_per_forward", None)
+        forced = getattr(decoder, "fixed_tokens_per_forward", None)
         if self.weights == "real" and forced is not None and (rule := getattr(decoder, "rule", None)):
             raise ValueError(
-                f"forced_tokens_per_forward {forced} would decide in place of {rule}, and the text would pass for its; "
-                f"set forced_tokens_per_forward=null, or {rule}=null"
+                f"fixed_tokens_per_forward {forced} would decide in place of {rule}, and the text would pass for its; "
+                f"set fixed_tokens_per_forward=null, or {rule}=null"
             )
-        if isinstance(self.model.decoder, Endpoint) and (self.weights == "dummy" or self.workload.synthetic):
-            raise ValueError("model=llama_endpoint sends text to a server: it needs weights=real and prompts of text")
+        if isinstance(self.model.decoder, ServerDecoder) and (self.weights == "dummy" or self.workload.synthetic):
+            raise ValueError("model=llama_server sends text to a server: it needs weights=real and prompts of text")
         if self.workload.synthetic and self.model.chat:
             raise ValueError("workload=synthetic is random tokens and no chat; leave model.chat out")
         if self.workload.synthetic and (self.metric.perplexity.judge or self.metric.bertscore):
@@ -275,7 +275,7 @@ def build_job(tree: "DictConfig") -> Job:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key}: needs a value{_wanted(tree, error.full_key)}") from error
     except OmegaConfBaseException as error:
-        if tree.get("weights") not in ("real", "dummy"):  # conf/scale looks its pair up by it
+        if tree.get("weights") not in ("real", "dummy"):  # conf/pair looks its pair up by it
             raise ConfigError(f"weights: input should be 'real' or 'dummy' (got {tree.get('weights')!r})") from error
         raise ConfigError(str(error).splitlines()[0]) from error
     try:
@@ -328,7 +328,7 @@ _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 _VARIANTS = (
     "autoregressive",
     "transformers",
-    "endpoint",
+    "server",
     "diffusion",
 )  # pydantic puts the chosen variant into the location
 

@@ -7,7 +7,7 @@ per job; adding a family means one settings class in `config`, one decoder here,
 
 from collections.abc import Sequence
 
-from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, Endpoint, Transformers
+from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, ServerDecoder, Transformers
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import Decoder
 from llmbench.decoding.diffusion import DiffusionDecoder
@@ -41,5 +41,5 @@ def build(
                     "model.decoder=diffusion needs a checkpoint with a mask token; use model=llama for this one"
                 )
             return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id, logit_shift=logit_shift)
-        case Endpoint():
-            raise ConfigError("model.decoder=endpoint decodes on a server; llmbench.job.server measures it")
+        case ServerDecoder():
+            raise ConfigError("model.decoder=server decodes on a server; llmbench.job.server measures it")

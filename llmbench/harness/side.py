@@ -257,7 +257,7 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     """
     from llmbench.checkpoints.load import load_checkpoint
     from llmbench.checkpoints.resolve import resolve_checkpoint
-    from llmbench.config.decoders import Endpoint
+    from llmbench.config.decoders import ServerDecoder
     from llmbench.job import memory_estimate
     from llmbench.job.run import require_numbers
     from llmbench.measure import device
@@ -267,8 +267,8 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     if type(samples) is not int or samples < 1:
         raise ConfigError(f"samples: give a whole number of at least 1 (got {samples!r})")
     made = _compose({"hardware.engine": "eager", "metric": "speed", "temperature": 0.0} | dict(settings))
-    if isinstance(made.model.decoder, Endpoint):
-        raise ConfigError("model=llama_endpoint is a server, which lm-eval asks itself; say --model local-completions")
+    if isinstance(made.model.decoder, ServerDecoder):
+        raise ConfigError("model=llama_server is a server, which lm-eval asks itself; say --model local-completions")
     if made.hardware.engine != "eager":
         raise ConfigError("hardware.engine must be eager here: prompts of every length would each be captured")
     if made.model.chat is not None:

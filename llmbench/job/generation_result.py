@@ -1,6 +1,6 @@
 """What does the model under test leave behind, wherever it ran: on this device, or on a server?
 
-The part of a Record that generation fills. `job` makes it from a checkpoint, `served` from an endpoint; everything
+The part of a Record that generation fills. `job` makes it from a checkpoint, `server` from a server; everything
 after it (scores, metrics, the Record itself) is the same for both. What one of them cannot know is absent.
 """
 

@@ -9,7 +9,7 @@ connection cannot be repeated.
 aiohttp is the client because it is the one of serving benchmarks (vLLM's own), MLflow brings it in any case, and it
 hands out bytes as they arrive; `requests` waits for a full buffer where a server does not send chunks.
 
-Whatever goes wrong is one `EndpointError`, in one line. The key comes from OPENAI_API_KEY, goes into one header, and is
+Whatever goes wrong is one `ServerError`, in one line. The key comes from OPENAI_API_KEY, goes into one header, and is
 struck out of everything that a server says; redirects are not followed, because the key would go along.
 
 `llmbench.job.server` is the caller.
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmbench.config.decoders import Server
-from llmbench.errors import EndpointError
+from llmbench.errors import ServerError
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -95,7 +95,7 @@ class Client:
         """The model that is asked for, by name or because it is the only one, and the server's software.
 
         Raises:
-            EndpointError: no server, no model, or several and none is named.
+            ServerError: no server, no model, or several and none is named.
         """
         return self._runner.run(self._identify())
 
@@ -107,7 +107,7 @@ class Client:
             on_first: called once, when every stream has brought its first text or has ended without any.
 
         Raises:
-            EndpointError: any of them was refused, broke off or made no sense.
+            ServerError: any of them was refused, broke off or made no sense.
         """
         return self._runner.run(self._complete(requests, on_first))
 
@@ -122,11 +122,11 @@ class Client:
         model = self._server.served_model
         if model is None and len(listed) != 1:
             names = self._shown(", ".join(listed)) or "none"
-            raise self._error(f"lists {len(listed)} models ({names}); set endpoint.served_model to one")
+            raise self._error(f"lists {len(listed)} models ({names}); set server.served_model to one")
         model = model or next(iter(listed))
         try:
             version = str((await self._get(f"{self._server.origin}/version"))["version"])
-        except (EndpointError, TypeError, KeyError):
+        except (ServerError, TypeError, KeyError):
             version = ""
         owner = listed.get(model, "")
         software = f"{owner if owner in SOFTWARE else ''} {version}".strip()
@@ -254,16 +254,16 @@ class Client:
         if response.status in (401, 403):
             cure = f"it refuses the key in {KEY}" if self._key else f"it wants a key: set {KEY}"
         elif response.status == 404:
-            cure = "is endpoint.url right (it ends on /v1 as a rule), and does the server have endpoint.served_model?"
+            cure = "is server.url right (it ends on /v1 as a rule), and does the server have server.served_model?"
         elif 300 <= response.status < 400:
-            cure = "it points to another address; set endpoint.url to that"
+            cure = "it points to another address; set server.url to that"
         else:
             cure = ""
         told = "; ".join(part for part in (said, cure) if part)
         raise self._error(f"answers {response.status} to {response.url.path}{told and f': {told}'}")
 
-    def _error(self, said: str) -> EndpointError:
-        return EndpointError(f"endpoint {self._server.origin} {said}")
+    def _error(self, said: str) -> ServerError:
+        return ServerError(f"server {self._server.origin} {said}")
 
     def _shown(self, said: object) -> str:
         """What a server says: one line, not too long, without the key."""
@@ -274,7 +274,7 @@ class Client:
 
 
 class _Translated:
-    """`async with`: what aiohttp raises becomes an EndpointError that says how far the reply had come."""
+    """`async with`: what aiohttp raises becomes an ServerError that says how far the reply had come."""
 
     def __init__(self, client: Client, reply: Reply | None) -> None:
         self._client, self._reply = client, reply
@@ -292,9 +292,9 @@ class _Translated:
         if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             cause = getattr(error, "os_error", None)
             why = f" ({cause.strerror or cause})" if cause else f" within {CONNECT_S:g} s"
-            said = f"cannot be reached{why}; start the server, or set endpoint.url"
+            said = f"cannot be reached{why}; start the server, or set server.url"
         elif isinstance(error, TimeoutError):
-            said = f"was not done within {server.timeout_s:g} s, {after}; raise endpoint.timeout_s"
+            said = f"was not done within {server.timeout_s:g} s, {after}; raise server.timeout_s"
         elif isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, OSError)):
             said = f"broke the connection {after}"
         else:

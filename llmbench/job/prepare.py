@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from llmbench.checkpoints import chat_template
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.resolve import resolve_checkpoint
-from llmbench.config.decoders import Endpoint, Server
+from llmbench.config.decoders import Server, ServerDecoder
 from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
 from llmbench.data import heldout, workloads
@@ -39,7 +39,7 @@ def prepare_job(job: Job) -> Prepared:
             f"batch {job.batch} exceeds the {len(workload.prompts)} prompt{'s' if len(workload.prompts) != 1 else ''}; "
             "lower batch or raise workload.prompts"
         )
-    here = not isinstance(job.model.decoder, Endpoint)
+    here = not isinstance(job.model.decoder, ServerDecoder)
     files = resolve_checkpoint(
         job.model.checkpoint,
         job.weights if here else "served",
@@ -102,7 +102,7 @@ def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles)
     Raises:
         UsageError: engine, chat template or context do not go with the checkpoint.
     """
-    here = not isinstance(job.model.decoder, Endpoint)
+    here = not isinstance(job.model.decoder, ServerDecoder)
     if here and job.hardware.engine == "graph":
         blocks.require_plain(files.config)
     if here and job.hardware.quantization is not None:
@@ -135,10 +135,10 @@ def _chat(job: Job, files: CheckpointFiles) -> bool:
         ConfigError: the checkpoint has none, or a server is asked in another way.
     """
     wanted, fitting = job.model.chat, job.workload.instructions and files.has_chat_template
-    if isinstance(job.model.decoder, Endpoint):
+    if isinstance(job.model.decoder, ServerDecoder):
         if job.model.decoder.api == "chat":
             if wanted is False:
-                raise ConfigError("model.chat=false, but endpoint.api=chat: the server applies its template")
+                raise ConfigError("model.chat=false, but server.api=chat: the server applies its template")
             return True
         if fitting if wanted is None else wanted:
             why = (
@@ -146,7 +146,7 @@ def _chat(job: Job, files: CheckpointFiles) -> bool:
                 if wanted
                 else f"the prompts are instructions, and {files.name} has a chat template, which other sides get"
             )
-            raise ConfigError(f"{why}; add endpoint.api=chat, or model.chat=false for plain prompts on every side")
+            raise ConfigError(f"{why}; add server.api=chat, or model.chat=false for plain prompts on every side")
         return False
     if wanted and not files.has_chat_template:
         raise ConfigError(f"model.chat=true, but the tokenizer of checkpoint {files.name} has no chat template")
@@ -194,7 +194,7 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
         "transformers": versions.get("transformers", ""),
     }
     settings, left_out = to_dict(job)["model"]["decoder"], {"steps"}
-    if isinstance(job.model.decoder, Endpoint):
+    if isinstance(job.model.decoder, ServerDecoder):
         where, left_out = server.conditions(job.model.decoder), {field.name for field in fields(Server)}
     own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
     own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it

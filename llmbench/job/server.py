@@ -27,7 +27,7 @@ import torch
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.load import ValidText
-from llmbench.config.decoders import Endpoint
+from llmbench.config.decoders import ServerDecoder
 from llmbench.job import generation_result, openai_client
 from llmbench.job.generation_result import GenerationResult
 from llmbench.measure import passes
@@ -91,11 +91,11 @@ class Answers:
         return sum(map(len, self.ids)), sum(len(reply.text.encode()) for reply in self.replies)
 
 
-def require(settings: Endpoint) -> None:
+def require(settings: ServerDecoder) -> None:
     """Refuse a server that would not answer a job: one token is asked for, as the job will ask.
 
     Raises:
-        EndpointError: it cannot be reached, refuses the key or the model, or does not stream.
+        ServerError: it cannot be reached, refuses the key or the model, or does not stream.
     """
     with openai_client.Client(settings) as client:
         client.complete([{**_request(settings, client.identify().model, "1 2 3", 0), "max_tokens": 1}], None)
@@ -105,10 +105,10 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
     """Measure a server with a job's prompts.
 
     Raises:
-        EndpointError: it did not answer, or not to the end.
+        ServerError: it did not answer, or not to the end.
     """
     settings = prepared.job.model.decoder
-    assert isinstance(settings, Endpoint)
+    assert isinstance(settings, ServerDecoder)
     files, prompts, plan = prepared.checkpoint, prepared.workload.prompts, prepared.job.timing
     tick("connect", 0, 1)
     with openai_client.Client(settings) as client:
@@ -128,14 +128,14 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
             answer,
             batches=len(prepared.partition),
             repeated=repeated,
-            plan=replace(plan, marked_repeats=0),
+            plan=replace(plan, token_timing_repeats=0),
             probe=WireProbe(),
             marks_first=True,
             valid=lambda answers: answers.size,
             tick=tick,
         )
         doubts = _greedy(answer(0, None, other=1), measured.first_pass[0]) if settings.stochastic else []
-    marks, absent = _marks(measured.first_pass, repeated) if plan.marked_repeats else ((), [])
+    marks, absent = _marks(measured.first_pass, repeated) if plan.token_timing_repeats else ((), [])
     where = f"{identity.software or 'a server'} at {settings.origin}"
     return GenerationResult(
         outputs=generation_result.outputs(
@@ -150,18 +150,18 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
     )
 
 
-def conditions(settings: Endpoint) -> dict[str, str]:
+def conditions(settings: ServerDecoder) -> dict[str, str]:
     """What is known of a server's side before it is asked: nothing of its hardware.
 
     `extra` shapes the text and counts as a decoding setting where there is some; `api` does as `decoding.chat`.
     """
     shaping: dict[str, Any] = {"extra": settings.extra} if settings.extra else {}
-    own = {"url": settings.base, "same_hardware": settings.same_hardware} | shaping
+    own = {"url": settings.base, "trust_same_hardware": settings.trust_same_hardware} | shaping
     named = {f"decoding.{key}": str(value) for key, value in own.items()}
     return {"device_name": f"a server at {settings.origin}", "engine": settings.kind, "clock": "wall"} | named
 
 
-def _request(settings: Endpoint, model: str, prompt: str, seed: int) -> dict[str, Any]:
+def _request(settings: ServerDecoder, model: str, prompt: str, seed: int) -> dict[str, Any]:
     """One request's JSON. Every row has a seed of its own, as every row of a local batch has its own noise."""
     asked = {"messages": [{"role": "user", "content": prompt}]} if settings.api == "chat" else {"prompt": prompt}
     return {
@@ -187,11 +187,11 @@ def _marks(first_pass: Sequence[Answers], repeated: Sequence[int]) -> tuple[tupl
     ), []
 
 
-def _notes(where: str, settings: Endpoint) -> list[str]:
-    """What a reader must know of every endpoint, and of this one."""
+def _notes(where: str, settings: ServerDecoder) -> list[str]:
+    """What a reader must know of every server, and of this one."""
     rests = (
-        "on this device by the user's word (endpoint.same_hardware)"
-        if settings.same_hardware
+        "on this device by the user's word (server.trust_same_hardware)"
+        if settings.trust_same_hardware
         else "on hardware that is not known, so no verdict rests on it"
     )
     notes = [f"{where}, by wall clock over HTTP, text to ids included, {rests}"]

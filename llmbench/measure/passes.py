@@ -233,7 +233,7 @@ class _Passes(Generic[G]):
     def marked(self) -> tuple[Marks, ...]:
         """A mark at every token or step; its own pass, because a mark costs a little each time."""
         marks: list[Marks] = []
-        rounds = self._rounds("marked", self._plan.marked_repeats)
+        rounds = self._rounds("marked", self._plan.token_timing_repeats)
         for repeat, batch in rounds:
             reading, made = self._time(batch, "every")
             marks.append(Marks(batch=batch, repeat=repeat, at_ms=reading.marks_ms, first_text=made.first_text))

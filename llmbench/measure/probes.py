@@ -167,7 +167,7 @@ class WireProbe(CpuProbe):
         """This process does not hold the model."""
 
     def notes(self) -> tuple[str, ...]:
-        """None: the endpoint's own note says what is absent."""
+        """None: the server's own note says what is absent."""
         return ()
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmbench.config.decoders import DecoderConfig, Diffusion, Endpoint
+from llmbench.config.decoders import DecoderConfig, Diffusion, ServerDecoder
 from llmbench.job import memory_estimate
 from llmbench.record import Ceilings, ForwardShape, Record, total
 
@@ -54,7 +54,7 @@ def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
     from llmbench.measure import device
 
     measured_s, measured_on = (earlier.duration_s, earlier.started_at[:10]) if earlier else (None, None)
-    if isinstance(prepared.job.model.decoder, Endpoint):
+    if isinstance(prepared.job.model.decoder, ServerDecoder):
         return Forecast(
             measured_s=measured_s, measured_on=measured_on, bound_s=None, shortage=memory_estimate.shortage(prepared)
         )
@@ -83,7 +83,7 @@ def bound_seconds(prepared: "Prepared", shapes: "Architecture", ceilings: Ceilin
     for batch, members in enumerate(prepared.partition):
         times = 1
         if batch < plan.batches:
-            times += plan.warmup + plan.repeats - 1 + plan.marked_repeats
+            times += plan.warmup + plan.repeats - 1 + plan.token_timing_repeats
         for shape in _forwards(prepared, members):
             seconds = flops(shapes, shape) / ceilings.flops_per_s
             if ceilings.judged:
@@ -96,7 +96,7 @@ def _foreseen(decoder: DecoderConfig) -> bool:
     """Whether every forward is known beforehand: the whole sequence in each of `steps`, or one token after another."""
     if not isinstance(decoder, Diffusion):
         return True
-    shortcuts = (decoder.cache != "none", decoder.adaptive, decoder.forced_tokens_per_forward, decoder.early_stop)
+    shortcuts = (decoder.cache != "none", decoder.adaptive, decoder.fixed_tokens_per_forward, decoder.early_stop)
     return not any(shortcuts)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.config.decoders import Endpoint
+from llmbench.config.decoders import ServerDecoder
 from llmbench.errors import JobsFailedError, LlmbenchError
 from llmbench.system import signals
 from llmbench.system.output import emit
@@ -174,13 +174,13 @@ def track(record: "Record", folder: Path, built: "Job") -> JobResult:
 
 
 def require_servers(jobs: "list[Job]") -> None:
-    """Refuse endpoints that would not answer, before the first job; each is asked once."""
+    """Refuse servers that would not answer, before the first job; each is asked once."""
     from llmbench.job import server
 
     asked: list[object] = []
     for built in jobs:
         settings = built.model.decoder
-        if isinstance(settings, Endpoint):
+        if isinstance(settings, ServerDecoder):
             place = settings.base, settings.served_model, settings.api, settings.extra
             if place not in asked:
                 asked.append(place)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import record
-from llmbench.config.decoders import Diffusion, Endpoint, Server
+from llmbench.config.decoders import Diffusion, Server, ServerDecoder
 from llmbench.config.job import DIFFUSION_DIALS, Job, build_job
 from llmbench.errors import ConfigError, RecordError, UsageError
 from llmbench.job.prepare import BAD_JUDGE, prepare_job
@@ -140,8 +140,8 @@ def notes(cells: Sequence[Cell]) -> list[str]:
             key for key in told if key != "block_length" or any(built.block_length != built.canvas for built in jobs)
         ]
         unread += [(told, "llada")] if told else []
-    if Endpoint not in kinds and any(built.endpoint != Server() for built in jobs):
-        unread += [(["endpoint"], "llama_endpoint")]
+    if ServerDecoder not in kinds and any(built.server != Server() for built in jobs):
+        unread += [(["server"], "llama_server")]
     if kinds == {Diffusion} and any(built.ignore_stop for built in jobs):
         unread += [(["ignore_stop"], "llama")]
     said = [f"Note: no job here reads {', '.join(keys)} (model={model} does)" for keys, model in unread]
@@ -149,7 +149,7 @@ def notes(cells: Sequence[Cell]) -> list[str]:
 
 
 def _names_judge(key: str) -> bool:
-    return key.partition(".")[0] in ("metric", "scale", "judges")
+    return key.partition(".")[0] in ("metric", "pair", "judges")
 
 
 def _require_equal_roles(cells: Sequence[Cell]) -> None:
@@ -162,16 +162,16 @@ def _require_equal_roles(cells: Sequence[Cell]) -> None:
     for cell in cells:
         workload, decoder = cell.prepared.workload.digest, cell.prepared.job.model.decoder
         chat = bool(cell.prepared.job.model.chat)
-        if isinstance(decoder, Endpoint):
-            if not decoder.same_hardware:
+        if isinstance(decoder, ServerDecoder):
+            if not decoder.trust_same_hardware:
                 continue
             vouched.setdefault(workload, set()).add(chat)
         asked.setdefault(workload, {}).setdefault(decoder.family, set()).add(chat)
     for workload, roles in vouched.items():
         if len(set.union(roles, *asked[workload].values())) > 1:
             raise ConfigError(
-                "endpoint.same_hardware=true makes the server one more baseline, but not all sides get a chat "
-                "template; set endpoint.api (completions: plain, chat: template) and model.chat to the same for all"
+                "server.trust_same_hardware=true makes the server one more baseline, but not all sides get a chat "
+                "template; set server.api (completions: plain, chat: template) and model.chat to the same for all"
             )
     for families in asked.values():
         if len(families) > 1 and not set.intersection(*families.values()):
@@ -276,7 +276,7 @@ def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environm
     """An earlier Record, if measuring again here and now would be the same experiment."""
     if earlier is None:
         return None
-    if policy == "all" and isinstance(cell.prepared.job.model.decoder, Endpoint):
+    if policy == "all" and isinstance(cell.prepared.job.model.decoder, ServerDecoder):
         return None  # behind the same address may be another server by now
     then, now = earlier.environment, here(cell)
     if policy == "all" and (then.git_dirty or now.git_dirty):
@@ -291,9 +291,9 @@ def forwards(cell: Cell) -> int | None:
     None for a server, whose forwards nobody knows.
     """
     plan, decoder = cell.prepared.job.timing, cell.prepared.job.model.decoder
-    if isinstance(decoder, Endpoint):
+    if isinstance(decoder, ServerDecoder):
         return None
     per_batch = decoder.forwards if isinstance(decoder, Diffusion) else decoder.max_new_tokens
     batches = len(cell.prepared.partition)
     repeated = min(plan.batches, batches)
-    return per_batch * (batches + repeated * (plan.warmup + plan.repeats - 1 + plan.marked_repeats))
+    return per_batch * (batches + repeated * (plan.warmup + plan.repeats - 1 + plan.token_timing_repeats))

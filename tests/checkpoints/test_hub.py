@@ -317,7 +317,7 @@ from llmbench.config.compose import conf_folder
 from llmbench.config.job import build_job
 from llmbench.job.prepare import conditions, prepare_job
 place, fetch = sys.argv[1:]
-asked = ["model=llama_endpoint", "metric=speed", "hardware=cpu", "workload.prompts=4", f"model.checkpoint='{place}'"]
+asked = ["model=llama_server", "metric=speed", "hardware=cpu", "workload.prompts=4", f"model.checkpoint='{place}'"]
 def planned():
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         prepared = prepare_job(build_job(compose("config", overrides=asked)))
@@ -331,7 +331,7 @@ print(json.dumps({"first": first, "later": planned()[0], "before": before,
 """
 
 
-def test_an_endpoints_identity_is_the_same_before_and_after_its_weights_arrive(server, fetch):
+def test_a_servers_identity_is_the_same_before_and_after_its_weights_arrive(server, fetch):
     server.folder = BUNDLED / "llama"
     told = fetch(f"hub:{REPO}", "fetch", script=PREPARE)
     assert (told["before"], told["after"]) == ([], ["model.safetensors"])

@@ -54,7 +54,7 @@ WRONG = {
     "stesp=8": "stesp: no such key or group; did you mean steps?",
     "model.decoder.threshold=0.9": "only model=llada has it; write threshold=0.9, which the others ignore",
     "-m model=llama,llada model.decoder.top_p=0.9": (
-        "model.decoder.top_p: only model=llama, model=llama_endpoint, model=llama_generate have it; leave the others"
+        "model.decoder.top_p: only model=llama, model=llama_server, model=llama_generate have it; leave the others"
     ),
     "experiment=parity dry_run=true": "experiment=parity is a sweep (over model and steps): add -m",
     "model=llada steps=4 steps=8": "steps is given 2 times, as 4 and 8: give it once, or as a sweep: -m steps=4,8",
@@ -89,7 +89,7 @@ MEANT = {
     "workload.prompt": "did you mean workload.prompts? (see --help workload)",
     "timing.repeat": "did you mean timing.repeats? (see --help timing)",
     "parity.margins.ppl": "did you mean parity.margins.perplexity? (see --help parity)",
-    "endpoint.ur": "did you mean endpoint.url? (see --help endpoint)",
+    "server.ur": "did you mean server.url? (see --help server)",
     "model.decoder.treshold": "did you mean threshold? (see --help model)",
     "model.steps": "did you mean steps? (see --help model)",
     "workload.zzz": "no such key or group; see --help workload",

@@ -35,12 +35,12 @@ def test_a_schedule_with_a_least_number_by_hand():
         ({}, [2] * 8, 8),
         ({"block_length": 4}, [2, 2], 8),
         ({"block_length": 4, "cfg_scale": 1.0}, [2, 2], 16),
-        ({"block_length": 4, "forced_tokens_per_forward": 3}, [3, 1], 8),
-        ({"block_length": 4, "forced_tokens_per_forward": 4}, [4], 4),
-        ({"forced_tokens_per_forward": 6, "cfg_scale": 1.0}, [6, 6, 4], 6),
+        ({"block_length": 4, "fixed_tokens_per_forward": 3}, [3, 1], 8),
+        ({"block_length": 4, "fixed_tokens_per_forward": 4}, [4], 4),
+        ({"fixed_tokens_per_forward": 6, "cfg_scale": 1.0}, [6, 6, 4], 6),
         ({"steps": 24, "block_length": 8}, [1] * 8 + [0] * 4, 24),
         ({"steps": 24, "block_length": 8, "threshold": 0.9}, [1] * 8, 16),  # full after 8 steps at the latest
-        ({"steps": 24, "block_length": 8, "factor": 1.0, "forced_tokens_per_forward": 1}, [1] * 8, 16),
+        ({"steps": 24, "block_length": 8, "factor": 1.0, "fixed_tokens_per_forward": 1}, [1] * 8, 16),
     ],
 )
 def test_the_schedule_of_a_block_and_the_most_forwards(changes, schedule, forwards):
@@ -54,12 +54,12 @@ def test_the_schedule_of_a_block_and_the_most_forwards(changes, schedule, forwar
 )
 def test_a_forced_number_is_what_runs_or_is_refused(steps, block_length, least):
     for each in range(1, 18):
-        changes = {"steps": steps, "block_length": block_length, "forced_tokens_per_forward": each}
+        changes = {"steps": steps, "block_length": block_length, "fixed_tokens_per_forward": each}
         if least <= each <= block_length:
             *first, last = settings(**changes).schedule
             assert set(first) <= {each}
             assert 0 < last <= each
         else:
             runs = least if each < least else block_length
-            with pytest.raises(ValueError, match=rf"forced_tokens_per_forward {each} .*: {runs} would run; "):
+            with pytest.raises(ValueError, match=rf"fixed_tokens_per_forward {each} .*: {runs} would run; "):
                 settings(**changes)

@@ -22,15 +22,15 @@ def test_defaults_build_both_families(load):
 
 
 def test_what_decides_how_many_tokens_a_step_commits_stands_in_the_label(load):
-    dummy = ["model=llada", "steps=16", "weights=dummy", "metric=speed", "model.decoder.forced_tokens_per_forward=8"]
-    assert load(*dummy).label == "llada forced=8 k=16"
-    assert load(*dummy, "model.decoder.threshold=0.9").label == "llada threshold=0.9 forced=8 k=16"
-    assert load(*dummy, "model.decoder.factor=1.0", "cache=dual").label == "llada dual factor=1.0 forced=8 k=16"
+    dummy = ["model=llada", "steps=16", "weights=dummy", "metric=speed", "model.decoder.fixed_tokens_per_forward=8"]
+    assert load(*dummy).label == "llada fixed=8 k=16"
+    assert load(*dummy, "model.decoder.threshold=0.9").label == "llada threshold=0.9 fixed=8 k=16"
+    assert load(*dummy, "model.decoder.factor=1.0", "cache=dual").label == "llada dual factor=1.0 fixed=8 k=16"
     early = ["model=llada", "steps=16", "block_length=16", "model.decoder.early_stop=true"]
     assert load(*early).label == "llada early_stop=true k=16"
     assert load(*early, "model.decoder.threshold=0.9").label == "llada threshold=0.9 early_stop=true k=16"
     # a schedule of one's own, and no rule's: real weights may have it
-    assert load("model=llada", "steps=16", "model.decoder.forced_tokens_per_forward=8").label == "llada forced=8 k=16"
+    assert load("model=llada", "steps=16", "model.decoder.fixed_tokens_per_forward=8").label == "llada fixed=8 k=16"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (conf_folder() / "checkpoint").glob("*_*.yaml")))
@@ -54,10 +54,10 @@ def test_judges_have_names_as_checkpoints_do(load):
 @pytest.mark.parametrize(("scale", "kind"), [("8b", "base"), ("8b_instruct", "instruct")])
 def test_an_8b_pair_is_on_the_hub_and_its_shapes_are_not(load, scale, kind):
     for name, checkpoint in (("llama", f"llama3_8b_{kind}"), ("llada", f"llada_8b_{kind}")):
-        real = load(f"scale={scale}", f"model={name}")
+        real = load(f"pair={scale}", f"model={name}")
         assert real.model.checkpoint == load(f"model={name}", f"checkpoint={checkpoint}").model.checkpoint
         assert real.metric.perplexity.judge == load("metric.perplexity.judge=gpt2_large").metric.perplexity.judge
-        offline = load(f"scale={scale}", "weights=dummy", "workload=synthetic", "metric=speed", f"model={name}")
+        offline = load(f"pair={scale}", "weights=dummy", "workload=synthetic", "metric=speed", f"model={name}")
         assert offline.model.checkpoint.startswith("shape:")
     assert load("model.layout=/mine.yaml").model.layout == "/mine.yaml"
 
@@ -65,7 +65,7 @@ def test_an_8b_pair_is_on_the_hub_and_its_shapes_are_not(load, scale, kind):
 WRONG = {
     # override(s): (what the line must contain)
     "steps=8.5": "steps: input should be a valid integer (got 8.5)",
-    "scale=8b weights=fake": "weights: input should be 'real' or 'dummy' (got 'fake')",
+    "pair=8b weights=fake": "weights: input should be 'real' or 'dummy' (got 'fake')",
     "judges=5": "judges: give names and places, as judges.mine=/path/to/folder (got 5)",
     "parity.thresholds.empty_share=0.5": (
         "parity.thresholds.empty_share: input should be less than or equal to 0.02 (got 0.5)"
@@ -86,26 +86,26 @@ WRONG = {
     "model=llada model.decoder.threshold=0": "model.decoder.threshold: input should be greater than 0",
     "model=llada model.decoder.threshold=1.5": "model.decoder.threshold: input should be less than or equal to 1",
     "model=llada model.decoder.factor=0": "model.decoder.factor: input should be greater than 0",
-    "model=llada model.decoder.forced_tokens_per_forward=0": (
-        "model.decoder.forced_tokens_per_forward: input should be greater than or equal to 1"
+    "model=llada model.decoder.fixed_tokens_per_forward=0": (
+        "model.decoder.fixed_tokens_per_forward: input should be greater than or equal to 1"
     ),
     "model=llada weights=dummy metric=speed model.decoder.threshold=0.9": (
-        "threshold or factor would count its forwards; add forced_tokens_per_forward=N"
+        "threshold or factor would count its forwards; add fixed_tokens_per_forward=N"
     ),
-    "model=llada weights=dummy metric=speed model.decoder.factor=1.0": "add forced_tokens_per_forward=N",
-    "model=llada model.decoder.threshold=0.9 model.decoder.forced_tokens_per_forward=4": (
-        "forced_tokens_per_forward 4 would decide in place of threshold, and the text would pass for its; set "
-        "forced_tokens_per_forward=null, or threshold=null"
+    "model=llada weights=dummy metric=speed model.decoder.factor=1.0": "add fixed_tokens_per_forward=N",
+    "model=llada model.decoder.threshold=0.9 model.decoder.fixed_tokens_per_forward=4": (
+        "fixed_tokens_per_forward 4 would decide in place of threshold, and the text would pass for its; set "
+        "fixed_tokens_per_forward=null, or threshold=null"
     ),
-    "model=llada model.decoder.factor=1.0 model.decoder.forced_tokens_per_forward=4": (
-        "in place of factor, and the text would pass for its; set forced_tokens_per_forward=null"
+    "model=llada model.decoder.factor=1.0 model.decoder.fixed_tokens_per_forward=4": (
+        "in place of factor, and the text would pass for its; set fixed_tokens_per_forward=null"
     ),
-    "model=llada steps=4 model.decoder.forced_tokens_per_forward=2": (
-        "model.decoder: forced_tokens_per_forward 2 is less than the schedule of steps 4 commits anyway: 16 would run; "
+    "model=llada steps=4 model.decoder.fixed_tokens_per_forward=2": (
+        "model.decoder: fixed_tokens_per_forward 2 is less than the schedule of steps 4 commits anyway: 16 would run; "
         "use at least 16, or raise steps"
     ),
-    "model=llada model.decoder.forced_tokens_per_forward=400": (
-        "model.decoder: forced_tokens_per_forward 400 exceeds the block: 64 would run; use at most block_length 64"
+    "model=llada model.decoder.fixed_tokens_per_forward=400": (
+        "model.decoder: fixed_tokens_per_forward 400 exceeds the block: 64 would run; use at most block_length 64"
     ),
     "model=llada model.decoder.early_stop=true": (
         "model.decoder: early_stop looks between blocks, and block_length 64 makes one block of canvas 64; lower "

@@ -192,8 +192,8 @@ def fast_reference(model, ids, mask, *, seed, **changes):
                 ranked.sort()
                 steps = s.steps // blocks
                 transfer = s.block_length // steps + (step < s.block_length % steps)
-                if s.forced_tokens_per_forward:
-                    transfer = max(transfer, s.forced_tokens_per_forward)
+                if s.fixed_tokens_per_forward:
+                    transfer = max(transfer, s.fixed_tokens_per_forward)
                 elif s.threshold:
                     transfer = max(transfer, sum(-confidence >= s.threshold for confidence, _, _ in ranked))
                 elif s.factor:
@@ -203,7 +203,7 @@ def fast_reference(model, ids, mask, *, seed, **changes):
                     transfer = max(transfer, passing)
                 for _, p, token in ranked[:transfer]:
                     x[row, p] = token
-            if not (x[:, start:end] == MASK).any() and (s.adaptive or s.forced_tokens_per_forward):
+            if not (x[:, start:end] == MASK).any() and (s.adaptive or s.fixed_tokens_per_forward):
                 break
         if s.early_stop and all(any(t in STOPS for t in row) for row in x[:, prompt:end].tolist()):
             return x[:, prompt:end], forwards
@@ -221,7 +221,7 @@ FAST_CASES = [
         (8, 16, {"threshold": 0.6, "temperature": 0.5}),
         (8, 4, {"factor": 0.8}),
         (4, 8, {"factor": 1.5, "temperature": 0.3}),
-        (8, 16, {"threshold": 0.9, "forced_tokens_per_forward": 3}),
+        (8, 16, {"threshold": 0.9, "fixed_tokens_per_forward": 3}),
         (4, 16, {"early_stop": True, "temperature": 1.5}),
     )
 ]
@@ -244,7 +244,7 @@ def test_accelerated_tokens_are_those_of_the_plain_algorithm(changes, lengths, s
 def test_a_forced_number_of_tokens_becomes_final_in_every_forward(steps, block, forced, nfe, cfg_scale):
     model = tiny_models.model(causal=False)
     ids, mask = tiny_models.prompts([4])
-    changes = {"steps": steps, "block_length": block, "forced_tokens_per_forward": forced, "cfg_scale": cfg_scale}
+    changes = {"steps": steps, "block_length": block, "fixed_tokens_per_forward": forced, "cfg_scale": cfg_scale}
     passes = 2 if cfg_scale else 1
     assert generate(EagerEngine(model), ids, mask, **changes).nfe == nfe * passes == settings(**changes).forwards
 
@@ -428,7 +428,7 @@ def test_steps_beyond_the_canvas_write_the_text_of_as_many_steps_as_tokens_and_r
         ({"steps": 24, "block_length": 4}, 8),  # 6 steps for 4 tokens in each of 4 blocks
         ({"steps": 16, "block_length": 1}, 0),
         ({"steps": 24, "block_length": 4, "threshold": 0.9}, 0),
-        ({"steps": 24, "block_length": 4, "forced_tokens_per_forward": 1}, 0),
+        ({"steps": 24, "block_length": 4, "fixed_tokens_per_forward": 1}, 0),
     ],
 )
 def test_idle_steps_are_the_forwards_that_make_nothing_final(changes, idle):

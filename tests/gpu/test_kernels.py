@@ -173,7 +173,7 @@ def test_captured_autoregressive_tokens_are_the_eager_ones(monkeypatch, temperat
         {"cache": "prefix", "factor": 1.0},
         {"cache": "dual", "factor": 1.0},
         {"cache": "dual", "early_stop": True},
-        {"cache": "dual", "forced_tokens_per_forward": 3},
+        {"cache": "dual", "fixed_tokens_per_forward": 3},
         {"steps": 64},
         {"late_eos": True},
         {"suppress_eos": True, "cache": "prefix"},

@@ -79,7 +79,7 @@ def test_a_tasks_settings_reach_the_decoder_or_are_refused():
         ({"checkpoint": "local", "model.checkpoint": "/no/such/folder"}, "/no/such/folder"),
         ({"model.checkpoint": "bundled:llada"}, "use model=llada"),
         ({"model.chat": True}, "say --apply_chat_template"),
-        ({"model": "llama_endpoint"}, "say --model local-completions"),  # its scores would be the local weights'
+        ({"model": "llama_server"}, "say --model local-completions"),  # its scores would be the local weights'
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line(settings, says):

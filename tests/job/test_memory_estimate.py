@@ -55,7 +55,7 @@ def test_nothing_narrower_than_the_narrowest():
 def test_the_8b_pair_in_bfloat16_needs_what_its_shapes_say():
     """LLaMA-3-8B: 8,030,261,248 parameters, of which 32 blocks of 218,103,808 in matrices."""
     prepared = prepare(
-        "scale=8b", "weights=dummy", "workload=synthetic", "metric=speed", "dry_run=true", "hardware.dtype=bfloat16"
+        "pair=8b", "weights=dummy", "workload=synthetic", "metric=speed", "dry_run=true", "hardware.dtype=bfloat16"
     )
     wide = memory_estimate.need(prepared)
     assert wide.weights == 2 * 8_030_261_248
@@ -118,7 +118,7 @@ def test_judge_and_encoder_count_by_themselves_and_a_server_takes_nothing_here(m
     prepare("model=llama")  # not the sum of all three
     monkeypatch.setattr(device, "free_bytes", lambda hardware: needed["metric.perplexity.judge"] - 1)
     with pytest.raises(HardwareError, match=r"^metric\.perplexity\.judge .* after generation.*y\.judge=null"):
-        prepare("model=llama_endpoint", "metric.bertscore=null")
+        prepare("model=llama_server", "metric.bertscore=null")
 
 
 def test_the_kept_model_goes_only_where_a_judge_needs_its_place(monkeypatch):

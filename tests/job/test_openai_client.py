@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from llmbench.config.decoders import Server
-from llmbench.errors import EndpointError
+from llmbench.errors import ServerError
 from llmbench.job import openai_client
 from serving import LLAMA, TEXT, text_server
 
@@ -19,7 +19,7 @@ def ask(**more):
 
 
 def refusal(url, *requests, **settings) -> str:
-    with openai_client.Client(Server(url=url, **settings)) as client, pytest.raises(EndpointError) as caught:
+    with openai_client.Client(Server(url=url, **settings)) as client, pytest.raises(ServerError) as caught:
         client.complete(requests or [ask()], None)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -81,17 +81,17 @@ def test_a_server_says_who_it_is(tmp_path):
     with text_server(tmp_path / "1", "vllm") as server, openai_client.Client(Server(url=server.url)) as client:
         assert client.identify() == openai_client.Identity(model="tiny", software="vllm 0.11.2")
     with text_server(tmp_path / "2", "models=a,b") as server:
-        with openai_client.Client(Server(url=server.url)) as client, pytest.raises(EndpointError) as caught:
+        with openai_client.Client(Server(url=server.url)) as client, pytest.raises(ServerError) as caught:
             client.identify()
-        assert "lists 2 models (a, b); set endpoint.served_model" in str(caught.value)
+        assert "lists 2 models (a, b); set server.served_model" in str(caught.value)
         with openai_client.Client(Server(url=server.url, served_model="b")) as client:
             assert client.identify() == openai_client.Identity(model="b", software="")
         root = server.url.removesuffix("/v1")
         with openai_client.Client(Server(url=root, served_model="b")) as client:  # /v1 is added where there is no path
             assert client.identify().model == "b"
-        with openai_client.Client(Server(url=f"{root}/v2")) as client, pytest.raises(EndpointError) as caught:
+        with openai_client.Client(Server(url=f"{root}/v2")) as client, pytest.raises(ServerError) as caught:
             client.identify()
-        assert "answers 404 to /v2/models: Not Found; is endpoint.url right" in str(caught.value)
+        assert "answers 404 to /v2/models: Not Found; is server.url right" in str(caught.value)
 
 
 WRONG = {
@@ -126,18 +126,18 @@ def test_one_bad_stream_ends_the_batch(tmp_path):
     with text_server(tmp_path, "ok") as server:
         said = refusal(server.url, ask(), ask(model="none"), ask())
     assert "answers 404 to /v1/completions: The model `none` does not exist." in said
-    assert "endpoint.served_model" in said
+    assert "server.served_model" in said
 
 
 def test_a_stream_that_stands_still_is_given_up(tmp_path):
     with text_server(tmp_path, "hangs") as server:
         said = refusal(server.url, timeout_s=1.5)
-    assert "was not done within 1.5 s, after 4 pieces of text; raise endpoint.timeout_s" in said
+    assert "was not done within 1.5 s, after 4 pieces of text; raise server.timeout_s" in said
 
 
 def test_no_server_is_said_with_the_cure():
     assert "cannot be reached" in refusal("http://127.0.0.1:9/v1")
-    assert "endpoint.url" in refusal("http://no-such-host.invalid/v1")
+    assert "server.url" in refusal("http://no-such-host.invalid/v1")
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path, monkeypatch):

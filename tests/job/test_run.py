@@ -238,14 +238,14 @@ def test_real_weights_answer_synthetic_prompts_in_text(prepare):
 
 
 def test_the_8b_shapes_can_be_planned_without_any_download(prepare):
-    both = ["scale=8b", "weights=dummy", "workload=synthetic", "metric=speed", "batch=8", "dry_run=true"]
+    both = ["pair=8b", "weights=dummy", "workload=synthetic", "metric=speed", "batch=8", "dry_run=true"]
     llama, llada = (prepare("hardware=cpu", *both, f"model={model}") for model in ("llama", "llada"))
     assert llama.workload.digest == llada.workload.digest
     assert (llama.longest_prompt, len(llama.workload.prompts)) == (128, 8)
     with pytest.raises(UsageError, match="shapes only; add weights=dummy"):
         prepare("hardware=cpu", "model.checkpoint=shape:llama-3-8b")
     with pytest.raises(UsageError, match="no tokenizer; add workload=synthetic"):
-        prepare("hardware=cpu", "scale=8b", "weights=dummy", "metric=speed")
+        prepare("hardware=cpu", "pair=8b", "weights=dummy", "metric=speed")
 
 
 def test_a_second_baseline_agrees_in_everything_but_its_implementation(prepare):
@@ -306,17 +306,17 @@ def test_a_template_that_is_not_there_is_no_template(prepare):
 
 
 def test_a_server_is_asked_in_the_role_of_the_other_sides(prepare, instructed):
-    own = [*SMALL, f"model.checkpoint={instructed}", "model=llama_endpoint", "workload.prompt_words=null"]
+    own = [*SMALL, f"model.checkpoint={instructed}", "model=llama_server", "workload.prompt_words=null"]
     own += ["workload.reference_words=null"]
-    with pytest.raises(UsageError, match=r"add endpoint.api=chat, or model.chat=false"):
+    with pytest.raises(UsageError, match=r"add server.api=chat, or model.chat=false"):
         prepare(*own, "workload=math")
-    assert prepare(*own, "workload=math", "endpoint.api=chat").job.model.chat is True
+    assert prepare(*own, "workload=math", "server.api=chat").job.model.chat is True
     assert prepare(*own, "workload=math", "model.chat=false").job.model.chat is False
     assert prepare(*own, "workload=continuation").job.model.chat is False
-    with pytest.raises(UsageError, match=r"endpoint.api=chat: the server applies its template"):
-        prepare(*own, "workload=math", "endpoint.api=chat", "model.chat=false")
-    with pytest.raises(UsageError, match=r"^model.chat=true; add endpoint.api=chat"):
-        prepare(*SMALL, "model=llama_endpoint", "model.chat=true")  # whose checkpoint has no template to speak of
+    with pytest.raises(UsageError, match=r"server.api=chat: the server applies its template"):
+        prepare(*own, "workload=math", "server.api=chat", "model.chat=false")
+    with pytest.raises(UsageError, match=r"^model.chat=true; add server.api=chat"):
+        prepare(*SMALL, "model=llama_server", "model.chat=true")  # whose checkpoint has no template to speak of
 
 
 @pytest.mark.parametrize("model", ["llama", "llama_generate"])

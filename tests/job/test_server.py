@@ -12,7 +12,7 @@ from llmbench.checkpoints.resolve import BUNDLED, resolve_checkpoint
 from llmbench.config.compose import conf_folder
 from llmbench.config.identity import identity
 from llmbench.config.job import build_job
-from llmbench.errors import CheckpointError, ConfigError, EndpointError
+from llmbench.errors import CheckpointError, ConfigError, ServerError
 from llmbench.job import openai_client
 from llmbench.job import prepare as prepare_room
 from llmbench.job import server as server_room
@@ -26,7 +26,7 @@ from serving import LLAMA, TEXT, text_server
 KEY = "sk-very-secret-0123456789"
 
 SMALL = [
-    "model=llama_endpoint",
+    "model=llama_server",
     "workload.prompts=5",
     "canvas=12",
     "batch=2",
@@ -52,7 +52,7 @@ def measure(tmp_path, prepare) -> Callable[..., tuple[Record, list]]:
 
     def run(mode: str, *overrides: str) -> tuple[Record, list]:
         with text_server(tmp_path / mode.partition("=")[0], mode) as server:
-            record = run_job(prepare(f"endpoint.url={server.url}", *overrides))
+            record = run_job(prepare(f"server.url={server.url}", *overrides))
             return record, server.requests
 
     return run
@@ -114,11 +114,11 @@ def test_what_cannot_be_measured_over_the_wire_is_absent(measure):
     assert (record.tokenize_ms, record.setup_s, record.ceilings, record.likelihood) == (None, None, None, None)
     assert record.forward_costs == ()
     said = record.conditions
-    assert (said["engine"], said["clock"], said["decoding.served_model"]) == ("endpoint", "wall", "tiny")
+    assert (said["engine"], said["clock"], said["decoding.served_model"]) == ("server", "wall", "tiny")
     assert said["device_name"].startswith("vllm 0.11.2 at http://127.0.0.1:")
     assert not {"device", "dtype", "torch", "transformers"} & said.keys()
     assert record.signatures["server"] == f"tiny by {said['device_name']}"
-    assert record.label == "llama endpoint"
+    assert record.label == "llama server"
     (note,) = record.notes
     assert "by wall clock over HTTP" in note
     assert "no verdict rests on it" in note
@@ -221,24 +221,24 @@ def test_a_key_is_nowhere_in_a_record(measure, monkeypatch):
 
 def test_a_server_is_tried_before_anything_runs(tmp_path, prepare):
     with text_server(tmp_path / "ok") as server:
-        server_room.require(prepare(f"endpoint.url={server.url}").job.model.decoder)
+        server_room.require(prepare(f"server.url={server.url}").job.model.decoder)
         assert [request["body"]["max_tokens"] for request in server.requests] == [1]
-        with pytest.raises(EndpointError, match="The model `none` does not exist"):
-            server_room.require(prepare(f"endpoint.url={server.url}", "endpoint.served_model=none").job.model.decoder)
-        with pytest.raises(EndpointError, match="answers 404 to /v1/chat/completions"):
-            server_room.require(prepare(f"endpoint.url={server.url}", "endpoint.api=chat").job.model.decoder)
+        with pytest.raises(ServerError, match="The model `none` does not exist"):
+            server_room.require(prepare(f"server.url={server.url}", "server.served_model=none").job.model.decoder)
+        with pytest.raises(ServerError, match="answers 404 to /v1/chat/completions"):
+            server_room.require(prepare(f"server.url={server.url}", "server.api=chat").job.model.decoder)
 
 
-def test_an_endpoint_is_described_by_dials_and_bad_ones_are_refused(prepare):
+def test_a_server_is_described_by_dials_and_bad_ones_are_refused(prepare):
     wrong = {
-        "endpoint.url=localhost:8000": "like http://localhost:8000/v1",
-        "endpoint.url=http://me:pw-123@host/v1": "OPENAI_API_KEY",
-        "endpoint.url='http://host/v1?key=pw-123'": "OPENAI_API_KEY",
-        "endpoint.api=responses": "endpoint.api",
-        "endpoint.timeout_s=0": "endpoint.timeout_s",
-        "+endpoint.extra.temperature=1.0": "extra.temperature is not for extra; set temperature",
-        "+endpoint.extra.n=2": "extra.n is not for extra; leave it out",
-        "+endpoint.extra.api_key=pw-123": "OPENAI_API_KEY",
+        "server.url=localhost:8000": "like http://localhost:8000/v1",
+        "server.url=http://me:pw-123@host/v1": "OPENAI_API_KEY",
+        "server.url='http://host/v1?key=pw-123'": "OPENAI_API_KEY",
+        "server.api=responses": "server.api",
+        "server.timeout_s=0": "server.timeout_s",
+        "+server.extra.temperature=1.0": "extra.temperature is not for extra; set temperature",
+        "+server.extra.n=2": "extra.n is not for extra; leave it out",
+        "+server.extra.api_key=pw-123": "OPENAI_API_KEY",
         "ignore_stop=true": "ignore_stop",
         "weights=dummy": "weights=real",
         "workload=synthetic": "prompts of text",
@@ -249,11 +249,11 @@ def test_an_endpoint_is_described_by_dials_and_bad_ones_are_refused(prepare):
         assert expected in str(caught.value)
         assert "\n" not in str(caught.value)
         assert "pw-123" not in str(caught.value)
-    extra = prepare("+endpoint.extra.top_k=-1")
+    extra = prepare("+server.extra.top_k=-1")
     assert extra.job.model.decoder.extra == {"top_k": -1}
     assert extra.identity != prepare().identity
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         there = [
-            build_job(compose("config", overrides=["model=llada", *more])) for more in ([], ["endpoint.url=http://h"])
+            build_job(compose("config", overrides=["model=llada", *more])) for more in ([], ["server.url=http://h"])
         ]
     assert len({identity(job, {}) for job in there}) == 1, "a model without a server does not read its dials"

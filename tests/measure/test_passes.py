@@ -100,7 +100,7 @@ class Bench:
 
 
 def plan(**changes: Any) -> TimingConfig:
-    settings: dict[str, Any] = {"warmup": 1, "repeats": 3, "batches": 1, "marked_repeats": 2}
+    settings: dict[str, Any] = {"warmup": 1, "repeats": 3, "batches": 1, "token_timing_repeats": 2}
     off = {"memory_trace": False, "profile": False, "energy_seconds": 0.0}
     return TimingConfig(**(settings | off | changes))
 
@@ -121,7 +121,7 @@ def test_repeat_0_covers_the_partition_and_later_repeats_the_repeated_batches() 
 
 def test_the_order_of_cleaning_generating_and_reading_peaks() -> None:
     bench = Bench()
-    run(bench, plan(warmup=2, repeats=1, marked_repeats=0), batches=2)
+    run(bench, plan(warmup=2, repeats=1, token_timing_repeats=0), batches=2)
     warm, settle, timed = (
         ["generate 0", "generate 0"],
         ["clean", "generate 0", "generate 1"],
@@ -132,7 +132,7 @@ def test_the_order_of_cleaning_generating_and_reading_peaks() -> None:
 
 def test_a_cpu_needs_no_settling_and_has_no_cuda_passes() -> None:
     bench = Bench(kind="cpu")
-    run(bench, plan(repeats=1, marked_repeats=0, memory_trace=True, profile=True, energy_seconds=1.0), batches=1)
+    run(bench, plan(repeats=1, token_timing_repeats=0, memory_trace=True, profile=True, energy_seconds=1.0), batches=1)
     assert bench.log == ["generate 0", "peak", "clean", "generate 0", "peak"]
 
 
@@ -154,7 +154,7 @@ def test_outputs_that_differ_between_repeats_are_noted() -> None:
 def test_a_throttled_batch_is_generated_again_and_the_clear_sample_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "RETRY_PAUSE_S", 0.0)
     bench = Bench(reasons=[(), ("hw_thermal_slowdown",)])  # before, after the first try; then clear
-    measured = run(bench, plan(repeats=1, marked_repeats=0), batches=1)
+    measured = run(bench, plan(repeats=1, token_timing_repeats=0), batches=1)
     assert [timing.throttled for timing in measured.timings] == [False]
     assert measured.notes[0] == "batch 0, repeat 0: throttled, generated again 1 times, then clear"
     assert bench.log.count("generate 0") == 4  # warm-up, settling, throttled, clear
@@ -163,7 +163,7 @@ def test_a_throttled_batch_is_generated_again_and_the_clear_sample_is_kept(monke
 def test_retries_are_bounded_and_the_last_sample_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "RETRY_PAUSE_S", 0.0)
     bench = Bench(reasons=[("hw_slowdown",)] * 6)
-    measured = run(bench, plan(repeats=1, marked_repeats=0, throttle_retries=2), batches=1)
+    measured = run(bench, plan(repeats=1, token_timing_repeats=0, throttle_retries=2), batches=1)
     assert [timing.throttled for timing in measured.timings] == [True]
     assert measured.notes[0].endswith("generated again 2 times, still throttled")
     assert measured.device_use.throttle_reasons == ("hw_slowdown",)
@@ -171,14 +171,14 @@ def test_retries_are_bounded_and_the_last_sample_is_marked(monkeypatch: pytest.M
 
 
 def test_the_power_limit_is_noted_but_is_no_throttling() -> None:
-    measured = run(Bench(reasons=[("sw_power_cap",), ("sw_power_cap",)]), plan(marked_repeats=0))
+    measured = run(Bench(reasons=[("sw_power_cap",), ("sw_power_cap",)]), plan(token_timing_repeats=0))
     assert [timing.throttled for timing in measured.timings] == [False] * 5
     assert measured.device_use.throttle_reasons == ()
     assert measured.notes[0] == "the power limit held the clocks in 1 of 5 timed batches (not throttling)"
 
 
 def test_a_device_that_does_not_tell_throttling_leaves_it_open() -> None:
-    measured = run(Bench(reasons=[None] * 10), plan(marked_repeats=0))
+    measured = run(Bench(reasons=[None] * 10), plan(token_timing_repeats=0))
     assert {timing.throttled for timing in measured.timings} == {None}
     assert measured.device_use.throttle_reasons is None
 
@@ -268,7 +268,7 @@ def test_on_the_real_cpu_a_job_has_times_and_a_resident_peak_and_nothing_of_a_gp
         generate,
         batches=2,
         repeated=(0, 1),
-        plan=TimingConfig(warmup=1, repeats=2, batches=2, marked_repeats=1),
+        plan=TimingConfig(warmup=1, repeats=2, batches=2, token_timing_repeats=1),
         probe=CpuProbe(),
         marks_first=True,
         valid=lambda text: (6, 12),

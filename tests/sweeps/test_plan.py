@@ -76,8 +76,8 @@ def test_settings_that_no_job_reads_are_said_in_one_line():
         "Note: no job here reads block_length, cache, threshold (model=llada does)",
     ]
     assert said("model=llama,llada", *unread) == said("model=llama") == said("model=llada") == []
-    assert said("model=llada", "ignore_stop=true", "endpoint.timeout_s=3") == [
-        "Note: no job here reads endpoint (model=llama_endpoint does)",
+    assert said("model=llada", "ignore_stop=true", "server.timeout_s=3") == [
+        "Note: no job here reads server (model=llama_server does)",
         "Note: no job here reads ignore_stop (model=llama does)",
     ]
 
@@ -96,7 +96,7 @@ def with_template(tmp_path, side):
     folder = tmp_path / side
     shutil.copytree(BUNDLED / side, folder)
     (folder / "chat_template.jinja").write_text("{% for m in messages %}Q: {{ m.content }}\n{% endfor %}A:")
-    return f"scale.{side}={folder}"
+    return f"pair.{side}={folder}"
 
 
 def test_both_sides_are_asked_in_the_same_role_or_nothing_runs(tmp_path):
@@ -114,12 +114,12 @@ def test_both_sides_are_asked_in_the_same_role_or_nothing_runs(tmp_path):
 
 
 def test_a_server_is_asked_as_it_likes_until_a_verdict_rests_on_it():
-    sweep = ("model=llama,llama_endpoint,llada", "metric=speed", "endpoint.api=chat")
+    sweep = ("model=llama,llama_server,llada", "metric=speed", "server.api=chat")
     assert len(build(*sweep)) == 3
     assert len(build(sweep[0].replace("llama,", ""), *sweep[1:])) == 2  # beside LLaDA alone
-    with pytest.raises(ConfigError, match=r"endpoint.same_hardware=true makes the server one more baseline"):
-        build(*sweep, "endpoint.same_hardware=true")
-    assert len(build(*sweep[:2], "endpoint.same_hardware=true")) == 3
+    with pytest.raises(ConfigError, match=r"server.trust_same_hardware=true makes the server one more baseline"):
+        build(*sweep, "server.trust_same_hardware=true")
+    assert len(build(*sweep[:2], "server.trust_same_hardware=true")) == 3
 
 
 def test_llama_is_one_job_and_models_are_not_interleaved():
@@ -166,13 +166,13 @@ def test_every_way_of_denoising_spans_a_sweep_of_both_sides(axis, labels):
 
 def test_forced_tokens_stand_for_a_threshold_under_dummy_weights_beside_the_other_side():
     small = ["hardware=cpu", "metric=speed", "weights=dummy", "canvas=8", "workload.prompts=1", "batch=1", "steps=8"]
-    with pytest.raises(ConfigError, match=r"threshold or factor would count .*; add forced_tokens_per_forward=N$"):
+    with pytest.raises(ConfigError, match=r"threshold or factor would count .*; add fixed_tokens_per_forward=N$"):
         build("model=llama,llada", "threshold=0.9", *small)
-    cells = build("model=llama,llada", "threshold=0.9", "forced_tokens_per_forward=2,4", *small)
+    cells = build("model=llama,llada", "threshold=0.9", "fixed_tokens_per_forward=2,4", *small)
     assert [cell.title for cell in cells] == [
         "llama",
-        "llada threshold=0.9 forced=2 k=8",
-        "llada threshold=0.9 forced=4 k=8",
+        "llada threshold=0.9 fixed=2 k=8",
+        "llada threshold=0.9 fixed=4 k=8",
     ]
 
 
@@ -198,8 +198,8 @@ def test_forwards_are_counted_over_all_passes():
 
 def test_forwards_of_a_forced_number_of_tokens_are_those_that_it_takes():
     small = ["canvas=64", "block_length=32", "workload.prompts=4", "batch=4", "timing.repeats=1", "hardware=cpu"]
-    forced = ["metric=speed", "weights=dummy", "timing.warmup=1", "timing.marked_repeats=0", "steps=64"]
-    cells = build("model=llada", "model.decoder.forced_tokens_per_forward=1,5,32", *forced, *small)
+    forced = ["metric=speed", "weights=dummy", "timing.warmup=1", "timing.token_timing_repeats=0", "steps=64"]
+    cells = build("model=llada", "model.decoder.fixed_tokens_per_forward=1,5,32", *forced, *small)
     # one batch, warmed up and timed: 2 generations of 2 blocks of 32 tokens, which are 7 times 5 or fewer
     assert [plan.forwards(cell) for cell in cells] == [2 * 64, 2 * 2 * 7, 2 * 2]
 
@@ -296,13 +296,13 @@ def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():
     assert all(any(title in line for line in said.splitlines()) for title in titles)
     head = said.splitlines()[0]
     assert head.endswith("on cpu, float32; 1 prompt of continuation")  # no temperature where it varies
-    forced = ["model.decoder.forced_tokens_per_forward=2,4", "model.decoder.early_stop=true,false", "block_length=4"]
+    forced = ["model.decoder.fixed_tokens_per_forward=2,4", "model.decoder.early_stop=true,false", "block_length=4"]
     cells = build("model=llada", "weights=dummy", "model.decoder.threshold=0.9", *forced, *small)
     assert [cell.title for cell in cells] == [
-        "llada threshold=0.9 forced=2 early_stop=true k=4",
-        "llada threshold=0.9 forced=2 k=4 early_stop=False",
-        "llada threshold=0.9 forced=4 early_stop=true k=4",
-        "llada threshold=0.9 forced=4 k=4 early_stop=False",
+        "llada threshold=0.9 fixed=2 early_stop=true k=4",
+        "llada threshold=0.9 fixed=2 k=4 early_stop=False",
+        "llada threshold=0.9 fixed=4 early_stop=true k=4",
+        "llada threshold=0.9 fixed=4 k=4 early_stop=False",
     ]
     alike = build("model=llama,llada", "temperature=0.7", *small)
     assert [cell.title for cell in alike] == ["llama", "llada k=4"]

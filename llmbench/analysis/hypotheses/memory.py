@@ -57,7 +57,7 @@ ROWS = 8
 
 _MIB = 2.0**20
 _NEEDS_GPU = "M_reserved exists on CUDA only, and none was recorded: run the command below on a GPU"
-_BIG = ("scale=8b", "weights=dummy", "workload=synthetic", "canvas=256,512,1024,2048", "hardware=cuda")
+_BIG = ("pair=8b", "weights=dummy", "workload=synthetic", "canvas=256,512,1024,2048", "hardware=cuda")
 
 
 @dataclass(frozen=True, kw_only=True)

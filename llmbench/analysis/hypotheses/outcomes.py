@@ -190,7 +190,7 @@ def command(recipe: str, record: Record | None, *more: str) -> str:
 
 DIALS: dict[str, Any] = {
     **{"canvas": 64, "temperature": 0.7, "seed": 0, "cache": "none", "remasking": "low_confidence", "cfg_scale": 0.0},
-    **{"threshold": None, "factor": None, "early_stop": False, "forced_tokens_per_forward": None},
+    **{"threshold": None, "factor": None, "early_stop": False, "fixed_tokens_per_forward": None},
 }
 """Dials that shape a setting, and what conf/config.yaml gives them: that need not be said."""
 
@@ -205,7 +205,7 @@ SCALES = {
         "llada": "hub:GSAI-ML/LLaDA-8B-Instruct@08b83a6feb34df1a6011b80c3c00c7563e963b07",
     },
 }
-"""The pairs of conf/scale, with real weights; a Record says itself what they are with others."""
+"""The pairs of conf/pair, with real weights; a Record says itself what they are with others."""
 
 COMPARING = ("throughput",)
 """Recipes whose answer needs both models in one sweep."""
@@ -226,14 +226,14 @@ _SHARED = ("steps", "canvas", "max_new_tokens", "temperature", "ignore_stop")
 
 def _scale(own: Mapping[str, Any]) -> list[str]:
     """The overrides that choose both sides' checkpoints."""
-    scale, model = own.get("scale", {}), own.get("model", {})
+    scale, model = own.get("pair", {}), own.get("model", {})
     name = scale.get("name", "tiny")
     known = scale.get(own.get("weights", "real")) or SCALES.get(name)
-    parts = [f"scale={name}"] if known and name != "tiny" else []
+    parts = [f"pair={name}"] if known and name != "tiny" else []
     for side, usual in (known or SCALES["tiny"]).items():
         used = model.get("checkpoint") if _side(model) == side else None
         used = used or scale.get(side, usual)
-        parts += [_said(f"scale.{side}", used)] if used != usual else []
+        parts += [_said(f"pair.{side}", used)] if used != usual else []
     return parts
 
 

@@ -8,9 +8,9 @@ A sweep may also time the baseline in several implementations (`model=llama,llam
 same settings, decoded by other code. They share a set, and `choose_baseline` takes the fastest, because a speedup
 against a slow baseline is the fault of most published ones.
 
-A server (`model=llama_endpoint`) answers from hardware and software that are not known, so nothing of them is compared,
+A server (`model=llama_server`) answers from hardware and software that are not known, so nothing of them is compared,
 and it stands apart: in its set with a speedup of its own, by wall clock, while no verdict rests on it. When the user
-says that it runs on this device (`endpoint.same_hardware=true`) it is one more implementation of the baseline.
+says that it runs on this device (`server.trust_same_hardware=true`) it is one more implementation of the baseline.
 """
 
 import math
@@ -37,7 +37,7 @@ IMPLEMENTATION = (
     "decoding.stop_check_every",
     "decoding.url",
     "decoding.served_model",
-    "decoding.same_hardware",
+    "decoding.trust_same_hardware",
 )
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
 
@@ -149,7 +149,7 @@ def _missing_beside(failed: Record, varied: tuple[str | None, ...], temperature:
 
 def is_external_server(record: Record) -> bool:
     """Whether it is a server's, and nobody says that the server runs on this device: no verdict rests on it."""
-    return from_server(record) and record.conditions.get("decoding.same_hardware") != "True"
+    return from_server(record) and record.conditions.get("decoding.trust_same_hardware") != "True"
 
 
 def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:

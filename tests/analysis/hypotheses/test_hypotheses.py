@@ -19,7 +19,7 @@ from llmbench.errors import RecordError
 from llmbench.measure import device
 from llmbench.metrics.performance import compute
 from llmbench.record import Ceilings, DeviceUse, ForwardCost, ForwardShape, Marks, Record
-from records import endpoint, make_record
+from records import make_record, server_record
 
 MIB = 2**20
 BATCHES = (1, 2, 4, 8, 16)
@@ -211,7 +211,7 @@ def test_what_a_command_leaves_out_is_what_conf_says() -> None:
 
 
 def test_what_recipes_and_scales_say_is_what_conf_says() -> None:
-    for path in sorted((conf_folder() / "scale").glob("*.yaml")):
+    for path in sorted((conf_folder() / "pair").glob("*.yaml")):
         said = yaml.safe_load(path.read_text())
         assert SCALES[said["name"]] == said.get("real", {side: said[side] for side in ("llama", "llada")})
     for path in sorted((conf_folder() / "experiment").glob("*.yaml")):
@@ -236,11 +236,11 @@ def again(line: str, model: str) -> dict[str, Any]:
 
 
 JOINT = [
-    ["scale=8b_instruct"],
-    ["scale.llada=hub:GSAI-ML/LLaDA-1.5@abc", "scale.llama=bundled:judge"],
-    ["scale=8b", "weights=dummy", "workload=synthetic", "workload.prompt_tokens=512", "metric=speed"],
-    ["scale=8b"],
-    ["scale=8b_instruct", "scale.llada='/my models/it\\'s, a=b $HOME'", "workload=math", "model.chat=false"],
+    ["pair=8b_instruct"],
+    ["pair.llada=hub:GSAI-ML/LLaDA-1.5@abc", "pair.llama=bundled:judge"],
+    ["pair=8b", "weights=dummy", "workload=synthetic", "workload.prompt_tokens=512", "metric=speed"],
+    ["pair=8b"],
+    ["pair=8b_instruct", "pair.llada='/my models/it\\'s, a=b $HOME'", "workload=math", "model.chat=false"],
     ["seed=3", "temperature=0", "canvas=128", "block_length=32", "cache=dual", "ignore_stop=true"],
     ["hardware.quantization=int8", "hardware.dtype=bfloat16", "workload.prompt_words=20", "workload.tasks=[story]"],
     ["model.decoder.temperature=0.3"],
@@ -447,7 +447,7 @@ def test_more_than_twice_the_cache_is_open_without_live_tensors() -> None:
 def test_what_is_smaller_than_the_allocators_segments_is_open() -> None:
     found = memory.growth(llama_over_canvas(1.0, (32, 48, 64, 96)))
     assert (found.outcome, "fewer than ten of the allocator's segments" in found.sentence) == (Outcome.UNDECIDED, True)
-    assert "scale=8b weights=dummy" in found.decide
+    assert "pair=8b weights=dummy" in found.decide
 
 
 def test_small_batches_and_few_lengths_and_early_stops_are_open() -> None:
@@ -531,10 +531,10 @@ def test_text_within_a_second_is_responsive() -> None:
 
 
 def test_a_server_on_unknown_hardware_stands_not_beside() -> None:
-    sweep = [at_batch_1(400.0), at_batch_1(500.0, model="llama"), endpoint(90.0, batch=1)]
-    assert not [name for name, _ in first(chat.chat(sweep)).numbers if "endpoint" in name]
-    vouched = first(chat.chat([*sweep[:2], endpoint(90.0, batch=1, same_hardware=True)]))
-    assert dict(vouched.numbers)["llama endpoint L_e2e ms"].value == 90.0
+    sweep = [at_batch_1(400.0), at_batch_1(500.0, model="llama"), server_record(90.0, batch=1)]
+    assert not [name for name, _ in first(chat.chat(sweep)).numbers if "server" in name]
+    vouched = first(chat.chat([*sweep[:2], server_record(90.0, batch=1, trust_same_hardware=True)]))
+    assert dict(vouched.numbers)["llama server L_e2e ms"].value == 90.0
 
 
 def test_the_threshold_is_the_one_that_was_set_before_the_run() -> None:

@@ -11,7 +11,7 @@ from llmbench.analysis.parity.grouping import comparison_groups
 from llmbench.analysis.parity.verdict import Parity, Speed, Status
 from llmbench.errors import RecordError
 from llmbench.record import Record
-from records import endpoint, implementation, make_record, make_sweep
+from records import implementation, make_record, make_sweep, server_record
 
 
 def test_perplexity_is_compared_in_nats_per_token_with_less_being_better() -> None:
@@ -200,7 +200,7 @@ def test_a_seed_of_the_baseline_that_failed_is_a_missing_setting() -> None:
 
 
 def test_a_server_that_failed_takes_nothing_away() -> None:
-    gone = replace(endpoint(100.0), **OUT, outputs=(), timings=(), scores=(), metrics={})
+    gone = replace(server_record(100.0), **OUT, outputs=(), timings=(), scores=(), metrics={})
     assert verdicts([*make_sweep(), gone])[0].status is Status.REACHED
     assert verdicts([*make_sweep()[1:], gone])[0].status is Status.MISSING_BASELINE
 

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 KEY = "sk-very-secret-0123456789"
 SWEEP = [
     "-m",
-    "model=llama,llama_endpoint,llada",
+    "model=llama,llama_server,llada",
     "steps=2,4",
     "metric=speed",
     "workload.prompts=4",
@@ -38,15 +38,15 @@ def llmbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_server_is_one_more_row_and_its_key_is_nowhere(tmp_path):
     with text_server(tmp_path / "server", f"key={KEY}") as server:
-        planned = llmbench(tmp_path, *SWEEP, "endpoint.url=http://127.0.0.1:9/v1", "dry_run=true")
-        result = llmbench(tmp_path, *SWEEP, f"endpoint.url={server.url}")
+        planned = llmbench(tmp_path, *SWEEP, "server.url=http://127.0.0.1:9/v1", "dry_run=true")
+        result = llmbench(tmp_path, *SWEEP, f"server.url={server.url}")
     assert planned.returncode == 0, planned.stderr
-    (row,) = (line for line in planned.stdout.splitlines() if "llama endpoint" in line)
+    (row,) = (line for line in planned.stdout.splitlines() if "llama server" in line)
     assert "on the server" in row
     assert result.returncode == 0, result.stderr
-    rows = [line for line in result.stdout.splitlines() if line.startswith(("llama  ", "llama endpoint  ", "llada k="))]
-    assert [row.partition("  ")[0] for row in rows] == ["llama", "llama endpoint", "llada k=2", "llada k=4"]
-    assert "vs llama endpoint, wall clock" in result.stdout
+    rows = [line for line in result.stdout.splitlines() if line.startswith(("llama  ", "llama server  ", "llada k="))]
+    assert [row.partition("  ")[0] for row in rows] == ["llama", "llama server", "llada k=2", "llada k=4"]
+    assert "vs llama server, wall clock" in result.stdout
     assert result.stdout.count("Steps to quality parity") == 1
     for path in (tmp_path / "multirun").rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
@@ -54,22 +54,22 @@ def test_a_server_is_one_more_row_and_its_key_is_nowhere(tmp_path):
 
 
 def test_a_server_that_is_not_there_is_refused_before_anything_runs(tmp_path):
-    result = llmbench(tmp_path, *SWEEP, "endpoint.url=http://127.0.0.1:9/v1")
+    result = llmbench(tmp_path, *SWEEP, "server.url=http://127.0.0.1:9/v1")
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert "endpoint http://127.0.0.1:9 cannot be reached" in line
+    assert "server http://127.0.0.1:9 cannot be reached" in line
     assert not list(tmp_path.rglob("record.json"))
     assert not list(tmp_path.rglob("mlflow.db"))
 
 
 def test_a_server_that_dies_costs_its_own_job_only(tmp_path):
     with text_server(tmp_path / "server", "dies-at=6") as server:
-        result = llmbench(tmp_path, *SWEEP, f"endpoint.url={server.url}")
+        result = llmbench(tmp_path, *SWEEP, f"server.url={server.url}")
     assert result.returncode == 4
     assert "Traceback" not in result.stderr
     records = [json.loads(path.read_text()) for path in tmp_path.glob("multirun/*/*/record.json")]
     assert sorted(record["status"] for record in records) == ["failed", "finished", "finished", "finished"]
     (failed,) = (record for record in records if record["status"] == "failed")
-    assert failed["reason"].startswith("EndpointError: endpoint http://127.0.0.1:")
+    assert failed["reason"].startswith("ServerError: server http://127.0.0.1:")
     assert "broke the connection after" in failed["reason"]
-    assert "FAILED llama endpoint: EndpointError" in result.stdout
+    assert "FAILED llama server: ServerError" in result.stdout

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 # Format history. A format that was released keeps a recorded file as a fixture when the next one comes.
 # 1: first.
 # 2: outputs without text: `Output.prompt`, `Output.text`, `utf8_bytes` of outputs and timings may be None; reads 1.
-FORMAT_VERSION = 2
-READABLE = (1, 2)
+# 3: `context`, `traceback`; the settings of `_RENAMED` have their new names; reads 1 and 2.
+FORMAT_VERSION = 3
+READABLE = (1, 2, 3)
 
 Family = Literal["autoregressive", "diffusion"]
 Subject = Literal["output", "human", "shuffled", "prompt_tail", "empty"]
@@ -193,6 +194,16 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobContext:
+    """What a sweep tells one of its jobs. It changes nothing that is measured and is no part of a job's identity."""
+
+    sweep: str | None = None  # name of the sweep's folder; None for a job that ran alone
+    parent: str | None = None  # MLflow run id of the sweep
+    steps_axis: tuple[int, ...] = ()  # K: every number of diffusion steps that the sweep planned
+    swept: dict[str, str] = field(default_factory=dict)  # this job's values on the axes on which jobs differ
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One job: what was asked, under which conditions, what came out. See the module docstring."""
 
@@ -202,6 +213,7 @@ class Record:
     steps: int | None  # diffusion steps k; None for a model that has none
     status: Literal["finished", "failed"]
     reason: str | None  # one line, when failed
+    traceback: str | None = None  # when failed by an error that nobody foresaw
     started_at: str  # ISO 8601, UTC
     duration_s: float
     config: dict[str, Any]  # fully resolved
@@ -225,6 +237,7 @@ class Record:
     likelihood: Likelihood | None = None
     notes: tuple[str, ...] = ()  # what a reader must know before trusting a number
     metrics: dict[str, float] = field(default_factory=dict)
+    context: JobContext = field(default_factory=JobContext)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -311,15 +324,48 @@ def parse(data: bytes) -> Record:
     from pydantic import ValidationError
 
     try:
-        version = json.loads(data).get("format_version")
+        values = json.loads(data)
+        version = values.get("format_version")
         if version not in READABLE:
             raise RecordError(
                 f"record format {version}, this llmbench reads up to {FORMAT_VERSION}; use the version that wrote it"
             )
+        if version < FORMAT_VERSION:
+            data = json.dumps(_renamed(values)).encode()
         return _adapter().validate_json(data)
     except (ValueError, AttributeError) as error:  # ValidationError is a ValueError
         where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "JSON"
         raise RecordError(f"not a record: {where}: {str(error).splitlines()[0]}") from error
+
+
+_RENAMED = {
+    "same_hardware": "trust_same_hardware",
+    "marked_repeats": "token_timing_repeats",
+    "forced_tokens_per_forward": "fixed_tokens_per_forward",
+    "endpoint": "server",
+    "scale": "pair",
+}
+"""What settings were called before format 3, as keys of a configuration and as `decoding.KEY` of the conditions."""
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """A Record of an earlier format with the settings' new names."""
+
+    def of_config(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {_RENAMED.get(key, key): of_config(value) for key, value in item.items()}
+        return item
+
+    conditions = {}
+    for key, value in values.get("conditions", {}).items():
+        room, dot, leaf = key.rpartition(".")
+        of_server = key in ("engine", "decoding.kind") and value == "endpoint"
+        conditions[f"{room}{dot}{_RENAMED.get(leaf, leaf)}"] = "server" if of_server else value
+    config = of_config(values.get("config", {}))
+    decoder = config.get("model", {}).get("decoder", {})
+    if decoder.get("kind") == "endpoint":
+        decoder["kind"] = "server"
+    return values | {"conditions": conditions, "config": config}
 
 
 @functools.cache

@@ -10,8 +10,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from llmbench.config.build import build_job
 from llmbench.config.compose import conf_folder
-from llmbench.config.job import Job, build_job
+from llmbench.config.job import Job
 
 torch.set_num_threads(1)
 

@@ -23,8 +23,9 @@ from llmbench.analysis.parity.grouping import IMPLEMENTATION, check_ground, own_
 from llmbench.analysis.parity.paired_sums import orientation, pooled, side_value
 from llmbench.analysis.parity.sentences import conditions_phrase
 from llmbench.analysis.parity.statistics import Estimate, Interval, ratio_interval_of
+from llmbench.config.decoders import label_conditions
 from llmbench.config.parity import ThresholdsConfig
-from llmbench.record import TOLD, Record
+from llmbench.record import Record
 
 METRICS_DRAWN = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
 
@@ -163,7 +164,7 @@ def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Sett
 
 _SHORT = {"decoding.temperature": "T", "decoding.block_length": "block"}
 
-_NAMED = (*IMPLEMENTATION, *(f"decoding.{setting}" for setting in TOLD))
+_NAMED = (*IMPLEMENTATION, *sorted(label_conditions()))
 """What a side's own label says already."""
 
 

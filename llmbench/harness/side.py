@@ -327,8 +327,8 @@ def _compose(settings: Mapping[str, Any]) -> "Job":
     from hydra import compose, initialize_config_dir
 
     from llmbench.cli import main
+    from llmbench.config.build import build_job
     from llmbench.config.compose import conf_folder
-    from llmbench.config.job import build_job
 
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):

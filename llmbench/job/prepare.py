@@ -15,15 +15,12 @@ from llmbench.config.decoders import Server, ServerDecoder
 from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
 from llmbench.data import heldout, workloads
-from llmbench.errors import CheckpointError, ConfigError
+from llmbench.errors import CheckpointError, ConfigError, JudgeError
 from llmbench.job import memory_estimate, server
 from llmbench.job.prepared import Prepared, prompt_ids
 from llmbench.measure import device
 from llmbench.metrics import bertscore
 from llmbench.models import blocks, quantization
-
-BAD_JUDGE = "metric.perplexity.judge: "
-"""What a refusal of the judge's files begins with: it is no fault of the model beside it."""
 
 
 def prepare_job(job: Job) -> Prepared:
@@ -86,13 +83,13 @@ def _judge(source: str) -> CheckpointFiles:
     """The judge's files.
 
     Raises:
-        CheckpointError: begins with `BAD_JUDGE`.
+        JudgeError: they cannot be used.
     """
     try:
         files = resolve_checkpoint(source, require=CheckpointFiles.require_judge)
         files.require_judge()
     except CheckpointError as error:
-        raise CheckpointError(f"{BAD_JUDGE}{error}") from error
+        raise JudgeError(f"metric.perplexity.judge: {error}") from error
     return files
 
 

@@ -165,8 +165,10 @@ def _device_use(use: DeviceUse, model_reserved: int | None, building_peak: int |
     return replace(use, model_reserved_bytes=model_reserved, setup_peak_reserved_bytes=max(peaks, default=None))
 
 
-def failed_record(job: Job, prepared: Prepared | None, reason: str, started: datetime.datetime) -> Record:
-    """The Record of a job that died, with its reason in one line."""
+def failed_record(
+    job: Job, prepared: Prepared | None, reason: str, started: datetime.datetime, traceback: str | None = None
+) -> Record:
+    """The Record of a job that died, with its reason in one line; `traceback`: of an error that nobody foresaw."""
     environment = device.environment(prepared.job.hardware if prepared else job.hardware)
     return Record(
         identity=prepared.identity if prepared else identity(job, {}),
@@ -175,6 +177,7 @@ def failed_record(job: Job, prepared: Prepared | None, reason: str, started: dat
         steps=job.model.decoder.steps,
         status="failed",
         reason=reason,
+        traceback=traceback,
         started_at=started.isoformat(timespec="seconds"),
         duration_s=round((datetime.datetime.now(datetime.UTC) - started).total_seconds(), 3),
         config=to_dict(prepared.job if prepared else job),

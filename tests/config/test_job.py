@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from llmbench.config.compose import conf_folder
 from llmbench.config.decoders import Autoregressive, Diffusion
-from llmbench.config.job import build_job
+from llmbench.config.build import build_job
 from llmbench.errors import ConfigError
 
 

@@ -18,7 +18,7 @@ from llmbench.analysis.parity.sentences import number
 from llmbench.analysis.parity.statistics import Estimate
 from llmbench.config.decoders import Autoregressive, Diffusion, Transformers
 from llmbench.config.job import DIFFUSION_DIALS, SYNTHETIC
-from llmbench.record import TOLD, Record
+from llmbench.record import Record
 
 
 class Outcome(StrEnum):
@@ -146,7 +146,7 @@ def labels(firsts: Sequence[Record], axis: str | None) -> list[str]:
     keys = [key for key in VARIED if key != axis and len({record.conditions.get(key) for record in firsts}) > 1]
     keys += sorted(
         {key for record in firsts for key, _ in own_settings(record)}
-        - {"decoding.checkpoint", "decoding.kind", "decoding.cache", *(f"decoding.{own}" for own in TOLD), *keys}
+        - {"decoding.checkpoint", "decoding.kind", "decoding.cache", *label_conditions(), *keys}
     )
     named = []
     for record, label in zip(firsts, plain, strict=True):

@@ -14,7 +14,8 @@ from llmbench.analysis.hypotheses.claims import CLAIMS, hypotheses
 from llmbench.analysis.hypotheses.outcomes import DIALS, RECIPES, SCALES, Finding, Hypothesis, Outcome, command, labels
 from llmbench.analysis.parity.statistics import Estimate
 from llmbench.config.compose import conf_folder
-from llmbench.config.job import build_job, to_dict
+from llmbench.config.build import build_job
+from llmbench.config.job import to_dict
 from llmbench.errors import RecordError
 from llmbench.measure import device
 from llmbench.metrics.performance import compute

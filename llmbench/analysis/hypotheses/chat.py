@@ -19,12 +19,12 @@ from llmbench.analysis.hypotheses.outcomes import (
     Finding,
     Hypothesis,
     Outcome,
-    command,
     conclude,
     finished,
     labels,
     series,
     span,
+    sweep_that_decides,
 )
 from llmbench.analysis.parity.grouping import VARIED, check_ground, is_external_server
 from llmbench.analysis.parity.statistics import Estimate
@@ -89,7 +89,7 @@ def _finding(
 ) -> Finding:
     record, whole, first = members[0], _whole(members), first_text(members)
     numbers = [("L_e2e ms", whole), *([("first text ms", first)] if first else []), *beside]
-    again = command("latency", record, f"steps={record.steps}", "timing.repeats=12", "timing.token_timing_repeats=6")
+    again = sweep_that_decides("latency", f"steps={record.steps}", "timing.repeats=12", "timing.token_timing_repeats=6")
     if len(limits) > 1:
         said = " and ".join(f"{item.first_text_ms:g} / {item.e2e_ms:g} ms" for item in limits)
         why = f"the thresholds were changed between the jobs ({said})"

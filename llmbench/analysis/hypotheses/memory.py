@@ -27,12 +27,12 @@ from llmbench.analysis.hypotheses.outcomes import (
     Finding,
     Hypothesis,
     Outcome,
-    command,
     conclude,
     finished,
     labels,
     series,
     span,
+    sweep_that_decides,
 )
 from llmbench.analysis.parity.grouping import VARIED, check_ground
 from llmbench.analysis.parity.sentences import number
@@ -57,7 +57,10 @@ ROWS = 8
 
 _MIB = 2.0**20
 _NEEDS_GPU = "M_reserved exists on CUDA only, and none was recorded: run the command below on a GPU"
-_BIG = ("pair=8b", "weights=dummy", "workload=synthetic", "canvas=256,512,1024,2048", "hardware=cuda")
+_ON_GPU = (
+    "python -m llmbench -m experiment=memory pair=8b weights=dummy workload=synthetic canvas=256,512,1024,2048 "
+    "hardware=cuda"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +130,7 @@ def growth(records: Sequence[Record]) -> Hypothesis:
     curves = [sorted(members, key=_canvas) for members in series(own, "canvas")]
     names = labels([members[0] for members in curves], "canvas")
     findings = [_grows(name, members) for name, members in zip(names, curves, strict=True)]
-    return conclude(GROWTH, findings, _NEEDS_GPU, command("memory", None, *_BIG), known)
+    return conclude(GROWTH, findings, _NEEDS_GPU, _ON_GPU, known)
 
 
 def _grows(name: str, members: Sequence[Record]) -> Finding:
@@ -135,9 +138,9 @@ def _grows(name: str, members: Sequence[Record]) -> Finding:
     whole = [record for record in members if len(record.device_use.reserved_trace_bytes) == record.canvas]
     rows = int(first.conditions.get("batch", 0))
     expected = cache_bytes_per_token(whole[0]) if whole else None
-    again = _again(first, [_canvas(record) for record in members])
+    again = _again([_canvas(record) for record in members])
     if rows < ROWS:
-        return _open(name, f"B = {rows}, and {ROWS} rows are needed", command("memory", first, f"batch={ROWS}"))
+        return _open(name, f"B = {rows}, and {ROWS} rows are needed", sweep_that_decides("memory", f"batch={ROWS}"))
     if len({_canvas(record) for record in whole}) < FEWEST:
         why = f"{len(whole)} lengths were written whole, {FEWEST} are needed"
         return _open(name, why, again)
@@ -157,7 +160,7 @@ def _grows(name: str, members: Sequence[Record]) -> Finding:
     peak = _line(lengths, whole, lambda record: record.metrics.get("memory/over_model_bytes"))
     numbers += [("M_peak slope / cache", _share(peak, expected))] if peak else []
     outcome, why = _line_says(decisive, _share(decisive, expected), rise, of_tensors=tensors is not None)
-    decide = "" if outcome is not Outcome.UNDECIDED else command("memory", None, *_BIG)
+    decide = "" if outcome is not Outcome.UNDECIDED else _ON_GPU
     why = f"{why}: {span(decisive.slope, ' bytes')} a token, {number(expected)} by the architecture"
     return Finding(setting=name, outcome=outcome, why=why, numbers=tuple(numbers), decide=decide)
 
@@ -224,8 +227,7 @@ def constant(records: Sequence[Record]) -> Hypothesis:
 
 
 def _stays(name: str, members: Sequence[Record]) -> Finding:
-    first = members[0]
-    again = _again(first, [_canvas(record) for record in members])
+    again = _again([_canvas(record) for record in members])
     lengths = [_length(record) for record in members]
     taken = [_from_the_start(record) for record in members]
     numbers, grown = [], []
@@ -242,7 +244,9 @@ def _stays(name: str, members: Sequence[Record]) -> Finding:
         why = f"at G = {record.canvas} it grows by {number(later / _MIB)} MiB after the first step"
         return Finding(setting=name, outcome=Outcome.REFUTED, why=why, numbers=tuple(numbers))
     if any(len(record.device_use.reserved_trace_bytes) < 2 for record in members):
-        return _open(name, "a generation of one step shows no growth", command("memory", first, "steps=32"), numbers)
+        return _open(
+            name, "a generation of one step shows no growth", sweep_that_decides("memory", "steps=32"), numbers
+        )
     if len(set(lengths)) < FEWEST:
         why = f"it does not grow while it generates, but {len(set(lengths))} lengths show no dependence"
         return _open(name, why, again, numbers)
@@ -261,9 +265,7 @@ def _with_length(
         why = f"{flat}, and is there from it: {shown}"
         return Finding(setting=name, outcome=Outcome.SUPPORTED, why=why, numbers=tuple(numbers))
     said = "falls in between" if drops else "lies within two of the allocator's segments"
-    return _open(
-        name, f"{flat}, but its rise with the length ({shown}) {said}", command("memory", None, *_BIG), numbers
-    )
+    return _open(name, f"{flat}, but its rise with the length ({shown}) {said}", _ON_GPU, numbers)
 
 
 def _from_the_start(record: Record) -> int:
@@ -291,10 +293,10 @@ def _canvas(record: Record) -> int:
     return record.canvas or 0
 
 
-def _again(record: Record, lengths: Sequence[int]) -> str:
+def _again(lengths: Sequence[int]) -> str:
     """The recipe with more lengths."""
     wanted = sorted({*lengths, *(max(lengths) * factor for factor in (1, 2, 4))})
-    return command("memory", record, f"canvas={','.join(map(str, wanted))}")
+    return sweep_that_decides("memory", f"canvas={','.join(map(str, wanted))}")
 
 
 def _open(name: str, why: str, decide: str, numbers: Sequence[tuple[str, Estimate]] = ()) -> Finding:

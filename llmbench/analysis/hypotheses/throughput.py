@@ -28,16 +28,17 @@ from llmbench.analysis.hypotheses.outcomes import (
     Finding,
     Hypothesis,
     Outcome,
-    command,
     conclude,
     finished,
     labels,
     series,
     span,
+    sweep_that_decides,
 )
 from llmbench.analysis.parity.grouping import VARIED, check_ground, comparison_groups, group
 from llmbench.analysis.parity.sentences import doubt_phrase, number
 from llmbench.analysis.parity.statistics import Estimate, speedup_interval
+from llmbench.config.job import SYNTHETIC
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import Record
 
@@ -208,17 +209,20 @@ def _finding(name: str, first: Record, over: Sequence[Point]) -> Finding:
         outcome=found.outcome,
         why=f"{found.why}; {shown}{left_out}",
         numbers=tuple(numbers),
-        decide=_command(first, [size for size, _ in points], found.wanted) if found.wanted else "",
+        decide=_decide(first, [size for size, _ in points], found.wanted) if found.wanted else "",
     )
 
 
-def _command(record: Record, sizes: Sequence[int], wanted: str) -> str:
-    own, largest = list(sizes), sizes[-1]
+def _decide(record: Record, sizes: Sequence[int], wanted: str) -> str:
+    """The sweep that decides, over these batch sizes and more."""
+    batches, largest = list(sizes), sizes[-1]
     if wanted == "larger":
-        own += [2 * largest, 4 * largest]
+        batches += [2 * largest, 4 * largest]
     elif wanted == "batches":
-        own = sorted({*sizes, 1, 4, 16, largest})
-    prompts = [] if record.config.get("workload", {}).get("source") == "synthetic" else [f"workload.prompts={max(own)}"]
+        batches = sorted({*sizes, 1, 4, 16, largest})
+    synthetic = record.config.get("workload", {}).get("source") == SYNTHETIC
+    prompts = [] if synthetic else [f"workload.prompts={max(batches)}"]
     repeats = "timing.repeats=20" if wanted == "repeats" else "timing.repeats=6"
-    steps = f"steps={record.steps}"
-    return command("throughput", record, steps, f"batch={','.join(map(str, own))}", *prompts, repeats)
+    return sweep_that_decides(
+        "throughput", f"steps={record.steps}", f"batch={','.join(map(str, batches))}", *prompts, repeats
+    )

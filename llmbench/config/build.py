@@ -92,7 +92,7 @@ def _values(tree: "DictConfig") -> dict[str, Any]:
 
 def _given_to(kind: type, shared: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one way of generating text among those of all, by its field's names."""
-    read = {name: shared[about.key] for name, about in options(kind).items() if about.key in shared}
+    read = {name: shared[about.key] for name, about in options(kind).items() if about.key and about.key in shared}
     if kind is ServerDecoder and isinstance(shared.get(SERVER), dict):
         read |= shared[SERVER]
     return read
@@ -113,7 +113,7 @@ def _check_unread(kind: type | None, shared: Mapping[str, Any]) -> None:
         if key == SERVER:
             _check(TypeAdapter(Server), value, lambda name: f"{SERVER}.{name}" if name else SERVER)
         else:
-            _check(_checker(key), value, lambda name, key=key: key)  # type: ignore[misc]
+            _check(_checker(key), value, lambda name, key=key: key)
 
 
 def _check(adapter: "TypeAdapter[Any]", value: Any, key_of: Any) -> None:

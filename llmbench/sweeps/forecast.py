@@ -14,10 +14,10 @@ Called by `llmbench.sweeps.job_task` and `llmbench.sweeps.run`; the text is made
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from llmbench.config.decoders import DecoderConfig, Diffusion, ServerDecoder
+from llmbench.config.decoders import DecoderConfig, Diffusion, Option, ServerDecoder
 from llmbench.job import memory_estimate
 from llmbench.record import Ceilings, ForwardShape, Record, total
 
@@ -96,8 +96,8 @@ def _foreseen(decoder: DecoderConfig) -> bool:
     """Whether every forward is known beforehand: the whole sequence in each of `steps`, or one token after another."""
     if not isinstance(decoder, Diffusion):
         return True
-    shortcuts = (decoder.cache != "none", decoder.adaptive, decoder.fixed_tokens_per_forward, decoder.early_stop)
-    return not any(shortcuts)
+    shortcuts = (item for item in fields(decoder) if item.metadata.get("option", Option()).skips_work)
+    return all(getattr(decoder, item.name) == item.default for item in shortcuts)
 
 
 def _forwards(prepared: "Prepared", members: tuple[int, ...]) -> Iterator[ForwardShape]:

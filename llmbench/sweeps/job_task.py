@@ -73,8 +73,13 @@ def keep_prepared(folder: Path, prepared: "Prepared") -> None:
     _prepared[folder] = prepared
 
 
-def run_planned(folder: Path) -> JobResult:
-    """Run the job whose entry in the plan beside it has the folder's name. Nothing is raised."""
+def run_planned(folder: Path, progress: bool = True) -> JobResult:
+    """Run the job whose entry in the plan beside it has the folder's name. Nothing is raised.
+
+    Args:
+        folder: of the job, in that of its sweep.
+        progress: show it on the standard error stream.
+    """
     from llmbench.sweeps import plan_file
 
     quiet_libraries()
@@ -84,13 +89,14 @@ def run_planned(folder: Path) -> JobResult:
         reason = f"{folder} is in no plan ({error})"
         return JobResult(folder=str(folder), label=folder.name, status="failed", reason=reason, tracked=None)
     prepared = _prepared.pop(folder, None)
-    record = replace(measure(prepared.job if prepared else entry.job, entry.title, prepared), context=entry.context)
+    job = prepared.job if prepared else entry.job
+    record = replace(measure(job, entry.title, prepared, progress), context=entry.context)
     try:
         record.save(folder)
     except OSError as error:
         reason = f"cannot write {error.filename or folder}: {error.strerror}"
         return JobResult(folder=str(folder), label=entry.title, status="failed", reason=reason, tracked=None)
-    return track(record, folder, entry.title, prepared.job.tracking if prepared else entry.job.tracking)
+    return track(record, folder, entry.title, job.tracking)
 
 
 def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
@@ -142,13 +148,14 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
-def measure(job: "Job", title: str, prepared: "Prepared | None" = None) -> "Record":
+def measure(job: "Job", title: str, prepared: "Prepared | None" = None, progress: bool = True) -> "Record":
     """Run a job with its progress on the screen; a failure becomes a Record that says why.
 
     Args:
         job: to be run.
         title: what the plan calls it.
         prepared: the job, where it was prepared already.
+        progress: show it on the standard error stream.
     """
     from llmbench.job.memory_estimate import require
     from llmbench.job.prepare import prepare_job
@@ -156,11 +163,11 @@ def measure(job: "Job", title: str, prepared: "Prepared | None" = None) -> "Reco
     from llmbench.sweeps import console
 
     begun = datetime.datetime.now(datetime.UTC)
-    with console.Progress(title) as progress:
+    with console.Progress(title, shown=progress) as display:
 
         def tick(phase: str, done: int, total: int) -> None:
             signals.raise_if_stopped()
-            progress.tick(phase, done, total)
+            display.tick(phase, done, total)
 
         try:
             signals.raise_if_stopped()
@@ -174,7 +181,7 @@ def measure(job: "Job", title: str, prepared: "Prepared | None" = None) -> "Reco
             if trace:
                 emit(trace, sys.stderr)
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            progress.failed(reason)
+            display.failed(reason)
             return failed_record(job, prepared, reason, begun, trace)
 
 

@@ -19,9 +19,9 @@ class Launcher(Protocol):
         """Run the job of each folder; one that fails says so in its result and stops no other."""
 
 
-def in_process(folders: Sequence[Path]) -> list[JobResult]:
-    """One job after the other, here."""
-    return [run_planned(folder) for folder in folders]
+def in_process(progress: bool = True) -> Launcher:
+    """One job after the other, here; `progress`: shown on the standard error stream."""
+    return lambda folders: [run_planned(folder, progress) for folder in folders]
 
 
 def through_hydra(launcher: Any) -> Launcher:

@@ -77,6 +77,7 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     def compose(overrides: list[str]) -> "DictConfig":
         return _without_hydra(config_loader.load_sweep_config(hydra_config, overrides))
 
+    signals.install_signal_handlers()
     grid = plan.expand(OverridesParser.create(config_loader=config_loader).parse_overrides(arguments))
     done = run_grid(
         grid,
@@ -103,6 +104,7 @@ def run_grid(
     recipe: str,
     typed: str,
     parallel: Callable[[Sequence[plan.Cell]], str] = lambda cells: "",
+    show: bool = True,
 ) -> Finished | None:
     """Plan a grid, run its jobs, and reach the verdict; None for a dry run, which ends with the plan.
 
@@ -114,6 +116,7 @@ def run_grid(
         recipe: the file of conf/experiment; "" for none.
         typed: the command, without a password.
         parallel: a warning for jobs that may run at once; "" for none.
+        show: print the plan.
 
     Raises:
         UsageError: a cell is wrong or the store cannot be used; nothing has run.
@@ -124,7 +127,8 @@ def run_grid(
     first = cells[0].prepared.job
     cells = take_over(cells, first.reuse, [folder.parent])
     warning = parallel(cells)
-    _show_plan(cells, len(grid), folder)
+    if show or first.dry_run:
+        _show_plan(cells, len(grid), folder)
     if warning:
         emit(warning, sys.stderr)
     if first.dry_run:
@@ -153,7 +157,6 @@ def _run(
     store = tracking.open_store(first.tracking)
     state.abort_orphans(store, [folder.parent, results()])  # also the one that this sweep's folder may still tell of
     state.acquire(folder)
-    signals.install_signal_handlers()
     axis = plan.steps_axis(cells)
     registered = interim.registration(first.parity, axis)  # before the first job
     parent = store.start_sweep(name=folder.name, command=typed, jobs=len(cells), recipe=recipe, registered=registered)

@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from tokenizers import Tokenizer
 
 from llmbench.checkpoints.resolve import BUNDLED, resolve_checkpoint
+from llmbench.config.build import build_job
 from llmbench.config.compose import conf_folder
 from llmbench.config.identity import identity
-from llmbench.config.build import build_job
 from llmbench.errors import CheckpointError, ConfigError, ServerError
 from llmbench.job import openai_client
 from llmbench.job import prepare as prepare_room

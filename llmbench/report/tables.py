@@ -184,7 +184,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         *([("seed", condition("seed"))] if len(parity.seeds) > 1 else []),
         _E2E,
         ("speedup [95 %]", partial(_speedup, parity.speedup)),
-        *((f"{name}, wall clock [95 %]", cell) for name, cell in _apart(parity)),
+        *((f"{name}, wall clock [95 %]", cell) for name, cell in _external_servers(parity)),
         ("roofline", _roofline),
         _TOKENS,
         _BYTES,
@@ -204,7 +204,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         )
     notes += [
         f"{name} = L_e2e of {item.label} ({item.where}) / L_e2e here, both by the host clock."
-        for item, (name, _) in zip(parity.apart, _apart(parity), strict=True)
+        for item, (name, _) in zip(parity.external_servers, _external_servers(parity), strict=True)
         if item.speedups
     ]
     if any("memory/peak_rss_bytes" in record.metrics for record in ordered):
@@ -233,12 +233,12 @@ def _effect(gate: Gate) -> str:
     return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
 
 
-def _apart(parity: Parity) -> list[tuple[str, Callable[[Record], str]]]:
+def _external_servers(parity: Parity) -> list[tuple[str, Callable[[Record], str]]]:
     """Name and cell of each server's own speedup; several servers are numbered."""
-    several = len(parity.apart) > 1
+    several = len(parity.external_servers) > 1
     return [
         (f"vs {item.label}{f' {place}' if several else ''}", partial(_speedup, item.speedup))
-        for place, item in enumerate(parity.apart, start=1)
+        for place, item in enumerate(parity.external_servers, start=1)
     ]
 
 

@@ -32,7 +32,7 @@ from llmbench.system.paths import results
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from llmbench.analysis.parity.interim import Taken
+    from llmbench.analysis.parity.interim import PastAnalysis
     from llmbench.analysis.parity.verdict import Parity
     from llmbench.config.parity import ParityConfig
     from llmbench.record import Record
@@ -69,7 +69,7 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     require_servers([cell.prepared.job for cell in cells if cell.reused is None])
 
     from llmbench import tracking
-    from llmbench.analysis.parity import interim
+    from llmbench.analysis.parity.interim import AnalysisPlan
 
     store = tracking.open_store(first.tracking)
     state.abort_orphans(store, [folder.parent, results()])  # also the one that this sweep's folder may still tell of
@@ -77,7 +77,7 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     axis = plan.steps_axis(cells)
     recipe = str(hydra_config.hydra.runtime.choices.get("experiment") or "")
     signals.install_signal_handlers()
-    registered = interim.registration(first.parity, axis)  # before the first job
+    registered = AnalysisPlan(options=first.parity, steps=tuple(axis)).to_json()  # before the first job
     parent = store.start_sweep(
         name=folder.name, command=command(), jobs=len(cells), recipe=recipe, registered=registered
     )
@@ -189,10 +189,10 @@ def _finish(
     return console.ending(shown.text, jobs, failed, folder, where, seconds, taken), unlogged
 
 
-def _history(store: "Store", parent: str) -> "list[Taken]":
-    """Looks that earlier sweeps took; a store that does not answer is said, and costs no table."""
+def _history(store: "Store", parent: str) -> "list[PastAnalysis]":
+    """The analyses that earlier sweeps made; a store that does not answer is said, and costs no table."""
     try:
-        return store.looks(parent)
+        return store.past_analyses(parent)
     except TrackingError as error:
-        emit(f"Earlier looks are not counted ({error})", sys.stderr)
+        emit(f"Earlier analyses are not counted ({error})", sys.stderr)
         return []

@@ -14,7 +14,7 @@ from llmbench.analysis.parity import sentences
 from llmbench.analysis.parity.gates import THREADS
 from llmbench.analysis.parity.grouping import Group
 from llmbench.analysis.parity.statistics import repeat_times, shared_batches, speedup_interval
-from llmbench.analysis.parity.verdict import Apart, Gate, MetricParity, Speed, Speedup
+from llmbench.analysis.parity.verdict import ExternalServer, Gate, MetricParity, Speed, Speedup
 from llmbench.record import Record
 
 
@@ -42,10 +42,10 @@ def speedup(
     )
 
 
-def against_server(side: Sequence[Record], sides: Group, rng: np.random.Generator) -> Apart:
+def against_server(side: Sequence[Record], sides: Group, rng: np.random.Generator) -> ExternalServer:
     """A server's times against the candidates', both by the host clock."""
     found = [speedup(k, side, tuple(map(_by_wall, candidate)), rng) for k, candidate in sides.candidates]
-    return Apart(
+    return ExternalServer(
         label=side[0].label,
         where=side[0].conditions.get("device_name", ""),
         speedups=tuple(item for item in found if item is not None),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from llmbench.analysis.estimates import logged_mean
 from llmbench.analysis.parity.grouping import check_conditions, choose_baseline, comparison_groups, steps_of
 from llmbench.analysis.parity.sentences import TITLES, number
 from llmbench.analysis.parity.verdict import Gate, Parity, Speedup
@@ -117,20 +118,15 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
     Raises:
         RecordError: Records that must be comparable are not.
     """
-
-    def rate(record: Record) -> float | None:
-        return record.metrics.get("throughput/bytes_per_s")
-
+    key = "throughput/bytes_per_s"
     ordered = in_order(records)
     ratios: dict[int, str] = {}
     for members in comparison_groups(ordered):
         check_conditions([record for record in members if record.status == "finished"])
         base = choose_baseline([record for record in members if record.family == "autoregressive"])
-        rates = [below for record in base if (below := rate(record))]
-        if rates:
-            mean = sum(rates) / len(rates)
-            own = {id(r): rate(r) for r in members if r.steps is not None}
-            ratios |= {place: number(found / mean) for place, found in own.items() if found is not None}
+        if rate := logged_mean(base, key):
+            own = [record for record in members if record.steps is not None and key in record.metrics]
+            ratios |= {id(record): number(record.metrics[key] / rate) for record in own}
     columns: tuple[Column, ...] = (
         ("", lambda record: record.label),
         ("batch", condition("batch")),

@@ -10,6 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
+from llmbench.analysis.estimates import logged_mean
 from llmbench.analysis.parity import sentences
 from llmbench.analysis.parity.gates import THREADS
 from llmbench.analysis.parity.grouping import Group
@@ -28,7 +29,9 @@ def speedup(
     both = (*baseline, *candidate)
     shared = shared_batches(both)
     alike = all(set(record.repeated_batches) == set(shared) for record in both)
-    upper, lower = (_e2e(side) if alike else _e2e_of(side, shared) for side in (baseline, candidate))
+    upper, lower = (
+        logged_mean(side, "latency/e2e_ms") if alike else _e2e_of(side, shared) for side in (baseline, candidate)
+    )
     if upper is None or not lower:
         return None
     interval = speedup_interval(baseline, candidate, rng)
@@ -59,12 +62,6 @@ def _by_wall(record: Record) -> Record:
         metrics = metrics | {"latency/e2e_ms": metrics["latency/e2e_wall_ms"]}
     timings = tuple(replace(timing, e2e_ms=timing.e2e_wall_ms) for timing in record.timings)
     return replace(record, metrics=metrics, timings=timings)
-
-
-def _e2e(side: Sequence[Record]) -> float | None:
-    """The logged L_e2e, over several seeds their mean."""
-    times = [record.metrics["latency/e2e_ms"] for record in side if "latency/e2e_ms" in record.metrics]
-    return fmean(times) if times and len(times) == len(side) else None
 
 
 def _e2e_of(side: Sequence[Record], batches: Sequence[int]) -> float | None:

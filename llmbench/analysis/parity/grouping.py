@@ -164,11 +164,11 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
 
-    def e2e_ms(way: list[Record]) -> float:
+    def e2e_ms(way: Sequence[Record]) -> float:
         time = logged_mean(way, "latency/e2e_ms")
         return math.inf if time is None else time
 
-    return tuple(sorted(min(ways, key=e2e_ms, default=[]), key=seed_of))
+    return tuple(sorted(min(ways, key=e2e_ms, default=()), key=seed_of))
 
 
 def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[Record]]:

@@ -318,6 +318,7 @@ _RENAMED = {
     "forced_tokens_per_forward": "fixed_tokens_per_forward",
     "endpoint": "server",
     "scale": "pair",
+    "looks": "planned_analyses",
 }
 """What settings were called before format 3, as keys of a configuration and as `decoding.KEY` of the conditions."""
 

@@ -14,15 +14,15 @@ difference is the parity verdict's business. No torch. Called by `llmbench.repor
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import numpy as np
 
+from llmbench.analysis.estimates import Estimate, Interval, logged, mean_over_seeds
 from llmbench.analysis.parity.gates import LENGTH_METRICS
 from llmbench.analysis.parity.grouping import IMPLEMENTATION, check_ground, own_settings, seed_of, shared_conditions
 from llmbench.analysis.parity.paired_sums import orientation, pooled, side_value
 from llmbench.analysis.parity.sentences import conditions_phrase
-from llmbench.analysis.parity.statistics import Estimate, Interval, ratio_interval_of
+from llmbench.analysis.parity.statistics import ratio_interval_of
 from llmbench.config.decoders import label_conditions
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import Record
@@ -144,6 +144,8 @@ def _front(settings: Sequence[Setting], metric: str) -> Front:
 
 def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Setting:
     first = side[0]
+    ms = mean_over_seeds([logged(record, "latency/e2e_ms") for record in side])
+    assert ms is not None  # `frontiers` leaves out what was not timed
     said = [f"{short}={first.conditions[key]}" for key, short in _SHORT.items() if key in names.get(first.model, ())]
     other = [key for key in names.get(first.model, ()) if key not in _SHORT and key in first.conditions]
     said += [f"{key.removeprefix('decoding.')}={first.conditions[key]}" for key in sorted(other)]
@@ -156,7 +158,7 @@ def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Sett
         side=first.side,
         curve=" ".join([first.side, *said]),
         steps=first.steps,
-        ms=_latency(side),
+        ms=ms,
         qualities=qualities,
         entropy=estimates[DIVERSITY],
     )
@@ -182,18 +184,6 @@ def _differing(records: Sequence[Record]) -> dict[str, list[str]]:
             or (key == "decoding.temperature" and len(heats) > 1)
         ]
     return found
-
-
-def _latency(side: Sequence[Record]) -> Estimate:
-    """The logged L_e2e with its interval; over seeds the means of all three, which is no narrower than it should be."""
-
-    def mean(key: str) -> float | None:
-        known = [record.metrics[key] for record in side if key in record.metrics]
-        return fmean(known) if len(known) == len(side) else None
-
-    middle = mean("latency/e2e_ms")
-    assert middle is not None
-    return Estimate(value=middle, low=mean("latency/e2e_ms_ci_low"), high=mean("latency/e2e_ms_ci_high"))
 
 
 def _quality(side: Sequence[Record], metric: str) -> Estimate | None:

@@ -123,7 +123,7 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
         RecordError: its Records cannot be read or compared.
     """
     from llmbench.analysis.parity.analyze import verdicts
-    from llmbench.analysis.parity.interim import registered
+    from llmbench.analysis.parity.interim import AnalysisPlan
     from llmbench.config.job import TrackingConfig
     from llmbench.report.model_tables import model_properties
     from llmbench.sweeps import partial
@@ -135,7 +135,8 @@ def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: P
     records = store.records(sweep.run_id)
     state, lacks = partial.state(sweep, len(records)), partial.lacks(sweep, len(records))
     known = [*records, *partial.not_run(sweep, records)]
-    made_of = verdicts(known, options=registered(sweep.registered), history=store.looks(sweep.run_id))
+    options = AnalysisPlan.from_json(sweep.registered).options if sweep.registered else None
+    made_of = verdicts(known, options=options, history=store.past_analyses(sweep.run_id))
     found = tuple(partial.verdict(item) for item in made_of)
     if not found:
         raise TrackingError(state or f"sweep {sweep.name} has no finished job; run `make table{number}`")
@@ -219,7 +220,7 @@ def _named(sweep: "Sweep") -> str:
 
 
 def _frontier(store: "Store", chosen: "Sweep | None") -> Shown:
-    from llmbench.analysis.parity.interim import registered
+    from llmbench.analysis.parity.interim import AnalysisPlan
     from llmbench.analysis.parity.verdict import TESTED
 
     tested = {status.value for status in TESTED}
@@ -232,7 +233,7 @@ def _frontier(store: "Store", chosen: "Sweep | None") -> Shown:
     if sweep is None:
         raise TrackingError(f"no finished sweep with quality in {store.shown_uri}; run `make run` first")
     source = f"From {_named(sweep)}"
-    plan = registered(sweep.registered)
+    plan = AnalysisPlan.from_json(sweep.registered).options if sweep.registered else None
     made, files = frontier_files(store.records(sweep.run_id), sweep.command or "", source=source, options=plan)
     if not made:
         raise TrackingError(f"sweep {sweep.name} measured no quality; run `make run`, or name another with --sweep")

@@ -46,5 +46,5 @@ class ParityConfig:
 
     margins: MarginsConfig = Field(default_factory=MarginsConfig)
     thresholds: ThresholdsConfig = Field(default_factory=ThresholdsConfig)
-    looks: Count = 1  # J: announced verdicts on data that grows; each tests at 0.05 / J
+    planned_analyses: Count = 1  # A: verdicts on data that grows; each tests at 0.05 / A
     chat: ChatConfig = Field(default_factory=ChatConfig)

@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.frontier import Front, Frontier, Setting
 from llmbench.analysis.parity.sentences import NAMES, TITLES, number
-from llmbench.analysis.parity.statistics import Estimate
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 from llmbench.report.cells import ABSENT, in_order, interval, provenance

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmbench.analysis.parity.grouping import comparison_groups
-from llmbench.analysis.parity.interim import registered_steps
+from llmbench.analysis.parity.interim import AnalysisPlan
 from llmbench.analysis.parity.verdict import Parity
 from llmbench.record import Record
 from llmbench.report.layout import counted
@@ -46,7 +46,7 @@ def not_run(sweep: "Sweep", records: Sequence[Record]) -> list[Record]:
     """
     if sweep.ended:
         return []
-    planned = set(registered_steps(sweep.registered))
+    planned = set(AnalysisPlan.from_json(sweep.registered).steps) if sweep.registered else set()
     found = []
     for members in comparison_groups(records):
         known = {record.steps for record in members}

@@ -33,7 +33,7 @@ from llmbench.system.paths import results
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from llmbench.analysis.parity.interim import Taken
+    from llmbench.analysis.parity.interim import PastAnalysis
     from llmbench.analysis.parity.verdict import Parity
     from llmbench.record import Record
     from llmbench.tracking import Store
@@ -151,14 +151,14 @@ def _run(
 ) -> Finished:
     """Everything from the store to the verdict."""
     from llmbench import tracking
-    from llmbench.analysis.parity import interim
+    from llmbench.analysis.parity.interim import AnalysisPlan
 
     first = cells[0].prepared.job
     store = tracking.open_store(first.tracking)
     state.abort_orphans(store, [folder.parent, results()])  # also the one that this sweep's folder may still tell of
     state.acquire(folder)
     axis = plan.steps_axis(cells)
-    registered = interim.registration(first.parity, axis)  # before the first job
+    registered = AnalysisPlan(options=first.parity, steps=tuple(axis)).to_json()  # before the first job
     parent = store.start_sweep(name=folder.name, command=typed, jobs=len(cells), recipe=recipe, registered=registered)
     with state.running(folder, store, parent) as close:
         entries = {cell.name: plan.entry(cell, store.uri, folder.name, parent, axis) for cell in cells}
@@ -232,10 +232,10 @@ def _finish(
     return Finished(folder=folder, results=tuple(done), records=tuple(records), text=text, unlogged=unlogged)
 
 
-def _history(store: "Store", parent: str) -> "list[Taken]":
-    """Looks that earlier sweeps took; a store that does not answer is said, and costs no table."""
+def _history(store: "Store", parent: str) -> "list[PastAnalysis]":
+    """The analyses that earlier sweeps made; a store that does not answer is said, and costs no table."""
     try:
-        return store.looks(parent)
+        return store.past_analyses(parent)
     except TrackingError as error:
-        emit(f"Earlier looks are not counted ({error})", sys.stderr)
+        emit(f"Earlier analyses are not counted ({error})", sys.stderr)
         return []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import record as records_room
-from llmbench.analysis.parity.interim import Taken
+from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.analysis.parity.verdict import Parity
 from llmbench.config.job import TrackingConfig
 from llmbench.errors import RecordError, TrackingError
@@ -30,8 +30,11 @@ _BATCH = 900
 _TAGS = 100
 """Tags in one request."""
 
-_LOOK = "look."
+_ANALYSIS = "analysis."
 """Tags of a parent run, one for each of its verdicts: what later ones on the same question must count."""
+
+_LOOK = "look."
+"""What version 0.2 called them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +146,8 @@ class Store:
         tags = {"mlflow.note.content": store_uri.redact(note)[:7900], "failed_jobs": ", ".join(failed)}
         tags["verdict"] = ", ".join(dict.fromkeys(item.status.value for item in verdicts))
         tags |= run_payload.hardware(records[0]) if records else {}
-        tags |= {f"{_LOOK}{i}": item.look.dump() for i, item in enumerate(verdicts) if item.look is not None}
+        made = [(i, item.analysis) for i, item in enumerate(verdicts) if item.analysis is not None]
+        tags |= {f"{_ANALYSIS}{i}": analysis.to_json() for i, analysis in made}
         with store_uri.translated("cannot log the verdict"):
             if len(verdicts) == 1:
                 self._log_batch(parent, verdicts[0].series(), {}, int(time.time() * 1000))
@@ -223,26 +227,26 @@ class Store:
                 found.append(records_room.load(Path(path)))
         return sorted(found, key=lambda item: (item.steps is not None, item.model, item.steps or 0, item.identity))
 
-    def looks(self, before: str) -> list[Taken]:
-        """The looks that other sweeps had taken when the sweep `before` ended (or until now), oldest first.
+    def past_analyses(self, before: str) -> list[PastAnalysis]:
+        """The analyses that other sweeps had made when the sweep `before` ended (or until now), oldest first.
 
         A sweep that was deleted and is still there counts: what was seen was seen.
         """
         from mlflow.entities import ViewType
 
-        with store_uri.translated("cannot read earlier looks"):
+        with store_uri.translated("cannot read earlier analyses"):
             end = self.client.get_run(before).info.end_time
             runs = [
                 run
                 for run in self._search(self.experiment_id, "tags.kind = 'sweep'", ViewType.ALL)
                 if run.info.run_id != before and run.info.end_time and (end is None or run.info.end_time <= end)
             ]
-        found: list[Taken] = []
+        found: list[PastAnalysis] = []
         for run in sorted(runs, key=lambda run: int(run.info.end_time)):
-            tags = {key: value for key, value in run.data.tags.items() if key.startswith(_LOOK)}
-            for key in sorted(tags, key=lambda key: int(key.removeprefix(_LOOK))):
+            tags = {key: value for key, value in run.data.tags.items() if key.startswith((_ANALYSIS, _LOOK))}
+            for key in sorted(tags, key=lambda key: int(key.rpartition(".")[2])):
                 with contextlib.suppress(RecordError):  # of a later version: nothing that can be compared
-                    found.append(Taken.parse(tags[key]))
+                    found.append(PastAnalysis.from_json(tags[key]))
         return found
 
     def view_url(self, base: str) -> str:

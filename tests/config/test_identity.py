@@ -30,7 +30,13 @@ def test_what_changes_the_work_changes_the_identity(load, override):
 
 @pytest.mark.parametrize(
     "override",
-    ["tracking.experiment=other", "dry_run=true", "reuse=all", "parity.margins.perplexity=0.2", "parity.looks=3"],
+    [
+        "tracking.experiment=other",
+        "dry_run=true",
+        "reuse=all",
+        "parity.margins.perplexity=0.2",
+        "parity.planned_analyses=3",
+    ],
 )
 def test_what_does_not_change_the_work_does_not(load, override):
     assert of(load(override)) == of(load())

@@ -138,7 +138,7 @@ WRONG = {
     "+workload.prompt_tokens=4": "prompt_tokens is for workload=synthetic; text is cut with workload.prompt_words",
     "model=llama_generate model.decoder.cache=paged": "model.decoder.cache: input should be 'dynamic' or",
     "parity.margins.perplexity=-0.1": "parity.margins.perplexity: input should be greater than or equal to 0",
-    "parity.looks=0": "parity.looks: input should be greater than or equal to 1",
+    "parity.planned_analyses=0": "parity.planned_analyses: input should be greater than or equal to 1",
     "+parity.margins.rouge=0.1": "parity.margins.rouge: no such key",
     "reuse=maybe": "reuse: input should be 'interrupted', 'all' or 'none'",
     "threshold=2": "threshold: input should be less than or equal to 1 (got 2",

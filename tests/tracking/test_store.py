@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from llmbench.analysis.parity.analyze import verdicts
-from llmbench.analysis.parity.interim import registration
+from llmbench.analysis.parity.interim import AnalysisPlan
 from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import TrackingError
@@ -39,7 +39,7 @@ def with_secret(record: Record) -> Record:
 def sweep(store: Store) -> Iterator[str]:
     """A finished sweep: its parent's run id."""
     records = [with_secret(record) for record in make_sweep()]
-    registered = registration(ParityConfig(), AXIS)
+    registered = AnalysisPlan(options=ParityConfig(), steps=tuple(AXIS)).to_json()
     parent = store.start_sweep(name="2026-11-23", command=COMMAND, jobs=5, recipe="parity", registered=registered)
     for record in records:
         store.log_job(record, parent=parent, steps_axis=AXIS, swept={"model": record.model, "steps": "8"})

@@ -12,8 +12,8 @@ times and of both ends of their intervals the means, which is no narrower than i
 """
 
 from collections.abc import Sequence
-from statistics import fmean
 
+from llmbench.analysis.estimates import Estimate, logged, mean_over_seeds
 from llmbench.analysis.hypotheses.outcomes import (
     Claim,
     Finding,
@@ -27,7 +27,6 @@ from llmbench.analysis.hypotheses.outcomes import (
     sweep_that_decides,
 )
 from llmbench.analysis.parity.grouping import VARIED, check_ground, is_external_server
-from llmbench.analysis.parity.statistics import Estimate
 from llmbench.config.parity import ChatConfig
 from llmbench.metrics import performance
 from llmbench.record import Record
@@ -62,26 +61,16 @@ def _settings(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
 def first_text(members: Sequence[Record]) -> Estimate | None:
     """When text could first be shown, over seeds, with its interval where there is one; from the raw times."""
     found = [performance.first_text(record) for record in members]
-    known = [Estimate(value=item.median, low=item.ci_low, high=item.ci_high) for item in found if item]
-    return _mean(known) if len(known) == len(members) else None
+    return mean_over_seeds(
+        [None if item is None else Estimate(value=item.median, low=item.ci_low, high=item.ci_high) for item in found]
+    )
 
 
 def _whole(members: Sequence[Record]) -> Estimate:
     """L_e2e over seeds."""
-    key = "latency/e2e_ms"
-    found = [record.metrics for record in members]
-    return _mean([Estimate(value=m[key], low=m.get(f"{key}_ci_low"), high=m.get(f"{key}_ci_high")) for m in found])
-
-
-def _mean(times: Sequence[Estimate]) -> Estimate:
-    low = [time.low for time in times if time.low is not None]
-    high = [time.high for time in times if time.high is not None]
-    told = len(low) == len(high) == len(times)
-    return Estimate(
-        value=fmean(time.value for time in times),
-        low=fmean(low) if told else None,
-        high=fmean(high) if told else None,
-    )
+    found = mean_over_seeds([logged(record, "latency/e2e_ms") for record in members])
+    assert found is not None  # `chat` leaves out what was not timed
+    return found
 
 
 def _finding(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.hypotheses.outcomes import (
     Claim,
     Finding,
@@ -36,7 +37,7 @@ from llmbench.analysis.hypotheses.outcomes import (
 )
 from llmbench.analysis.parity.grouping import VARIED, check_ground
 from llmbench.analysis.parity.sentences import number
-from llmbench.analysis.parity.statistics import Array, Estimate
+from llmbench.analysis.parity.statistics import Array
 from llmbench.record import Record
 
 GROWTH = Claim(number=2, text="LLaMA's memory grows linearly with the length, through the KV cache", recipe="memory")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.parity.grouping import VARIED, own_settings, shared_conditions
 from llmbench.analysis.parity.sentences import number
-from llmbench.analysis.parity.statistics import Estimate
 from llmbench.record import Record
 
 

@@ -18,11 +18,11 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbench.analysis.estimates import Estimate, logged_mean
 from llmbench.analysis.hypotheses.outcomes import (
     Claim,
     Finding,
@@ -37,7 +37,7 @@ from llmbench.analysis.hypotheses.outcomes import (
 )
 from llmbench.analysis.parity.grouping import VARIED, check_ground, comparison_groups, group
 from llmbench.analysis.parity.sentences import doubt_phrase, number
-from llmbench.analysis.parity.statistics import Estimate, speedup_interval
+from llmbench.analysis.parity.statistics import speedup_interval
 from llmbench.config.job import SYNTHETIC
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import Record
@@ -170,8 +170,8 @@ def _points(records: Sequence[Record]) -> dict[int, Point]:
 
 def _point(baseline: Sequence[Record], candidate: Sequence[Record]) -> Point:
     size = int(candidate[0].conditions["batch"])
-    own, other = (_mean(side, "throughput/bytes_per_s") for side in (candidate, baseline))
-    times = [_mean(side, "latency/e2e_ms") for side in (baseline, candidate)]
+    own, other = (logged_mean(side, "throughput/bytes_per_s") for side in (candidate, baseline))
+    times = [logged_mean(side, "latency/e2e_ms") for side in (baseline, candidate)]
     if not baseline:
         return Point(batch=size, ratio=None, why_not="no baseline was run there")
     if own is None or other is None:
@@ -184,11 +184,6 @@ def _point(baseline: Sequence[Record], candidate: Sequence[Record]) -> Point:
         return Point(batch=size, ratio=Estimate(value=ratio))
     scale = ratio / (times[0] / times[1])
     return Point(batch=size, ratio=Estimate(value=ratio, low=interval.low * scale, high=interval.high * scale))
-
-
-def _mean(side: Sequence[Record], key: str) -> float | None:
-    known = [record.metrics[key] for record in side if key in record.metrics]
-    return fmean(known) if known and len(known) == len(side) else None
 
 
 def _finding(name: str, first: Record, over: Sequence[Point]) -> Finding:

@@ -43,15 +43,15 @@ def verdicts(
     records: Iterable[Record],
     seed: int = 0,
     options: ParityConfig | None = None,
-    history: Sequence[interim.Taken] = (),
+    history: Sequence[interim.PastAnalysis] = (),
 ) -> tuple[Parity, ...]:
     """One `Parity` for every set of comparable Records of a sweep.
 
     Args:
         records: finished ones; a failed one leaves its k, or its side, missing.
         seed: of the bootstrap.
-        options: margins, thresholds and looks; None takes those that the Records were made under.
-        history: the looks that earlier sweeps took, oldest first.
+        options: margins, thresholds and planned analyses; None takes those that the Records were made under.
+        history: the analyses that earlier sweeps made, oldest first.
 
     Raises:
         RecordError: Records that must be comparable are not.
@@ -60,8 +60,8 @@ def verdicts(
     known, found = list(history), dict[int, Parity]()
     for place in sorted(range(len(sets)), key=lambda i: max(len(record.outputs) for record in sets[i])):
         found[place] = made = parity(sets[place], seed, options, known)
-        if made.look is not None:
-            known.append(made.look)  # fewer prompts first: more of them are another look
+        if made.analysis is not None:
+            known.append(made.analysis)  # fewer prompts first: more of them are another analysis
     return tuple(found[place] for place in range(len(sets)))
 
 
@@ -74,7 +74,7 @@ def parity(
     records: Sequence[Record],
     seed: int = 0,
     options: ParityConfig | None = None,
-    history: Sequence[interim.Taken] = (),
+    history: Sequence[interim.PastAnalysis] = (),
 ) -> Parity:
     """The verdict over Records of one sweep under equal conditions; arguments as `verdicts`.
 
@@ -84,8 +84,8 @@ def parity(
     finished = sorted((record for record in records if record.status == "finished"), key=from_server)
     sides = group(finished)
     failed = [record for record in records if record.status == "failed" and not is_external_server(record)]
-    look = interim.look(sides, failed, options, history)
-    found = gates(sides, failed, look.options.thresholds)
+    terms = interim.terms(sides, failed, options, history)
+    found = gates(sides, failed, terms.options.thresholds)
     rng = np.random.default_rng(seed)
     speedups = tuple(s for k, side in sides.candidates if (s := speedup(k, sides.baseline, side, rng)) is not None)
     others = tuple(against_server(side, sides, rng) for side in sides.external_servers)
@@ -95,14 +95,14 @@ def parity(
     if sides.baseline and sides.candidates:
         for key in JUDGED:
             if any(measured(side, key) for _, side in sides.sides):
-                made, more = _metric(_curve(key, sides), sides, found, look, beside, speedups, where, rng)
+                made, more = _metric(_curve(key, sides), sides, found, terms, beside, speedups, where, rng)
                 metrics.append(made)
                 found += tuple(gate for gate in more if gate not in found)
     status = _status(sides, metrics, failed)
     speed, speed_sentence = claim(metrics[0] if metrics else None, sides, speedups, found)
     return Parity(
         status=status,
-        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look, found),
+        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, terms, found),
         headline=metrics[0].curve.metric if metrics else None,
         baseline=sides.baseline[0].model if sides.baseline else None,
         candidate=sides.candidates[0][1][0].model if sides.candidates else None,
@@ -116,16 +116,16 @@ def parity(
         metrics=tuple(metrics),
         beside=beside,
         speedups=speedups,
-        apart=others,
+        external_servers=others,
         gates=found if status is Status.INVALID or (sides.baseline and sides.candidates) else (),
-        warnings=tuple(_warnings(metrics, look)),
+        warnings=tuple(_warnings(metrics, terms)),
         speed=speed,
         speed_sentence=speed_sentence,
         **_together(metrics),
-        options=look.options,
-        alpha=look.alpha,
-        looks_taken=look.taken,
-        look=look.own if metrics else None,
+        options=terms.options,
+        alpha=terms.alpha,
+        analyses=terms.analyses,
+        analysis=terms.analysis if metrics else None,
         seed=seed,
     )
 
@@ -161,7 +161,7 @@ def _metric(
     curve: Curve,
     sides: Group,
     found: tuple[Gate, ...],
-    look: interim.Look,
+    terms: interim.Terms,
     beside: Sequence[Curve],
     speedups: Sequence[Speedup],
     where: str,
@@ -169,7 +169,7 @@ def _metric(
 ) -> tuple[MetricParity, tuple[Gate, ...]]:
     """Both forms of one metric, and the gates that its own sums do not pass."""
     key = curve.metric
-    tested, prompts, more = _tested(key, sides, found, look, rng)
+    tested, prompts, more = _tested(key, sides, found, terms, rng)
     deltas = _deltas(curve)
     point = next((k for k, delta in deltas if delta >= 0), None)
     said = sentences.Told(
@@ -184,10 +184,10 @@ def _metric(
         ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
         entropy=_entropy_of(beside),
         where=where,
-        doubt=sentences.doubt_phrase(sides, look.options.thresholds.roofline_share),
-        margin=_margin(key, look),
-        diversity_margin=_margin(DIVERSITY, look) if key in NEED_DIVERSITY else None,
-        error=look.error,
+        doubt=sentences.doubt_phrase(sides, terms.options.thresholds.roofline_share),
+        margin=_margin(key, terms),
+        diversity_margin=_margin(DIVERSITY, terms) if key in NEED_DIVERSITY else None,
+        error=sentences.error_phrase(terms),
     )
     made = MetricParity(
         curve=curve,
@@ -220,7 +220,7 @@ def _lacking(curve: Curve, sides: Group) -> tuple[str, ...]:
 
 
 def _tested(
-    key: str, sides: Group, found: tuple[Gate, ...], look: interim.Look, rng: np.random.Generator
+    key: str, sides: Group, found: tuple[Gate, ...], terms: interim.Terms, rng: np.random.Generator
 ) -> tuple[Tested, int, tuple[Gate, ...]]:
     """The tested form of one metric, how many prompts stand behind it, and the gates that its sums do not pass."""
     own, more = samples(sides, key)
@@ -238,18 +238,18 @@ def _tested(
     tested = run_test(
         own,
         varied,
-        margin=_margin(key, look),
-        diversity_margin=_margin(DIVERSITY, look),
+        margin=_margin(key, terms),
+        diversity_margin=_margin(DIVERSITY, terms),
         blocked=_by_steps(blocked),
         set_blocked=everything,
-        alpha=look.alpha,
+        alpha=terms.alpha,
         rng=rng,
     )
     return tested, len(own.prompts), more
 
 
-def _margin(key: str, look: interim.Look) -> float:
-    margin: float = getattr(look.options.margins, key.partition("/")[2])
+def _margin(key: str, terms: interim.Terms) -> float:
+    margin: float = getattr(terms.options.margins, key.partition("/")[2])
     return margin
 
 
@@ -284,10 +284,10 @@ def _no_verdict(
     speedups: Sequence[Speedup],
     where: str,
     sides: Group,
-    look: interim.Look,
+    terms: interim.Terms,
     found: Sequence[Gate],
 ) -> str:
-    doubt = sentences.doubt_phrase(sides, look.options.thresholds.roofline_share)
+    doubt = sentences.doubt_phrase(sides, terms.options.thresholds.roofline_share)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
     times = f"; speed against the baseline: {ratios}{doubt and f' ({doubt})'}" if ratios else ""
     missing = [gate for gate in found if gate.name == MISSING] if status is Status.INVALID else []
@@ -297,9 +297,9 @@ def _no_verdict(
     return f"No parity verdict ({said}){times}: {change}."
 
 
-def _warnings(metrics: Sequence[MetricParity], look: interim.Look) -> list[str]:
+def _warnings(metrics: Sequence[MetricParity], terms: interim.Terms) -> list[str]:
     """What blocks nothing and should be known."""
-    found = [look.note] if look.note and metrics else []
+    found = [sentences.unplanned_phrase(terms)] if terms.unplanned and metrics else []
     if metrics and metrics[0].prompts < FEW_PROMPTS:
         count = "1 prompt" if metrics[0].prompts == 1 else f"{metrics[0].prompts} prompts"
         found.append(f"{count}: the bounds were tried with {FEW_PROMPTS} and more (docs/method.md)")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from llmbench.analysis.parity.grouping import IMPLEMENTATION, WHOLE, Group, nucleus, seed_of, stochastic
-from llmbench.analysis.parity.paired_sums import pooled
+from llmbench.analysis.parity.paired_sums import pooled_value
 from llmbench.analysis.parity.sentences import slow_phrase, threads_phrase, unsteady_phrase
 from llmbench.analysis.parity.verdict import Gate
 from llmbench.config.parity import ThresholdsConfig
@@ -86,7 +86,7 @@ _SAME_PROMPTS = "run both sides in one sweep, with one workload, workload.* and 
 def _of_side(steps: int | None, records: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
     """What one side shows by itself."""
     label = records[0].label
-    if (share := _mean(records, "quality/empty_share")) is not None and share > limits.empty_share:
+    if (share := pooled_value(records, "quality/empty_share")) is not None and share > limits.empty_share:
         said = f"{label}: {100 * share:.3g} % of the outputs"
         yield Gate(name="empty outputs", reason=said, steps=steps, change=_NO_TEXT[records[0].family])
     if any(record.metrics.get("hardware/throttled", 0) > 0 for record in records):
@@ -153,7 +153,7 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
 
 
 def _lengths(baseline: Sequence[Record], candidate: Sequence[Record], least: float) -> Iterator[Gate]:
-    below, above = _mean(baseline, "quality/length_bytes"), _mean(candidate, "quality/length_bytes")
+    below, above = (pooled_value(side, "quality/length_bytes") for side in (baseline, candidate))
     if below is None or above is None or not max(below, above) or min(below, above) >= least * max(below, above):
         return
     said = f"{candidate[0].label} writes {above:.0f} bytes, {baseline[0].label} {below:.0f}"
@@ -172,9 +172,3 @@ def _setting(key: str) -> str:
 
 def _listed(seeds: set[str]) -> str:
     return ", ".join(sorted(seeds)) or "none"
-
-
-def _mean(records: Sequence[Record], key: str) -> float | None:
-    terms = pooled(records, key).values()
-    below = sum(pair[1] for pair in terms)
-    return sum(pair[0] for pair in terms) / below if below else None

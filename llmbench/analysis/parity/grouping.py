@@ -16,9 +16,9 @@ says that it runs on this device (`server.trust_same_hardware=true`) it is one m
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
+from llmbench.analysis.estimates import logged_mean
 from llmbench.errors import RecordError
 from llmbench.record import Record, from_server
 
@@ -163,8 +163,12 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
     if any(map(_double, ways)) or len({(r.model, sampling(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
-    chosen = min(ways, key=lambda way: fmean(r.metrics.get("latency/e2e_ms", math.inf) for r in way), default=())
-    return tuple(sorted(chosen, key=seed_of))
+
+    def e2e_ms(way: Sequence[Record]) -> float:
+        time = logged_mean(way, "latency/e2e_ms")
+        return math.inf if time is None else time
+
+    return tuple(sorted(min(ways, key=e2e_ms, default=()), key=seed_of))
 
 
 def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[Record]]:

@@ -58,6 +58,11 @@ def side_value(side: Sequence[Record], metric: str) -> float | None:
         return side[0].metrics.get(metric)
     if any(metric not in record.metrics for record in side):
         return None
+    return pooled_value(side, metric)
+
+
+def pooled_value(side: Sequence[Record], metric: str) -> float | None:
+    """A side's value from the sums of all its seeds; None where there is nothing to divide by."""
     return quality.ratio(metric, pooled(side, metric).values())
 
 

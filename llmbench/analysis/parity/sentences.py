@@ -12,6 +12,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING
 
 from llmbench.analysis.parity.grouping import WHOLE, nucleus
+from llmbench.analysis.parity.interim import ERROR, Terms
 from llmbench.analysis.parity.verdict import Speed, Status
 from llmbench.record import Record, from_server
 
@@ -141,6 +142,21 @@ def narrow(record: Record) -> tuple[str, ...]:
     """How quantized weights are stored; () for plain ones, of which nobody has to speak."""
     kind = record.conditions.get("quantization", "none")
     return () if kind == "none" else (kind,)
+
+
+def error_phrase(terms: Terms) -> str:
+    """The error rate under which a verdict stands."""
+    if not terms.unplanned:
+        return f"{100 * terms.alpha:.3g} % error"
+    return f"at most {100 * ERROR * terms.analyses:.3g} % error: 5 % x {terms.analyses} analyses, this one unplanned"
+
+
+def unplanned_phrase(terms: Terms) -> str:
+    """How an analysis that was not planned differs from those before it."""
+    return (
+        f"unplanned analysis: it differs from an earlier one of the same question in {', '.join(terms.unplanned)}; the "
+        f"error is bounded by 5 % x {terms.analyses} analyses"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbench.analysis.estimates import Interval
 from llmbench.record import Record
 
 Array = NDArray[np.float64]
@@ -43,23 +44,6 @@ RESAMPLES = 2000
 
 _CHUNK = 500
 """Resamples at once: 4 MB of weights for 1,000 prompts, which stay in the cache."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A 95 % interval."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A value with its 95 % interval where there is one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from llmbench.analysis.parity.interim import Taken
+from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import RecordError
 
@@ -165,7 +165,7 @@ class Speedup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Apart:
+class ExternalServer:
     """A server beside the verdict: times over HTTP, from hardware that is not known."""
 
     label: str
@@ -196,7 +196,7 @@ class Parity:
     metrics: tuple[MetricParity, ...] = ()
     beside: tuple[Curve, ...] = ()
     speedups: tuple[Speedup, ...] = ()
-    apart: tuple[Apart, ...] = ()
+    external_servers: tuple[ExternalServer, ...] = ()
     gates: tuple[Gate, ...] = ()
     warnings: tuple[str, ...] = ()  # what blocks nothing and should be known
     speed: Speed = Speed.NO_PARITY  # at the headline's passing k
@@ -205,8 +205,8 @@ class Parity:
     s_all_metrics: tuple[str, ...] = ()  # the eligible ones
     options: ParityConfig = field(default_factory=ParityConfig)
     alpha: float = 0.05
-    looks_taken: int = 1
-    look: Taken | None = None  # what later verdicts on the same question must count; None where nothing was tested
+    analyses: int = 1  # of this question so far, this one included
+    analysis: PastAnalysis | None = None  # what later verdicts on the question must count; None: nothing was tested
     seed: int = 0  # of the bootstrap
 
     @property
@@ -269,9 +269,10 @@ class Parity:
             named = {"speedup": speed.ratio, "speedup_ci_low": speed.low, "speedup_ci_high": speed.high}
             named |= {f"{self.baseline}_e2e_ms": speed.baseline_ms, f"{self.candidate}_e2e_ms": speed.candidate_ms}
             rows += [(f"parity/{key}", speed.steps, value) for key, value in named.items() if value is not None]
-        for place, other in enumerate(self.apart, start=1):
-            key = f"parity/speedup_vs_{other.label.replace(' ', '_')}{f'_{place}' if len(self.apart) > 1 else ''}"
-            rows += [(key, speed.steps, speed.ratio) for speed in other.speedups]
+        several = len(self.external_servers) > 1
+        for place, server in enumerate(self.external_servers, start=1):
+            key = f"parity/speedup_vs_{server.label.replace(' ', '_')}{f'_{place}' if several else ''}"
+            rows += [(key, speed.steps, speed.ratio) for speed in server.speedups]
         return rows
 
     def to_dict(self) -> dict[str, Any]:

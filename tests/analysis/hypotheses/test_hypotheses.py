@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.hypotheses import chat, memory, throughput
 from llmbench.analysis.hypotheses.claims import hypotheses
 from llmbench.analysis.hypotheses.outcomes import Finding, Hypothesis, Outcome, labels
-from llmbench.analysis.parity.statistics import Estimate
 from llmbench.errors import RecordError
 from llmbench.metrics.performance import compute
 from llmbench.record import Ceilings, DeviceUse, ForwardCost, ForwardShape, Marks, Record

@@ -40,14 +40,14 @@ def prepare_job(job: Job) -> Prepared:
     here = not isinstance(job.model.decoder, ServerDecoder)
     files = resolve_checkpoint(
         job.model.checkpoint,
-        job.weights if here else "served",
+        job.weights if here else "server",
         layout=job.model.layout,
         family=job.model.decoder.family,
         require=lambda described: _require_fit(job, workload, described),
     )
     asked = job.metric.perplexity.judge
     judge = _judge(asked) if asked else None
-    if judge is not None and (judge.digest == files.digest or judge.place == files.place):
+    if judge is not None and (judge.digest == files.digest or judge.location == files.location):
         raise ConfigError(f"metric.perplexity.judge {asked} is the model under test; a model cannot judge itself")
     encoder = (
         bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None

@@ -63,10 +63,10 @@ def test_the_end_of_a_turn_ends_an_output_although_no_configuration_names_it(tmp
 def answers(files, rows):
     import torch
 
-    from llmbench.decoding.base import Generation
+    from llmbench.decoding.base import DecodedBatch
 
     cpu = HardwareConfig(device="cpu", dtype="float32")
-    made = Generation(tokens=torch.tensor(rows), forwards=(), nfe=0)
+    made = DecodedBatch(tokens=torch.tensor(rows), forwards=(), nfe=0)
     return load_checkpoint(files, cpu, "real").texts(made)
 
 

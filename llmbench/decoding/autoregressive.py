@@ -13,8 +13,8 @@ import torch
 
 from llmbench.config.decoders import Autoregressive
 from llmbench.decoding import base, rules
-from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
-from llmbench.decoding.greedy import likeliest
+from llmbench.decoding.base import DecodedBatch, Engine, OnStep, PromptBatch
+from llmbench.decoding.greedy import greedy
 from llmbench.record import ForwardShape
 
 
@@ -36,7 +36,7 @@ class AutoregressiveDecoder:
         return engine.keep(key, lambda: _Loop(self._settings, self._stop_ids, self._pad_id, engine, shape))
 
     @torch.inference_mode()
-    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
+    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> DecodedBatch:
         """Generate until every row has stopped or `max_new_tokens` are there.
 
         Rows that stopped are filled with the padding token. One forward per token; `on_step(i)` follows token i.
@@ -57,11 +57,11 @@ class AutoregressiveDecoder:
             if self._stop_ids and (i + 1) % settings.stop_check_every == 0 and bool(loop.done.all()):
                 break
         tokens = loop.tokens[:, : len(forwards)].clone()
-        return Generation(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards))
+        return DecodedBatch(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards))
 
 
 class _Loop:
-    """What a generation works on, and its two steps. They touch this memory alone, so they can be captured."""
+    """The memory of a generation, and its two steps. They touch this memory alone, so they can be captured."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class _Loop:
 
 
 def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.Draws) -> torch.Tensor:
-    """The next token of every row: the likeliest at temperature 0, else a draw from the nucleus.
+    """The next token of every row: the most probable one at temperature 0, else a draw from the nucleus.
 
     Rows are drawn for a few at a time, so that float64 noise does not exist for a large batch of a large vocabulary.
 
@@ -138,7 +138,7 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.D
         [B] int64.
     """
     if temperature == 0:
-        return likeliest(logits)[0] if logits.is_cuda else logits.argmax(-1)
+        return greedy(logits)[0] if logits.is_cuda else logits.argmax(-1)
     parts = torch.split(logits, max(1, rules.WIDE // logits.shape[1]))
     drawn = [_draw(part, temperature, top_p, draws) for part in parts]
     return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
@@ -152,9 +152,9 @@ def _draw(logits: torch.Tensor, temperature: float, top_p: float, draws: base.Dr
 
 
 def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """Set to -inf what lies outside the nucleus: the fewest likeliest tokens that reach a mass of `top_p` together.
+    """Set to -inf what lies outside the nucleus: the fewest most probable tokens that reach a mass of `top_p` together.
 
-    Holtzman et al., arXiv 1904.09751. The likeliest token always stays. Temperature applies first, as in `generate`.
+    Holtzman et al., arXiv 1904.09751. The most probable token stays. Temperature applies first, as in `generate`.
 
     Args:
         logits: [B, V]; not changed.
@@ -166,5 +166,5 @@ def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Ten
     ordered, order = (logits.float() / temperature).sort(dim=-1, descending=True, stable=True)
     mass = ordered.softmax(-1).cumsum(-1)
     outside = torch.zeros_like(mass, dtype=torch.bool)
-    outside[:, 1:] = mass[:, :-1] >= top_p  # the mass of the likelier ones suffices already
+    outside[:, 1:] = mass[:, :-1] >= top_p  # the mass of the more probable ones suffices
     return logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), float("-inf"))

@@ -2,8 +2,8 @@
 
 Every function states one rule of the official LLaDA sampler (ML-GSAI/LLaDA `generate.py` at b7e6c35) and does it for
 a whole batch at once. Nothing here waits for the device: how many tokens are final after each step is known
-beforehand (`Diffusion.schedule`), so shapes never depend on values. `diffusion.py` calls everything;
-`autoregressive.py` shares the noise, so that "temperature 0.7" means the same on both sides.
+beforehand (`Diffusion.schedule`), so shapes never depend on values. Both decoders use the same noise, so "temperature
+0.7" means the same on both sides.
 """
 
 from typing import Protocol

@@ -18,7 +18,7 @@ from llmbench.checkpoints.load import Checkpoint, load_checkpoint, load_judge, m
 from llmbench.config.decoders import Diffusion, ServerDecoder
 from llmbench.config.identity import identity
 from llmbench.config.job import Job, to_dict
-from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
+from llmbench.decoding.base import DecodedBatch, Decoder, OnStep, PromptBatch
 from llmbench.errors import CheckpointError
 from llmbench.job import generation_result, memory_estimate, server
 from llmbench.job.generation_result import GenerationResult
@@ -198,13 +198,13 @@ class _Bench:
     seed: int
     canvas: int
 
-    def generate(self, batch: int, on_step: OnStep | None) -> Generation:
+    def generate(self, batch: int, on_step: OnStep | None) -> DecodedBatch:
         """Generate one batch. The noise depends on seed and batch only, so repeats write the same text."""
         return self.decoder.generate(
             self.engine, self.batches[batch], seed=self.seed * 1_000_003 + batch, on_step=on_step
         )
 
-    def growing(self) -> Callable[[int, OnStep | None], Generation]:
+    def growing(self) -> Callable[[int, OnStep | None], DecodedBatch]:
         """End the engine, captured graphs included, and go on with an eager one, whose cache grows."""
         self.engine.close()
         self.engine = self.checkpoint.engine("eager")
@@ -252,7 +252,7 @@ def require_numbers(
         )
 
 
-def _valid_size(checkpoint: Checkpoint, generation: Generation) -> tuple[int, int | None]:
+def _valid_size(checkpoint: Checkpoint, generation: DecodedBatch) -> tuple[int, int | None]:
     """Valid tokens and UTF-8 bytes of a generated batch."""
     texts = checkpoint.texts(generation)
     return sum(text.tokens for text in texts), total(text.utf8_bytes for text in texts)

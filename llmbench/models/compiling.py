@@ -2,8 +2,8 @@
 
 Triton compiles a kernel when it is first called, and waits for other programs most of the time (ptxas, and a C compiler
 for what launches the kernel). So each kernel of an engine is called once, in a thread of its own, with a few rows of
-zeros: what is compiled depends on widths and dtypes, not on batch and length. What this misses is compiled later, as
-before. `FusedEngine.compile` is the caller.
+zeros: what is compiled depends on widths and dtypes, not on batch and length. What this misses is compiled at its first
+call.
 """
 
 from collections.abc import Callable, Sequence

@@ -133,7 +133,7 @@ class FusedEngine:
 
         Args:
             step: works on memory that stays, and never waits for the device.
-            reset: puts that memory into a state from which `step` may run; called before each rehearsal.
+            reset: puts that memory into a state from which `step` may run; called before each warm-up.
             draws: where `step` takes random numbers from.
         """
         if self.device.type != "cuda":

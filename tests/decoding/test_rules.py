@@ -7,7 +7,7 @@ import torch
 
 from llmbench.decoding import rules
 from llmbench.decoding.base import Draws
-from llmbench.decoding.greedy import likeliest
+from llmbench.decoding.greedy import greedy
 
 
 def test_the_surest_come_first_and_the_lowest_among_equals():
@@ -23,11 +23,11 @@ def test_wanted_positions_come_first_in_ascending_order():
 
 def test_the_likeliest_token_by_hand():
     logits = torch.tensor([[1.0, 3.0, 3.0, 2.0], [9.0, 0.0, 0.0, 1.0]])
-    tokens, probability = likeliest(logits, banned=0)
+    tokens, probability = greedy(logits, banned=0)
     assert tokens.tolist() == [1, 3]  # the lowest among equals; the banned one is not chosen, but has its share
     shares = [sum(math.exp(x) for x in row) for row in logits.tolist()]
     assert probability.tolist() == pytest.approx([math.exp(3) / shares[0], math.exp(1) / shares[1]])
-    assert likeliest(logits)[0].tolist() == [1, 0]
+    assert greedy(logits)[0].tolist() == [1, 0]
 
 
 def test_gumbel_noise_by_hand():

@@ -31,7 +31,7 @@ def test_blocks_stream_in_and_are_narrow(tmp_path, kind, causal):
     twin = llama.load(values, found, torch.bfloat16, "cpu", kind)
     for name, module in model.named_modules():
         if isinstance(module, quantization.QuantizedLinear):
-            here, there = module.widened().float().cpu(), twin.get_submodule(name).widened().float()
+            here, there = module.dequantized().float().cpu(), twin.get_submodule(name).dequantized().float()
             # the middle of two values may go to either, and int8 has two values for nothing: 0 and some 1e-8
             step = twin.get_submodule(name).scales.repeat_interleave(quantization.BLOCK).view_as(there) / STEPS[kind]
             apart = (here - there).abs()
@@ -41,6 +41,6 @@ def test_blocks_stream_in_and_are_narrow(tmp_path, kind, causal):
             for rows in (1, 4, 300):
                 x = torch.randn(rows, here.shape[1], device="cuda", dtype=torch.bfloat16)
                 with torch.inference_mode():
-                    exact = x.float() @ module.widened().float().T
+                    exact = x.float() @ module.dequantized().float().T
                     assert (module(x).float() - exact).norm() < 1e-2 * exact.norm()
     assert model.model.embed_tokens.weight.device.type == "cuda"

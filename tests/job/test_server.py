@@ -121,7 +121,7 @@ def test_what_cannot_be_measured_over_the_wire_is_absent(measure):
     assert record.label == "llama server"
     (note,) = record.notes
     assert "by wall clock over HTTP" in note
-    assert "no verdict rests on it" in note
+    assert "no verdict uses it" in note
 
 
 def test_pieces_of_many_tokens_say_nothing_about_token_gaps(measure):

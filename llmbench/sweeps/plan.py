@@ -145,7 +145,10 @@ def notes(cells: Sequence[Cell]) -> list[str]:
     if kinds == {Diffusion} and any(built.ignore_stop for built in jobs):
         unread += [(["ignore_stop"], "llama")]
     said = [f"Note: no job here reads {', '.join(keys)} (model={model} does)" for keys, model in unread]
-    return said + list(dict.fromkeys(f"Note: {note}" for cell in cells for note in cell.prepared.workload.notes))
+    prepared = [cell.prepared for cell in cells]
+    return said + list(
+        dict.fromkeys(f"Note: {note}" for item in prepared for note in (*item.notes, *item.workload.notes))
+    )
 
 
 def _names_judge(key: str) -> bool:

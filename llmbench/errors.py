@@ -23,6 +23,13 @@ def one_line(error: BaseException, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]} ..."
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """The exception that a foreign library wrapped into `error`, or `error` itself."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 LONGEST = 1000
 """Characters of a message."""
 

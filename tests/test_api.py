@@ -96,7 +96,9 @@ def test_a_sweep_that_was_moved_loads_twice_and_says_the_same(swept, tmp_path):
         assert found.records == made.records
         assert found.parity() == made.parity()
     assert llmbench.load(str(made.folder.parent)).records == made.records  # the newest of a folder of results
-    by_id = llmbench.load(run_id=made.records[0].context.parent, tracking_uri=f"sqlite:///{made.folder.parent}/mlflow.db")
+    by_id = llmbench.load(
+        run_id=made.records[0].context.parent, tracking_uri=f"sqlite:///{made.folder.parent}/mlflow.db"
+    )
     assert by_id.parity() == made.parity()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import CheckpointError, LlmbenchError, one_line
+from llmbench.errors import CheckpointError, LlmbenchError, first_cause, one_line
 from llmbench.system import digests
 from llmbench.system.quiet import quiet_transformers
 
@@ -57,7 +57,7 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
     _require_numbers(values, name)
     if kind in llama.BLOCKS:
         _require_no_guess(values, name)
-    built_in = _class(kind, version)
+    built_in = _class(kind)
     try:
         with quiet_transformers():  # its warnings are about what the checks here and in `special_ids` decide
             config = built_in.from_dict(values)
@@ -73,8 +73,8 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
     return config, layout
 
 
-def _class(kind: str, version: str) -> Any:
-    """Transformers' configuration class of a kind.
+def _class(kind: str) -> Any:
+    """Transformers' configuration class of a kind, which it imports now.
 
     Raises:
         LlmbenchError: Transformers cannot import it, whatever config.json says.
@@ -84,10 +84,17 @@ def _class(kind: str, version: str) -> Any:
     try:
         return CONFIG_MAPPING[kind]
     except Exception as error:  # it wraps what an import raises
-        raise LlmbenchError(
-            f"transformers {version} cannot import its own {kind} classes ({one_line(error)}): the import was "
-            "interrupted, or the installation is damaged"
-        ) from error
+        raise import_failure(kind, error) from error
+
+
+def import_failure(kind: str, error: Exception) -> LlmbenchError:
+    """What to raise where Transformers cannot import its classes of a kind: no fault of the checkpoint."""
+    from importlib.metadata import version
+
+    return LlmbenchError(
+        f"transformers {version('transformers')} cannot import its own {kind} classes beside torch {version('torch')} "
+        f"({one_line(first_cause(error))}): type pip install --upgrade torch transformers"
+    )
 
 
 _UNREAD = ("auto_map", "torch_dtype", "dtype", "attn_implementation", "_attn_implementation", "id2label", "label2id",

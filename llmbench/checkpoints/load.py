@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.resolve import shapes_of, stored
 from llmbench.decoding import base
-from llmbench.errors import CheckpointError, one_line
+from llmbench.errors import CheckpointError, first_cause, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -212,4 +212,6 @@ def _model(
     except CheckpointError:
         raise
     except Exception as error:  # safetensors, Transformers and GGUF readers raise their own
-        raise CheckpointError(f"checkpoint {files.name}: its weights cannot be read: {one_line(error)}") from error
+        raise CheckpointError(
+            f"checkpoint {files.name}: its weights cannot be read: {one_line(first_cause(error))}"
+        ) from error

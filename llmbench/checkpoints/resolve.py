@@ -173,12 +173,15 @@ def _require_tokenizer(found: bool, folder: Path, name: str) -> None:
 
 def shapes_of(config: Any, name: str) -> dict[str, tuple[int, ...]]:
     """Of every tensor, by the name that Transformers uses; {} for blocks of kinds that may be stored under others."""
+    from llmbench.checkpoints import config_json
     from llmbench.models import llama
 
     if config.model_type not in llama.BLOCKS:
         return {}
     try:
         return llama.shapes(config)
+    except ImportError as error:
+        raise config_json.import_failure(config.model_type, error) from error
     except Exception as error:  # numbers that do not go together fail wherever they meet
         unknown = isinstance(error, KeyError)  # a function or a rotation, looked up by name
         why = f"{error} is not known" if unknown else f"{type(error).__name__}: {one_line(error)}"

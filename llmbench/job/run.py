@@ -74,7 +74,7 @@ def run_job(prepared: Prepared, tick: Tick = lambda phase, done, total: None) ->
         ceilings=made.ceilings,
         scores=scores,
         likelihood=made.likelihood,
-        notes=(*made.notes, *notes),
+        notes=(*prepared.notes, *made.notes, *notes),
     )
     return replace(record, metrics=performance.compute(record) | quality.compute(record))
 

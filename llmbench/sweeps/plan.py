@@ -145,7 +145,10 @@ def notes(cells: Sequence[Cell]) -> list[str]:
             if not any(key in known for known in readers.values()):
                 readers.setdefault(model, []).append(key)
     found = [f"Note: no job here reads {', '.join(keys)} (model={model} does)" for model, keys in readers.items()]
-    return found + list(dict.fromkeys(f"Note: {note}" for cell in cells for note in cell.prepared.workload.notes))
+    prepared = [cell.prepared for cell in cells]
+    return found + list(
+        dict.fromkeys(f"Note: {note}" for item in prepared for note in (*item.notes, *item.workload.notes))
+    )
 
 
 _MODELS = {"autoregressive": "llama", "diffusion": "llada", "transformers": "llama_generate", "server": "llama_server"}

@@ -511,3 +511,21 @@ def test_an_import_that_fails_is_not_blamed_on_the_file(tmp_path):
     assert result.stdout.startswith("LlmbenchError transformers "), result.stderr
     assert "cannot import its own mistral classes" in result.stdout
     assert "config.json" not in result.stdout
+
+
+def test_modules_that_transformers_cannot_import_name_the_first_cause():
+    program = (
+        "import sys\n"
+        "import torch, transformers\n"
+        "from llmbench.checkpoints.resolve import resolve_checkpoint\n"
+        "sys.modules['transformers.masking_utils'] = None  # as a missing name of torch does, deep inside\n"
+        "from llmbench.errors import CheckpointError, LlmbenchError\n"
+        "try:\n"
+        "    resolve_checkpoint('bundled:llama')\n"
+        "except LlmbenchError as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.stdout.startswith("LlmbenchError transformers "), result.stderr
+    assert "transformers.masking_utils" in result.stdout
+    assert "config.json" not in result.stdout

@@ -9,15 +9,15 @@ Everything is imported when it is first asked for, so that `import llmbench` cos
 
 from typing import TYPE_CHECKING, Any
 
+from llmbench.version import __version__
+
 if TYPE_CHECKING:
     from llmbench.analysis.parity.verdict import Parity
     from llmbench.api import Sweep, load, run, sweep
     from llmbench.config.job import Job
     from llmbench.record import Record
 
-__version__ = "0.2.0"
-
-__all__ = ["Job", "Parity", "Record", "Sweep", "load", "run", "sweep"]
+__all__ = ["Job", "Parity", "Record", "Sweep", "__version__", "load", "run", "sweep"]
 
 _HOMES = {
     "Job": "llmbench.config.job",

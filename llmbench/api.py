@@ -190,7 +190,8 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from llmbench.config.compose import composing, recipe_axes
+    from llmbench.config.compose import composing
+    from llmbench.config.conf_files import recipe_axes
     from llmbench.sweeps import plan
     from llmbench.sweeps.launchers import in_process
     from llmbench.sweeps.run import run_grid
@@ -282,7 +283,7 @@ def _columns(header: Sequence[str]) -> list[str]:
 
 def _overrides(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[str]]]:
     """Every key with its values, as Hydra's grammar takes them."""
-    from llmbench.config.compose import keys, takes_list, written
+    from llmbench.config.conf_files import keys, takes_list, written
 
     for name, value in settings.items():
         key = f"{above}{name}"

@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from llmbench.config.build import build_job
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.config.job import Job
 
 torch.set_num_threads(1)

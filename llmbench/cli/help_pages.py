@@ -1,6 +1,6 @@
 """The pages of `--help`: the commented files of `conf/` as they stand. Nothing heavy is imported."""
 
-from llmbench.config.compose import conf_folder, groups
+from llmbench.config.conf_files import conf_folder, groups
 
 _HEAD = """\
 llmbench: at what number of diffusion steps does LLaDA match LLaMA's quality, and is it faster there?

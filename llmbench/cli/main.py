@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import llmbench
 from llmbench.cli import help_pages
-from llmbench.config.compose import conf_folder, recipe_axes
+from llmbench.config.conf_files import conf_folder, recipe_axes
 from llmbench.errors import LlmbenchError, UsageError
 from llmbench.system import paths, signals
 from llmbench.system.output import discard_output, emit, flush_output
+from llmbench.version import __version__
 
 
 def main() -> None:  # noqa: C901
@@ -35,7 +35,7 @@ def main() -> None:  # noqa: C901
         _help(list(itertools.takewhile(lambda text: not text.startswith("-") and "=" not in text, behind)))
         return
     if "--version" in arguments:
-        print(f"llmbench {llmbench.__version__}")
+        print(f"llmbench {__version__}")
         return
     try:
         reject_ambiguous(arguments)
@@ -64,7 +64,7 @@ COMMANDS = ("report", "ui", "eval", "version")
 def _command(name: str, arguments: list[str]) -> int:
     """Run a command that is no job; returns its exit code."""
     if name == "version":
-        print(f"llmbench {llmbench.__version__}")
+        print(f"llmbench {__version__}")
         return 0
     if name == "eval":
         from llmbench.harness.command import main as evaluate

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from llmbench.config.compose import groups, keys
+from llmbench.config.conf_files import groups, keys
 
 RENAMED = {
     "endpoint.same_hardware": "server.trust_same_hardware",

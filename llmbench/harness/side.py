@@ -325,7 +325,8 @@ def _own_seed(seed: int, context: Sequence[int], rest: Sequence[int]) -> int:
 def _compose(settings: Mapping[str, Any]) -> "Job":
     """A job's configuration from llmbench's keys, as the command line composes it."""
     from llmbench.config.build import build_job
-    from llmbench.config.compose import composing, override
+    from llmbench.config.compose import composing
+    from llmbench.config.conf_files import override
 
     with composing() as compose:
         return build_job(compose([override(key, value) for key, value in settings.items()]))

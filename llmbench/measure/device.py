@@ -16,13 +16,13 @@ from pathlib import Path
 import psutil
 import torch
 
-import llmbench
 from llmbench.config.job import HardwareConfig
 from llmbench.errors import HardwareError
 from llmbench.measure import ceilings as _ceilings
 from llmbench.measure.nvml import Nvml
 from llmbench.measure.probes import CpuProbe, CudaProbe, Probe, device_uuid
 from llmbench.record import Ceilings, Environment
+from llmbench.version import __version__
 
 PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "mlflow", "bert-score", "numpy")
 """Distributions whose versions are recorded."""
@@ -127,7 +127,7 @@ def environment(hardware: HardwareConfig) -> Environment:
 
 
 def _versions(cuda: bool, quantized: bool) -> dict[str, str]:
-    versions = {"llmbench": llmbench.__version__}
+    versions = {"llmbench": __version__}
     for package in (*PACKAGES, *(["bitsandbytes"] if quantized else [])):
         try:
             versions[package] = metadata.version(package)

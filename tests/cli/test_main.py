@@ -7,7 +7,7 @@ import pytest
 
 import llmbench
 from llmbench.cli import help_pages, main
-from llmbench.config import compose, hydra_errors
+from llmbench.config import conf_files, hydra_errors
 from llmbench.errors import UsageError
 from llmbench.sweeps import job_task
 
@@ -92,26 +92,26 @@ def test_a_misspelt_key_at_any_depth_gets_the_one_that_was_meant(key):
 def test_an_old_name_is_answered_with_the_new_one_which_exists(old):
     new = hydra_errors.RENAMED[old]
     assert hydra_errors.unknown_key(old) == f"{old}: this is called {new} now; write that"
-    assert any(key == new or key.startswith(f"{new}.") for key in [*compose.keys(), *compose.groups()])
+    assert any(key == new or key.startswith(f"{new}.") for key in [*conf_files.keys(), *conf_files.groups()])
 
 
 def test_help_shows_the_files_of_conf_as_they_stand():
-    whole = (compose.conf_folder() / "config.yaml").read_text()
+    whole = (conf_files.conf_folder() / "config.yaml").read_text()
     settings = whole[whole.index("steps: 64") : whole.index("\nhydra:")].strip()
     assert settings in help_pages.help_page()
     page = run("--help", "workload").stdout
-    assert (compose.conf_folder() / "workload" / "math.yaml").read_text().strip() in page
+    assert (conf_files.conf_folder() / "workload" / "math.yaml").read_text().strip() in page
     timing = help_pages.topic_page("timing").splitlines()
     assert "  warmup: 1 # untimed generations of the same shape" in timing
     assert not any(line.startswith("dry_run") for line in timing)
-    assert all(help_pages.topic_page(name) for name in compose.groups())
+    assert all(help_pages.topic_page(name) for name in conf_files.groups())
     assert help_pages.topic_page("zzz") is None
     assert run("--cfg", "job", "--help").stdout == run().stdout == f"{help_pages.help_page()}\n"
 
 
 def test_a_recipe_says_its_axes():
-    assert list(compose.recipe_axes("throughput")) == ["model", "steps", "batch"]
-    assert compose.recipe_axes("absent") == {}
+    assert list(conf_files.recipe_axes("throughput")) == ["model", "steps", "batch"]
+    assert conf_files.recipe_axes("absent") == {}
 
 
 def test_one_job_of_a_recipe_is_one_when_all_that_it_sweeps_is_said():

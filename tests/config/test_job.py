@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from llmbench.config.build import build_job
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.config.decoders import (
     Autoregressive,
     Diffusion,

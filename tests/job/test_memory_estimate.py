@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from llmbench.checkpoints import load as loading
 from llmbench.checkpoints.load import kept_bytes, load_checkpoint, load_judge, make_room
 from llmbench.config.build import build_job
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.errors import HardwareError
 from llmbench.job import memory_estimate
 from llmbench.job.prepare import prepare_job

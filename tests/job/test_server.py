@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from llmbench.checkpoints.resolve import BUNDLED, resolve_checkpoint
 from llmbench.config.build import build_job
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.config.identity import identity
 from llmbench.errors import CheckpointError, ConfigError, ServerError
 from llmbench.job import openai_client

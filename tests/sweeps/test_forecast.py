@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from llmbench.checkpoints.load import load_checkpoint
 from llmbench.config.build import build_job
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.job import memory_estimate
 from llmbench.job.prepare import prepare_job
 from llmbench.job.prepared import Prepared

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench.checkpoints.resolve import BUNDLED
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.errors import CheckpointError, ConfigError, WorkloadError
 from llmbench.sweeps import console, launchers, plan, state
 from records import make_record

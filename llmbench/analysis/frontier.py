@@ -166,7 +166,7 @@ def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Sett
 
 _SHORT = {"decoding.temperature": "T", "decoding.block_length": "block"}
 
-_NAMED = (*IMPLEMENTATION, *sorted(label_conditions()))
+_NAMED = IMPLEMENTATION | label_conditions()
 """What a side's own label says already."""
 
 

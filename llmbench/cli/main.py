@@ -37,6 +37,8 @@ def main() -> None:  # noqa: C901
     if "--version" in arguments:
         print(f"llmbench {__version__}")
         return
+    if "query=bash" in arguments and _complete_command(os.environ.get("COMP_LINE", "")):
+        return
     try:
         reject_ambiguous(arguments)
         _run_hydra()
@@ -73,6 +75,23 @@ def _command(name: str, arguments: list[str]) -> int:
     from llmbench.cli.report import main as report
 
     return report(["ui", *arguments] if name == "ui" else arguments)
+
+
+def _complete_command(line: str) -> bool:
+    """Print the commands for the shell to choose from, before Hydra prints its keys; whether nothing is to follow.
+
+    Args:
+        line: as it stands in the shell.
+    """
+    words = line.split()
+    if words[1:2] == ["report"]:
+        from llmbench.cli.report import parser
+
+        print(" ".join(parser()._actions[1].choices or ()))
+        return True
+    if len(words) <= 2 and "=" not in line:
+        print(" ".join(COMMANDS), end=" ")
+    return words[1:2] != [] and words[1] in COMMANDS
 
 
 _NO_READER = 141

@@ -79,9 +79,15 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     signals.install_signal_handlers()
     registered = interim.registration(first.parity, axis)  # before the first job
     parent = store.start_sweep(
-        name=folder.name, command=command(), jobs=len(cells), recipe=recipe, registered=registered
+        name=folder.name,
+        command=command(),
+        jobs=len(cells),
+        recipe=recipe,
+        registered=registered,
+        planned={cell.prepared.identity: cell.title for cell in cells},
+        folder=str(folder),
     )
-    with state.running(folder, store, parent) as close:
+    with state.running(folder, store, parent) as end:
         outcomes = [_take(cell, folder, store, parent, axis) for cell in cells if cell.reused is not None]
         batch = [_overrides(cell, folder, store.uri, parent, axis) for cell in cells if cell.reused is None]
         if batch:
@@ -89,8 +95,16 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
             outcomes += [job_return.return_value for job_return in returns]
         seconds = time.monotonic() - started
         taken = [cell.reused for cell in cells if cell.reused is not None]
-        text, unlogged = _finish(store, parent, outcomes, taken, folder, seconds, recipe, first.parity)
-        close(logged=not unlogged and not any(outcome.tracked for outcome in outcomes))
+        history = _history(store, parent)
+        text, unlogged, verdict = _finish(
+            store, parent, outcomes, taken, folder, seconds, recipe, first.parity, history
+        )
+        end(
+            logged=not unlogged and not any(outcome.tracked for outcome in outcomes),
+            verdict=verdict,
+            failed=[outcome.label for outcome in outcomes if outcome.status != "finished"],
+            history=[item.dump() for item in history],
+        )
     emit(text)
     failed = [outcome for outcome in outcomes if outcome.status != "finished" or outcome.tracked]
     if failed:
@@ -152,11 +166,12 @@ def _finish(
     seconds: float,
     recipe: str,
     options: "ParityConfig",
-) -> tuple[str, str]:
+    history: "list[Taken]",
+) -> tuple[str, str, str]:
     """Read the Records back, reach the verdict and write it to the parent run.
 
     Returns:
-        What the sweep prints last, and why the verdict is not in the store ("" when it is).
+        What the sweep prints last, why the verdict is not in the store ("" when it is), and the verdicts' statuses.
     """
     from llmbench import record
     from llmbench.analysis.parity.analyze import verdicts
@@ -168,7 +183,7 @@ def _finish(
     records = [found for _, found in jobs]
     reached: tuple[Parity, ...] = ()
     try:
-        reached = verdicts(records, options=options, history=_history(store, parent))
+        reached = verdicts(records, options=options, history=history)
         shown = sweep_report(records, reached, recipe=recipe, command=command())
     except RecordError as error:  # what was measured is kept; only the comparison is refused
         shown = SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})
@@ -176,7 +191,13 @@ def _finish(
     unlogged = ""
     try:
         store.finish_sweep(
-            parent, reached, records, failed=[name for name, _ in failed], note=shown.note, files=shown.files
+            parent,
+            reached,
+            records,
+            failed=[name for name, _ in failed],
+            unlogged=[outcome.label for outcome in outcomes if outcome.tracked],
+            note=shown.note,
+            files=shown.files,
         )
     except TrackingError as error:  # the table is printed all the same
         unlogged = f"the verdict is not in MLflow ({error})"
@@ -186,7 +207,8 @@ def _finish(
         f"This table again: python -m llmbench report {recipe or 'parity'}{ours} --sweep {parent}",
     ]
     where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
-    return console.ending(shown.text, jobs, failed, folder, where, seconds, taken), unlogged
+    statuses = ", ".join(dict.fromkeys(item.status.value for item in reached))
+    return console.ending(shown.text, jobs, failed, folder, where, seconds, taken), unlogged, statuses
 
 
 def _history(store: "Store", parent: str) -> "list[Taken]":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from llmbench.analysis.parity.verdict import Parity
     from llmbench.report.layout import Table
+    from llmbench.sweeps.recorded import RecordedSweep
 
 TABLES = ("latency", "throughput", "memory", "parity", "likelihood", "frontier", "hypotheses")
 """What `Sweep.table` makes."""
@@ -32,12 +33,12 @@ FIGURES = ("parity", "frontier")
 class Sweep:
     """The Records of one sweep, and what follows from them."""
 
-    records: tuple[Record, ...]  # finished and failed ones, in the order of the plan
+    records: tuple[Record, ...]  # finished and failed ones: models without steps first, then by steps
     folder: Path | None = None  # that holds them; None where they came from a server
     command: str = ""  # what was typed
     recipe: str = ""  # the file of conf/experiment; "" for none
     missing: tuple[str, ...] = ()  # titles of planned jobs of which there is no Record
-    terms: ParityConfig | None = field(default=None, repr=False)  # margins that were fixed before the first job
+    recorded: "RecordedSweep | None" = field(default=None, repr=False)  # plan and earlier analyses behind verdicts
 
     def to_frame(self) -> "pandas.DataFrame":
         """A row per Record: identity, label, status, conditions and metrics.
@@ -52,12 +53,27 @@ class Sweep:
     def parities(self) -> "tuple[Parity, ...]":
         """The verdict of every group of Records under equal conditions (one temperature, batch, canvas, workload).
 
+        The margins are those that were fixed before the first job. A planned k of which there is no Record blocks every
+        claim, as a failed job does.
+
         Raises:
             RecordError: Records that must be comparable are not.
         """
         from llmbench.analysis.parity.analyze import verdicts
+        from llmbench.sweeps import partial
 
-        return verdicts(self.records, options=self.terms)
+        if self.recorded is None:
+            return verdicts(self.records)
+        known = [*self.records, *partial.stand_ins(self.recorded)]
+        reached = verdicts(known, options=self._terms(), history=self.recorded.history)
+        return tuple(map(partial.verdict, reached))
+
+    def _terms(self) -> "ParityConfig | None":
+        """What the verdicts test, where it was registered."""
+        from llmbench.analysis.parity.interim import AnalysisPlan
+
+        registered = self.recorded.registered if self.recorded else None
+        return AnalysisPlan.from_json(registered).options if registered else None
 
     def parity(self) -> "Parity":
         """The verdict, where all Records were made under equal conditions.
@@ -107,7 +123,7 @@ class Sweep:
             raise ConfigError(f"there is no figure {name}; there are {', '.join(FIGURES)}")
         if name == "parity":
             return parity_figure(self.records, self.parity())
-        found = frontiers(self.records, (self.terms or ParityConfig()).thresholds)
+        found = frontiers(self.records, (self._terms() or ParityConfig()).thresholds)
         if len(found) != 1:
             raise RecordError(f"a frontier needs one group of settings with quality, found {len(found)}")
         return frontier_figure(found[0])
@@ -126,7 +142,7 @@ class Sweep:
         if name == "parity":
             return [tables.parity_table(records, parity, self.command) for parity in self.parities()]
         if name == "frontier":
-            found = frontiers(records, (self.terms or ParityConfig()).thresholds)
+            found = frontiers(records, (self._terms() or ParityConfig()).thresholds)
             return frontier_tables(records, found, self.command, "")
         if name == "hypotheses":
             return hypothesis_report.hypothesis_tables(records, hypotheses(records, self.recipe), self.command)
@@ -237,26 +253,31 @@ def load(folder: str | Path | None = None, *, run_id: str | None = None, trackin
 
 
 def _from_folder(folder: Path) -> Sweep:
-    from llmbench.sweeps.folder import read_sweep
+    from llmbench.sweeps.folder import is_sweep, latest, read_sweep
 
-    found = read_sweep(folder)
-    return Sweep(
-        records=tuple(found.records),
-        folder=found.path,
-        command=found.command,
-        recipe=found.recipe,
-        missing=tuple(found.missing),
-        terms=found.terms,
-    )
+    place = folder if is_sweep(folder) else latest(folder)
+    return _of(read_sweep(place), place)
 
 
 def _from_store(run_id: str, uri: str | None) -> Sweep:
     from llmbench import tracking
     from llmbench.config.job import TrackingConfig
+    from llmbench.sweeps.stored import read_run
 
     store = tracking.open_store(TrackingConfig(uri=uri), create=False)
-    found = store.sweep(run_id)
-    return Sweep(records=tuple(store.records(found.run_id)), command=found.command or "", recipe=found.recipe or "")
+    found = read_run(store, store.sweep(run_id))
+    return _of(found, found.path)
+
+
+def _of(found: "RecordedSweep", folder: Path | None) -> Sweep:
+    return Sweep(
+        records=found.records,
+        folder=folder,
+        command=found.command or "",
+        recipe=found.recipe or "",
+        missing=found.missing,
+        recorded=found,
+    )
 
 
 def _row(record: Record) -> dict[str, Any]:

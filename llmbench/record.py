@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llmbench.errors import RecordError
+from llmbench.system.files import write_atomic
 
 if TYPE_CHECKING:
     from pydantic import ConfigDict, TypeAdapter
@@ -263,13 +264,8 @@ class Record:
         return _adapter().dump_json(self, indent=1)
 
     def save(self, folder: Path) -> Path:
-        """Write `record.json` into `folder`, atomically: a killed job leaves no half file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "record.json"
-        partial = folder / "record.json.partial"
-        partial.write_bytes(self.to_json())
-        partial.replace(path)
-        return path
+        """Write `record.json` into `folder`, whole or not at all. Raises OSError where it cannot be written."""
+        return write_atomic(folder / "record.json", self.to_json())
 
 
 def total(sizes: Iterable[int | None]) -> int | None:

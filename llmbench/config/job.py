@@ -6,7 +6,6 @@ Hydra's own `instantiate` accepts 8.5 for an int. `conf/` shows these defaults t
 """
 
 import dataclasses
-import re
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -25,6 +24,7 @@ from llmbench.config.decoders import (
     job_label,
 )
 from llmbench.config.parity import ParityConfig
+from llmbench.system.redact import split_uri
 
 SYNTHETIC = "synthetic"
 """The workload source of random tokens."""
@@ -233,5 +233,5 @@ def to_dict(job: Job) -> dict[str, Any]:
     """The resolved configuration as plain data, without a password: Records are handed around."""
     values = asdict(job)
     if uri := values["tracking"]["uri"]:
-        values["tracking"]["uri"] = re.sub(r"://[^/@]+@", "://", uri)
+        values["tracking"]["uri"] = split_uri(uri)[0]
     return values

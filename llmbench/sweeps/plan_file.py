@@ -4,14 +4,15 @@ Any worker that sees the folder can run a job from it. Whoever reads the results
 """
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llmbench.config.job import Job, to_dict
+from llmbench.config.job import Job
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import RecordError
 from llmbench.record import JobContext
+from llmbench.system.files import write_atomic
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -25,7 +26,7 @@ class Entry:
 
     identity: str
     title: str  # what tells this job from the others, for people
-    job: Job  # hardware and chat resolved; without a password
+    job: Job  # hardware and chat resolved; the store's URI without credentials
     context: JobContext
 
 
@@ -46,8 +47,7 @@ class PlanFile:
         Raises:
             OSError: it cannot be written.
         """
-        clean = {name: replace(entry, job=_without_password(entry.job)) for name, entry in self.jobs.items()}
-        (folder / FILE).write_bytes(_adapter().dump_json(replace(self, jobs=clean), indent=1))
+        write_atomic(folder / FILE, _adapter().dump_json(self, indent=1))
 
 
 def load(folder: Path) -> PlanFile:
@@ -63,10 +63,6 @@ def load(folder: Path) -> PlanFile:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise RecordError(f"{path} is not a plan: {str(error).splitlines()[0]}") from error
-
-
-def _without_password(job: Job) -> Job:
-    return replace(job, tracking=replace(job.tracking, uri=to_dict(job)["tracking"]["uri"]))
 
 
 @functools.cache

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from llmbench.analysis.parity.interim import PastAnalysis
     from llmbench.analysis.parity.verdict import Parity
+    from llmbench.config.parity import ParityConfig
     from llmbench.record import Record
     from llmbench.tracking import Store
 
@@ -46,6 +47,7 @@ class Finished:
     folder: Path
     results: tuple[JobResult, ...]
     records: "tuple[Record, ...]"
+    verdicts: "tuple[Parity, ...]"
     text: str  # tables and verdict, for a terminal
     unlogged: str  # why the verdict is not in the store; "" when it is
 
@@ -159,8 +161,17 @@ def _run(
     state.acquire(folder)
     axis = plan.steps_axis(cells)
     registered = AnalysisPlan(options=first.parity, steps=tuple(axis)).to_json()  # before the first job
-    parent = store.start_sweep(name=folder.name, command=typed, jobs=len(cells), recipe=recipe, registered=registered)
-    with state.running(folder, store, parent) as close:
+    planned = {cell.prepared.identity: cell.title for cell in cells}
+    parent = store.start_sweep(
+        name=folder.name,
+        command=typed,
+        jobs=len(cells),
+        recipe=recipe,
+        registered=registered,
+        planned=planned,
+        folder=str(folder),
+    )
+    with state.running(folder, store, parent) as end:
         entries = {cell.name: plan.entry(cell, store.uri, folder.name, parent, axis) for cell in cells}
         plan_file.PlanFile(
             command=typed, recipe=recipe, steps_axis=tuple(axis), parity=first.parity, jobs=entries
@@ -171,8 +182,15 @@ def _run(
             keep_prepared(folder / cell.name, replace(cell.prepared, job=entries[cell.name].job))
         done += launch([folder / cell.name for cell in left])
         taken = [cell.reused for cell in cells if cell.reused is not None]
-        ended = _finish(store, parent, done, taken, folder, time.monotonic() - started, recipe, typed)
-        close(logged=not ended.unlogged and not any(item.tracked for item in done))
+        history = _history(store, parent)
+        seconds = time.monotonic() - started
+        ended = _finish(store, parent, done, taken, folder, seconds, recipe, typed, first.parity, history)
+        end(
+            logged=not ended.unlogged and not any(item.tracked for item in done),
+            verdict=", ".join(dict.fromkeys(item.status.value for item in ended.verdicts)),
+            failed=[item.label for item in done if item.status != "finished"],
+            history=[item.to_json() for item in history],
+        )
     return ended
 
 
@@ -199,6 +217,8 @@ def _finish(
     seconds: float,
     recipe: str,
     typed: str,
+    options: "ParityConfig",
+    history: "Sequence[PastAnalysis]",
 ) -> Finished:
     """Read the Records back, reach the verdict and write it to the parent run."""
     from llmbench import record
@@ -211,16 +231,22 @@ def _finish(
     records = [found for _, found in jobs]
     reached: tuple[Parity, ...] = ()
     try:
-        options = plan_file.load(folder).parity
-        reached = verdicts(records, options=options, history=_history(store, parent))
+        reached = verdicts(records, options=options, history=history)
         shown = sweep_report(records, reached, recipe=recipe, command=typed)
     except RecordError as error:  # what was measured is kept; only the comparison is refused
         shown = SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})
     failed = [(item.label, item.reason) for item in done if item.status != "finished"]
     unlogged = ""
     try:
-        names = [name for name, _ in failed]
-        store.finish_sweep(parent, reached, records, failed=names, note=shown.note, files=shown.files)
+        store.finish_sweep(
+            parent,
+            reached,
+            records,
+            failed=[name for name, _ in failed],
+            unlogged=[item.label for item in done if item.tracked],
+            note=shown.note,
+            files=shown.files,
+        )
     except TrackingError as error:  # the table is printed all the same
         unlogged = f"the verdict is not in MLflow ({error})"
     where = [
@@ -229,7 +255,14 @@ def _finish(
     ]
     where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
     text = console.ending(shown.text, jobs, failed, folder, where, seconds, taken)
-    return Finished(folder=folder, results=tuple(done), records=tuple(records), text=text, unlogged=unlogged)
+    return Finished(
+        folder=folder,
+        results=tuple(done),
+        records=tuple(records),
+        verdicts=reached,
+        text=text,
+        unlogged=unlogged,
+    )
 
 
 def _history(store: "Store", parent: str) -> "list[PastAnalysis]":

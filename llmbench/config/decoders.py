@@ -56,6 +56,7 @@ class _OneByOne:
     max_new_tokens: Count = option(64, key="canvas")
     temperature: NonNegative = option(0.7, key="temperature")  # 0 is greedy
     top_p: Share = option(1.0, key="top_p")  # draw from the most probable tokens that hold this share
+    top_k: Count | None = option(None, key="top_k", label="top_k")  # draw from the k most probable tokens
     ignore_stop: StrictBool = option(False, key="ignore_stop")  # generate max_new_tokens whatever is said
 
     @property
@@ -103,6 +104,7 @@ _OWN_FIELDS = {
     "temperature": "temperature",
     "seed": "seed",
     "top_p": "top_p",
+    "top_k": "top_k",
     "model": "server.served_model",
     **dict.fromkeys(("prompt", "messages"), "workload"),
     **dict.fromkeys(("stream", "stream_options", "n", "best_of", "echo", "suffix"), ""),
@@ -205,6 +207,7 @@ class Diffusion:
     # left out: the canvas, which is pure diffusion; smaller fills block after block, left to right
     block_length: Count = option(None, key="block_length")
     temperature: NonNegative = option(0.7, key="temperature")  # of the float64 Gumbel noise; 0 is argmax
+    top_k: Count | None = option(None, key="top_k", label="top_k")  # propose one of the k most probable tokens
     # what later steps of a block take over from its first
     cache: Literal["none", "prefix", "dual"] = option("none", key="cache", label="", skips_work=True)
     # also commit every candidate at least so probable

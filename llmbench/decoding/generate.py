@@ -87,7 +87,7 @@ class TransformersDecoder:
 
         settings = self._settings
         watch = bool(self._stop_ids) and not settings.ignore_stop
-        sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+        sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k or 0}
         return GenerationConfig(
             max_new_tokens=settings.max_new_tokens,
             do_sample=settings.temperature > 0,

@@ -89,7 +89,8 @@ class Proposal:
             return tokens, probability.to(getattr(torch, self._settings.confidence_dtype))
         column = logits[:, self._mask_id].clone()
         logits[:, self._mask_id] = float("-inf")
-        tokens = (self._noisy(logits) if self._settings.temperature else logits).argmax(-1)
+        kept = rules.keep_top_k(logits, self._settings.top_k)
+        tokens = (self._noisy(kept) if self._settings.temperature else logits).argmax(-1)
         logits[:, self._mask_id] = column
         if self._settings.late_eos:
             logits.index_fill_(-1, self._stops, float("-inf"))

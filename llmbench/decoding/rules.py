@@ -80,6 +80,18 @@ def gumbel_(uniform: torch.Tensor, temperature: float) -> torch.Tensor:
     return uniform.log_().neg_().log_().mul_(-temperature)
 
 
+def keep_top_k(logits: torch.Tensor, k: int | None) -> torch.Tensor:
+    """Set to -inf what is less probable than the k-th token; equals of that one stay. Fan et al., arXiv 1805.04833.
+
+    Args:
+        logits: [..., V]; not changed.
+        k: None keeps everything.
+    """
+    if k is None or k >= logits.shape[-1]:
+        return logits
+    return logits.masked_fill(logits < logits.topk(k, dim=-1).values[..., -1:], float("-inf"))
+
+
 class Remasking(Protocol):
     """How sure a step is of each candidate; the surest become final, the others are masked again."""
 

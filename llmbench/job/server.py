@@ -165,6 +165,7 @@ def _request(settings: ServerDecoder, model: str, prompt: str, seed: int) -> dic
         "max_tokens": settings.max_new_tokens,
         "temperature": settings.temperature,
         "top_p": settings.top_p,
+        **({} if settings.top_k is None else {"top_k": settings.top_k}),
         "seed": seed % 2**31,
         **settings.extra,
     }

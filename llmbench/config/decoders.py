@@ -104,7 +104,6 @@ _OWN_FIELDS = {
     "temperature": "temperature",
     "seed": "seed",
     "top_p": "top_p",
-    "top_k": "top_k",
     "model": "server.served_model",
     **dict.fromkeys(("prompt", "messages"), "workload"),
     **dict.fromkeys(("stream", "stream_options", "n", "best_of", "echo", "suffix"), ""),
@@ -170,6 +169,8 @@ class ServerDecoder(Server, _OneByOne):
     def __post_init__(self) -> None:
         """Refuse what a text that comes over the wire does not show."""
         super().__post_init__()
+        if self.top_k is not None and "top_k" in self.extra:
+            raise ValueError("extra.top_k and top_k set the same thing; leave one of them out")
         if self.ignore_stop:
             raise ValueError("ignore_stop: a server's text does not show where it stopped; use ignore_stop=false")
 

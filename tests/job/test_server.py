@@ -249,8 +249,8 @@ def test_a_server_is_described_by_dials_and_bad_ones_are_refused(prepare):
         assert expected in str(caught.value)
         assert "\n" not in str(caught.value)
         assert "pw-123" not in str(caught.value)
-    extra = prepare("+server.extra.min_p=-1")
-    assert extra.job.model.decoder.extra == {"min_p": -1}
+    extra = prepare("+server.extra.top_k=-1")
+    assert extra.job.model.decoder.extra == {"top_k": -1}
     assert extra.identity != prepare().identity
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         there = [

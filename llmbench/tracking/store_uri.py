@@ -62,7 +62,7 @@ def _database_of(uri: str) -> Path:
         url = sqlalchemy.make_url(uri)
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise TrackingError(f"tracking.uri={uri}: cannot be read; use sqlite:////folder/file.db") from error
-    if url.query:
+    if "?" in uri:
         raise TrackingError(f"tracking.uri={uri}: a ? in the name of a file is written %3F; nothing else may follow it")
     if not url.database or url.database == ":memory:":
         raise TrackingError(f"tracking.uri={uri}: a store in memory is lost with the process; name a file")

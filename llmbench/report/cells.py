@@ -1,14 +1,13 @@
-"""How do Records become the rows of a table: which, in what order, in what cells, and what line recreates them?
+"""The cells, rows and provenance of tables that are made from Records.
 
-A cell is text with sensible digits and an interval where one exists; an absent value is "-". Columns that no row can
-fill are left out. Every table ends with its provenance, made from the values that were really used: device, versions,
-commit, prompts, repeats, date, command. `llmbench.report.tables` and its neighbours build on it.
+A cell is text with sensible digits and an interval where one exists; an absent value is "-". A table ends with its
+provenance, made from the values that were really used: device, versions, commit, prompts, repeats, date, command.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 
 from llmbench.analysis.parity.grouping import steps_of
-from llmbench.analysis.parity.sentences import narrow, number
+from llmbench.analysis.parity.sentences import number, quantization
 from llmbench.record import Record, from_server
 from llmbench.report.layout import Table, counted
 
@@ -84,7 +83,7 @@ def provenance(records: Sequence[Record], command: str = "", *, timed: bool = Tr
             return f"{record.label}: {said.get('device_name', 'a server')}, asked from {record.environment.device_name}"
         count = record.environment.threads
         threads = f", {count} thread{'s' if count != 1 else ''}" if record.environment.device == "cpu" else ""
-        how = ", ".join([*(said[key] for key in ("device", "dtype", "engine") if key in said), *narrow(record)])
+        how = ", ".join([*(said[key] for key in ("device", "dtype", "engine") if key in said), *quantization(record)])
         return f"{record.environment.device_name} ({how}{threads})"
 
     def commit(record: Record) -> str | None:
@@ -125,4 +124,5 @@ def record_table(
 
 def weights_of(record: Record) -> str:
     """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
-    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"
+    named = [record.signatures.get("checkpoint", "unnamed checkpoint"), *quantization(record)]
+    return f"{record.model} ({', '.join(named)})"

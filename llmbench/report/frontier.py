@@ -1,11 +1,8 @@
-"""What does the frontier look like? Quality against latency for every setting of both sides, entropy beside.
+"""Table and figure of the frontier: quality against latency for every setting of both sides, with entropy.
 
-One row per metric, two panels that share its axis: on the left against L_e2e, where the frontier is a stair; on the
-right against entropy, so that a setting that is as good at lower entropy lies as high and further left. Settings on
-the frontier are numbered and listed beside; with few settings all are. A setting with a dashed ring is beaten in time
-and quality, but only by text that is less varied. `frontier_tables` lists every setting that nothing dominates. Called
-by `llmbench.report.frontier_files` for a sweep and `python -m llmbench report frontier`; the numbers come from
-`llmbench.analysis.frontier`.
+One row per metric, two panels that share its axis: on the left against L_e2e, on the right against entropy. Settings on
+the frontier are numbered and listed; with few settings all are. A setting with a dashed ring is beaten in time and
+quality, but only by text that is less varied.
 """
 
 import re
@@ -44,7 +41,7 @@ _DRAWN = ("quality/perplexity", "quality/bertscore_f1", "quality/accuracy")
 def frontier_tables(
     records: Sequence[Record], found: Sequence[Frontier], command: str = "", source: str = ""
 ) -> list[Table]:
-    """For every ground the settings that nothing dominates in some metric, fastest first.
+    """For each frontier the settings that nothing dominates in some metric, fastest first.
 
     Args:
         records: of a sweep.
@@ -107,7 +104,7 @@ def _fronts(place: int, fronts: Sequence[Front]) -> str:
 
 
 def frontier_figure(item: Frontier, source: str = "") -> "Figure":
-    """Draw one ground; see the module docstring. `source`: which sweep it is, where a reader could not know."""
+    """Draw one frontier; see the module docstring. `source`: which sweep it is, where a reader could not know."""
     from matplotlib.figure import Figure
 
     fronts = [front for front in item.fronts if front.metric in _DRAWN] or list(item.fronts[:1])

@@ -1,10 +1,4 @@
-"""What do the numbers say, as tables for a terminal, a README and a paper? Records in, `Table` out.
-
-One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`; `job_table`
-for one job by itself. Here is which columns a table has and what stands above and below it; how a Record becomes a row
-is in `rows`, and what belongs to a model and not to k in `summaries`. Called by the sweep's ending, `python -m llmbench
-report` and notebooks.
-"""
+"""Tables 1 to 4, and the table of one job: which columns they have, and the text above and below."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -223,9 +217,9 @@ def of_checkpoints(table: Table, records: Iterable[Record], parity: Parity) -> T
 def _effect(gate: Gate) -> str:
     """What a failed gate forbids."""
     if gate.blocks == "speed":
-        return "no speedup against it makes LLaDA viable"
+        return "LLaDA cannot be called viable"
     what = " and ".join(TITLES[key] for key in gate.metrics) or "nothing"
-    where = f"at k = {gate.steps}" if gate.steps is not None else "anywhere"
+    where = f"at k = {gate.steps}" if gate.steps is not None else "at any k"
     return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
 
 

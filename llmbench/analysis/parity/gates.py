@@ -1,15 +1,15 @@
-"""What forbids a claim, whatever the numbers say? Each gate names its reason; the verdict is not asked to look away.
+"""What forbids a claim, whatever the numbers say: each gate with its reason and the setting that would open it.
 
 A gate that fails on the baseline blocks the whole set. One that fails at a single k blocks every statement that rests
 on this k: `reached` rests on its k and all larger ones, `degenerate` on the largest, `not_reached` on all. So outputs
 that are too short at 8 steps do not take away what was shown at 16 and above, and nothing below them can be claimed.
-Thresholds are those of docs/metrics.md, or stricter ones from the configuration. Called by `llmbench.analysis.parity`.
+Thresholds are those of docs/metrics.md, or stricter ones from the configuration.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from llmbench.analysis.parity.grouping import IMPLEMENTATION, WHOLE, Group, nucleus, seed_of, stochastic
+from llmbench.analysis.parity.grouping import FULL_NUCLEUS, IMPLEMENTATION, Group, nucleus, seed_of, stochastic
 from llmbench.analysis.parity.paired_sums import pooled_value
 from llmbench.analysis.parity.sentences import slow_phrase, threads_phrase, unsteady_phrase
 from llmbench.analysis.parity.verdict import Gate
@@ -44,7 +44,7 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
         change = "hardware.threads=N for both sides in one sweep, on one machine"
         found.append(Gate(name=THREADS, reason=threads, blocks="speed", change=change))
     if unsteady := unsteady_phrase(timed):
-        change = "end the other work on this device, or raise timing.repeats"
+        change = "stop the other work on this device, or raise timing.repeats"
         found.append(Gate(name="unsteady times", reason=unsteady, blocks="speed", change=change))
     return tuple(found)
 
@@ -52,7 +52,7 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
 def _of_failed(record: Record, group: Group) -> Gate | None:
     """What a job that died leaves missing; None where its place is taken by another seed that writes the same text."""
     reason = f"{record.label} failed: {record.reason}"
-    change = "mend what that job names and add reuse=all"
+    change = "correct what made the job fail and add reuse=all"
     if record.family == "diffusion":
         leave = f", or leave {record.steps} out of steps" if group.candidates else ""
         return Gate(name=MISSING, reason=reason, steps=record.steps, change=change + leave)
@@ -131,7 +131,7 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
         if ours[key] != theirs[key]:
             said = f"{key} is {theirs[key]!r} at {other.label} and {ours[key]!r} at {own.label}"
             one = key in own.conditions.keys() & other.conditions.keys()  # else one of them cannot be told
-            change = f"give both sides one {_setting(key)}" if one else f"{_setting(key)}={WHOLE}"
+            change = f"give both sides one {_setting(key)}" if one else f"{_setting(key)}={FULL_NUCLEUS}"
             yield Gate(name="mixed conditions", reason=said, change=change)
     if own.partition != other.partition:
         said = f"{own.label} has another batch partition than {other.label}"

@@ -1,16 +1,10 @@
-"""Which Records may meet in one comparison? Those whose conditions agree; a difference is named, never averaged over.
+"""Which Records are compared with each other: those whose conditions agree. A difference is named, never averaged.
 
-A sweep may vary batch, canvas or decoding settings on purpose: `condition_sets` cuts it into the sets inside which
-everything but k and the seed agrees. Seeds join: the sums of a prompt are added up over them. What nobody varies on
-purpose (device name, package versions) must agree: `check_conditions` refuses it.
-
-A sweep may also time the baseline in several implementations (`model=llama,llama_generate`): the same model under the
-same settings, decoded by other code. They share a set, and `choose_baseline` takes the fastest, because a speedup
-against a slow baseline is the fault of most published ones.
-
-A server (`model=llama_server`) answers from hardware and software that are not known, so nothing of them is compared,
-and it stands apart: in its set with a speedup of its own, by wall clock, while no verdict rests on it. When the user
-says that it runs on this device (`server.trust_same_hardware=true`) it is one more implementation of the baseline.
+A sweep may vary batch, canvas or decoding settings on purpose: `comparison_groups` cuts it into sets inside which
+everything but k and the seed agrees. What nobody varies on purpose (device name, package versions) must agree:
+`check_conditions` refuses it. Of several implementations of the baseline (`model=llama,llama_generate`),
+`choose_baseline` takes the fastest. A server is an external one, with a speedup of its own and no part in the verdict,
+unless the user says that it runs on this device (`server.trust_same_hardware=true`).
 """
 
 import math
@@ -44,7 +38,7 @@ IMPLEMENTATION = (
 OF_TEXT = ("decoding.cache",)
 """Of these, what changes a diffusion model's text: its caches (prefix, dual) are approximations."""
 
-WHOLE = "1.0"
+FULL_NUCLEUS = "1.0"
 """The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
 
 _PLACE = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
@@ -143,8 +137,8 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 
 def _missing_beside(failed: Record, varied: tuple[str | None, ...], temperature: str | None) -> bool:
     """Whether a failed baseline should have stood beside such candidates; None for the temperature: any."""
-    heats = (failed.conditions.get("decoding.temperature"), None)
-    return not failed.conditions or (_fits(failed, varied) and temperature in heats)
+    temperatures = (failed.conditions.get("decoding.temperature"), None)
+    return not failed.conditions or (_fits(failed, varied) and temperature in temperatures)
 
 
 def is_external_server(record: Record) -> bool:
@@ -182,7 +176,7 @@ def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[
 def nucleus(record: Record) -> str:
     """Share of the probability that is drawn from; all where nothing is drawn, or the decoder has no such dial."""
     greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
-    return WHOLE if greedy else record.conditions.get("decoding.top_p", WHOLE)
+    return FULL_NUCLEUS if greedy else record.conditions.get("decoding.top_p", FULL_NUCLEUS)
 
 
 def stochastic(record: Record) -> bool:
@@ -235,12 +229,12 @@ def check_conditions(records: Sequence[Record]) -> None:
 
     Only `IMPLEMENTATION` may differ within a model (but not a diffusion model's cache: it changes the text), and the
     seed anywhere. A chat template is used by all or by none: an answer and a continuation are not the same task. Where
-    a server runs is not asked; one that stands apart may also decode in its own way.
+    a server runs is not asked; an external one may also decode in its own way.
 
     Raises:
         RecordError: names the key and both values.
     """
-    check_ground(records)
+    check_shared_conditions(records)
     firsts: dict[str, Record] = {}
     asked = [record for record in records if not is_external_server(record)]
     for record in asked:
@@ -250,8 +244,8 @@ def check_conditions(records: Sequence[Record]) -> None:
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
 
 
-def check_ground(records: Sequence[Record], varied: Sequence[str] = ()) -> None:
-    """Refuse Records that were not made on the same ground: all that is neither seed nor decoding must agree.
+def check_shared_conditions(records: Sequence[Record], varied: Sequence[str] = ()) -> None:
+    """Refuse Records whose conditions differ in what is neither seed nor decoding.
 
     Where a server runs is not asked.
 

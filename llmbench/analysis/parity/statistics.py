@@ -17,11 +17,10 @@ the bound keeps its promise.
 L_e2e is the median over repeats of the mean over the repeated batches (docs/metrics.md); over several seeds the mean
 of theirs. Batches are shared between the two sides (same prompts), so a resample draws one list of batches for both;
 repeats are not shared (nothing links the third repeat of one job with the third of another), so each Record draws its
-own. A repeat is drawn whole: batches of one pass share the machine's mood.
+own. A repeat is drawn whole, because batches of one pass share the state of the machine.
 
 What the speedup's interval covers: chance in repeats and in the choice of batches, within one process. With one
 repeated batch (`timing.batches=1`) it speaks about that batch only. It does not cover another process, day or machine.
-Called by `llmbench.analysis.parity`.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ from llmbench.analysis.parity.gates import LENGTH_METRICS
 from llmbench.analysis.parity.grouping import (
     IMPLEMENTATION,
     check_shared_conditions,
-    own_settings,
+    decoding_settings,
     seed_of,
     shared_conditions,
 )
@@ -100,7 +100,7 @@ def _frontier(records: Sequence[Record], limits: ThresholdsConfig) -> Frontier:
     check_shared_conditions(records)
     sides: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
-        members = sides.setdefault((record.model, record.steps, own_settings(record)), [])
+        members = sides.setdefault((record.model, record.steps, decoding_settings(record)), [])
         if seed_of(record) not in {seed_of(other) for other in members}:  # one that was measured twice counts once
             members.append(record)
     names = _differing(records)

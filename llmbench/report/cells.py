@@ -6,6 +6,7 @@ provenance, made from the values that were really used: device, versions, commit
 
 from collections.abc import Callable, Iterable, Sequence
 
+from llmbench.analysis.estimates import Estimate, logged
 from llmbench.analysis.parity.grouping import steps_of
 from llmbench.analysis.parity.sentences import number, quantization
 from llmbench.record import Record, from_server
@@ -29,20 +30,17 @@ def value(key: str, scale: float = 1.0) -> Callable[[Record], str]:
 
 def with_interval(key: str) -> Callable[[Record], str]:
     """A metric with its 95 % interval, where it was recorded."""
-
-    def cell(record: Record) -> str:
-        low, high = record.metrics.get(f"{key}_ci_low"), record.metrics.get(f"{key}_ci_high")
-        return interval(record.metrics.get(key), low, high)
-
-    return cell
+    return lambda record: interval(logged(record, key))
 
 
-def interval(middle: float | None, low: float | None, high: float | None, unit: str = "") -> str:
-    """`12.3x [11.9, 12.8]`; the middle alone where a bound is absent."""
-    if middle is None:
+def interval(estimate: Estimate | None, unit: str = "") -> str:
+    """`12.3x [11.9, 12.8]`; the value alone where it has no interval."""
+    if estimate is None:
         return ABSENT
-    said = f"{number(middle)}{unit}"
-    return said if low is None or high is None else f"{said} [{number(low)}, {number(high)}]"
+    said = f"{number(estimate.value)}{unit}"
+    if estimate.low is None or estimate.high is None:
+        return said
+    return f"{said} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
 def condition(key: str) -> Callable[[Record], str]:

@@ -14,7 +14,7 @@ from llmbench.analysis.frontier import Front, Frontier, Setting
 from llmbench.analysis.parity.sentences import NAMES, TITLES, number
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
-from llmbench.report.cells import ABSENT, in_order, interval, provenance
+from llmbench.report.cells import in_order, interval, provenance
 from llmbench.report.figures import BASELINE, CANDIDATE, REFERENCE
 from llmbench.report.layout import Table
 
@@ -62,9 +62,9 @@ def _table(records: Sequence[Record], item: Frontier, command: str, source: str)
     rows = [
         (
             item.settings[place].label,
-            _cell(item.settings[place].ms),
-            *(_cell(item.settings[place].qualities.get(front.metric)) for front in item.fronts),
-            _cell(item.settings[place].entropy),
+            interval(item.settings[place].ms),
+            *(interval(item.settings[place].qualities.get(front.metric)) for front in item.fronts),
+            interval(item.settings[place].entropy),
             _fronts(place, item.fronts),
         )
         for place in kept
@@ -83,10 +83,6 @@ def _table(records: Sequence[Record], item: Frontier, command: str, source: str)
         notes=tuple(notes),
         provenance=provenance(records, command),
     )
-
-
-def _cell(estimate: Estimate | None) -> str:
-    return ABSENT if estimate is None else interval(estimate.value, estimate.low, estimate.high)
 
 
 def _fronts(place: int, fronts: Sequence[Front]) -> str:

@@ -27,5 +27,5 @@ def _table(records: Sequence[Record], item: Hypothesis, command: str) -> Table:
 def _rows(setting: SettingOutcome) -> list[tuple[str, str, str]]:
     """The setting with its outcome, then its numbers."""
     head = f"{setting.setting}: {setting.outcome.value}"
-    shown = [(name, interval(own.value, own.low, own.high)) for name, own in setting.numbers] or [("", "")]
+    shown = [(name, interval(own)) for name, own in setting.numbers] or [("", "")]
     return [(head if place == 0 else "", name, cell) for place, (name, cell) in enumerate(shown)]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from llmbench.analysis.estimates import logged_mean
+from llmbench.analysis.estimates import Estimate, logged_mean
 from llmbench.analysis.parity.grouping import check_conditions, choose_baseline, comparison_groups, steps_of
 from llmbench.analysis.parity.sentences import TITLES, number
 from llmbench.analysis.parity.verdict import Gate, Parity, Speedup
@@ -234,7 +234,7 @@ def _external_servers(parity: Parity) -> list[tuple[str, Callable[[Record], str]
 
 def _speedup(at: Callable[[int | None], Speedup | None], record: Record) -> str:
     found = at(record.steps) if record.family == "diffusion" else None
-    return ABSENT if found is None else interval(found.ratio, found.low, found.high, "x")
+    return ABSENT if found is None else interval(Estimate(value=found.ratio, low=found.low, high=found.high), "x")
 
 
 def _reference(parity: Parity, header: str, field: str) -> str:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from llmbench.analysis.estimates import Estimate
-from llmbench.analysis.parity.grouping import VARIED, own_settings, shared_conditions
+from llmbench.analysis.parity.grouping import VARIED, decoding_settings, shared_conditions
 from llmbench.analysis.parity.sentences import with_interval
 from llmbench.record import Record
 
@@ -118,7 +118,7 @@ def series(records: Iterable[Record], axis: str) -> list[list[Record]]:
     found: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         rest = tuple(value for i, value in enumerate(shared_conditions(record)) if i != place)
-        settings = _without_canvas(record) if axis == "canvas" else own_settings(record)
+        settings = _without_canvas(record) if axis == "canvas" else decoding_settings(record)
         found.setdefault((record.model, record.steps, rest, settings), []).append(record)
     return list(found.values())
 
@@ -127,7 +127,7 @@ def _without_canvas(record: Record) -> tuple[tuple[str, str], ...]:
     """Decoding settings; a block that is the whole canvas stays one at every canvas."""
     canvas = record.conditions.get("canvas")
     kept = []
-    for key, value in own_settings(record):
+    for key, value in decoding_settings(record):
         if key in ("decoding.canvas", "decoding.max_new_tokens"):
             continue
         kept.append((key, "canvas" if key == "decoding.block_length" and value == canvas else value))
@@ -138,7 +138,7 @@ def labels(firsts: Sequence[Record], axis: str | None) -> list[str]:
     """A name for each series: the label of its first Record, with conditions where that is not enough."""
     plain = [record.label for record in firsts]
     keys = [key for key in VARIED if key != axis and len({record.conditions.get(key) for record in firsts}) > 1]
-    keys += sorted({key for record in firsts for key, _ in own_settings(record)} - {"decoding.checkpoint", *keys})
+    keys += sorted({key for record in firsts for key, _ in decoding_settings(record)} - {"decoding.checkpoint", *keys})
     named = []
     for record, label in zip(firsts, plain, strict=True):
         twins = [other for other, name in zip(firsts, plain, strict=True) if name == label]

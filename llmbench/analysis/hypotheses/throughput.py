@@ -30,7 +30,8 @@ from llmbench.analysis.hypotheses.outcomes import (
     sweep_that_decides,
 )
 from llmbench.analysis.parity.grouping import VARIED, check_shared_conditions, comparison_groups, group
-from llmbench.analysis.parity.sentences import doubt_phrase, number
+from llmbench.analysis.parity.sentences import number
+from llmbench.analysis.parity.speed_doubts import doubt_phrase
 from llmbench.analysis.parity.statistics import speedup_interval
 from llmbench.config.job import SYNTHETIC
 from llmbench.config.parity import ThresholdsConfig

@@ -19,6 +19,7 @@ from llmbench.analysis.parity.grouping import Group, comparison_groups, group, i
 from llmbench.analysis.parity.paired_sums import measured, orientation, paired_sums, side_value
 from llmbench.analysis.parity.parity_test import FEW_PROMPTS, Tested, run_test
 from llmbench.analysis.parity.speed import against_server, claim, speedup
+from llmbench.analysis.parity.speed_doubts import doubt_phrase
 from llmbench.analysis.parity.verdict import Curve, Gate, MetricParity, Parity, Speedup, Status
 from llmbench.config.parity import ParityConfig
 from llmbench.record import Record, from_server
@@ -180,7 +181,7 @@ def _metric(
         ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
         entropy=_entropy_of(diversity_curves),
         where=where,
-        doubt=sentences.doubt_phrase(sides, terms.options.thresholds.roofline_share),
+        doubt=doubt_phrase(sides, terms.options.thresholds.roofline_share),
         margin=_margin(key, terms),
         diversity_margin=_margin(DIVERSITY, terms) if key in NEED_DIVERSITY else None,
         error=sentences.error_phrase(terms),
@@ -283,7 +284,7 @@ def _no_verdict(
     terms: interim.Terms,
     found: Sequence[Gate],
 ) -> str:
-    doubt = sentences.doubt_phrase(sides, terms.options.thresholds.roofline_share)
+    doubt = doubt_phrase(sides, terms.options.thresholds.roofline_share)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
     times = f"; speed against the baseline: {ratios}{doubt and f' ({doubt})'}" if ratios else ""
     missing = [gate for gate in found if gate.name == MISSING] if status is Status.INVALID else []

@@ -1,9 +1,7 @@
 """What forbids a claim, whatever the numbers say: each gate with its reason and the setting that would open it.
 
 A gate that fails on the baseline blocks the whole set. One that fails at a single k blocks every statement that rests
-on this k: `reached` rests on its k and all larger ones, `degenerate` on the largest, `not_reached` on all. So outputs
-that are too short at 8 steps do not take away what was shown at 16 and above, and nothing below them can be claimed.
-Thresholds are those of docs/metrics.md, or stricter ones from the configuration.
+on this k (docs/metrics.md, Gates).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +9,7 @@ from dataclasses import replace
 
 from llmbench.analysis.parity.grouping import FULL_NUCLEUS, IMPLEMENTATION, Group, nucleus, seed_of, stochastic
 from llmbench.analysis.parity.paired_sums import pooled_value
-from llmbench.analysis.parity.sentences import slow_phrase, threads_phrase, unsteady_phrase
+from llmbench.analysis.parity.speed_doubts import slow_phrase, threads_phrase, unsteady_phrase
 from llmbench.analysis.parity.verdict import Gate
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import Record

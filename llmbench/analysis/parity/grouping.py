@@ -35,13 +35,13 @@ IMPLEMENTATION = (
 )
 """Conditions that say with which code a text is generated, and so how fast; not which text."""
 
-OF_TEXT = ("decoding.cache",)
+CHANGES_TEXT = ("decoding.cache",)
 """Of these, what changes a diffusion model's text: its caches (prefix, dual) are approximations."""
 
 FULL_NUCLEUS = "1.0"
 """The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
 
-_PLACE = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
+_UNKNOWN_OF_SERVERS = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
 
 
@@ -78,14 +78,14 @@ def group(records: Sequence[Record]) -> Group:
     if len(models) > 1:
         raise RecordError(f"one diffusion model at a time can be compared, found {', '.join(models)}")
     for members in candidates.values():
-        if double := _double(members):
+        if double := _two_of_one_seed(members):
             first, second = double
             raise RecordError(f"two Records of {second.label}: {first.identity} and {second.identity}; drop one")
     return Group(
         baseline=choose_baseline(implementations),
         candidates=tuple((k, tuple(sorted(members, key=seed_of))) for k, members in candidates.items()),
         implementations=implementations,
-        external_servers=tuple(map(tuple, _ways(filter(is_external_server, baselines), own_settings))),
+        external_servers=tuple(map(tuple, _grouped_by(filter(is_external_server, baselines), decoding_settings))),
     )
 
 
@@ -104,7 +104,7 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in (*finished, *(r for r in failed if r.conditions)):
         if record.family == "diffusion":
-            groups.setdefault((record.model, shared_conditions(record), own_settings(record)), []).append(record)
+            groups.setdefault((record.model, shared_conditions(record), decoding_settings(record)), []).append(record)
     unplaced = [r for r in failed if not r.conditions]  # died before its conditions were known: missing everywhere
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
@@ -127,7 +127,7 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
         shared = [
             place for place in alone if from_server(record) and place[0] == record.model and _fits(record, place[1])
         ]
-        own_place = record.model, shared_conditions(record), sampling(record)
+        own_place = record.model, shared_conditions(record), text_settings(record)
         for place in shared or [own_place]:
             alone.setdefault(place, []).append(record)
     placed = {model for model, _, _ in groups}
@@ -153,8 +153,8 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
         RecordError: two of them are the same implementation and seed, or differ in more than that.
     """
     baselines = [record for record in baselines if record.status == "finished" and not is_external_server(record)]
-    ways = _ways(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
-    if any(map(_double, ways)) or len({(r.model, sampling(r)) for r in baselines}) > 1:
+    ways = _grouped_by(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
+    if any(map(_two_of_one_seed, ways)) or len({(r.model, text_settings(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
 
@@ -165,7 +165,7 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
     return tuple(sorted(min(ways, key=e2e_ms, default=()), key=seed_of))
 
 
-def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[Record]]:
+def _grouped_by(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[Record]]:
     """Records with equal keys together, in the order of their first ones."""
     ways: dict[Any, list[Record]] = {}
     for record in records:
@@ -190,7 +190,7 @@ def seed_of(record: Record) -> str:
     return record.conditions.get("seed", "") if stochastic(record) else ""
 
 
-def _double(records: Sequence[Record]) -> tuple[Record, Record] | None:
+def _two_of_one_seed(records: Sequence[Record]) -> tuple[Record, Record] | None:
     seen: dict[str, Record] = {}
     for record in records:
         if (other := seen.setdefault(seed_of(record), record)) is not record:
@@ -198,14 +198,14 @@ def _double(records: Sequence[Record]) -> tuple[Record, Record] | None:
     return None
 
 
-def own_settings(record: Record) -> tuple[tuple[str, str], ...]:
+def decoding_settings(record: Record) -> tuple[tuple[str, str], ...]:
     """All decoding settings."""
     return tuple(sorted(pair for pair in record.conditions.items() if pair[0].startswith("decoding.")))
 
 
-def sampling(record: Record) -> tuple[tuple[str, str], ...]:
+def text_settings(record: Record) -> tuple[tuple[str, str], ...]:
     """Decoding settings that shape the text."""
-    return tuple(pair for pair in own_settings(record) if pair[0] not in IMPLEMENTATION)
+    return tuple(pair for pair in decoding_settings(record) if pair[0] not in IMPLEMENTATION)
 
 
 def shared_conditions(record: Record) -> tuple[str | None, ...]:
@@ -216,7 +216,9 @@ def shared_conditions(record: Record) -> tuple[str | None, ...]:
 def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
     """Whether a baseline belongs to candidates under these conditions; a server's place and role are not asked for."""
     asked = zip(VARIED, shared_conditions(record), varied, strict=True)
-    return all(own == wanted or (from_server(record) and key in (*_PLACE, CHAT)) for key, own, wanted in asked)
+    return all(
+        own == wanted or (from_server(record) and key in (*_UNKNOWN_OF_SERVERS, CHAT)) for key, own, wanted in asked
+    )
 
 
 def steps_of(record: Record) -> int:
@@ -240,7 +242,7 @@ def check_conditions(records: Sequence[Record]) -> None:
     for record in asked:
         _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
-        free = set(IMPLEMENTATION) - set(OF_TEXT if record.family == "diffusion" else ())
+        free = set(IMPLEMENTATION) - set(CHANGES_TEXT if record.family == "diffusion" else ())
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
 
 
@@ -258,7 +260,7 @@ def check_shared_conditions(records: Sequence[Record], varied: Sequence[str] = (
     """
     ordered = sorted(records, key=from_server)  # what is known is compared with what is known
     for record in ordered:
-        unknown = ("seed", *varied, *(_PLACE if from_server(record) else ()))
+        unknown = ("seed", *varied, *(_UNKNOWN_OF_SERVERS if from_server(record) else ()))
         _agree(ordered[0], record, lambda key: key not in unknown and not key.startswith("decoding."))  # noqa: B023
 
 

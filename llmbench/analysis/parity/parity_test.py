@@ -1,13 +1,4 @@
-"""The test of parity in one metric: from sums per prompt to a status that may be claimed.
-
-The order of the six statuses is that of docs/metrics.md, and the first that matches is the answer:
-
-    invalid        a gate failed on what the statement rests on, a value is no number, prompts or settings are missing
-    insensitive    the lower bound of Q - floor is not above 2 delta
-    reached(S)     from the largest k downward every k passes, down to S
-    degenerate     the largest k passes on quality and fails on diversity
-    not_reached    the upper bound of Delta(k) is below -delta at every k
-    undecided      everything else
+"""The test of parity in one metric: from sums per prompt to a status that may be claimed (docs/metrics.md, Parity).
 
 A k passes when the lower bound of Delta(k) is at least -delta, from prompts enough for their skewness, and, where the
 metric rewards repetition, that of entropy at least -delta_H: two tests that must both reject (intersection-union), so

@@ -23,12 +23,9 @@ from llmbench.analysis.parity.grouping import (
 from llmbench.analysis.parity.paired_sums import orientation, pooled, side_value
 from llmbench.analysis.parity.sentences import conditions_phrase
 from llmbench.analysis.parity.statistics import ratio_interval_of
+from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import TOLD, Record
-
-JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
-
-DIVERSITY = "quality/entropy"
 
 
 @dataclass(frozen=True, kw_only=True)

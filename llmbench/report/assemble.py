@@ -113,7 +113,7 @@ def frontier_files(
 def recipe_tables(
     records: "Sequence[Record]", verdicts: "Sequence[Parity]", recipe: str, command: str
 ) -> "list[Table]":
-    """The tables of one recipe, with the hypotheses it speaks to; an unknown recipe gives those of each verdict.
+    """The tables of one recipe, with its hypotheses; an unknown recipe gives those of each verdict.
 
     Raises:
         RecordError: Records that must be comparable are not.

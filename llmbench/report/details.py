@@ -39,7 +39,7 @@ def _cells(test: DeltaTest | None) -> tuple[str, str]:
 
 
 def _outcome(head: MetricParity, varied: DeltaTest | None, steps: int, gates: Sequence[Gate]) -> str:
-    """Yes, or everything that stands against it."""
+    """Yes, or every reason against it."""
     test = head.test(steps)
     against = [
         gate.name

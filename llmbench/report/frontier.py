@@ -246,7 +246,7 @@ def _bars(estimate: Estimate) -> list[list[float]] | None:
 
 
 def _logarithmic(axes: "Axes", name: str, estimates: Sequence[Estimate]) -> None:
-    """A logarithmic axis with plain numbers; few enough of them that they stay apart."""
+    """A logarithmic axis with plain numbers; few enough of them that they do not overlap."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     ends = [end for e in estimates for end in (e.value, e.low, e.high) if end]

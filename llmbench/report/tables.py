@@ -72,7 +72,7 @@ _OVER_MODEL: Column = ("over model MiB", value("memory/over_model_bytes", _MIB))
 
 
 def job_table(record: Record, command: str = "") -> Table:
-    """One finished job by itself: what the tables of the paper have in columns, below each other."""
+    """One finished job: the columns of tables 1 to 4 as rows."""
 
     def quality(key: str, record: Record) -> str:
         others = (

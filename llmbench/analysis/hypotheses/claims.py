@@ -1,7 +1,7 @@
 """The four hypotheses on the Records of a sweep: each is supported, refuted or undecided.
 
 What a hypothesis needs is in the sweep of one recipe (`Claim.recipe`). Records that say nothing about a claim are
-passed over; a claim that none speaks to is undecided.
+passed over; a claim without any is undecided.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ CLAIMS: tuple[tuple[Claim, Judge], ...] = (
 
 
 def hypotheses(records: Sequence[Record], recipe: str | None = None) -> tuple[Hypothesis, ...]:
-    """Judge the four, or those that a recipe speaks to.
+    """Judge the four, or those of one recipe.
 
     Args:
         records: of one sweep; failed ones are passed over.

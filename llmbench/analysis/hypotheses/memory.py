@@ -277,7 +277,7 @@ def _length(record: Record) -> int:
 
 
 def _traced(records: Sequence[Record], family: str) -> list[Record]:
-    """Finished Records of a family with a memory trace, made on one ground."""
+    """Finished Records of a family with a memory trace, made under equal conditions."""
     known = finished(records, lambda r: r.family == family and bool(r.device_use.reserved_trace_bytes))
     if known:
         check_shared_conditions(known, VARIED)

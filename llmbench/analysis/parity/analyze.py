@@ -20,18 +20,13 @@ from llmbench.analysis.parity.paired_sums import measured, orientation, paired_s
 from llmbench.analysis.parity.parity_test import FEW_PROMPTS, Tested, run_test
 from llmbench.analysis.parity.speed import against_server, claim, speedup
 from llmbench.analysis.parity.speed_doubts import doubt_phrase
-from llmbench.analysis.parity.verdict import Curve, Gate, MetricParity, Parity, Speedup, Status
+from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED, Curve, Gate, MetricParity, Parity, Speedup, Status
 from llmbench.config.parity import ParityConfig
 from llmbench.record import Record, from_server
 
 __all__ = ["Curve", "MetricParity", "Parity", "Speedup", "Status", "oriented", "parity", "verdicts"]
 
-JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
-"""Metrics that can reach parity; the first that was asked for is the headline, also where it gave no number."""
-
-DIVERSITY_METRICS = ("quality/entropy", "quality/distinct_2")
-
-DIVERSITY = "quality/entropy"
+DIVERSITY_METRICS = (DIVERSITY, "quality/distinct_2")
 NEED_DIVERSITY = LENGTH_METRICS
 """Metrics that reward repetition: they pass only together with entropy."""
 
@@ -169,7 +164,7 @@ def _metric(
     tested, prompts, more = _tested(key, sides, found, terms, rng)
     deltas = _deltas(curve)
     point = next((k for k, delta in deltas if delta >= 0), None)
-    said = sentences.SentenceParts(
+    parts = sentences.SentenceParts(
         metric=key,
         names=(sentences.named(sides.baseline[0]), sentences.named(sides.candidates[0][1][0])),
         baseline=curve.baseline,
@@ -188,16 +183,16 @@ def _metric(
     )
     made = MetricParity(
         curve=curve,
-        margin=said.margin,
-        diversity_margin=said.diversity_margin,
+        margin=parts.margin,
+        diversity_margin=parts.diversity_margin,
         prompts=prompts,
         **{name: getattr(tested, name) for name in Tested.__dataclass_fields__},
-        flags=sentences.flags(tested.reached, tested.stopped_at, tested.stopped_by, point, sorted(said.values)),
+        flags=sentences.flags(tested.reached, tested.stopped_at, tested.stopped_by, point, sorted(parts.values)),
         deltas=deltas,
         s_parity=point,
-        title=sentences.title(tested, said),
-        sentence=sentences.sentence(tested, said),
-        point_sentence=sentences.point_sentence(said),
+        title=sentences.title(tested, parts),
+        sentence=sentences.sentence(tested, parts),
+        point_sentence=sentences.point_sentence(parts),
     )
     return made, more
 
@@ -219,7 +214,7 @@ def _lacking(curve: Curve, sides: Group) -> tuple[str, ...]:
 def _tested(
     key: str, sides: Group, found: tuple[Gate, ...], terms: interim.Terms, rng: np.random.Generator
 ) -> tuple[Tested, int, tuple[Gate, ...]]:
-    """The test of one metric, how many prompts stand behind it, and the gates that its sums do not pass."""
+    """The test of one metric, how many prompts it rests on, and the gates that its sums do not pass."""
     own, more = paired_sums(sides, key)
     varied = None
     if key in NEED_DIVERSITY:
@@ -269,7 +264,7 @@ def _by_steps(blocked: Iterable[Gate]) -> dict[int, str]:
 
 
 def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
-    """S_all: the smallest k from which on every eligible metric passes; one that cannot tell is not eligible."""
+    """S_all: the smallest k from which on every eligible metric passes; one that is insensitive is not eligible."""
     eligible = [item for item in metrics if item.status not in (Status.INVALID, Status.INSENSITIVE)]
     reached = [item.reached for item in eligible if item.reached is not None]
     whole = bool(eligible) and len(reached) == len(eligible)

@@ -48,7 +48,7 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
 
 
 def _of_failed(record: Record, group: Group) -> Gate | None:
-    """What a job that died leaves missing; None where its place is taken by another seed that writes the same text."""
+    """The gate of a job that failed; None where another seed that writes the same text took its place."""
     reason = f"{record.label} failed: {record.reason}"
     change = "correct what made the job fail and add reuse=all"
     if record.family == "diffusion":
@@ -75,14 +75,14 @@ _NO_TEXT = {
     "autoregressive": "workload.tasks or workload (prompts that ask for text), model.chat, or temperature",
     "diffusion": "larger steps, a smaller block_length, another temperature, or other prompts (workload.tasks)",
 }
-"""What lets a side of a family write where it fell silent."""
+"""What makes a side of a family write text where its outputs were empty."""
 
 _SAME_TEXT = "temperature=0, hardware.engine=eager or hardware.dtype=float32, under which a repeat writes the same text"
 _SAME_PROMPTS = "run both sides in one sweep, with one workload, workload.* and batch"
 
 
 def _of_side(steps: int | None, records: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
-    """What one side shows by itself."""
+    """The gates of one side alone."""
     label = records[0].label
     if (share := pooled_value(records, "quality/empty_share")) is not None and share > limits.empty_share:
         said = f"{label}: {100 * share:.3g} % of the outputs"
@@ -121,7 +121,7 @@ def _not_timed(record: Record) -> str:
 
 
 def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
-    """What a candidate shows beside the baseline."""
+    """The gates of a candidate compared with the baseline."""
     own, other = candidate[0], baseline[0]
     theirs, ours = (record.conditions | {TOP_P: nucleus(record)} for record in (other, own))
     keys = {key for key in ours.keys() & theirs.keys() if key.startswith("decoding.")}

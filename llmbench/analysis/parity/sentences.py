@@ -79,13 +79,13 @@ def conditions_phrase(records: Sequence[Record]) -> str:
 
 
 def quantization(record: Record) -> tuple[str, ...]:
-    """How quantized weights are stored; () for plain ones, of which nobody has to speak."""
+    """How quantized weights are stored; () where they are not quantized."""
     kind = record.conditions.get("quantization", "none")
     return () if kind == "none" else (kind,)
 
 
 def error_phrase(terms: Terms) -> str:
-    """The error rate under which a verdict stands."""
+    """The error rate of a verdict."""
     if not terms.unplanned:
         return f"{100 * terms.alpha:.3g} % error"
     return f"at most {100 * ERROR * terms.analyses:.3g} % error: 5 % x {terms.analyses} analyses, this one unplanned"
@@ -152,7 +152,7 @@ def _without_claim(tested: "Tested", parts: SentenceParts, allowed: str) -> str:
     top = next((item for item in tested.tests if item.steps == most), None)
     span = f"{signed(top.delta, 2)} [95 % {signed(top.low, 2)} to {signed(top.high, 2)}]" if top else ""
     if tested.status is Status.INSENSITIVE:
-        return f"No claim: {what} cannot tell {left} from its floor here ({tested.reason})"
+        return f"No claim: {what} does not separate {left} from its floor here ({tested.reason})"
     if tested.status is Status.DEGENERATE:
         return (
             f"No parity: at k = {most} {right}'s {what} is as good ({number(parts.values[most])} against "
@@ -211,7 +211,7 @@ def title(tested: "Tested", parts: SentenceParts) -> str:
         )
         return f"Parity in {what} not reached for k up to {most} ({against})"
     short = {
-        Status.INSENSITIVE: f"it cannot tell {left} from its floor",
+        Status.INSENSITIVE: f"it does not separate {left} from its floor",
         Status.DEGENERATE: f"as good at k = {most}, but its text {_less_varied(tested, parts)}",
     }
     said = short.get(tested.status, f"undecided at k = {most}")
@@ -228,7 +228,7 @@ def _less_varied(tested: "Tested", parts: SentenceParts) -> str:
 def flags(
     reached: int | None, stopped_at: int | None, stopped_by: str, point: int | None, steps: Sequence[int]
 ) -> tuple[str, ...]:
-    """What must stand beside a reached verdict."""
+    """What a reader of a reached verdict must know."""
     if reached is None:
         return ()
     found = [f"k = {reached} is the smallest tested: parity may begin below it"] if reached == min(steps) else []

@@ -19,7 +19,7 @@ def slow_phrase(baseline: Sequence[Record], share: float) -> str:
 
 
 UNSTEADY = 1.5
-"""Quartiles of a batch's repeats that lie further apart than this were not measured on a device of one's own."""
+"""Quartiles of a batch's repeats that differ by more than this factor: other work ran on the device."""
 
 
 def unsteady_phrase(records: Sequence[Record]) -> str:
@@ -58,7 +58,7 @@ def threads_phrase(records: Sequence[Record]) -> str:
 
 
 def doubt_phrase(sides: Group, share: float) -> str:
-    """Why a speedup may not be quoted; empty where nothing speaks against it."""
+    """Every reason why a speedup may not be quoted; empty where there is none."""
     records = [record for _, members in sides.sides for record in members]
     found = [slow_phrase(sides.baseline, share), threads_phrase(records), unsteady_phrase(records)]
     return "; ".join(filter(None, found))

@@ -13,6 +13,11 @@ from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import RecordError
 
+JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
+"""Metrics that can reach parity; the first that was asked for is the headline, also where it gave no number."""
+
+DIVERSITY = "quality/entropy"
+
 
 class _Advice(StrEnum):
     """A string member that carries its advice."""
@@ -225,7 +230,7 @@ class Parity:
         if self.status is not Status.INVALID:
             return self.status.next_step
         judged = {item.curve.metric for item in self.metrics[:1]}  # none where a whole side failed
-        judged |= {"quality/entropy" for item in self.metrics[:1] if item.diversity_margin is not None}
+        judged |= {DIVERSITY for item in self.metrics[:1] if item.diversity_margin is not None}
         blocking = [g for g in self.gates if g.blocks == "parity" and (not g.metrics or judged & {*g.metrics})]
         if not blocking:  # too few prompts for a bound
             return "raise workload.prompts, and run again"

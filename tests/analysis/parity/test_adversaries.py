@@ -164,7 +164,7 @@ def test_an_echo_of_the_prompt_finds_a_judge_that_loves_echoes_insensitive() -> 
     baseline = rescored(honest("llama"), floor_only)
     verdict, found = judged(*[rescored(record, echoed) for record in all_steps()], baseline=baseline)
     assert (verdict.status, found.s_parity) == (Status.INSENSITIVE, 8)
-    assert "cannot tell LLaMA from its floor" in verdict.sentence
+    assert "does not separate LLaMA from its floor" in verdict.sentence
 
 
 def test_one_lucky_k_below_a_worse_one_is_not_reached() -> None:

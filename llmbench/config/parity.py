@@ -1,8 +1,4 @@
-"""What do the verdicts test, and what counts as equal? Fixed before the run: one dataclass for each kind of limit.
-
-`llmbench.config` makes them from `conf/parity/*.yaml`; `llmbench.analysis` judges by them, and reads them back from
-Records and from the MLflow store. Defaults are those of docs/metrics.md.
-"""
+"""What a verdict tests and what counts as equal, fixed before the run. Defaults are those of docs/metrics.md."""
 
 from typing import Annotated
 

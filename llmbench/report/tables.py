@@ -1,16 +1,10 @@
-"""What do the numbers say, as tables for a terminal, a README and a paper? Records in, `Table` out.
-
-One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`; `job_table`
-for one job by itself. Here is which columns a table has and what stands above and below it; how a Record becomes a row
-is in `rows`, and what belongs to a model and not to k in `summaries`. Called by the sweep's ending, `python -m llmbench
-report` and notebooks.
-"""
+"""Tables 1 to 4, and the table of one job: which columns they have, and the text above and below."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from llmbench.analysis.estimates import logged_mean
+from llmbench.analysis.estimates import Estimate, logged_mean
 from llmbench.analysis.parity.grouping import check_conditions, choose_baseline, comparison_groups, steps_of
 from llmbench.analysis.parity.sentences import TITLES, number
 from llmbench.analysis.parity.verdict import Gate, Parity, Speedup
@@ -78,7 +72,7 @@ _OVER_MODEL: Column = ("over model MiB", value("memory/over_model_bytes", _MIB))
 
 
 def job_table(record: Record, command: str = "") -> Table:
-    """One finished job by itself: what the tables of the paper have in columns, below each other."""
+    """One finished job: the columns of tables 1 to 4 as rows."""
 
     def quality(key: str, record: Record) -> str:
         others = (
@@ -223,9 +217,9 @@ def of_checkpoints(table: Table, records: Iterable[Record], parity: Parity) -> T
 def _effect(gate: Gate) -> str:
     """What a failed gate forbids."""
     if gate.blocks == "speed":
-        return "no speedup against it makes LLaDA viable"
+        return "LLaDA cannot be called viable"
     what = " and ".join(TITLES[key] for key in gate.metrics) or "nothing"
-    where = f"at k = {gate.steps}" if gate.steps is not None else "anywhere"
+    where = f"at k = {gate.steps}" if gate.steps is not None else "at any k"
     return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
 
 
@@ -240,7 +234,7 @@ def _external_servers(parity: Parity) -> list[tuple[str, Callable[[Record], str]
 
 def _speedup(at: Callable[[int | None], Speedup | None], record: Record) -> str:
     found = at(record.steps) if record.family == "diffusion" else None
-    return ABSENT if found is None else interval(found.ratio, found.low, found.high, "x")
+    return ABSENT if found is None else interval(Estimate(value=found.ratio, low=found.low, high=found.high), "x")
 
 
 def _reference(parity: Parity, header: str, field: str) -> str:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from llmbench.analysis.parity.sentences import narrow
+from llmbench.analysis.parity.sentences import quantization
 from llmbench.record import Record
 from llmbench.system.redact import redact, split_uri
 
@@ -66,7 +66,7 @@ def params(record: Record, swept: Mapping[str, str]) -> dict[str, str]:
         "steps": record.steps,
         "temperature": conditions.get("decoding.temperature"),
         **{key: conditions.get(key) for key in ("batch", "canvas", "device", "dtype", "engine", "weights", "seed")},
-        "quantization": next(iter(narrow(record)), None),
+        "quantization": next(iter(quantization(record)), None),
         "prompts": len(record.outputs) or None,
     }
     axes = {key: value for key, value in swept.items() if key != "steps"}

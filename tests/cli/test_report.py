@@ -99,7 +99,7 @@ def test_the_frontier_and_the_hypotheses_come_from_the_store(
     assert "Settings that nothing dominates" in capsys.readouterr().out
     assert main(["hypotheses", *out]) == 0
     printed = capsys.readouterr().out
-    titles = re.findall(r"Hypothesis (\d) of the brief: (\w+)", printed)
+    titles = re.findall(r"Hypothesis (\d): (\w+)", printed)
     assert titles == [("1", "undecided"), ("2", "undecided"), ("3", "undecided"), ("4", "supported")]
     assert "llada k=16: undecided" in printed
     made = {path.name for path in (tmp_path / "paper").iterdir()}
@@ -136,7 +136,7 @@ def test_one_sweep_can_be_asked_for_all_of_them(uri: str, tmp_path: Path, capsys
     store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     parent = record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "")
     assert main(["hypotheses", "--uri", uri, "--out", str(tmp_path / "paper"), "--sweep", parent]) == 0
-    assert "Hypothesis 4 of the brief: supported" in capsys.readouterr().out
+    assert "Hypothesis 4: supported" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

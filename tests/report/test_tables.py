@@ -63,7 +63,7 @@ def test_the_parity_table_says_its_verdict_its_doubts_and_where_it_comes_from() 
     table = parity_table(records, verdict, "python -m llmbench -m steps=8")
     assert table.lead[0] == f"INVALID. {verdict.sentence}"
     assert table.lead[1] == verdict.point_sentence
-    assert "Gate: empty outputs: llama: 12.5 % of the outputs; nothing can be claimed anywhere." in table.notes
+    assert "Gate: empty outputs: llama: 12.5 % of the outputs; nothing can be claimed at any k." in table.notes
     assert table.provenance == (
         "Test CPU (cpu, float32, eager, 1 thread); llmbench 0.1.0, torch 2.13.0, transformers 5.23.0; "
         "commit 0123456789; 8 prompts, 6 repeats of 1 batch; 2026-11-23; python -m llmbench -m steps=8"
@@ -281,7 +281,7 @@ def test_the_tests_behind_a_verdict_stand_k_by_k() -> None:
         "64": "yes",
     }
     assert any(note.startswith("Flag: stopped at k = 16: quality") for note in table.notes)
-    assert "S_parity in point form, prompts resampled: 32 100%." in table.notes
+    assert "Point estimate of S_parity, prompts resampled: 32 100%." in table.notes
     assert details_tables(verdicts(make_sweep(perplexity=None))[0]) == []
 
 

@@ -139,10 +139,8 @@ def test_the_parent_carries_the_curve_the_figures_and_the_verdict(store: Store, 
     assert names == {"parity.json", "parity.md", "parity.png", "parity.html", "frontier.md", "frontier.png"}
     assert artifact(store, sweep, "parity.png").startswith(b"\x89PNG")
     note = run.data.tags["mlflow.note.content"]
-    assert note.index("REACHED. LLaDA matches LLaMA's perplexity at k = 32") < note.index("Point form (the brief)")
-    assert (
-        note.index("Point form (the brief)") < note.index("| llada k=64 |") < note.index("The tests behind the verdict")
-    )
+    assert note.index("REACHED. LLaDA matches LLaMA's perplexity at k = 32") < note.index("Point estimate")
+    assert note.index("Point estimate") < note.index("| llada k=64 |") < note.index("The tests behind the verdict")
     assert "| llada k=64 |" in note
     assert json.loads(run.data.tags["registered"])["margins"]["perplexity"] == 0.1
     assert json.loads(run.data.tags["registered"])["steps"] == AXIS

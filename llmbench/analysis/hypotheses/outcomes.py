@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from llmbench.analysis.estimates import Estimate
-from llmbench.analysis.parity.grouping import VARIED, own_settings, shared_conditions
-from llmbench.analysis.parity.sentences import number
+from llmbench.analysis.parity.grouping import VARIED, decoding_settings, shared_conditions
+from llmbench.analysis.parity.sentences import with_interval
 from llmbench.record import Record
 
 
@@ -24,8 +24,8 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one setting says."""
+class SettingOutcome:
+    """What the Records of one setting say."""
 
     setting: str
     outcome: Outcome
@@ -43,7 +43,7 @@ class Hypothesis:
     recipe: str  # the file of conf/experiment that speaks to it
     outcome: Outcome
     sentence: str  # to be quoted
-    findings: tuple[Finding, ...] = ()
+    settings: tuple[SettingOutcome, ...] = ()
     decide: str = ""
     provenance: tuple[str, ...] = field(default=())  # identities of the Records behind it
 
@@ -65,34 +65,34 @@ class Claim:
 
 
 def conclude(
-    claim: Claim, findings: Sequence[Finding], missing: str, decide: str, records: Iterable[Record] = ()
+    claim: Claim, settings: Sequence[SettingOutcome], missing: str, decide: str, records: Iterable[Record] = ()
 ) -> Hypothesis:
     """One answer from what each setting says.
 
     Args:
         claim: the hypothesis.
-        findings: one per setting.
+        settings: one per setting.
         missing: why there is no finding, said where there is none.
         decide: what to run then.
         records: those that were looked at.
     """
-    outcomes = {item.outcome for item in findings}
+    outcomes = {item.outcome for item in settings}
     if len(outcomes) == 1:
         outcome = outcomes.pop()
-        detail = "; ".join(f"{item.setting}: {item.why}" for item in findings)
+        detail = "; ".join(f"{item.setting}: {item.why}" for item in settings)
     else:
         outcome = Outcome.UNDECIDED
-        said = [f"{item.outcome.value} for {item.setting} ({item.why})" for item in findings]
-        detail = f"the settings do not say the same: {'; '.join(said)}" if said else missing
-    commands = [item.decide for item in findings if item.decide]
-    wanted = next(iter(commands), PARITY if findings else decide) if outcome is Outcome.UNDECIDED else ""
+        said = [f"{item.outcome.value} for {item.setting} ({item.why})" for item in settings]
+        detail = f"the settings differ: {'; '.join(said)}" if said else missing
+    commands = [item.decide for item in settings if item.decide]
+    wanted = next(iter(commands), PARITY if settings else decide) if outcome is Outcome.UNDECIDED else ""
     return Hypothesis(
         number=claim.number,
         claim=claim.text,
         recipe=claim.recipe,
         outcome=outcome,
         sentence=f"{outcome.value.capitalize()}: {claim.text} ({detail}).",
-        findings=tuple(findings),
+        settings=tuple(settings),
         decide=wanted,
         provenance=tuple(record.identity for record in records),
     )
@@ -118,7 +118,7 @@ def series(records: Iterable[Record], axis: str) -> list[list[Record]]:
     found: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         rest = tuple(value for i, value in enumerate(shared_conditions(record)) if i != place)
-        settings = _without_canvas(record) if axis == "canvas" else own_settings(record)
+        settings = _without_canvas(record) if axis == "canvas" else decoding_settings(record)
         found.setdefault((record.model, record.steps, rest, settings), []).append(record)
     return list(found.values())
 
@@ -127,7 +127,7 @@ def _without_canvas(record: Record) -> tuple[tuple[str, str], ...]:
     """Decoding settings; a block that is the whole canvas stays one at every canvas."""
     canvas = record.conditions.get("canvas")
     kept = []
-    for key, value in own_settings(record):
+    for key, value in decoding_settings(record):
         if key in ("decoding.canvas", "decoding.max_new_tokens"):
             continue
         kept.append((key, "canvas" if key == "decoding.block_length" and value == canvas else value))
@@ -138,7 +138,7 @@ def labels(firsts: Sequence[Record], axis: str | None) -> list[str]:
     """A name for each series: the label of its first Record, with conditions where that is not enough."""
     plain = [record.label for record in firsts]
     keys = [key for key in VARIED if key != axis and len({record.conditions.get(key) for record in firsts}) > 1]
-    keys += sorted({key for record in firsts for key, _ in own_settings(record)} - {"decoding.checkpoint", *keys})
+    keys += sorted({key for record in firsts for key, _ in decoding_settings(record)} - {"decoding.checkpoint", *keys})
     named = []
     for record, label in zip(firsts, plain, strict=True):
         twins = [other for other, name in zip(firsts, plain, strict=True) if name == label]
@@ -158,6 +158,4 @@ def sweep_that_decides(recipe: str, *overrides: str) -> str:
 
 def span(estimate: Estimate, unit: str = "") -> str:
     """A value with its interval, for people."""
-    if estimate.low is None or estimate.high is None:
-        return f"{number(estimate.value)}{unit}"
-    return f"{number(estimate.value)}{unit} [95 % {number(estimate.low)} to {number(estimate.high)}]"
+    return with_interval(estimate.value, estimate.low, estimate.high, unit)

@@ -2,13 +2,9 @@
 
     S_parity = min{k : f(k) >= Q},   speedup(k) = L_e2e(LLaMA) / L_e2e(LLaDA at k)
 
-is the brief's point form: always shown. What is claimed is the tested form (`parity_test`): every k from
-the largest downward must be shown to be no worse than a margin that was fixed before the run. Every quality is
-oriented up first: perplexity enters as g = -NLL per token (nats), bits per byte with its sign turned. One metric gives
-one `MetricParity`; entropy is the second half of perplexity's test, distinct-2 stands beside.
-
-Records meet only when their conditions agree (`grouping`); what forbids a claim is a gate (`gates`); how fast it is
-there says `speed`. docs/method.md explains all of it to a reviewer.
+is the point estimate: always shown. What is claimed is the test (`parity_test`): every k from the largest downward
+must be shown to be no worse than a margin that was fixed before the run. Every quality is oriented up first: perplexity
+enters as g = -NLL per token (nats), bits per byte with its sign turned. docs/method.md explains why.
 """
 
 import math
@@ -20,21 +16,17 @@ import numpy as np
 from llmbench.analysis.parity import interim, sentences
 from llmbench.analysis.parity.gates import LENGTH_METRICS, MISSING, gates
 from llmbench.analysis.parity.grouping import Group, comparison_groups, group, is_external_server, seed_of
-from llmbench.analysis.parity.paired_sums import measured, orientation, samples, side_value
+from llmbench.analysis.parity.paired_sums import measured, orientation, paired_sums, side_value
 from llmbench.analysis.parity.parity_test import FEW_PROMPTS, Tested, run_test
 from llmbench.analysis.parity.speed import against_server, claim, speedup
-from llmbench.analysis.parity.verdict import Curve, Gate, MetricParity, Parity, Speedup, Status
+from llmbench.analysis.parity.speed_doubts import doubt_phrase
+from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED, Curve, Gate, MetricParity, Parity, Speedup, Status
 from llmbench.config.parity import ParityConfig
 from llmbench.record import Record, from_server
 
 __all__ = ["Curve", "MetricParity", "Parity", "Speedup", "Status", "oriented", "parity", "verdicts"]
 
-JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
-"""Metrics that can reach parity; the first that was asked for is the headline, also where it gave no number."""
-
-BESIDE = ("quality/entropy", "quality/distinct_2")
-
-DIVERSITY = "quality/entropy"
+DIVERSITY_METRICS = (DIVERSITY, "quality/distinct_2")
 NEED_DIVERSITY = LENGTH_METRICS
 """Metrics that reward repetition: they pass only together with entropy."""
 
@@ -89,13 +81,13 @@ def parity(
     rng = np.random.default_rng(seed)
     speedups = tuple(s for k, side in sides.candidates if (s := speedup(k, sides.baseline, side, rng)) is not None)
     others = tuple(against_server(side, sides, rng) for side in sides.external_servers)
-    beside = tuple(curve for key in BESIDE if (curve := _curve(key, sides)).values)
+    diversity_curves = tuple(curve for key in DIVERSITY_METRICS if (curve := _curve(key, sides)).values)
     where = sentences.conditions_phrase(finished)
     metrics: list[MetricParity] = []
     if sides.baseline and sides.candidates:
         for key in JUDGED:
             if any(measured(side, key) for _, side in sides.sides):
-                made, more = _metric(_curve(key, sides), sides, found, terms, beside, speedups, where, rng)
+                made, more = _metric(_curve(key, sides), sides, found, terms, diversity_curves, speedups, where, rng)
                 metrics.append(made)
                 found += tuple(gate for gate in more if gate not in found)
     status = _status(sides, metrics, failed)
@@ -114,7 +106,7 @@ def parity(
         identities=tuple(record.identity for record in finished),
         conditions=dict(finished[0].conditions) if finished else {},
         metrics=tuple(metrics),
-        beside=beside,
+        diversity_curves=diversity_curves,
         speedups=speedups,
         external_servers=others,
         gates=found if status is Status.INVALID or (sides.baseline and sides.candidates) else (),
@@ -162,17 +154,17 @@ def _metric(
     sides: Group,
     found: tuple[Gate, ...],
     terms: interim.Terms,
-    beside: Sequence[Curve],
+    diversity_curves: Sequence[Curve],
     speedups: Sequence[Speedup],
     where: str,
     rng: np.random.Generator,
 ) -> tuple[MetricParity, tuple[Gate, ...]]:
-    """Both forms of one metric, and the gates that its own sums do not pass."""
+    """Point estimate and test of one metric, and the gates that its own sums do not pass."""
     key = curve.metric
     tested, prompts, more = _tested(key, sides, found, terms, rng)
     deltas = _deltas(curve)
     point = next((k for k, delta in deltas if delta >= 0), None)
-    said = sentences.Told(
+    parts = sentences.SentenceParts(
         metric=key,
         names=(sentences.named(sides.baseline[0]), sentences.named(sides.candidates[0][1][0])),
         baseline=curve.baseline,
@@ -182,31 +174,31 @@ def _metric(
         lacking=_lacking(curve, sides),
         canvas=sides.candidates[0][1][0].canvas,
         ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
-        entropy=_entropy_of(beside),
+        entropy=_entropy_of(diversity_curves),
         where=where,
-        doubt=sentences.doubt_phrase(sides, terms.options.thresholds.roofline_share),
+        doubt=doubt_phrase(sides, terms.options.thresholds.roofline_share),
         margin=_margin(key, terms),
         diversity_margin=_margin(DIVERSITY, terms) if key in NEED_DIVERSITY else None,
         error=sentences.error_phrase(terms),
     )
     made = MetricParity(
         curve=curve,
-        margin=said.margin,
-        diversity_margin=said.diversity_margin,
+        margin=parts.margin,
+        diversity_margin=parts.diversity_margin,
         prompts=prompts,
         **{name: getattr(tested, name) for name in Tested.__dataclass_fields__},
-        flags=sentences.flags(tested.reached, tested.stopped_at, tested.stopped_by, point, sorted(said.values)),
+        flags=sentences.flags(tested.reached, tested.stopped_at, tested.stopped_by, point, sorted(parts.values)),
         deltas=deltas,
         s_parity=point,
-        title=sentences.title(tested, said),
-        sentence=sentences.sentence(tested, said),
-        point_sentence=sentences.point_sentence(said),
+        title=sentences.title(tested, parts),
+        sentence=sentences.sentence(tested, parts),
+        point_sentence=sentences.point_sentence(parts),
     )
     return made, more
 
 
 def _deltas(curve: Curve) -> tuple[tuple[int, float], ...]:
-    """The point form's f(k) - Q; () without a Q."""
+    """The f(k) - Q of the point estimate; () without a Q."""
     if curve.baseline is None:
         return ()
     target = oriented(curve.metric, curve.baseline)
@@ -222,11 +214,11 @@ def _lacking(curve: Curve, sides: Group) -> tuple[str, ...]:
 def _tested(
     key: str, sides: Group, found: tuple[Gate, ...], terms: interim.Terms, rng: np.random.Generator
 ) -> tuple[Tested, int, tuple[Gate, ...]]:
-    """The tested form of one metric, how many prompts stand behind it, and the gates that its sums do not pass."""
-    own, more = samples(sides, key)
+    """The test of one metric, how many prompts it rests on, and the gates that its sums do not pass."""
+    own, more = paired_sums(sides, key)
     varied = None
     if key in NEED_DIVERSITY:
-        varied, lacking = samples(sides, DIVERSITY)
+        varied, lacking = paired_sums(sides, DIVERSITY)
         more += lacking
     blocked = [gate for gate in found if gate.blocks == "parity" and (not gate.metrics or key in gate.metrics)]
     whole = [*(gate for gate in blocked if gate.steps is None), *more]
@@ -253,8 +245,8 @@ def _margin(key: str, terms: interim.Terms) -> float:
     return margin
 
 
-def _entropy_of(beside: Sequence[Curve]) -> tuple[float, dict[int, float]] | None:
-    curve = next((item for item in beside if item.metric == DIVERSITY), None)
+def _entropy_of(diversity_curves: Sequence[Curve]) -> tuple[float, dict[int, float]] | None:
+    curve = next((item for item in diversity_curves if item.metric == DIVERSITY), None)
     return (curve.baseline, dict(curve.values)) if curve and curve.baseline is not None else None
 
 
@@ -272,7 +264,7 @@ def _by_steps(blocked: Iterable[Gate]) -> dict[int, str]:
 
 
 def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
-    """S_all: the smallest k from which on every eligible metric passes; one that cannot tell is not eligible."""
+    """S_all: the smallest k from which on every eligible metric passes; one that is insensitive is not eligible."""
     eligible = [item for item in metrics if item.status not in (Status.INVALID, Status.INSENSITIVE)]
     reached = [item.reached for item in eligible if item.reached is not None]
     whole = bool(eligible) and len(reached) == len(eligible)
@@ -287,7 +279,7 @@ def _no_verdict(
     terms: interim.Terms,
     found: Sequence[Gate],
 ) -> str:
-    doubt = sentences.doubt_phrase(sides, terms.options.thresholds.roofline_share)
+    doubt = doubt_phrase(sides, terms.options.thresholds.roofline_share)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
     times = f"; speed against the baseline: {ratios}{doubt and f' ({doubt})'}" if ratios else ""
     missing = [gate for gate in found if gate.name == MISSING] if status is Status.INVALID else []

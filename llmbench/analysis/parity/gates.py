@@ -1,17 +1,15 @@
-"""What forbids a claim, whatever the numbers say? Each gate names its reason; the verdict is not asked to look away.
+"""What forbids a claim, whatever the numbers say: each gate with its reason and the setting that would open it.
 
 A gate that fails on the baseline blocks the whole set. One that fails at a single k blocks every statement that rests
-on this k: `reached` rests on its k and all larger ones, `degenerate` on the largest, `not_reached` on all. So outputs
-that are too short at 8 steps do not take away what was shown at 16 and above, and nothing below them can be claimed.
-Thresholds are those of docs/metrics.md, or stricter ones from the configuration. Called by `llmbench.analysis.parity`.
+on this k (docs/metrics.md, Gates).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from llmbench.analysis.parity.grouping import IMPLEMENTATION, WHOLE, Group, nucleus, seed_of, stochastic
+from llmbench.analysis.parity.grouping import FULL_NUCLEUS, IMPLEMENTATION, Group, nucleus, seed_of, stochastic
 from llmbench.analysis.parity.paired_sums import pooled_value
-from llmbench.analysis.parity.sentences import slow_phrase, threads_phrase, unsteady_phrase
+from llmbench.analysis.parity.speed_doubts import slow_phrase, threads_phrase, unsteady_phrase
 from llmbench.analysis.parity.verdict import Gate
 from llmbench.config.decoders import shared_keys
 from llmbench.config.parity import ThresholdsConfig
@@ -45,15 +43,15 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
         change = "hardware.threads=N for both sides in one sweep, on one machine"
         found.append(Gate(name=THREADS, reason=threads, blocks="speed", change=change))
     if unsteady := unsteady_phrase(timed):
-        change = "end the other work on this device, or raise timing.repeats"
+        change = "stop the other work on this device, or raise timing.repeats"
         found.append(Gate(name="unsteady times", reason=unsteady, blocks="speed", change=change))
     return tuple(found)
 
 
 def _of_failed(record: Record, group: Group) -> Gate | None:
-    """What a job that died leaves missing; None where its place is taken by another seed that writes the same text."""
+    """The gate of a job that failed; None where another seed that writes the same text took its place."""
     reason = f"{record.label} failed: {record.reason}"
-    change = "mend what that job names and add reuse=all"
+    change = "correct what made the job fail and add reuse=all"
     if record.family == "diffusion":
         leave = f", or leave {record.steps} out of steps" if group.candidates else ""
         return Gate(name=MISSING, reason=reason, steps=record.steps, change=change + leave)
@@ -78,14 +76,14 @@ _NO_TEXT = {
     "autoregressive": "workload.tasks or workload (prompts that ask for text), model.chat, or temperature",
     "diffusion": "larger steps, a smaller block_length, another temperature, or other prompts (workload.tasks)",
 }
-"""What lets a side of a family write where it fell silent."""
+"""What makes a side of a family write text where its outputs were empty."""
 
 _SAME_TEXT = "temperature=0, hardware.engine=eager or hardware.dtype=float32, under which a repeat writes the same text"
 _SAME_PROMPTS = "run both sides in one sweep, with one workload, workload.* and batch"
 
 
 def _of_side(steps: int | None, records: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
-    """What one side shows by itself."""
+    """The gates of one side alone."""
     label = records[0].label
     if (share := pooled_value(records, "quality/empty_share")) is not None and share > limits.empty_share:
         said = f"{label}: {100 * share:.3g} % of the outputs"
@@ -124,7 +122,7 @@ def _not_timed(record: Record) -> str:
 
 
 def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
-    """What a candidate shows beside the baseline."""
+    """The gates of a candidate compared with the baseline."""
     own, other = candidate[0], baseline[0]
     theirs, ours = (record.conditions | {TOP_P: nucleus(record)} for record in (other, own))
     keys = {key for key in ours.keys() & theirs.keys() if key.startswith("decoding.")}
@@ -132,7 +130,7 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
         if ours[key] != theirs[key]:
             said = f"{key} is {theirs[key]!r} at {other.label} and {ours[key]!r} at {own.label}"
             one = key in own.conditions.keys() & other.conditions.keys()  # else one of them cannot be told
-            change = f"give both sides one {_setting(key)}" if one else f"{_setting(key)}={WHOLE}"
+            change = f"give both sides one {_setting(key)}" if one else f"{_setting(key)}={FULL_NUCLEUS}"
             yield Gate(name="mixed conditions", reason=said, change=change)
     if own.partition != other.partition:
         said = f"{own.label} has another batch partition than {other.label}"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from llmbench.analysis.parity.grouping import CHAT, VARIED, Group, own_settings, sampling, seed_of
+from llmbench.analysis.parity.grouping import CHAT, VARIED, Group, decoding_settings, seed_of, text_settings
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import RecordError
 from llmbench.record import Record
@@ -194,7 +194,9 @@ def _question(baseline: Record, candidate: Record) -> str:
     workload = baseline.config.get("workload", {})
     prompts = {key: workload.get(key) for key in _WHICH_PROMPTS}
     prompts |= {key: workload[key] for key in _OF_A_DATA_SET if workload.get(key) is not None}
-    return _digest([shared, prompts, baseline.model, sampling(baseline), candidate.model, own_settings(candidate)])
+    return _digest(
+        [shared, prompts, baseline.model, text_settings(baseline), candidate.model, decoding_settings(candidate)]
+    )
 
 
 _WHICH_PROMPTS = ("source", "tasks", "prompt_words", "reference_words", "diversity_tokens", "prompt_tokens")

@@ -1,8 +1,4 @@
-"""How fast is a candidate against the baseline at each k, and may it be called faster where its quality passes?
-
-speedup(k) = L_e2e(baseline) / L_e2e(candidate at k), its interval from `llmbench.analysis.parity.statistics`. Called by
-`llmbench.analysis.parity`.
-"""
+"""speedup(k) = L_e2e(baseline) / L_e2e(candidate at k), and whether the candidate may be called faster."""
 
 from collections.abc import Sequence
 from dataclasses import replace

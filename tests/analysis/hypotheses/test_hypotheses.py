@@ -9,7 +9,7 @@ import pytest
 from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.hypotheses import chat, memory, throughput
 from llmbench.analysis.hypotheses.claims import hypotheses
-from llmbench.analysis.hypotheses.outcomes import Finding, Hypothesis, Outcome, labels
+from llmbench.analysis.hypotheses.outcomes import Hypothesis, Outcome, SettingOutcome, labels
 from llmbench.errors import RecordError
 from llmbench.metrics.performance import compute
 from llmbench.record import Ceilings, DeviceUse, ForwardCost, ForwardShape, Marks, Record
@@ -36,8 +36,8 @@ def over_batches(ratios: dict[int, float], *, steps: int = 16, width: float = 0.
     return made
 
 
-def first(found: Hypothesis) -> Finding:
-    return found.findings[0]
+def first(found: Hypothesis) -> SettingOutcome:
+    return found.settings[0]
 
 
 def test_r_that_rises_through_1_is_supported_with_its_crossing() -> None:
@@ -163,18 +163,18 @@ def test_a_batch_size_without_a_ratio_is_named() -> None:
         replace(r, metrics={k: v for k, v in r.metrics.items() if k != "throughput/bytes_per_s"})
         for r in over_batches({16: 3.0})
     ]
-    assert "B = 16 is not judged: there is no text to count" in throughput.throughput([*records, *textless]).sentence
+    assert "B = 16 is not judged: no text was written" in throughput.throughput([*records, *textless]).sentence
 
 
 def test_noise_that_could_hide_either_decides_nothing() -> None:
     found = throughput.throughput(over_batches({1: 0.95, 4: 1.0, 16: 1.05}, width=0.5))
     assert found.outcome is Outcome.UNDECIDED
-    assert "do not both lie on their side of 1" in found.sentence
+    assert "do not show a crossing of 1" in found.sentence
 
 
 def test_too_few_batches_or_repeats_decide_nothing_and_say_what_would() -> None:
     few = throughput.throughput(over_batches({1: 0.5, 16: 2.0}))
-    assert (few.outcome, "2 batch sizes show no course" in few.sentence) == (Outcome.UNDECIDED, True)
+    assert (few.outcome, "2 batch sizes are too few" in few.sentence) == (Outcome.UNDECIDED, True)
     assert few.decide == (
         "with the settings of this sweep, "
         "python -m llmbench -m experiment=throughput steps=16 batch=1,4,16 workload.prompts=16 timing.repeats=6"
@@ -205,7 +205,7 @@ def test_bytes_decide_and_not_tokens() -> None:
 def test_each_k_is_judged_by_itself_and_a_mixed_answer_is_no_answer() -> None:
     up, down = over_batches({1: 0.5, 4: 1.0, 16: 2.0}, steps=16), over_batches({1: 2.0, 4: 1.0, 16: 0.5}, steps=64)
     found = throughput.throughput([*up, *(record for record in down if record.steps)])
-    assert {item.setting: item.outcome for item in found.findings} == {
+    assert {item.setting: item.outcome for item in found.settings} == {
         "llada k=16": Outcome.SUPPORTED,
         "llada k=64": Outcome.REFUTED,
     }
@@ -226,7 +226,7 @@ def test_weights_that_write_no_text_have_no_bytes() -> None:
         for r in over_batches({1: 0.5, 4: 1.0, 16: 2.0})
     ]
     found = throughput.throughput(records)
-    assert (found.outcome, found.findings, found.decide) == (Outcome.UNDECIDED, (), "make table2")
+    assert (found.outcome, found.settings, found.decide) == (Outcome.UNDECIDED, (), "make table2")
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_memory_that_does_not_grow_is_refuted() -> None:
 
 def test_growth_that_is_not_linear_is_refuted() -> None:
     found = memory.growth(llama_over_canvas(0.001, tuple(range(256, 2049, 256)), curve=2.0))
-    assert (found.outcome, "on a curve, not on a line" in found.sentence) == (Outcome.REFUTED, True)
+    assert (found.outcome, "not linearly" in found.sentence) == (Outcome.REFUTED, True)
 
 
 def test_live_tensors_decide_and_not_what_the_allocator_keeps() -> None:
@@ -337,18 +337,18 @@ def test_small_batches_and_few_lengths_and_early_stops_are_open() -> None:
     small = memory.growth(llama_over_canvas(1.0, batch=4))
     assert (small.outcome, "batch=8" in small.decide) == (Outcome.UNDECIDED, True)
     few = memory.growth(llama_over_canvas(1.0, (256, 512)))
-    assert "2 lengths were written whole, 3 are needed" in few.sentence
+    assert "2 lengths were generated in full, 3 are needed" in few.sentence
     stopped = [
         replace(r, device_use=replace(r.device_use, reserved_trace_bytes=r.device_use.reserved_trace_bytes[:100]))
         for r in llama_over_canvas(1.0)
     ]
-    assert "0 lengths were written whole" in memory.growth(stopped).sentence
+    assert "0 lengths were generated in full" in memory.growth(stopped).sentence
 
 
 def test_on_a_cpu_both_are_open_and_name_the_command() -> None:
     records = [make_record(model, 32, canvas=g, perplexity=None) for model in ("llama", "llada") for g in (32, 64, 128)]
     for found in (memory.growth(records), memory.constant(records)):
-        assert (found.outcome, found.findings) == (Outcome.UNDECIDED, ())
+        assert (found.outcome, found.settings) == (Outcome.UNDECIDED, ())
         assert "M_reserved exists on CUDA only" in found.sentence
     assert "hardware=cuda" in memory.growth(records).decide
 
@@ -388,7 +388,7 @@ def test_a_length_that_shows_no_dependence_is_open() -> None:
     flat = memory.constant(llada_over_canvas({32: 100.0, 64: 100.0, 128: 120.0}))
     assert (flat.outcome, "lies within two of the allocator's segments" in flat.sentence) == (Outcome.UNDECIDED, True)
     few = memory.constant(llada_over_canvas({32: 100.0, 64: 300.0}))
-    assert (few.outcome, "2 lengths show no dependence" in few.sentence) == (Outcome.UNDECIDED, True)
+    assert (few.outcome, "2 lengths are too few" in few.sentence) == (Outcome.UNDECIDED, True)
     assert "canvas=32,64,128,256" in few.decide
     falling = memory.constant(llada_over_canvas({32: 100.0, 64: 400.0, 128: 300.0}))
     assert (falling.outcome, "falls in between" in falling.sentence) == (Outcome.UNDECIDED, True)
@@ -462,7 +462,7 @@ def test_seeds_of_a_setting_are_one_finding_by_the_means_of_their_times() -> Non
 
     own = [drawn("1", 400.0), drawn("2", 600.0), drawn("1", 5000.0, steps=16)]
     found = chat.chat([*own, drawn("1", 100.0, model="llama"), drawn("2", 300.0, model="llama")])
-    assert [item.setting for item in found.findings] == ["llada k=8", "llada k=16"]
+    assert [item.setting for item in found.settings] == ["llada k=8", "llada k=16"]
     numbers = dict(first(found).numbers)
     # each seed's interval: its middle x (1 +- 0.02 x 2.5 / 6)
     assert numbers["L_e2e ms"].value == pytest.approx(500.0)
@@ -477,7 +477,7 @@ def test_seeds_of_a_setting_are_one_finding_by_the_means_of_their_times() -> Non
 
 def test_other_batches_say_nothing_about_chat() -> None:
     found = chat.chat([make_record("llada", 8, batch=4)])
-    assert (found.outcome, found.findings, found.decide) == (Outcome.UNDECIDED, (), "make table1")
+    assert (found.outcome, found.settings, found.decide) == (Outcome.UNDECIDED, (), "make table1")
 
 
 def test_k_decides_and_the_parity_table_says_which_k() -> None:

@@ -6,7 +6,7 @@ built from Transformers' own classes alone: `auto_map`, which points to code tha
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,6 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
         CheckpointError: config.json is missing or wrong, or describes something that is neither built in nor laid out.
     """
     from transformers import __version__ as version
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     from llmbench.checkpoints import layouts
     from llmbench.models import llama
@@ -48,7 +47,7 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
     if layout is not None:
         values = layouts.translate(layout, values, name)
     kind = values.get("model_type")
-    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not isinstance(kind, str) or kind not in _language_models():
         raise CheckpointError(
             f"checkpoint {name}: model_type {kind!r} in config.json is no language model that transformers {version} "
             "contains, and there is no layout for it (docs/checkpoints.md); code that comes with a checkpoint is "
@@ -71,6 +70,16 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
     if type(shift) is not int or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
         raise CheckpointError(f"checkpoint {name}: logit_shift {shift} must be 0, or 1 where is_causal is false")
     return config, layout
+
+
+def _language_models() -> Container[str]:
+    """Every `model_type` that Transformers has a language model of. Raises LlmbenchError: it cannot be imported."""
+    try:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    except ImportError as error:
+        raise import_failure("model", error) from error
+    kinds: Container[str] = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return kinds
 
 
 def _class(kind: str) -> Any:

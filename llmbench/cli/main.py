@@ -153,10 +153,10 @@ def _run_hydra() -> None:
     parser.error = _refuse_option
     parser.parse_args()
 
-    from llmbench.sweeps.job_task import task
+    from llmbench.sweeps.job_task import run_hydra_job
 
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(run_hydra_job)()
         flush_output()  # what Hydra printed by itself, as for --cfg job
     except BrokenPipeError:
         discard_output(sys.stdout)

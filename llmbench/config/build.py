@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from llmbench.config.decoders import DECODERS, Server, ServerDecoder, options, shared_keys
+from llmbench.config.decoders import DECODERS, ServerConfig, ServerDecoder, options, shared_keys
 from llmbench.config.job import HUB_DATASET, Job
 from llmbench.errors import ConfigError
 
@@ -59,7 +59,7 @@ def unread_options(tree: "DictConfig", job: Job) -> set[str]:
     """
     usual = shared_keys() | {"block_length": tree.get("canvas")}
     turned = {key for key, value in usual.items() if tree.get(key, value) != value}
-    if SERVER in tree and Server(**_plain(tree[SERVER])) != Server():
+    if SERVER in tree and ServerConfig(**_plain(tree[SERVER])) != ServerConfig():
         turned.add(SERVER)
     return (
         turned
@@ -103,7 +103,7 @@ def _key_of(kind: type | None, name: str) -> str:
     about = options(kind).get(name) if kind else None
     if about is not None and about.key is not None:
         return about.key
-    of_server = kind is ServerDecoder and name in {item.name for item in dataclasses.fields(Server)}
+    of_server = kind is ServerDecoder and name in {item.name for item in dataclasses.fields(ServerConfig)}
     return f"{SERVER}.{name}" if of_server else f"model.decoder.{name}"
 
 
@@ -111,7 +111,7 @@ def _check_unread(kind: type | None, shared: Mapping[str, Any]) -> None:
     """Refuse bad values of options that the chosen decoder does not read."""
     for key, value in shared.items():
         if key == SERVER:
-            _check(TypeAdapter(Server), value, lambda name: f"{SERVER}.{name}" if name else SERVER)
+            _check(TypeAdapter(ServerConfig), value, lambda name: f"{SERVER}.{name}" if name else SERVER)
         else:
             _check(_checker(key), value, lambda name, key=key: key)
 
@@ -122,7 +122,7 @@ def _check(adapter: "TypeAdapter[Any]", value: Any, key_of: Any) -> None:
     except ValidationError as error:
         item = error.errors()[0]
         name = ".".join(str(part) for part in item["loc"] if isinstance(part, str) and part not in _UNION_BRANCHES)
-        raise ConfigError(_said(item, key_of(name))) from error
+        raise ConfigError(_message(item, key_of(name))) from error
 
 
 @functools.cache
@@ -170,11 +170,11 @@ def _explain(item: Any, raw: Any, kind: type | None) -> str:
     """One validation error as `key: what is wrong (got value)`."""
     location = [str(part) for place, part in enumerate(item["loc"]) if place != 2 or part not in DECODERS]
     if location[:2] == ["model", "decoder"] and len(location) > 2:
-        return _said(item, _key_of(kind, location[2]) if len(location) == 3 else ".".join(location))
-    return _said(item, _written_key(location, raw))
+        return _message(item, _key_of(kind, location[2]) if len(location) == 3 else ".".join(location))
+    return _message(item, _written_key(location, raw))
 
 
-def _said(item: Any, key: str) -> str:
+def _message(item: Any, key: str) -> str:
     message = item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if item["type"] == "unexpected_keyword_argument":

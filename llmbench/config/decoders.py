@@ -114,7 +114,7 @@ _SECRET = re.compile("api_?key|authorization|password|secret", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Server:
+class ServerConfig:
     """A server that speaks OpenAI's HTTP interface: vLLM, SGLang, `transformers serve`. Dials: `server.*`.
 
     The key is read from the environment (OPENAI_API_KEY) when a request is made, and stands nowhere else.
@@ -161,7 +161,7 @@ class Server:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ServerDecoder(Server, _OneByOne):
+class ServerDecoder(ServerConfig, _OneByOne):
     """Whatever a server does with a prompt (`job.server`): a baseline whose weights and device are elsewhere."""
 
     kind: Literal["server"] = option("server", implementation=True)

@@ -60,7 +60,7 @@ class Engine(Protocol):
         """Memory for keys and values of `rows` sequences of at most `length` positions."""
         ...
 
-    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+    def loop_for(self, key: Hashable, make: Callable[[], T]) -> T:
         """The loop of a shape: what `make` returns, or returned when this key came first."""
         ...
 

@@ -79,7 +79,7 @@ class DiffusionDecoder:
         """The static memory and captured steps for batches of this shape."""
         shape = (*batch.ids.shape, batch.mask is not None)
         key = self._settings, self._stop_ids, shape
-        return engine.keep(
+        return engine.loop_for(
             key, lambda: _Loop(self._settings, self._stop_ids, self._mask_id, self._shift, engine, shape)
         )
 

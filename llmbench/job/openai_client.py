@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llmbench.config.decoders import Server
+from llmbench.config.decoders import ServerConfig
 from llmbench.errors import ServerError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Client:
         server: where and how.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerConfig) -> None:
         self._server = server
         self._key = os.environ.get(KEY, "").strip()
         self._runner = asyncio.Runner()

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.resolve import resolve_checkpoint
-from llmbench.config.decoders import Server, ServerDecoder
+from llmbench.config.decoders import ServerConfig, ServerDecoder
 from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
 from llmbench.data import heldout, workloads
@@ -189,7 +189,7 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
     }
     settings, left_out = to_dict(job)["model"]["decoder"], {"steps"}
     if isinstance(job.model.decoder, ServerDecoder):
-        where, left_out = server.conditions(job.model.decoder), {field.name for field in fields(Server)}
+        where, left_out = server.conditions(job.model.decoder), {field.name for field in fields(ServerConfig)}
     own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
     own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it
     whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}

@@ -87,7 +87,7 @@ def shards(folder: Path, name: str) -> list[str]:
     return files
 
 
-def check(
+def check_tensors(
     files: Iterable[Path],
     expected: dict[str, tuple[int, ...]],
     name: str,

@@ -4,13 +4,11 @@
 bound from below, for generation alone: the least work of each forward, divided by what the device was just measured to
 do at most; every output is taken to fill its canvas (a LLaMA that stops early needs less). Bandwidth enters only where
 it binds (`Ceilings.judged`). Where the work depends on what is written, or a cache saves some of it, there is no bound
-and the time is unknown. The caller shows which of the three it is.
+and the time is unknown.
 
 *Memory* is the estimate of `llmbench.job.memory_estimate`, and whether so much is free now.
 
 Of a server's time and memory nothing is known, unless an earlier Record tells its time.
-
-Called by `llmbench.sweeps.job_task` and `llmbench.sweeps.run`; the text is made by `llmbench.sweeps.console`.
 """
 
 from collections.abc import Iterator

@@ -43,8 +43,8 @@ class JobResult:
     tracked: str | None  # why tracking failed, if it did
 
 
-def task(tree: "DictConfig") -> JobResult:
-    """Run one job; Hydra's launcher (or Hydra itself, without -m) calls it with a composed tree.
+def run_hydra_job(tree: "DictConfig") -> JobResult:
+    """Run one job: that of a composed tree, or in a sweep the planned job whose folder is Hydra's output folder.
 
     Raises:
         SystemExit: carrying an LlmbenchError, in a run of one job; Hydra would print more than one line of any other

@@ -11,7 +11,7 @@ from llmbench.config.conf_files import conf_folder
 from llmbench.config.decoders import (
     Autoregressive,
     Diffusion,
-    Server,
+    ServerConfig,
     ServerDecoder,
     Transformers,
     options,
@@ -206,8 +206,8 @@ def test_every_setting_can_be_changed_from_the_command_line():
             assert set(dataclasses.asdict(built)[group]) - elsewhere.get(group, set()) <= set(composed[group]), choice
             if group == "model":
                 own = {name for name, about in options(type(built.model.decoder)).items() if about.key is None}
-                own -= {field.name for field in dataclasses.fields(Server)}  # these stand under `server`
+                own -= {field.name for field in dataclasses.fields(ServerConfig)}  # these stand under `server`
                 assert own <= set(composed[group]["decoder"]), choice
     assert set(shared_keys()) <= set(tree())
-    assert {field.name for field in dataclasses.fields(Server)} <= set(tree().server)
+    assert {field.name for field in dataclasses.fields(ServerConfig)} <= set(tree().server)
     assert set(dataclasses.asdict(build_job(tree()).timing)) <= set(tree().timing)

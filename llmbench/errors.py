@@ -5,6 +5,7 @@
     │   ├── ConfigError               a key, a value, a group or their combination
     │   ├── WorkloadError             prompts: file, line, field
     │   ├── CheckpointError           weights or tokenizer: missing, damaged, misshapen
+    │   │   └── JudgeError            those of the model that scores, not of the one under test
     │   ├── HardwareError             a device that is asked for and is not there, or too small
     │   ├── TrackingError             the MLflow store or server
     │   └── ServerError             the server that is measured
@@ -20,6 +21,13 @@ def one_line(error: BaseException, most: int = 200) -> str:
     """What a foreign exception says, on one line and short enough to stand in one of ours: `most` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The exception that a foreign library wrapped into `error`, or `error` itself."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 LONGEST = 1000
@@ -57,6 +65,10 @@ class WorkloadError(UsageError):
 
 class CheckpointError(UsageError):
     """Weights or tokenizer cannot be used."""
+
+
+class JudgeError(CheckpointError):
+    """The weights or tokenizer of the perplexity judge cannot be used."""
 
 
 class HardwareError(UsageError):

@@ -1,20 +1,30 @@
 """What the documentation tells people to type exists and is accepted. CI runs `make run` and `make test` themselves."""
 
 import re
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench.cli.main import COMMANDS
-from llmbench.config.compose import conf_folder
-from llmbench.config.job import build_job
+from llmbench.cli.report import parser
+from llmbench.config.build import build_job
+from llmbench.config.conf_files import conf_folder
 from llmbench.report.assemble import RECIPES
 from llmbench.sweeps import plan
+from records import make_sweep
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/judges.md", "docs/checkpoints.md", "docs/method.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("guide", "engine", "judges", "checkpoints", "method", "metrics")),
+]
+SHORT = "llmbench "
+LONG = "python -m llmbench "
 
 
 def typed(pattern: str) -> list[str]:
@@ -30,15 +40,19 @@ def typed(pattern: str) -> list[str]:
 def test_every_make_target_exists():
     targets = set(re.findall(r"^([a-z0-9]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = {command.split()[1] for command in typed("make ")}
-    assert {"run", "test", "ui", "table1"} <= named
+    assert {"run", "test", "table1"} <= named
     assert named <= targets
 
 
+def commands() -> list[list[str]]:
+    """Words behind `llmbench` of every command of the pages."""
+    return [command.removeprefix(LONG).removeprefix(SHORT).split() for command in [*typed(SHORT), *typed(LONG)]]
+
+
 @pytest.mark.parametrize(
-    "command",
-    [c for c in typed("python -m llmbench ") if c.split()[3] not in ("--help", *COMMANDS) and "/path" not in c],
+    "words", [c for c in commands() if c[0] not in ("--help", *COMMANDS) and "/path" not in " ".join(c)], ids=" ".join
 )
-def test_every_command_composes_to_jobs(command):
+def test_every_command_composes_to_jobs(words):
     not_here = (
         "-m",
         "workload=jsonl",
@@ -48,7 +62,7 @@ def test_every_command_composes_to_jobs(command):
         "metric.likelihood_source",
         "hardware.quantization",
     )  # files and packages of the reader's own
-    words = [word for word in command.split()[3:] if not word.startswith(not_here)]
+    words = [word for word in words if not word.startswith(not_here)]
     words = [*words, "dry_run=true"] if "dry_run=true" not in words else words  # so is the memory that an 8B takes
     grid = plan.expand(OverridesParser.create().parse_overrides(words))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -59,6 +73,27 @@ def test_every_command_composes_to_jobs(command):
         assert plan.build(grid, lambda overrides: compose("config", overrides=overrides))
 
 
+def test_every_report_is_one():
+    for words in commands():
+        if words[0] == "report":
+            parser().parse_args([word for word in words[1:] if word not in ("FOLDER", "RUN_ID")])
+
+
+def test_the_python_of_the_readme_gives_the_verdict_of_a_folder_that_was_moved(tmp_path):
+    block = next(
+        block
+        for block in re.findall(r"(?:^    .*\n|^\n)+", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+        if "import llmbench" in block
+    )
+    for record in make_sweep():
+        record.save(tmp_path / "moved" / record.identity)
+    lines = textwrap.dedent(block).replace("multirun/2026-...", str(tmp_path / "moved"))
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    assert names["sweep"].parity().status == "reached"
+    assert len(names["sweep"].to_frame()) == len(make_sweep())
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_table_has_its_recipe_and_target(recipe):
     assert (conf_folder() / "experiment" / f"{recipe}.yaml").is_file()
@@ -67,5 +102,11 @@ def test_every_table_has_its_recipe_and_target(recipe):
 
 def test_links_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
             assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_map_names_files_that_exist():
+    for row in (ROOT / "CONTRIBUTING.md").read_text().splitlines():
+        for name in re.findall(r"`((?:llmbench|conf|tests|docs|benchmarks|checks)/[\w/.]+)`", row):
+            assert (ROOT / name).exists(), name

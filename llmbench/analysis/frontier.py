@@ -24,8 +24,9 @@ from llmbench.analysis.parity.paired_sums import orientation, pooled, side_value
 from llmbench.analysis.parity.sentences import conditions_phrase
 from llmbench.analysis.parity.statistics import ratio_interval_of
 from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED
+from llmbench.config.decoders import label_conditions
 from llmbench.config.parity import ThresholdsConfig
-from llmbench.record import TOLD, Record
+from llmbench.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,7 @@ def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Sett
 
 _SHORT = {"decoding.temperature": "T", "decoding.block_length": "block"}
 
-_NAMED = (*IMPLEMENTATION, *(f"decoding.{setting}" for setting in TOLD))
+_NAMED = IMPLEMENTATION | label_conditions()
 """What a side's own label says already."""
 
 

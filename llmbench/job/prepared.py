@@ -22,6 +22,7 @@ class Prepared:
     partition: tuple[tuple[int, ...], ...]  # indices into workload.prompts, batch by batch
     longest_prompt: int  # tokens
     identity: str
+    notes: tuple[str, ...] = ()  # what was left out, and how to get it
 
     def prompt_ids(self, index: int) -> list[int]:
         """Ids that the model reads for prompt `index` of the workload."""

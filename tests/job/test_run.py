@@ -9,12 +9,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from llmbench.checkpoints.resolve import BUNDLED
-from llmbench.config.compose import conf_folder
-from llmbench.config.job import build_job
+from llmbench.config.build import build_job
+from llmbench.config.conf_files import conf_folder
 from llmbench.errors import UsageError
 from llmbench.job.prepare import conditions, prepare_job
 from llmbench.job.prepared import Prepared
 from llmbench.job.run import run_job
+from llmbench.metrics import bertscore
 
 SMALL = [
     "workload.prompts=4",
@@ -54,6 +55,19 @@ def short(folder: Path) -> Path:
     settings = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 100}))
     return copied
+
+
+def test_a_default_encoder_that_is_not_installed_is_left_out(prepare, monkeypatch):
+    chosen = prepare(*SMALL, "metric=default", "metric.bertscore=null")
+    monkeypatch.setattr(bertscore, "_package", lambda source: None)
+    left_out = prepare(*SMALL, "metric=default")
+    assert left_out.identity == chosen.identity
+    assert left_out.job == chosen.job
+    assert left_out.encoder is None
+    assert [bertscore.INSTALL in note for note in left_out.notes] == [True]
+    assert not chosen.notes
+    with pytest.raises(UsageError, match="not installed"):
+        prepare(*SMALL, "metric=default", "metric.bertscore=package:another_encoder")
 
 
 def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):

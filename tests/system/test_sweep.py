@@ -160,7 +160,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
 
 
 def test_one_wrong_cell_refuses_the_grid_before_any_job(tmp_path):
-    result = llmbench(tmp_path, "-m", "model=llada", "steps=4,7", "model.decoder.block_length=8", *SMALL)
+    result = llmbench(tmp_path, "-m", "model=llada", "steps=4,7", "block_length=8", *SMALL)
     assert result.returncode == 2
     assert "[steps=7] model.decoder: steps 7 must be a multiple of the 2 blocks" in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -218,12 +218,21 @@ def test_a_deleted_experiment_is_said(tmp_path: Path) -> None:
         open_store(config)
 
 
-def test_a_store_that_was_moved_is_said(tmp_path: Path) -> None:
-    (tmp_path / "here").mkdir()
-    open_store(TrackingConfig(uri=f"sqlite:///{tmp_path}/here/mlflow.db", experiment="x"))
-    (tmp_path / "here").rename(tmp_path / "there")
-    with pytest.raises(TrackingError, match=r"keeps its files in .*here/artifacts, which is gone"):
-        open_store(TrackingConfig(uri=f"sqlite:///{tmp_path}/there/mlflow.db", experiment="x"))
+def test_a_job_that_is_not_in_the_store_fails_the_parent_and_is_named(store: Store) -> None:
+    records = make_sweep()
+    parent = store.start_sweep(name="outage", command="", jobs=5)
+    store.finish_sweep(parent, verdicts(records), records, unlogged=["llada k=8", "llada k=16"])
+    run = store.client.get_run(parent)
+    assert (run.info.status, run.data.tags["unlogged_jobs"]) == ("FAILED", "llada k=8, llada k=16")
+    store.abort_sweep(parent)
+    assert store.client.get_run(parent).info.status == "FAILED", "one that has ended stays as it is"
+
+
+def test_the_plan_of_a_sweep_is_in_the_store(store: Store) -> None:
+    planned = {f"{i:012x}": f"llada k={i} temperature=0.7 seed={i}" for i in range(300)}
+    parent = store.start_sweep(name="wide", command="", jobs=300, planned=planned)
+    assert store.planned(parent) == planned
+    assert store.planned(store.start_sweep(name="older", command="", jobs=300)) is None
 
 
 def test_a_reader_finds_no_experiment_that_is_not_there(store: Store) -> None:

@@ -11,6 +11,7 @@ from llmbench.analysis.parity.grouping import FULL_NUCLEUS, IMPLEMENTATION, Grou
 from llmbench.analysis.parity.paired_sums import pooled_value
 from llmbench.analysis.parity.speed_doubts import slow_phrase, threads_phrase, unsteady_phrase
 from llmbench.analysis.parity.verdict import Gate
+from llmbench.config.decoders import shared_keys
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import Record
 
@@ -125,7 +126,7 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
     own, other = candidate[0], baseline[0]
     theirs, ours = (record.conditions | {TOP_P: nucleus(record)} for record in (other, own))
     keys = {key for key in ours.keys() & theirs.keys() if key.startswith("decoding.")}
-    for key in sorted(keys - set(IMPLEMENTATION) - {"decoding.checkpoint"}):
+    for key in sorted(keys - IMPLEMENTATION - {"decoding.checkpoint"}):
         if ours[key] != theirs[key]:
             said = f"{key} is {theirs[key]!r} at {other.label} and {ours[key]!r} at {own.label}"
             one = key in own.conditions.keys() & other.conditions.keys()  # else one of them cannot be told
@@ -165,7 +166,9 @@ def _lengths(baseline: Sequence[Record], candidate: Sequence[Record], least: flo
 def _setting(key: str) -> str:
     """What a person sets to change a decoding condition."""
     name = key.removeprefix("decoding.")
-    return {"chat": "model.chat", "temperature": name}.get(name, f"model.decoder.{name}")
+    if name == "chat":
+        return "model.chat"
+    return name if name in shared_keys() else f"model.decoder.{name}"
 
 
 def _listed(seeds: set[str]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbench.analysis.estimates import logged_mean
+from llmbench.config.decoders import implementation_conditions
 from llmbench.errors import RecordError
 from llmbench.record import Record, from_server
 
@@ -25,18 +26,8 @@ VARIED = (
 )
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
-IMPLEMENTATION = (
-    "decoding.kind",
-    "decoding.cache",
-    "decoding.stop_check_every",
-    "decoding.url",
-    "decoding.served_model",
-    "decoding.trust_same_hardware",
-)
-"""Conditions that say with which code a text is generated, and so how fast; not which text."""
-
-CHANGES_TEXT = ("decoding.cache",)
-"""Of these, what changes a diffusion model's text: its caches (prefix, dual) are approximations."""
+IMPLEMENTATION = implementation_conditions("autoregressive")
+"""Conditions that say with which code a baseline is generated, and so how fast; not which text."""
 
 FULL_NUCLEUS = "1.0"
 """The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
@@ -242,7 +233,7 @@ def check_conditions(records: Sequence[Record]) -> None:
     for record in asked:
         _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
-        free = set(IMPLEMENTATION) - set(CHANGES_TEXT if record.family == "diffusion" else ())
+        free = implementation_conditions(record.family)
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
 
 

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from llmbench.analysis.parity.analyze import parity, verdicts
 from llmbench.analysis.parity.verdict import MetricParity, Parity, Status
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.metrics import quality
 from llmbench.record import Output, PromptScore, Record, Timing, load
 from llmbench.report.assemble import sweep_report

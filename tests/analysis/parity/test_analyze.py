@@ -239,7 +239,7 @@ def test_a_nucleus_that_the_other_side_lacks_is_mixed_conditions_and_is_said() -
     assert verdict.status is Status.INVALID
     assert "mixed conditions: decoding.top_p is '0.5' at llama and '1.0' at llada k=64" in verdict.sentence
     assert "top_p 0.5 against 1.0" in verdict.sentence
-    assert "mixed conditions: model.decoder.top_p=1.0" in verdict.next_step
+    assert "mixed conditions: top_p=1.0" in verdict.next_step
     whole = parity([nucleus(llama, "1.0"), *others])
     assert whole.status is Status.REACHED
     assert "top_p" not in whole.sentence

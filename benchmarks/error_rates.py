@@ -1,4 +1,4 @@
-"""Does the verdict keep its promises? Worlds whose truth is known, judged by the very functions that judge Records.
+"""Error rates of the verdict in simulated worlds whose truth is known, judged by the functions that judge Records.
 
     python -m benchmarks.error_rates          writes docs/simulation.md and docs/simulation.png (minutes)
 
@@ -240,10 +240,11 @@ def run(studies: int, seed: int = 0) -> list[Rate]:
 
 
 def markdown(rates: Sequence[Rate], command: str, sizes: Sequence[int] = SIZES) -> str:
-    """The table: a row per promise and law, a column per number of prompts."""
-    lines = ["# Does the verdict keep its promises?", "", f"Made by `{command}`; the worlds are described in "]
-    lines[-1] += "`benchmarks/error_rates.py`."
-    lines += [
+    """The table: a row per rate and law, a column per number of prompts."""
+    lines = [
+        "# Error rates of the verdict in simulated worlds",
+        "",
+        f"Made by `{command}`; the worlds are described in `benchmarks/error_rates.py`.",
         "Each cell is a share of simulated studies in %, in brackets two Monte-Carlo standard errors. **Bold**:",
         "outside the limits by more than that. Limits: false claims 5 % (15 % for three unplanned analyses), coverage",
         "93 to 97 %.",

@@ -1,4 +1,4 @@
-"""The verdict's promises, held against worlds whose truth is known; docs/simulation.md is the same with more draws."""
+"""Error rates of the verdict in worlds whose truth is known; docs/simulation.md is the same with more draws."""
 
 import numpy as np
 import pytest

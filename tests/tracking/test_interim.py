@@ -103,3 +103,13 @@ def test_a_sweep_registers_thresholds_and_margins_before_its_jobs(store: Store) 
     assert said is not None
     for part in ('"empty_share": 0.02', '"length_share": 0.9', '"roofline_share": 0.5', '"steps": [8, 16, 32, 64]'):
         assert part in said
+
+
+def test_analyses_of_version_0_2_are_counted(store: Store) -> None:
+    """It called them looks, in the tag and in the terms."""
+    parent, _ = swept(store, make_sweep())
+    said = store.client.get_run(parent).data.tags["analysis.0"]
+    store.client.delete_tag(parent, "analysis.0")
+    store.client.set_tag(parent, "look.0", said.replace("planned_analyses", "looks"))
+    assert swept(store, make_sweep())[1][0].analyses == 1
+    assert swept(store, make_sweep(), ParityConfig(margins=MarginsConfig(perplexity=0.3)))[1][0].analyses == 2

@@ -9,7 +9,7 @@ SWEEP := $(BIN)/llmbench -m
 REPORT := $(BIN)/llmbench report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check coverage wheel lowest ui bench table1 table2 table3 table4 tables pretrain clean
+.PHONY: help setup run test kernels check coverage wheel lowest ui bench table1 table2 table3 table4 tables pretrain clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,14 @@ run: setup ## the main job: LLaMA and LLaDA over 8, 16, 32, 64 steps, and the ve
 
 test: $(VENV)/.developer ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# in a folder of its own: where torch finds Triton it imports it into every process
+$(VENV)/.triton: $(VENV)/.developer
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(VENV)/triton "triton>=3.3"
+	@touch $@
+
+kernels: $(VENV)/.triton ## the Triton kernels on a CPU, by Triton's interpreter (290 MB to download)
+	PYTHONPATH=$(VENV)/triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/models/test_triton_interpreter.py
 
 check: $(VENV)/.developer ## format, lint, types, layers, words
 	$(BIN)/ruff format --check .

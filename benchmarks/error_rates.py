@@ -11,8 +11,7 @@ dangerous side: a sample without its rare bad texts has too good a mean *and* to
 *Speed.* A batch's time is T x (batch effect, mean 1, shared in part by both sides) x (repeat, lognormal of median 1):
 the speedup's truth is the ratio of the two T. With one batch the truth is that batch's own.
 
-Every rate stands with its Monte-Carlo standard error, beside the limit it is held against. Called by the tests with
-fewer draws.
+Every rate stands with its Monte-Carlo standard error, beside the limit it is held against.
 """
 
 import argparse
@@ -112,10 +111,10 @@ def plainly_passed(baseline: Array, candidates: Array, alpha: float) -> Any:
 def false_claims(rng: np.random.Generator, studies: int, count: int, law: str, drawn: int = 2000) -> list[Rate]:
     """Claims that are false: the smaller k lie on the boundary, the largest is as good as the baseline.
 
-    `count` is the number of prompts of the first of three looks; the later ones have twice and three times as many.
+    `count` is the number of prompts of the first of three analyses; the later ones have twice and three times as many.
     `drawn` studies are also judged by the percentile bootstrap, for comparison.
     """
-    found = {"bound": 0, "t": 0, "sequence": 0, "bootstrap": 0, "looks": 0, "unannounced": 0}
+    found = {"bound": 0, "t": 0, "sequence": 0, "bootstrap": 0, "planned": 0, "unplanned": 0}
     for some in _chunks(studies, 3 * count, 4):
         grown, more = prompts(rng, some, 3 * count, (MARGIN, MARGIN, 0.0), LAWS[law])  # k rising: two bad, one good
         base, other = grown[:, :count], more[:, :, :count]
@@ -123,7 +122,7 @@ def false_claims(rng: np.random.Generator, studies: int, count: int, law: str, d
         found["bound"] += int(passes[0].sum())
         found["t"] += int(plainly_passed(base, other[0], 0.05).sum())
         found["sequence"] += int((passed_from_the_top(passes.T) >= 2).sum())  # goes on into a k that is too bad
-        for name, alpha in (("looks", 0.05 / 3), ("unannounced", 0.05)):
+        for name, alpha in (("planned", 0.05 / 3), ("unplanned", 0.05)):
             taken = [passed(grown[:, :n], more[0][:, :n], alpha) for n in (count, 2 * count, 3 * count)]
             found[name] += int(np.any(taken, axis=0).sum())
     base, other = prompts(rng, drawn, count, (MARGIN,), LAWS[law])
@@ -139,8 +138,8 @@ def false_claims(rng: np.random.Generator, studies: int, count: int, law: str, d
     return [
         rate("false claim at the boundary", "bound", studies, 0.05),
         rate("false claim, sequence over 3 k", "sequence", studies, 0.05),
-        rate("false claim, 3 announced looks at 5 % / 3", "looks", studies, 0.05),
-        rate("false claim, 3 unannounced looks at 5 %", "unannounced", studies, 0.15),
+        rate("false claim, 3 planned analyses at 5 % / 3", "planned", studies, 0.05),
+        rate("false claim, 3 unplanned analyses at 5 %", "unplanned", studies, 0.15),
         rate("for comparison: t bound alone", "t", studies, None),
         *([rate("for comparison: percentile bootstrap", "bootstrap", drawn, None)] if drawn else []),
     ]
@@ -243,10 +242,10 @@ def run(studies: int, seed: int = 0) -> list[Rate]:
 def markdown(rates: Sequence[Rate], command: str, sizes: Sequence[int] = SIZES) -> str:
     """The table: a row per promise and law, a column per number of prompts."""
     lines = ["# Does the verdict keep its promises?", "", f"Made by `{command}`; the worlds are described in "]
-    lines[-1] += "`llmbench/analysis/simulation.py`."
+    lines[-1] += "`benchmarks/error_rates.py`."
     lines += [
         "Each cell is a share of simulated studies in %, in brackets two Monte-Carlo standard errors. **Bold**:",
-        "outside the limits by more than that. Limits: false claims 5 % (15 % for three unannounced looks), coverage",
+        "outside the limits by more than that. Limits: false claims 5 % (15 % for three unplanned analyses), coverage",
         "93 to 97 %.",
         f"Margin {MARGIN:g}. Skewness of a prompt's NLL per token: mild 0.95, skewed 1.75, heavy 3.7 (LLaDA of the",
         "bundled pair: at most 0.71).",

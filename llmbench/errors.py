@@ -5,6 +5,7 @@
     │   ├── ConfigError               a key, a value, a group or their combination
     │   ├── WorkloadError             prompts: file, line, field
     │   ├── CheckpointError           weights or tokenizer: missing, damaged, misshapen
+    │   │   └── JudgeError            those of the model that scores, not of the one under test
     │   ├── HardwareError             a device that is asked for and is not there, or too small
     │   ├── TrackingError             the MLflow store or server
     │   └── ServerError             the server that is measured
@@ -64,6 +65,10 @@ class WorkloadError(UsageError):
 
 class CheckpointError(UsageError):
     """Weights or tokenizer cannot be used."""
+
+
+class JudgeError(CheckpointError):
+    """The weights or tokenizer of the perplexity judge cannot be used."""
 
 
 class HardwareError(UsageError):

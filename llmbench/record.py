@@ -12,12 +12,13 @@ neither torch nor mlflow: a report is rebuilt on a laptop.
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llmbench.errors import RecordError
+from llmbench.system.files import write_atomic
 
 if TYPE_CHECKING:
     from pydantic import ConfigDict, TypeAdapter
@@ -249,6 +250,8 @@ class Record:
     @property
     def side(self) -> str:
         """The label without k: what all Records of one curve share."""
+        from llmbench.config.decoders import job_label
+
         return job_label(self.model, self.family, None, self.config.get("model", {}).get("decoder", {}))
 
     @property
@@ -261,13 +264,8 @@ class Record:
         return _adapter().dump_json(self, indent=1)
 
     def save(self, folder: Path) -> Path:
-        """Write `record.json` into `folder`, atomically: a killed job leaves no half file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "record.json"
-        partial = folder / "record.json.partial"
-        partial.write_bytes(self.to_json())
-        partial.replace(path)
-        return path
+        """Write `record.json` into `folder`, whole or not at all. Raises OSError where it cannot be written."""
+        return write_atomic(folder / "record.json", self.to_json())
 
 
 def total(sizes: Iterable[int | None]) -> int | None:
@@ -279,34 +277,6 @@ def total(sizes: Iterable[int | None]) -> int | None:
 def from_server(record: Record) -> bool:
     """Whether a server wrote it (`model.decoder=server`): by wall clock, on hardware that is not known."""
     return record.conditions.get("engine") == "server"
-
-
-TOLD: Mapping[str, Any] = {
-    "threshold": None, "factor": None, "fixed_tokens_per_forward": None, "remasking": "low_confidence",
-    "cfg_scale": 0.0, "early_stop": False,
-}  # fmt: skip
-"""A decoder's settings that a job's name tells, where they are not at these values."""
-
-SHORT = {"fixed_tokens_per_forward": "fixed"}
-"""What a job's name calls a setting that has a long one."""
-
-
-def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[str, Any]) -> str:
-    """A job's name for people: the model, how it is decoded where that is not its family's own way, and k.
-
-    Args:
-        model: the side.
-        family: its family; a decoder of that name needs no mention.
-        steps: k, or None.
-        decoder: its settings.
-    """
-    kind, cache = decoder.get("kind", family), decoder.get("cache")
-    words = [model]
-    words += [kind] if kind != family else []
-    words += [cache] if cache not in (None, "none", "dynamic") else []
-    told = {rule: decoder[rule] for rule, usual in TOLD.items() if decoder.get(rule, usual) != usual}
-    words += [f"{SHORT.get(rule, rule)}={str(own).lower() if own is True else own}" for rule, own in told.items()]
-    return " ".join(words if steps is None else [*words, f"k={steps}"])
 
 
 def load(path: Path) -> Record:
@@ -344,6 +314,7 @@ _RENAMED = {
     "forced_tokens_per_forward": "fixed_tokens_per_forward",
     "endpoint": "server",
     "scale": "pair",
+    "looks": "planned_analyses",
 }
 """What settings were called before format 3, as keys of a configuration and as `decoding.KEY` of the conditions."""
 

@@ -1,19 +1,23 @@
-"""For all tests: a job of the real `conf/`, and one thread for this process.
+"""For all tests: a job of the real `conf/`, one thread for this process, and Triton's interpreter without a GPU.
 
 On models of a few thousand weights a second thread only waits for the first; where the machine has other work the
 waiting is most of the time. Child processes (tests/system) choose for themselves.
 """
 
+import os
 from collections.abc import Callable
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from llmbench.config.compose import conf_folder
-from llmbench.config.job import Job, build_job
+from llmbench.config.build import build_job
+from llmbench.config.conf_files import conf_folder
+from llmbench.config.job import Job
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported, its own library included
 
 
 @pytest.fixture

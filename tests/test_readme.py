@@ -11,8 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench.cli.main import COMMANDS
 from llmbench.cli.report import parser
-from llmbench.config.compose import conf_folder
-from llmbench.config.job import build_job
+from llmbench.config.build import build_job
+from llmbench.config.conf_files import conf_folder
 from llmbench.report.assemble import RECIPES
 from llmbench.sweeps import plan
 from records import make_sweep

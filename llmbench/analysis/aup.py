@@ -1,4 +1,4 @@
-"""How much accuracy survives when more tokens are written per forward? AUP, accuracy under parallelism.
+"""AUP, accuracy under parallelism: how much accuracy is left when more tokens are written per forward.
 
 d3LLM (Qian et al. 2026, arXiv:2601.07568) scores a diffusion model's whole trade-off in one number that no hardware
 enters: over settings i with rho_i tokens per forward and accuracy y_i in percent, rho rising,
@@ -8,7 +8,7 @@ enters: over settings i with rho_i tokens per forward and accuracy y_i in percen
 
 where settings that fall more than 5 points below y_1 are left out, and y_max is the best accuracy of any method on the
 same prompts; here that is any Record of the sweep, the autoregressive side included. So AUPs compare inside one sweep.
-It is a summary and no test: it has no interval, and the verdict does not use it. `llmbench.report` makes its table.
+It is a summary and no test: it has no interval, and the verdict does not use it.
 """
 
 import itertools

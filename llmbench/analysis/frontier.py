@@ -1,34 +1,32 @@
 """Which settings of either side does nothing dominate? Quality against latency for all of them, entropy beside.
 
-A parity verdict is one point of a trade: each temperature, cache and k of either model is another. A setting is on the
-frontier of a metric (the Pareto frontier) when no other is at least as fast and at least as good, and better in one of
-the two. Perplexity and bits per byte reward text that repeats itself, so they have a second frontier with entropy as a
-third wish: there a less varied text dominates nobody that is more varied. What is on the first and only holds its
-place by lower entropy is seen by comparing its entropy with its neighbours', which is why the figure and the table
-show it beside.
-
-Values are points; their intervals (95 %, prompts as the unit; latency's over repeats) are each setting's own. Settings
-share their prompts, so two intervals overlap more than the difference of the two would; what may be claimed about a
-difference is the parity verdict's business. No torch. Called by `llmbench.report`.
+A setting is on the frontier of a metric (the Pareto frontier) when no other is at least as fast and at least as good,
+and better in one of the two. Perplexity and bits per byte reward text that repeats itself, so they have a second
+frontier that counts entropy as well (docs/method.md). Intervals are each setting's own; the parity verdict says what
+may be claimed about a difference.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import numpy as np
 
+from llmbench.analysis.estimates import Estimate, Interval, logged, mean_over_seeds
 from llmbench.analysis.parity.gates import LENGTH_METRICS
-from llmbench.analysis.parity.grouping import IMPLEMENTATION, check_ground, own_settings, seed_of, shared_conditions
+from llmbench.analysis.parity.grouping import (
+    IMPLEMENTATION,
+    check_shared_conditions,
+    decoding_settings,
+    seed_of,
+    shared_conditions,
+)
 from llmbench.analysis.parity.paired_sums import orientation, pooled, side_value
 from llmbench.analysis.parity.sentences import conditions_phrase
-from llmbench.analysis.parity.statistics import Estimate, Interval, ratio_interval_of
+from llmbench.analysis.parity.statistics import ratio_interval_of
+from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED
+from llmbench.config.decoders import label_conditions
 from llmbench.config.parity import ThresholdsConfig
-from llmbench.record import TOLD, Record
-
-METRICS_DRAWN = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
-
-DIVERSITY = "quality/entropy"
+from llmbench.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,7 @@ class Front:
 
 @dataclass(frozen=True, kw_only=True)
 class Frontier:
-    """All settings that were measured on one ground."""
+    """All settings that were measured under the same shared conditions."""
 
     where: str  # the conditions they share
     settings: tuple[Setting, ...]  # fastest first
@@ -69,20 +67,20 @@ class Frontier:
 
 
 def frontiers(records: Iterable[Record], limits: ThresholdsConfig | None = None) -> tuple[Frontier, ...]:
-    """The frontier on every ground (equal device, engine, batch, canvas, prompts, judge); none without quality.
+    """A frontier for each set of shared conditions (device, engine, batch, canvas, prompts, judge).
 
     Args:
         records: of a sweep; failed ones are passed over.
-        limits: of the gates: a setting with more empty outputs is left out, because silence is fast.
+        limits: of the gates: a setting with more empty outputs is left out, because writing nothing takes no time.
 
     Raises:
         RecordError: device name or versions differ.
     """
-    grounds: dict[tuple[str | None, ...], list[Record]] = {}
+    groups: dict[tuple[str | None, ...], list[Record]] = {}
     for record in records:
         if record.status == "finished" and "latency/e2e_ms" in record.metrics:
-            grounds.setdefault(shared_conditions(record), []).append(record)
-    made = [_frontier(members, limits or ThresholdsConfig()) for members in grounds.values()]
+            groups.setdefault(shared_conditions(record), []).append(record)
+    made = [_frontier(members, limits or ThresholdsConfig()) for members in groups.values()]
     return tuple(item for item in made if item.fronts)
 
 
@@ -97,10 +95,10 @@ def undominated(costs: Sequence[Sequence[float]]) -> tuple[int, ...]:
 
 
 def _frontier(records: Sequence[Record], limits: ThresholdsConfig) -> Frontier:
-    check_ground(records)
+    check_shared_conditions(records)
     sides: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
-        members = sides.setdefault((record.model, record.steps, own_settings(record)), [])
+        members = sides.setdefault((record.model, record.steps, decoding_settings(record)), [])
         if seed_of(record) not in {seed_of(other) for other in members}:  # one that was measured twice counts once
             members.append(record)
     names = _differing(records)
@@ -115,7 +113,7 @@ def _frontier(records: Sequence[Record], limits: ThresholdsConfig) -> Frontier:
         elif any(record.scores for record in side):
             left_out.append(f"{made.label} (its quality is no finite number)")
     settings.sort(key=lambda item: (item.ms.value, item.label))
-    fronts = [_front(settings, key) for key in METRICS_DRAWN if any(key in item.qualities for item in settings)]
+    fronts = [_front(settings, key) for key in JUDGED if any(key in item.qualities for item in settings)]
     return Frontier(
         where=_where(records),
         settings=tuple(settings),
@@ -143,11 +141,13 @@ def _front(settings: Sequence[Setting], metric: str) -> Front:
 
 def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Setting:
     first = side[0]
+    ms = mean_over_seeds([logged(record, "latency/e2e_ms") for record in side])
+    assert ms is not None  # `frontiers` leaves out what was not timed
     said = [f"{short}={first.conditions[key]}" for key, short in _SHORT.items() if key in names.get(first.model, ())]
     other = [key for key in names.get(first.model, ()) if key not in _SHORT and key in first.conditions]
     said += [f"{key.removeprefix('decoding.')}={first.conditions[key]}" for key in sorted(other)]
     steps = [] if first.steps is None else [f"k={first.steps}"]
-    estimates = {key: _quality(side, key) for key in (*METRICS_DRAWN, DIVERSITY)}
+    estimates = {key: _quality(side, key) for key in (*JUDGED, DIVERSITY)}
     qualities = {key: item for key, item in estimates.items() if item is not None and key != DIVERSITY}
     return Setting(
         label=" ".join([first.side, *steps, *said]),
@@ -155,7 +155,7 @@ def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Sett
         side=first.side,
         curve=" ".join([first.side, *said]),
         steps=first.steps,
-        ms=_latency(side),
+        ms=ms,
         qualities=qualities,
         entropy=estimates[DIVERSITY],
     )
@@ -163,14 +163,14 @@ def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Sett
 
 _SHORT = {"decoding.temperature": "T", "decoding.block_length": "block"}
 
-_NAMED = (*IMPLEMENTATION, *(f"decoding.{setting}" for setting in TOLD))
+_NAMED = IMPLEMENTATION | label_conditions()
 """What a side's own label says already."""
 
 
 def _differing(records: Sequence[Record]) -> dict[str, list[str]]:
     """By model: the decoding settings on which its Records differ, or which another model has at another value."""
     found: dict[str, list[str]] = {}
-    heats = {record.conditions.get("decoding.temperature") for record in records}
+    temperatures = {record.conditions.get("decoding.temperature") for record in records}
     for model in dict.fromkeys(record.model for record in records):
         own = [record.conditions for record in records if record.model == model]
         keys = sorted({key for conditions in own for key in conditions if key.startswith("decoding.")} - set(_NAMED))
@@ -178,21 +178,9 @@ def _differing(records: Sequence[Record]) -> dict[str, list[str]]:
             key
             for key in keys
             if len({conditions.get(key) for conditions in own}) > 1
-            or (key == "decoding.temperature" and len(heats) > 1)
+            or (key == "decoding.temperature" and len(temperatures) > 1)
         ]
     return found
-
-
-def _latency(side: Sequence[Record]) -> Estimate:
-    """The logged L_e2e with its interval; over seeds the means of all three, which is no narrower than it should be."""
-
-    def mean(key: str) -> float | None:
-        known = [record.metrics[key] for record in side if key in record.metrics]
-        return fmean(known) if len(known) == len(side) else None
-
-    middle = mean("latency/e2e_ms")
-    assert middle is not None
-    return Estimate(value=middle, low=mean("latency/e2e_ms_ci_low"), high=mean("latency/e2e_ms_ci_high"))
 
 
 def _quality(side: Sequence[Record], metric: str) -> Estimate | None:
@@ -211,5 +199,5 @@ def _quality(side: Sequence[Record], metric: str) -> Estimate | None:
 def _where(records: Sequence[Record]) -> str:
     """The conditions that the settings share: a temperature that differs is in the labels."""
     said = conditions_phrase(records)
-    heats = {record.conditions.get("decoding.temperature") for record in records}
-    return said if len(heats) == 1 else said.partition(", ")[2]
+    temperatures = {record.conditions.get("decoding.temperature") for record in records}
+    return said if len(temperatures) == 1 else said.partition(", ")[2]

@@ -1,11 +1,9 @@
 """What does a checkpoint say about itself? Its configuration, its special tokens, and a digest of its files.
 
-Read and checked before any weight is; every complaint is one line that names the checkpoint. A configuration is built
-from Transformers' own classes alone: `auto_map`, which points to code that came with the weights, is dropped.
-`llmbench.checkpoints` is the caller.
+Everything is checked before any weight is read; an error is one line that names the checkpoint. A configuration is
+built from Transformers' own classes alone: `auto_map`, which points to code that came with the weights, is dropped.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Container, Iterable
@@ -14,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import CheckpointError, LlmbenchError, first_cause, one_line
+from llmbench.system import digests
+from llmbench.system.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from llmbench.checkpoints.layouts import Layout
@@ -58,9 +58,9 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
         _require_no_guess(values, name)
     built_in = _class(kind)
     try:
-        with llama.quiet():  # it tells as warnings what the checks here and in `special_ids` refuse or allow
+        with quiet_transformers():  # its warnings are about what the checks here and in `special_ids` decide
             config = built_in.from_dict(values)
-    except ImportError:  # says nothing about the file
+    except ImportError:  # not a fault of the file
         raise
     except Exception as error:  # each version of Transformers validates in its own way
         raise CheckpointError(f"checkpoint {name}: config.json is wrong: {one_line(error)}") from error
@@ -86,7 +86,7 @@ def _class(kind: str) -> Any:
     """Transformers' configuration class of a kind, which it imports now.
 
     Raises:
-        LlmbenchError: it cannot be imported; whatever config.json says has no part in that.
+        LlmbenchError: Transformers cannot import it, whatever config.json says.
     """
     from transformers import CONFIG_MAPPING
 
@@ -108,7 +108,7 @@ def import_failure(kind: str, error: Exception) -> LlmbenchError:
 
 _UNREAD = ("auto_map", "torch_dtype", "dtype", "attn_implementation", "_attn_implementation", "id2label", "label2id",
            "return_dict", "use_return_dict", "output_attentions", "output_hidden_states")  # fmt: skip
-"""Keys of config.json that name code, or what llmbench decides itself, or that make Transformers work for nothing."""
+"""Keys of config.json that are not read: they name code, settings of llmbench, or outputs that nobody asks for."""
 
 _SIZES = {"vocab_size": 2**31, "hidden_size": 2**31, "intermediate_size": 2**31, "num_hidden_layers": 1000,
           "num_attention_heads": 2**16, "num_key_value_heads": 2**16, "head_dim": 2**16,
@@ -117,7 +117,7 @@ _POSITIVE = ("rms_norm_eps", "rope_theta")
 
 
 def _require_numbers(values: dict[str, Any], name: str) -> None:
-    """Refuse numbers in which Transformers would drown, or divide by zero."""
+    """Refuse sizes that are too large to build a model of, and numbers that Transformers would divide by."""
     for key, most in _SIZES.items():
         value = values.get(key)
         if value is not None and not isinstance(value, list) and not (type(value) is int and 0 < value <= most):
@@ -129,7 +129,7 @@ def _require_numbers(values: dict[str, Any], name: str) -> None:
 
 
 def _require_no_guess(values: dict[str, Any], name: str) -> None:
-    """Refuse what is left out or misspelt and Transformers would fill in: the model would be another one."""
+    """Refuse missing or misspelt values that Transformers would replace by a default of another model."""
     causal = values.get("is_causal")
     if causal is not None and type(causal) is not bool:
         raise CheckpointError(f"checkpoint {name}: is_causal is {causal!r} in config.json; it must be true or false")
@@ -256,17 +256,15 @@ def digest(files: Iterable[Path]) -> str:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    total, ordered = hashlib.sha256(), sorted(files, key=lambda path: path.name)
+    ordered = sorted(files, key=lambda path: path.name)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for path, contents in zip(ordered, pool.map(_sha256, ordered), strict=True):
-            total.update(f"{path.name}\0{contents}\n".encode())
-    return total.hexdigest()[:12]
+        contents = list(pool.map(_sha256, ordered))
+    return digests.digest("".join(f"{path.name}\0{each}\n" for path, each in zip(ordered, contents, strict=True)))
 
 
 def _sha256(path: Path) -> str:
-    """sha256 of a file, and whether it is the one after which the hub's cache names large files."""
-    with path.open("rb") as file:
-        contents = hashlib.file_digest(file, "sha256").hexdigest()
+    """sha256 of a file; the hub's cache names large files after it, so damage shows."""
+    contents = digests.sha256(path)
     target = path.resolve()
     if target.parent.name == "blobs" and _SHA256.fullmatch(target.name) and target.name != contents:
         raise CheckpointError(f"{path.name} was damaged after its download; delete {target} and run again")

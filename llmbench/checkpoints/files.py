@@ -1,7 +1,4 @@
-"""What is known of a checkpoint without its weights: its roles, its special tokens, how text becomes ids.
-
-`resolve` makes one from files that it has checked; `load` puts the weights behind it.
-"""
+"""What is known of a checkpoint without its weights: its roles, its special tokens, how text becomes ids."""
 
 import functools
 from dataclasses import dataclass, field
@@ -10,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import CheckpointError, one_line
 from llmbench.record import Family
+from llmbench.system.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from llmbench.checkpoints.layouts import Layout
@@ -37,8 +35,8 @@ class CheckpointFiles:
     layout: "Layout | None" = field(repr=False, compare=False)  # how its files say what Transformers says otherwise
 
     @property
-    def place(self) -> tuple[Path, str | None]:
-        """Where its files lie; the digest of a server's checkpoint lacks the weights that lie there."""
+    def location(self) -> tuple[Path, str | None]:
+        """Folder and GGUF file. Digests do not replace it: that of a server's checkpoint leaves the weights out."""
         return self.path.resolve(), self.gguf
 
     def require_family(self, kind: Family, *, here: bool = True) -> None:
@@ -167,13 +165,11 @@ def _tokenizer(folder: Path, gguf: str | None, laid_out: bool, kind: str | None,
     """
     from transformers import AutoTokenizer, PreTrainedConfig
 
-    from llmbench.models.llama import quiet
-
     source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
     source |= {"config": PreTrainedConfig()} if laid_out else {}
     source |= {"tokenizer_type": kind} if kind else {}
     try:
-        with quiet():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
     except Exception as error:  # each kind of tokenizer raises its own
         raise CheckpointError(f"checkpoint {name}: its tokenizer cannot be read: {one_line(error)}") from error

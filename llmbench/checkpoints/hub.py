@@ -4,7 +4,6 @@ That library brings the cache, resumed downloads, HF_HUB_OFFLINE, HF_ENDPOINT, t
 fetched is named: configuration, tokenizer, and the safetensors files that the index lists. Code and pickles are never
 fetched, so they cannot be run. First come the small files, so that they can be checked before gigabytes follow.
 A branch is resolved to its commit once per process, and the commit is part of the checkpoint's name.
-`llmbench.checkpoints` is the caller.
 """
 
 import functools
@@ -84,7 +83,7 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
     from huggingface_hub.utils import logging
     from tqdm import tqdm
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it tells every retry
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it logs every retry
 
     class Silent(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -108,11 +107,10 @@ def _fetch(repo: str, revision: str, files: "list[str] | tuple[str, ...]", *, ba
             raise CheckpointError(f"checkpoint hub:{repo}@{revision}: {refused}") from error
         why = why_unreachable(_short(error))
         raise CheckpointError(f"checkpoint hub:{repo}@{revision}: not in the cache, and {why}") from error
-    except (TypeError, AttributeError, NameError):  # a fault of a program, which fetching again does not mend
+    except (TypeError, AttributeError, NameError):  # a bug: fetching again does not help
         raise
-    except Exception as error:  # its HTTP client raises its own where a connection breaks, and changed it before
-        broken = f"cannot be fetched: {_short(error)}; the same command goes on from there"
-        why = _refused(error) or broken
+    except Exception as error:  # where a connection breaks, each version's HTTP client raises another class
+        why = _refused(error) or f"cannot be fetched: {_short(error)}; the same command goes on from there"
         raise CheckpointError(f"checkpoint hub:{repo}@{revision}: {why}") from error
     if not folder.is_dir():  # files go into the folder of the commit that came with them
         raise CheckpointError(
@@ -129,8 +127,12 @@ def _refused(error: BaseException | None) -> str | None:
         if status in (401, 403):
             from huggingface_hub import get_token
 
-            told = "your token may be wrong or expired: log in anew with `hf auth login`, or set or unset HF_TOKEN"
-            return f"the hub refuses ({status}); {told if get_token() else 'log in with `hf auth login` or HF_TOKEN'}"
+            advice = "log in with `hf auth login` or HF_TOKEN"
+            if get_token():
+                advice = (
+                    "your token may be wrong or expired: log in anew with `hf auth login`, or set or unset HF_TOKEN"
+                )
+            return f"the hub refuses ({status}); {advice}"
         if isinstance(status, int) and status >= 429:
             return f"the hub answers {status} and the cache lacks it; try again later"
         if isinstance(error, json.JSONDecodeError):

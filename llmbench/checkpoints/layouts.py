@@ -1,12 +1,11 @@
-"""How does a checkpoint read that Transformers has no code for, but whose blocks are those of a model it has? As data.
+"""How is a checkpoint read that Transformers has no code for, but whose blocks are those of a model it has? As data.
 
 A *layout* is a YAML file that says which of Transformers' fields come from which keys of config.json, what config.json
 must say for the blocks to be the same, and what the tensors are called. `bundled/layouts/` holds one per model_type,
 chosen by what config.json says; `model.layout=/path.yaml` names another. So LLaDA, Dream and iLLaDA are three files
 and no branch, and nothing that came with a checkpoint is run. `docs/checkpoints.md` shows how to write one.
 
-Beside the fields of the blocks' own configuration a layout sets those that llmbench reads: `is_causal`,
-`mask_token_id` and `logit_shift`. `models.configuration` is the caller.
+A layout also sets the fields that llmbench reads: `is_causal`, `mask_token_id` and `logit_shift`.
 """
 
 import re
@@ -36,9 +35,7 @@ class Layout:
     constants: dict[str, Value] = field(default_factory=dict)  # fields that config.json does not decide
     at_most: dict[str, int] = field(default_factory=dict)  # a field is this where config.json says more
     stop_ids: list[int] = field(default_factory=list)  # end an output beside eos_token_id
-    require: dict[str, Value | list[Value]] = field(
-        default_factory=dict
-    )  # keys and the value, or values, they must have
+    require: dict[str, Value | list[Value]] = field(default_factory=dict)  # a key: the value or values it must have
     if_set: dict[str, Value | list[Value]] = field(default_factory=dict)  # the same, but the key may be absent
     tensors: dict[str, str] = field(default_factory=dict)  # Transformers' name: the files' name, with {i} for the layer
     tokenizer: str | None = None  # the model_type whose tokenizer class reads the tokenizer; None: as its files say
@@ -104,9 +101,9 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
         options = allowed if isinstance(allowed, list) else [allowed]
         found = values.get(key)
         if not any(type(found) is type(option) and found == option for option in options):
-            said = repr(found) if key in values else "missing"
+            shown = repr(found) if key in values else "missing"
             raise CheckpointError(
-                f"checkpoint {name}: {key} is {said} in config.json; the blocks of {layout.path.stem} that llmbench "
+                f"checkpoint {name}: {key} is {shown} in config.json; the blocks of {layout.path.stem} that llmbench "
                 f"computes have {' or '.join(map(repr, options))}"
             )
     native: dict[str, Any] = {"model_type": layout.blocks, **layout.constants}
@@ -129,7 +126,7 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
 
 
 def require_known(layout: Layout, blocks: Any, name: str) -> None:
-    """Refuse a field that the blocks' configuration does not have: its default would stand, and nobody would know.
+    """Refuse a field that the blocks' configuration does not have, because Transformers would ignore it.
 
     Args:
         layout: of this checkpoint.
@@ -148,11 +145,11 @@ def require_known(layout: Layout, blocks: Any, name: str) -> None:
 
 
 _OWN_FIELDS = ("is_causal", "mask_token_id", "logit_shift", "rope_theta")
-"""Those that llmbench reads, and one that moves into a part of its own when it is read."""
+"""Those that llmbench reads, and one that Transformers moves into `rope_parameters`."""
 
 _OPTIONAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def _outside(token: Value, vocabulary: object) -> bool:
-    """Whether a layout's own token is one that a smaller relative of the model does not have."""
+    """Whether a token of a layout is outside the vocabulary of this model."""
     return isinstance(token, int) and isinstance(vocabulary, int) and token >= vocabulary

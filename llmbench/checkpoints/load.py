@@ -1,9 +1,7 @@
 """What runs a checkpoint: its weights on a device, with its tokenizer.
 
-`resolve` says which files a name stands for and whether they can be used; `load_checkpoint` puts their weights on the
-device. The model that was loaded last is the one piece of process-wide state: jobs are ordered by model, so that each
-is read once, and a new one evicts the old one first. Judges are not kept: a job must hold one model when it is
-measured.
+The model that was loaded last is the one piece of process-wide state: jobs are ordered by model, so each is read once,
+and a new one evicts the old one first. Judges are not kept: while a job is measured, one model is in memory.
 """
 
 import gc
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidText:
-    """What a row of a generation says: its tokens before the first stop token."""
+    """The part of a generated row that counts: its tokens before the first stop token."""
 
     text: str | None  # None with dummy weights
     tokens: int
@@ -85,11 +83,11 @@ class Checkpoint:
             padding=sum(row.count(False) for row in real),
         )
 
-    def texts(self, generation: base.Generation) -> list[ValidText]:
-        """Decode what counts of every row."""
+    def texts(self, batch: base.DecodedBatch) -> list[ValidText]:
+        """The valid text of every row."""
         texts = []
-        lengths = base.valid_lengths(generation.tokens, self.stop_ids)
-        for row, (length, stopped) in zip(generation.tokens.tolist(), lengths, strict=True):
+        lengths = base.valid_lengths(batch.tokens, self.stop_ids)
+        for row, (length, stopped) in zip(batch.tokens.tolist(), lengths, strict=True):
             text = self._decode(row[:length]) if self.files.writes_text else None
             size = None if text is None else len(text.encode())
             texts.append(ValidText(text=text, tokens=length, utf8_bytes=size, stopped=stopped))
@@ -141,12 +139,12 @@ def load_checkpoint(
 
 
 def kept_bytes(hardware: "HardwareConfig") -> int:
-    """What the model that is kept takes on a device, and gives back when another is loaded."""
+    """Bytes of the kept model on a device; loading another model frees them."""
     return _loaded[1].weight_bytes if _loaded is not None and _loaded[0][1] == hardware.device else 0
 
 
 def make_room(needed: int, hardware: "HardwareConfig") -> None:
-    """Let the kept model go if `needed` more bytes do not fit beside it; the next job then reads it again."""
+    """Drop the kept model if `needed` more bytes do not fit beside it; the next job then reads it again."""
     import torch
 
     from llmbench.measure import device
@@ -160,7 +158,7 @@ def make_room(needed: int, hardware: "HardwareConfig") -> None:
 
 
 def elements(files: CheckpointFiles) -> int:
-    """How many numbers a checkpoint of any kind holds; 0 where only reading it would tell."""
+    """How many numbers a checkpoint of any kind holds; 0 for a GGUF file, whose header is not read."""
     from llmbench.models import architecture, llama, weights
 
     if files.config.model_type in llama.BLOCKS:

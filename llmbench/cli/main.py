@@ -8,19 +8,18 @@ after Ctrl-C.
 
 import itertools
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import llmbench
 from llmbench.cli import help_pages
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder, recipe_axes
 from llmbench.errors import LlmbenchError, UsageError
 from llmbench.system import paths, signals
 from llmbench.system.output import discard_output, emit, flush_output
+from llmbench.version import __version__
 
 
 def main() -> None:  # noqa: C901
@@ -36,7 +35,9 @@ def main() -> None:  # noqa: C901
         _help(list(itertools.takewhile(lambda text: not text.startswith("-") and "=" not in text, behind)))
         return
     if "--version" in arguments:
-        print(f"llmbench {llmbench.__version__}")
+        print(f"llmbench {__version__}")
+        return
+    if "query=bash" in arguments and _complete_command(os.environ.get("COMP_LINE", "")):
         return
     try:
         reject_ambiguous(arguments)
@@ -52,7 +53,7 @@ def main() -> None:  # noqa: C901
     except KeyboardInterrupt:
         _exit(f"interrupted{_goes_on(arguments)}", 130)
     except Exception as error:
-        line = explain(error, arguments)
+        line = _explain(error, arguments)
         if line is None or os.environ.get("LLMBENCH_TRACEBACK"):
             raise
         _exit(line, UsageError.exit_code)
@@ -65,7 +66,7 @@ COMMANDS = ("report", "ui", "eval", "version")
 def _command(name: str, arguments: list[str]) -> int:
     """Run a command that is no job; returns its exit code."""
     if name == "version":
-        print(f"llmbench {llmbench.__version__}")
+        print(f"llmbench {__version__}")
         return 0
     if name == "eval":
         from llmbench.harness.command import main as evaluate
@@ -74,6 +75,23 @@ def _command(name: str, arguments: list[str]) -> int:
     from llmbench.cli.report import main as report
 
     return report(["ui", *arguments] if name == "ui" else arguments)
+
+
+def _complete_command(line: str) -> bool:
+    """Print the commands for the shell to choose from, before Hydra prints its keys; whether nothing is to follow.
+
+    Args:
+        line: as it stands in the shell.
+    """
+    words = line.split()
+    if words[1:2] == ["report"]:
+        from llmbench.cli.report import parser
+
+        print(" ".join(parser()._actions[1].choices or ()))
+        return True
+    if len(words) <= 2 and "=" not in line:
+        print(" ".join(COMMANDS), end=" ")
+    return words[1:2] != [] and words[1] in COMMANDS
 
 
 _NO_READER = 141
@@ -95,7 +113,9 @@ def _help(topics: Sequence[str]) -> None:
     """The page of every topic, or the whole one; a word that is none is an error with a suggestion."""
     pages = [help_pages.topic_page(topic) for topic in topics]
     if None in pages:
-        _exit(help_pages.unknown(topics[pages.index(None)]), UsageError.exit_code)
+        from llmbench.config.hydra_errors import unknown_key
+
+        _exit(unknown_key(topics[pages.index(None)]), UsageError.exit_code)
     emit("\n\n".join(filter(None, pages)) or help_pages.help_page())
 
 
@@ -116,11 +136,10 @@ def reject_ambiguous(arguments: Sequence[str]) -> None:
             )
     alone = not {"-m", "--multirun", "-c", "--cfg", "--info", "-i"} & {text.partition("=")[0] for text in arguments}
     recipe = dict(zip(keys, given, strict=True)).get("experiment", "").partition("=")[2]
-    axes = help_pages.recipe_axes(recipe) if alone and "hydra.mode" not in keys else []
+    axes = recipe_axes(recipe) if alone and "hydra.mode" not in keys else []
     if not set(axes) <= set(keys):
         raise UsageError(
-            f"experiment={recipe} is a sweep (over {' and '.join(axes)}): add -m "
-            f"(python -m llmbench -m experiment={recipe} ...)"
+            f"experiment={recipe} is a sweep (over {' and '.join(axes)}): add -m (llmbench -m experiment={recipe} ...)"
         )
 
 
@@ -134,10 +153,10 @@ def _run_hydra() -> None:
     parser.error = _refuse_option
     parser.parse_args()
 
-    from llmbench.sweeps.job_task import task
+    from llmbench.sweeps.job_task import run_hydra_job
 
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(run_hydra_job)()
         flush_output()  # what Hydra printed by itself, as for --cfg job
     except BrokenPipeError:
         discard_output(sys.stdout)
@@ -148,65 +167,15 @@ def _refuse_option(message: str) -> NoReturn:
     """What argparse has against the command line, in one line."""
     left = message.partition("unrecognized arguments: ")[2]
     if left and not left.startswith("-"):  # argparse ends its list of overrides at the first option behind one
-        raise UsageError(f"{left}: options go in front: python -m llmbench -m key=value ...")
+        raise UsageError(f"{left}: options go in front: llmbench -m key=value ...")
     raise UsageError(f"{f'{left}: no such option' if left else message}; see --help")
 
 
-def explain(error: Exception, arguments: Sequence[str] = ()) -> str | None:  # noqa: PLR0911  (a table of patterns)
-    """Hydra's or OmegaConf's error as one line that says what to change; None for an error that is not the user's.
-
-    Args:
-        error: what was raised.
-        arguments: the command line, to quote from.
-    """
+def _explain(error: Exception, arguments: Sequence[str]) -> str | None:
+    """An error that the user can mend, in one line; None for any other."""
     if isinstance(error, OSError) and error.filename:
         ours = Path(str(error.filename)).absolute().is_relative_to(paths.results())
         return f"{error.filename}: {error.strerror}{f'; {paths.ELSEWHERE}' if ours else ''}"
-    if not type(error).__module__.startswith(("hydra", "omegaconf", "yaml")):
-        return None
-    text = str(error)
-    first = " ".join(text.splitlines()[0].split())
-    choice = re.search(r"Could not find '(.+)/([^/']+)'", text)
-    options = re.findall(r"^\t(.+)$", text.partition("Config search path")[0], flags=re.MULTILINE)
-    if choice and options:
-        return (
-            f"{choice[1]}={choice[2]}: no such choice; available: {', '.join(options)}{_plugin(choice[1], choice[2])}"
-        )
-    if key := re.search(r"Could not (?:override|delete)(?: from config)?[^']*'([^']+)'", text):
-        return help_pages.unknown(key[1], arguments)
-    if ambiguous := re.search(r"Ambiguous value for argument '([^'=]+)=?(.*)'", text):
-        return _sweep_alone(ambiguous[1], ambiguous[2])
-    if type(error).__name__ == "OverrideParseException":
-        return _unreadable(str(getattr(error, "override", "")), first)
-    return first
+    from llmbench.config.hydra_errors import explain
 
-
-def _plugin(group: str, name: str) -> str:
-    """Where a launcher comes from that is not installed."""
-    plugin = name.partition("_")[0]
-    if group != "hydra/launcher" or plugin not in ("joblib", "submitit", "ray", "rq"):
-        return ""
-    return f"; {name} is a plugin of Hydra: pip install hydra-{plugin}-launcher"
-
-
-def _sweep_alone(key: str, value: str) -> str:
-    """Several values without -m; a path with a comma reads as such."""
-    said = f"{key}={value} is a sweep: add -m (python -m llmbench -m ...)"
-    is_path = re.search(r"/|\.[A-Za-z]", value) and "[" not in value
-    return f"{said}; one value that holds a comma stands in quotes: {_quoted(key, value)}" if is_path else said
-
-
-def _unreadable(override: str, reason: str) -> str:
-    """An override that Hydra's grammar does not take."""
-    key, equals, value = override.partition("=")
-    if not equals:
-        return f"{reason}; an override is key=value"
-    if value[:1] in ("'", '"', "[", "{", ""):
-        return f"{override}: cannot be read; are all quotes and brackets closed?"
-    return f"{override}: the value holds a character that needs quotes: {_quoted(key, value)}"
-
-
-def _quoted(key: str, value: str) -> str:
-    """An override whose value is taken as it stands, as it is typed into a shell."""
-    inside = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"\"{key}='{inside}'\""
+    return explain(error, arguments)

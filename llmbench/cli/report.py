@@ -1,31 +1,36 @@
-"""`python -m llmbench report parity`: a table again, from what a sweep left in MLflow. Nothing is measured.
+"""`llmbench report parity`: a table again, from what a sweep left in MLflow or in its folder. Nothing is measured.
 
 Takes the newest finished sweep that ran the table's recipe (`conf/experiment/<table>.yaml`; parity also takes the main
 job, `make run`; likelihood any sweep that is no table of speed), or the one named by --sweep. Writes
 `paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... frontier`
-shows the settings that nothing dominates (of the newest sweep with quality, or the one named by --sweep; its files name
-the sweep), `... hypotheses` the brief's four, each from the newest sweep of its recipe. The last line says which sweep
-was taken, and which files were replaced; of a sweep with missing jobs nothing is written. `... sweeps` lists what is in
-the store, `... ui` opens MLflow's pages on it. This is a door of its own
-beside the sweep's: it alone in this room knows tracking.
+shows the settings that nothing dominates (of the newest sweep with quality; its files name the sweep), `... hypotheses`
+the four hypotheses, each from the newest sweep of its recipe. The last line names the sweep and the files that were
+replaced. Of a sweep with missing jobs nothing is written, and the exit code is that of a `RecordError`. `... sweeps`
+lists what is there, `... ui` opens MLflow's pages on a store.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.errors import LlmbenchError, TrackingError
+from llmbench.errors import LlmbenchError, RecordError, TrackingError
 from llmbench.report.assemble import LIKELIHOOD, RECIPES, SPEED_RECIPES, VIEWS, frontier_files, recipe_tables
+from llmbench.system.files import write_atomic
 from llmbench.system.output import emit, flush_output
 from llmbench.tracking.store import EXPERIMENT
 
 if TYPE_CHECKING:
-    from llmbench.analysis.hypotheses.outcomes import Hypothesis
-    from llmbench.record import Record
+    from llmbench.config.parity import ParityConfig
     from llmbench.report.layout import Table
-    from llmbench.tracking import Store, Sweep
+    from llmbench.sweeps.recorded import RecordedSweep, RecordedSweeps
+    from llmbench.tracking import Store, SweepSummary
+
+SWEEPS = "sweeps"
+
+Files = dict[str, str | bytes]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,16 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
         flush_output()  # the help, whose reader may be gone
         raise
     try:
-        if options.table == SWEEPS:
-            sweeps(options.uri, options.experiment)
-        elif options.table == "ui":
-            show(options.uri, options.experiment, options.port)
-        elif options.table == LIKELIHOOD:
-            likelihood(options.uri, options.experiment, options.sweep, Path(options.out))
-        elif options.table in VIEWS:
-            view(options.table, options.uri, options.experiment, options.sweep, Path(options.out))
+        if options.table == "ui":
+            show(options)
+        elif options.table == SWEEPS:
+            list_sweeps(_source(options))
         else:
-            run(options.table, options.uri, options.experiment, options.sweep, Path(options.out))
+            make = {LIKELIHOOD: likelihood, "frontier": frontier, "hypotheses": hypotheses}.get(options.table, table)
+            make(_source(options), options)
     except LlmbenchError as error:
         emit(f"llmbench report: {error}", sys.stderr)
         return error.exit_code
@@ -54,245 +56,276 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-SWEEPS = "sweeps"
-
 _WHICH = "run id or name of a sweep, or its beginning, as `sweeps` lists them (default: the newest that fits)"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    own = argparse.ArgumentParser(
-        prog="python -m llmbench report", description="A table of the paper again, from what a sweep left in MLflow."
+    options = argparse.ArgumentParser(
+        prog="llmbench report", description="A table of the paper again, from what a sweep left in MLflow."
     )
-    own.add_argument(
+    add = options.add_argument
+    add(
         "table",
         choices=(*RECIPES, LIKELIHOOD, *VIEWS, SWEEPS, "ui"),
         help="table 1 to 4, the models' own likelihood, a view of them, a list of all sweeps, or MLflow's pages",
     )
-    own.add_argument("--uri", default=None, help="MLflow store or server (default: mlflow.db in the folder of results)")
-    own.add_argument("--experiment", default=EXPERIMENT, help="MLflow experiment (default: %(default)s)")
-    own.add_argument("--sweep", default=None, metavar="RUN_ID", help=_WHICH)
-    own.add_argument("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
-    own.add_argument("--port", type=int, default=5000, help="of ui (default: %(default)s, or the next that is free)")
-    return own
+    add("--folder", default=None, help="read a sweep's folder, or a folder of results, and no store")
+    add("--uri", default=None, help="MLflow store or server (default: mlflow.db in the folder of results)")
+    add("--experiment", default=None, help=f"MLflow experiment (default: {EXPERIMENT})")
+    add("--sweep", default=None, metavar="RUN_ID", help=_WHICH)
+    add("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
+    add("--port", type=int, default=5000, help="of ui (default: %(default)s, or the next that is free)")
+    return options
 
 
-def show(uri: str | None, experiment: str, port: int) -> None:
+def _store(options: argparse.Namespace) -> "Store":
+    from llmbench.config.job import TrackingConfig
+    from llmbench.tracking import open_store
+
+    return open_store(TrackingConfig(uri=options.uri, experiment=options.experiment or EXPERIMENT), create=False)
+
+
+def _source(options: argparse.Namespace) -> "RecordedSweeps":
+    """Where sweeps are read from.
+
+    Raises:
+        TrackingError: there is no store, or both a store and a folder are named.
+    """
+    if options.folder is None:
+        from llmbench.sweeps.stored import StoredSweeps
+
+        return StoredSweeps(_store(options))
+    from llmbench.sweeps.folder import FolderSweeps
+
+    if options.uri is not None or options.experiment is not None:
+        raise TrackingError("--folder reads no store: leave --uri and --experiment out")
+    return FolderSweeps(Path(options.folder))
+
+
+def show(options: argparse.Namespace) -> None:
     """MLflow's pages over the store, until Ctrl-C.
 
     Raises:
         TrackingError: no store, or its server does not start.
     """
-    from llmbench.config.job import TrackingConfig
-    from llmbench.tracking import open_store
     from llmbench.tracking.ui_server import serve
 
-    serve(open_store(TrackingConfig(uri=uri, experiment=experiment), create=False), port)
+    if options.folder is not None:
+        raise TrackingError("ui shows a store: leave --folder out, or name the store with --uri sqlite:///FILE")
+    serve(_store(options), options.port)
 
 
-def sweeps(uri: str | None, experiment: str) -> None:
-    """All sweeps of the store, newest first."""
+def list_sweeps(source: "RecordedSweeps") -> None:
+    """All sweeps, newest first."""
     from tabulate import tabulate
 
-    from llmbench.config.job import TrackingConfig
-    from llmbench.tracking import open_store
-
-    store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
-    logged = store.logged()
     rows = [
         [
             item.run_id,
             item.name,
             item.status.lower(),
-            f"{logged.get(item.run_id, 0)} of {item.jobs if item.jobs is not None else '?'}",
+            f"{count} of {item.jobs if item.jobs is not None else '?'}",
             (item.verdict or "").replace("_", " "),
             item.command or "",
         ]
-        for item in store.sweeps()
+        for item, count in source.summaries()
     ]
     headers = ["run id", "sweep", "status", "jobs", "verdict", "command"]
-    said = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
-    emit(said if rows else f"There is no sweep in {store.shown_uri} yet.")
+    shown = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+    emit(shown if rows else f"There is no sweep in {source.place} yet.")
 
 
-def run(table: str, uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
+def table(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     """Rebuild one table.
 
     Raises:
-        TrackingError: no store, or no sweep that fits; says which make target makes one.
-        RecordError: its Records cannot be read or compared.
+        TrackingError: no sweep that fits; says which make target makes one.
+        RecordError: its Records cannot be read or compared, or some are missing.
     """
     from llmbench.analysis.parity.analyze import verdicts
-    from llmbench.analysis.parity.interim import registered
-    from llmbench.config.job import TrackingConfig
     from llmbench.report.model_tables import model_properties
     from llmbench.sweeps import partial
-    from llmbench.tracking import open_store
 
-    number = RECIPES.index(table) + 1
-    store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
-    sweep = store.sweep(run_id) if run_id else _newest(store, table, number)
-    records = store.records(sweep.run_id)
-    state, lacks = partial.state(sweep, len(records)), partial.lacks(sweep, len(records))
-    known = [*records, *partial.not_run(sweep, records)]
-    made_of = verdicts(known, options=registered(sweep.registered), history=store.looks(sweep.run_id))
-    found = tuple(partial.verdict(item) for item in made_of)
-    if not found:
-        raise TrackingError(state or f"sweep {sweep.name} has no finished job; run `make table{number}`")
-    if lacks and table == "parity" and all(item.status in _ONE_SIDE for item in found):
-        raise TrackingError(f"{state}. There is nothing to compare yet")
+    name, number = options.table, RECIPES.index(options.table) + 1
+    chosen = _chosen(source, options, lambda item: _makes(item, name, source))
+    if chosen is None:
+        raise TrackingError(f"no finished {name} sweep in {source.place}; run `make table{number}` first")
+    sweep = source.read(chosen)
+    warning, command, plan = partial.warning(sweep), sweep.command or "", _terms(sweep)
+    known = [*sweep.records, *partial.stand_ins(sweep)]
+    reached = tuple(map(partial.verdict, verdicts(known, options=plan, history=sweep.history)))
+    if not reached:
+        raise TrackingError(warning or f"sweep {sweep.name} has no finished job; run `make table{number}`")
+    if warning and name == "parity" and all(item.status in _ONE_SIDE for item in reached):
+        raise TrackingError(f"{warning}. There is nothing to compare yet")
     stem = f"table{number}"
-    made = recipe_tables(records, found, table, sweep.command or "")
-    files = _files(stem, table, made)
-    if table == "parity" and len(found) == 1 and found[0].speedups and not lacks:
+    made = recipe_tables(sweep.records, reached, name, command)
+    files = _files(stem, name, made)
+    if name == "parity" and len(reached) == 1 and reached[0].speedups and not warning:
         from llmbench.report import figures
 
-        files[f"{stem}.png"] = figures.to_png(figures.parity_figure(records, found[0]))
-        files[f"{stem}.html"] = figures.parity_html(records, found[0])
-        own = f"{stem}_frontier", f"From {_named(sweep)}", found[0].options
-        files |= frontier_files(records, sweep.command or "", *own)[1]
-    written = _UNWRITTEN if lacks else _write(out, files)
-    emit(
-        "\n".join([*filter(None, [state]), *(item.text() for item in made), *filter(None, [model_properties(records)])])
-    )
-    emit(f"From {_named(sweep)}. {written}")
+        files[f"{stem}.png"] = figures.to_png(figures.parity_figure(sweep.records, reached[0]))
+        files[f"{stem}.html"] = figures.parity_html(sweep.records, reached[0])
+        more = f"{stem}_frontier", f"From {sweep.title}", reached[0].options
+        files |= frontier_files(sweep.records, command, *more)[1]
+    _print(made, files, [sweep], options, below=model_properties(sweep.records))
 
 
-def likelihood(uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
+def likelihood(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     """The table of every model's own likelihood.
 
     Raises:
-        TrackingError: no store, or no sweep in it that measured a likelihood; says what measures one.
+        TrackingError: no sweep that measured a likelihood; says what measures one.
+        RecordError: Records are missing.
     """
-    from llmbench.config.job import TrackingConfig
     from llmbench.report.model_tables import likelihood_table
-    from llmbench.sweeps import partial
-    from llmbench.tracking import open_store
 
-    store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
-    sweep = store.sweep(run_id) if run_id else store.latest_sweep(lambda sweep: sweep.recipe not in SPEED_RECIPES)
-    records = store.records(sweep.run_id) if sweep else []
-    table = likelihood_table(records, sweep.command or "") if sweep else None
-    if sweep is None or table is None or not table.rows:
-        where = f"sweep {sweep.name} has" if sweep else f"there is in {store.shown_uri}"
+    chosen = _chosen(source, options, lambda item: item.recipe not in SPEED_RECIPES)
+    sweep = source.read(chosen) if chosen else None
+    made = likelihood_table(sweep.records, sweep.command or "") if sweep else None
+    if sweep is None or made is None or not made.rows:
+        where = f"sweep {sweep.name} has" if sweep else f"there is in {source.place}"
         raise TrackingError(f"{where} no likelihood; run `python -m llmbench -m experiment={LIKELIHOOD}`")
-    files: dict[str, str | bytes] = {
-        f"{LIKELIHOOD}.md": table.markdown(),
-        f"{LIKELIHOOD}.tex": table.latex(f"tab:{LIKELIHOOD}"),
-    }
-    written = _UNWRITTEN if partial.lacks(sweep, len(records)) else _write(out, files)
-    emit("\n".join([*filter(None, [partial.state(sweep, len(records))]), table.text()]))
-    emit(f"From {_named(sweep)}. {written}")
+    _print([made], _files(LIKELIHOOD, LIKELIHOOD, [made]), [sweep], options)
 
 
-def view(name: str, uri: str | None, experiment: str, run_id: str | None, out: Path) -> None:
-    """The frontier, or the hypotheses.
+def frontier(source: "RecordedSweeps", options: argparse.Namespace) -> None:
+    """The settings that nothing dominates, of one sweep.
 
     Raises:
-        TrackingError: no store, or no sweep that fits.
-        RecordError: its Records cannot be read or compared.
+        TrackingError: no sweep that fits, or nothing to show of it.
+        RecordError: its Records cannot be read or compared, or some are missing.
     """
-    from llmbench.config.job import TrackingConfig
     from llmbench.sweeps import partial
-    from llmbench.tracking import open_store
 
-    store = open_store(TrackingConfig(uri=uri, experiment=experiment), create=False)
-    chosen = store.sweep(run_id) if run_id else None
-    logged = store.logged().get(chosen.run_id, 0) if chosen else 0
-    state = partial.state(chosen, logged) if chosen else ""
-    try:
-        made, files, said = (_frontier if name == "frontier" else _hypotheses)(store, chosen)
-    except TrackingError as error:
-        raise TrackingError(f"{state}. There is nothing to show yet") if state else error from None
-    files = files | _files(name, name, made)
-    written = _UNWRITTEN if chosen and partial.lacks(chosen, logged) else _write(out, files)
-    emit("\n".join([*filter(None, [state]), *(item.text() for item in made)]))
-    emit(f"From {said}. {written}")
+    def fits(item: "SweepSummary") -> bool:
+        return item.status == "FINISHED" and _has_quality(item, source)
 
-
-Shown = tuple["list[Table]", dict[str, str | bytes], str]
-"""Tables, files beside them, and which sweeps they come from."""
-
-
-def _named(sweep: "Sweep") -> str:
-    return f"sweep {sweep.name} ({sweep.run_id})"
-
-
-def _frontier(store: "Store", chosen: "Sweep | None") -> Shown:
-    from llmbench.analysis.parity.interim import registered
-    from llmbench.analysis.parity.verdict import TESTED
-
-    tested = {status.value for status in TESTED}
-
-    def fits(item: "Sweep") -> bool:
-        return item.status == "FINISHED" and bool(tested & set((item.verdict or "").split(", ")))
-
-    fitting = [] if chosen else list(filter(fits, store.sweeps()))
-    sweep = chosen or next(iter(fitting), None)
-    if sweep is None:
-        raise TrackingError(f"no finished sweep with quality in {store.shown_uri}; run `make run` first")
-    source = f"From {_named(sweep)}"
-    plan = registered(sweep.registered)
-    made, files = frontier_files(store.records(sweep.run_id), sweep.command or "", source=source, options=plan)
+    chosen = _chosen(source, options, fits)
+    if chosen is None:
+        raise TrackingError(f"no finished sweep with quality in {source.place}; run `make run` first")
+    sweep = source.read(chosen)
+    plan, above = _terms(sweep), f"From {sweep.title}"
+    made, files = frontier_files(sweep.records, sweep.command or "", source=above, options=plan)
     if not made:
-        raise TrackingError(f"sweep {sweep.name} measured no quality; run `make run`, or name another with --sweep")
-    newest = f", the newest of {len(fitting)} with quality (--sweep RUN_ID takes another)" if len(fitting) > 1 else ""
-    return made, files, f"{_named(sweep)}{newest}"
+        warning = partial.warning(sweep)
+        none = f"sweep {sweep.name} measured no quality; run `make run`, or name another with --sweep"
+        raise TrackingError(f"{warning}. There is nothing to show yet" if warning else none)
+    count = 0 if options.sweep else sum(fits(item) for item, _ in source.summaries())
+    newest = f", the newest of {count} with quality (--sweep RUN_ID takes another)" if count > 1 else ""
+    _print(made, files | _files("frontier", "frontier", made), [sweep], options, newest)
 
 
-def _hypotheses(store: "Store", chosen: "Sweep | None") -> Shown:
-    """Each from the newest sweep of its recipe, or all from the one that was chosen."""
-    from llmbench.analysis.hypotheses.claims import CLAIMS, hypotheses
+def hypotheses(source: "RecordedSweeps", options: argparse.Namespace) -> None:
+    """The four hypotheses: each from the newest sweep of its recipe, or all from the one that was named.
+
+    Raises:
+        RecordError: Records cannot be read or compared, or some are missing.
+    """
+    from llmbench.analysis.hypotheses.claims import CLAIMS
+    from llmbench.analysis.hypotheses.claims import hypotheses as decide
     from llmbench.report.hypotheses import hypothesis_tables
 
-    found: list[Hypothesis] = []
-    sweeps: list[Sweep] = []
-    made: list[Table] = []
+    found, sweeps = [], list["RecordedSweep"]()
     for recipe in dict.fromkeys(claim.recipe for claim, _ in CLAIMS):
-        sweep = chosen or store.latest_sweep(lambda item, recipe=recipe: item.recipe == recipe)  # type: ignore[misc]
-        records: list[Record] = store.records(sweep.run_id) if sweep else []
-        own = hypotheses(records, recipe)
-        found += own
-        made += hypothesis_tables(records, own, (sweep.command or "") if sweep else "")
-        sweeps += [sweep] if sweep and sweep not in sweeps else []
-    order = sorted(range(len(found)), key=lambda place: found[place].number)
-    data = json.dumps([found[place].to_dict() for place in order], indent=1)
-    said = ", ".join(f"{sweep.name} ({sweep.run_id})" for sweep in sweeps) or "no sweep"
-    return [made[place] for place in order], {"hypotheses.json": data}, said
+        chosen = _chosen(source, options, lambda item, recipe=recipe: item.recipe == recipe)  # type: ignore[misc]
+        sweep = next((item for item in sweeps if chosen and item.name == chosen.name), None)
+        if sweep is None and chosen is not None:
+            sweep = source.read(chosen)
+            sweeps.append(sweep)
+        records = sweep.records if sweep else ()
+        decided = decide(records, recipe)
+        tables = hypothesis_tables(records, decided, (sweep.command or "") if sweep else "")
+        found += list(zip(decided, tables, strict=True))
+    found.sort(key=lambda pair: pair[0].number)
+    made = [item for _, item in found]
+    files: Files = {"hypotheses.json": json.dumps([item.to_dict() for item, _ in found], indent=1)}
+    _print(made, files | _files("hypotheses", "hypotheses", made), sweeps, options)
 
 
-def _files(stem: str, name: str, made: "list[Table]") -> dict[str, str | bytes]:
+def _chosen(
+    source: "RecordedSweeps", options: argparse.Namespace, fits: "Callable[[SweepSummary], bool]"
+) -> "SweepSummary | None":
+    """The sweep that was named, the only one of a sweep's own folder, or the newest finished one that fits."""
+    from llmbench.sweeps.folder import is_sweep
+    from llmbench.tracking.summary import find_sweep
+
+    every = [item for item, _ in source.summaries()]
+    if options.sweep:
+        return find_sweep(every, options.sweep, source.place)
+    if options.folder is not None and is_sweep(Path(options.folder)):
+        return every[0] if every else None
+    return next((item for item in every if item.status == "FINISHED" and fits(item)), None)
+
+
+def _makes(item: "SweepSummary", table: str, source: "RecordedSweeps") -> bool:
+    """Whether a table can be made of a sweep."""
+    return item.recipe == table or (table == "parity" and not item.recipe and _has_quality(item, source, most=1))
+
+
+def _has_quality(item: "SweepSummary", source: "RecordedSweeps", most: int | None = None) -> bool:
+    """Whether a sweep came to verdicts on quality, at most so many; in a folder of an earlier version nothing tells."""
+    from llmbench.analysis.parity.verdict import TESTED
+    from llmbench.sweeps.folder import FolderSweeps
+
+    if item.verdict is None:
+        return isinstance(source, FolderSweeps)
+    found = item.verdict.split(", ")
+    return bool({status.value for status in TESTED} & set(found)) and (most is None or len(found) <= most)
+
+
+def _print(
+    made: "Sequence[Table]",
+    files: Files,
+    sweeps: "Sequence[RecordedSweep]",
+    options: argparse.Namespace,
+    newest: str = "",
+    below: str = "",
+) -> None:
+    """Write the files, print the tables, and say which sweeps they come from.
+
+    Raises:
+        RecordError: Records of a sweep are missing; nothing was written.
+    """
+    from llmbench.sweeps import partial
+
+    warnings = [warning for sweep in sweeps if (warning := partial.warning(sweep))]
+    written = "" if warnings else f" {_write(Path(options.out), files)}"
+    emit("\n".join([*warnings, *(item.text() for item in made), *filter(None, [below])]))
+    named = ", ".join(sweep.title if len(sweeps) == 1 else sweep.title.removeprefix("sweep ") for sweep in sweeps)
+    emit(f"From {named or 'no sweep'}{newest}.{written}")
+    if warnings:
+        raise RecordError(f"nothing is written: Records of sweep {_partial_names(sweeps)} are missing")
+
+
+def _partial_names(sweeps: "Sequence[RecordedSweep]") -> str:
+    return ", ".join(sweep.name for sweep in sweeps if not sweep.is_whole)
+
+
+def _files(stem: str, name: str, made: "Sequence[Table]") -> Files:
     """The tables as Markdown and LaTeX."""
     tex = [item.latex(f"tab:{name}" if place == 0 else f"tab:{name}-{place}") for place, item in enumerate(made)]
     return {f"{stem}.md": "\n".join(item.markdown() for item in made), f"{stem}.tex": "\n".join(tex)}
 
 
-def _newest(store: "Store", table: str, number: int) -> "Sweep":
-    from llmbench.analysis.parity.verdict import TESTED
-
-    def fits(sweep: "Sweep") -> bool:
-        main_job = table == "parity" and not sweep.recipe and sweep.verdict in {status.value for status in TESTED}
-        return sweep.recipe == table or main_job
-
-    found = store.latest_sweep(fits)
-    if found is None:
-        raise TrackingError(f"no finished {table} sweep in {store.shown_uri}; run `make table{number}` first")
-    return found
-
-
 _ONE_SIDE = ("missing_baseline", "missing_candidates")
 
-_UNWRITTEN = "Nothing is written: jobs of this sweep are missing."
 
-
-def _write(out: Path, files: dict[str, str | bytes]) -> str:
+def _write(out: Path, files: Files) -> str:
     """Write into a folder; returns what was written, and which of it took the place of an earlier file."""
     replaced = [name for name in files if (out / name).exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (out / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+            write_atomic(out / name, content)
     except OSError as error:
         raise TrackingError(f"--out {out}: {error.strerror}") from error
-    said = f"Written: {', '.join(str(out / name) for name in files)}"
-    return f"{said} (replaced: {', '.join(replaced)})" if replaced else said
+    written = f"Written: {', '.join(str(out / name) for name in files)}"
+    return f"{written} (replaced: {', '.join(replaced)})" if replaced else written
+
+
+def _terms(sweep: "RecordedSweep") -> "ParityConfig | None":
+    """What the verdicts of a sweep were to test; None where it registered nothing."""
+    from llmbench.analysis.parity.interim import AnalysisPlan
+
+    return AnalysisPlan.from_json(sweep.registered).options if sweep.registered else None

@@ -1,11 +1,35 @@
-"""Where do the YAML groups lie, and what do they compose to?"""
+"""What do overrides compose to, in Python as on the command line?"""
 
-from pathlib import Path
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-_PACKAGE = Path(__file__).parents[1]
+from llmbench.config.conf_files import conf_folder
+from llmbench.config.hydra_errors import explain
+from llmbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def conf_folder() -> Path:
-    """Where the YAML groups lie: beside the package in a checkout, inside it when installed from a wheel."""
-    beside = _PACKAGE.parent / "conf"
-    return beside if (beside / "config.yaml").is_file() else _PACKAGE / "conf"
+@contextlib.contextmanager
+def composing() -> "Iterator[Callable[..., DictConfig]]":
+    """Hand out a function from overrides (`["steps=8"]`) to a configuration, as the command line composes it.
+
+    Raises:
+        ConfigError: an override is wrong; one line that says what to write.
+    """
+    from hydra import compose, initialize_config_dir
+
+    def composed(overrides: list[str], **more: bool) -> "DictConfig":
+        try:
+            made: DictConfig = compose("config", overrides=overrides, **more)
+        except Exception as error:
+            line = explain(error, overrides)
+            if line is None:
+                raise
+            raise ConfigError(line) from error
+        return made
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        yield composed

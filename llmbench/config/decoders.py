@@ -1,10 +1,14 @@
 """What the ways of generating text can be told: one dataclass each, which checks itself on construction.
 
-`llmbench.config` makes them from `conf/model/decoder/*.yaml` and hands them on; a decoder takes its own.
+Every option is one field here, with its default and what follows from it (`Option`). Labels, identity, help, forecast
+and the conditions of a comparison read that; nothing else lists options.
 """
 
+import dataclasses
+import functools
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import ConfigDict, Field, StrictBool, StrictInt
@@ -19,15 +23,41 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 
+Family = Literal["autoregressive", "diffusion"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Option:
+    """What follows from a decoder's option."""
+
+    key: str | None = None  # at the top of the configuration, for every model; None: model.decoder.NAME alone
+    label: str | None = None  # how a job's name calls it away from its default; "" shows the value alone
+    implementation: bool = False  # it says with which code a text is generated, and not which text
+    skips_work: bool = False  # away from its default the number or size of forwards depends on what is written
+
+
+def option(
+    default: Any,
+    *,
+    key: str | None = None,
+    label: str | None = None,
+    implementation: bool = False,
+    skips_work: bool = False,
+) -> Any:
+    """A field of a decoder with its default and what follows from it; arguments as in `Option`."""
+    about = Option(key=key, label=label, implementation=implementation, skips_work=skips_work)
+    return dataclasses.field(default=default, metadata={"option": about})
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class _OneByOne:
     """What every way of writing one token after the other is told."""
 
-    max_new_tokens: Count
-    temperature: NonNegative  # 0 is greedy
-    top_p: Share = 1.0
-    ignore_stop: StrictBool = False  # generate max_new_tokens whatever is said
+    max_new_tokens: Count = option(64, key="canvas")
+    temperature: NonNegative = option(0.7, key="temperature")  # 0 is greedy
+    top_p: Share = option(1.0, key="top_p")  # draw from the most probable tokens that hold this share
+    top_k: Count | None = option(None, key="top_k", label="top_k")  # draw from the k most probable tokens
+    ignore_stop: StrictBool = option(False, key="ignore_stop")  # generate max_new_tokens whatever is said
 
     @property
     def family(self) -> Literal["autoregressive"]:
@@ -54,23 +84,26 @@ class _OneByOne:
 class Autoregressive(_OneByOne):
     """One token after the other, from a KV cache (`llmbench.decoding.autoregressive`)."""
 
-    kind: Literal["autoregressive"]
-    stop_check_every: Count = 8  # forwards between two host looks at "has every row stopped?"
+    kind: Literal["autoregressive"] = option("autoregressive", implementation=True)
+    stop_check_every: Count = option(
+        8, implementation=True
+    )  # forwards between two checks whether every row has stopped
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Transformers(_OneByOne):
     """Transformers' own `generate`, a second baseline (`llmbench.decoding.generate`)."""
 
-    kind: Literal["transformers"]
-    cache: Literal["dynamic", "static"] = "dynamic"  # static: of full length from the start; compiles on CUDA
+    kind: Literal["transformers"] = option("transformers", implementation=True)
+    # static: of full length from the start; compiles on CUDA
+    cache: Literal["dynamic", "static"] = option("dynamic", label="", implementation=True)
 
 
 _OWN_FIELDS = {
     **dict.fromkeys(("max_tokens", "max_completion_tokens"), "canvas"),
     "temperature": "temperature",
     "seed": "seed",
-    "top_p": "model.decoder.top_p",
+    "top_p": "top_p",
     "model": "server.served_model",
     **dict.fromkeys(("prompt", "messages"), "workload"),
     **dict.fromkeys(("stream", "stream_options", "n", "best_of", "echo", "suffix"), ""),
@@ -81,18 +114,19 @@ _SECRET = re.compile("api_?key|authorization|password|secret", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Server:
+class ServerConfig:
     """A server that speaks OpenAI's HTTP interface: vLLM, SGLang, `transformers serve`. Dials: `server.*`.
 
     The key is read from the environment (OPENAI_API_KEY) when a request is made, and stands nowhere else.
     """
 
-    url: str = "http://localhost:8000/v1"
-    served_model: str | None = None  # None: the one that the server lists
+    url: str = option("http://localhost:8000/v1", implementation=True)
+    served_model: str | None = option(None, implementation=True)  # None: the one that the server lists
     api: Literal["completions", "chat"] = "completions"  # the prompt as it is, or as a message in the chat template
     timeout_s: Positive = 600.0  # of one output, from the request to its last token
     extra: dict[str, Any] = Field(default_factory=dict)  # more fields of every request; they stand in the Record
-    trust_same_hardware: StrictBool = False  # the user's word: it runs on this device, so a verdict may rest on it
+    # the user says that it runs on this device: a verdict may then rest on it
+    trust_same_hardware: StrictBool = option(False, implementation=True)
 
     def __post_init__(self) -> None:
         """Refuse addresses that are none or carry a secret, and fields that are set elsewhere."""
@@ -106,9 +140,7 @@ class Server:
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise ValueError("the url must be an address alone; a key goes into the environment as OPENAI_API_KEY")
         for key in filter(_SECRET.search, self.extra):
-            raise ValueError(
-                f"extra.{key}: extra stands in the Record; a key goes into the environment as OPENAI_API_KEY"
-            )
+            raise ValueError(f"extra.{key}: every Record shows extra; put a key into the environment as OPENAI_API_KEY")
         for key in sorted(self.extra.keys() & _OWN_FIELDS.keys()):
             instead = _OWN_FIELDS[key]
             raise ValueError(f"extra.{key} is not for extra; {f'set {instead}' if instead else 'leave it out'}")
@@ -129,14 +161,16 @@ class Server:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ServerDecoder(Server, _OneByOne):
+class ServerDecoder(ServerConfig, _OneByOne):
     """Whatever a server does with a prompt (`job.server`): a baseline whose weights and device are elsewhere."""
 
-    kind: Literal["server"]
+    kind: Literal["server"] = option("server", implementation=True)
 
     def __post_init__(self) -> None:
         """Refuse what a text that comes over the wire does not show."""
         super().__post_init__()
+        if self.top_k is not None and "top_k" in self.extra:
+            raise ValueError("extra.top_k and top_k set the same thing; leave one of them out")
         if self.ignore_stop:
             raise ValueError("ignore_stop: a server's text does not show where it stopped; use ignore_stop=false")
 
@@ -168,24 +202,35 @@ def at_least(schedule: list[int], each: int) -> list[int]:
 class Diffusion:
     """Unmasking a canvas in denoising steps (`llmbench.decoding.diffusion`)."""
 
-    kind: Literal["diffusion"]
-    steps: Count  # k, over all blocks; with `threshold` or `factor` the most there can be; see also `idle_steps`
-    canvas: Count  # G
-    block_length: Count  # canvas = pure diffusion; smaller = block after block, left to right
-    temperature: NonNegative  # of the float64 Gumbel noise; 0 is argmax
-    remasking: Literal["low_confidence", "random"] = "low_confidence"
-    cfg_scale: NonNegative = 0.0  # classifier-free guidance; > 0 doubles the forwards
+    kind: Literal["diffusion"] = "diffusion"
+    steps: Count = option(64, key="steps")  # k, over all blocks; see also `idle_steps`
+    canvas: Count = option(64, key="canvas")  # G
+    # left out: the canvas, which is pure diffusion; smaller fills block after block, left to right
+    block_length: Count = option(None, key="block_length")
+    temperature: NonNegative = option(0.7, key="temperature")  # of the float64 Gumbel noise; 0 is argmax
+    top_k: Count | None = option(None, key="top_k", label="top_k")  # propose one of the k most probable tokens
+    # what later steps of a block take over from its first
+    cache: Literal["none", "prefix", "dual"] = option("none", key="cache", label="", skips_work=True)
+    # also commit every candidate at least so probable
+    threshold: Share | None = option(None, key="threshold", label="threshold", skips_work=True)
+    # also commit the n most probable while the n-th has 1 - factor / (n + 1)
+    factor: Positive | None = option(None, key="factor", label="factor", skips_work=True)
+    # commit so many, whatever the text: what dummy weights need
+    fixed_tokens_per_forward: Count | None = option(
+        None, key="fixed_tokens_per_forward", label="fixed", skips_work=True
+    )
+    remasking: Literal["low_confidence", "random"] = option("low_confidence", key="remasking", label="remasking")
+    cfg_scale: NonNegative = option(0.0, key="cfg_scale", label="cfg_scale")  # > 0 doubles the forwards
+    # no further block once every row has a stop token; needs several blocks
+    early_stop: StrictBool = option(False, key="early_stop", label="early_stop", skips_work=True)
     confidence_dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     suppress_eos: StrictBool = False  # the official `logits_eos_inf`
     late_eos: StrictBool = False  # the official `confidence_eos_eot_inf`: stop tokens are committed last
-    cache: Literal["none", "prefix", "dual"] = "none"  # what later steps of a block take over from its first
-    threshold: Share | None = None  # also commit every candidate at least so probable
-    factor: Positive | None = None  # also commit the n most probable while the n-th has 1 - factor / (n + 1)
-    fixed_tokens_per_forward: Count | None = None  # commit so many, whatever the text: what dummy weights need
-    early_stop: StrictBool = False  # no further block once every row has a stop token; needs several blocks
 
     def __post_init__(self) -> None:
         """Refuse schedules that do not divide, and rules that contradict each other."""
+        if self.block_length is None:
+            object.__setattr__(self, "block_length", self.canvas)
         if self.canvas % self.block_length:
             raise ValueError(f"block_length {self.block_length} must divide canvas {self.canvas}")
         blocks = self.canvas // self.block_length
@@ -278,3 +323,74 @@ class Diffusion:
 
 
 DecoderConfig = Autoregressive | Transformers | ServerDecoder | Diffusion
+
+DECODERS: dict[str, type] = {
+    get_args(kind.__annotations__["kind"])[0]: kind for kind in (Autoregressive, Transformers, ServerDecoder, Diffusion)
+}
+"""Every way of generating text by its kind."""
+
+
+def options(kind: type) -> dict[str, Option]:
+    """The options of one way of generating text, by field."""
+    return {item.name: item.metadata.get("option", Option()) for item in dataclasses.fields(kind)}
+
+
+@functools.cache
+def shared_keys() -> dict[str, Any]:
+    """The options at the top of the configuration, which every model may be told, with their defaults."""
+    found: dict[str, Any] = {}
+    for kind in DECODERS.values():
+        for item in dataclasses.fields(kind):
+            key = item.metadata.get("option", Option()).key
+            if key is not None:
+                found.setdefault(key, item.default)
+    return found
+
+
+@functools.cache
+def implementation_conditions(family: Family) -> frozenset[str]:
+    """The conditions of a Record that say with which code a model of a family wrote, and not what."""
+    kinds = [kind for kind in DECODERS.values() if kind().family == family]
+    names = {name for kind in kinds for name, about in options(kind).items() if about.implementation}
+    return frozenset(f"decoding.{name}" for name in names)
+
+
+@functools.cache
+def label_conditions() -> frozenset[str]:
+    """The conditions of a Record that its label tells where they are not at their defaults."""
+    return frozenset(
+        f"decoding.{name}"
+        for kind in DECODERS.values()
+        for name, about in options(kind).items()
+        if about.label is not None
+    )
+
+
+def labelled(decoder: Mapping[str, Any]) -> dict[str, str]:
+    """What a job's name tells of its decoder: by option, the words for it.
+
+    Args:
+        decoder: its settings, as a Record has them; those of an unknown kind tell nothing.
+    """
+    kind = DECODERS.get(decoder.get("kind", ""))
+    words = {}
+    for item in dataclasses.fields(kind) if kind else ():
+        about, value = item.metadata.get("option", Option()), decoder.get(item.name, item.default)
+        if about.label is not None and value != item.default:
+            shown = str(value).lower() if isinstance(value, bool) else str(value)
+            words[item.name] = f"{about.label}={shown}" if about.label else shown
+    return words
+
+
+def job_label(model: str, family: Family, steps: int | None, decoder: Mapping[str, Any]) -> str:
+    """A job's name for people: the model, how it is decoded where that is not its family's own way, and k.
+
+    Args:
+        model: the side.
+        family: its family; a decoder of that name needs no mention.
+        steps: k, or None.
+        decoder: its settings.
+    """
+    kind = decoder.get("kind", family)
+    words = [model, *([kind] if kind != family else []), *labelled(decoder).values()]
+    return " ".join(words if steps is None else [*words, f"k={steps}"])

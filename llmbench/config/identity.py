@@ -2,16 +2,14 @@
 
 `identity` hashes what a configuration builds, not what was typed: `model=llama` builds the same job for every `steps`,
 so a sweep runs it once. The hash names the job's folder and tags its run, and by it a repeated sweep finds what is
-measured already. `llmbench.job.prepare` calls it with the content hashes of what it has read; `llmbench.job` for a job
-that died before that.
+measured already.
 """
 
+import dataclasses
 import hashlib
 import json
 
-from llmbench.config.job import DIFFUSION_DIALS, Job, to_dict
-
-_DIALS = ("steps", "canvas", "temperature", "ignore_stop", "server", *DIFFUSION_DIALS)
+from llmbench.config.job import OF_THE_SWEEP, Job, to_dict
 
 
 def identity(job: Job, digests: dict[str, str]) -> str:
@@ -21,13 +19,11 @@ def identity(job: Job, digests: dict[str, str]) -> str:
         job: a configuration whose hardware is resolved (no "auto").
         digests: content hashes of workload, checkpoint, judge and encoder.
 
-    Tracking, the sweep's options, the verdict's margins and dials that nobody read are not part of it; neither is the
-    seed of a deterministic decoder.
+    Tracking, the sweep's options and the verdict's margins are not part of it; neither is the seed of a deterministic
+    decoder.
     """
-    built = to_dict(job)
-    for key in ("tracking", "pair", *_DIALS, "dry_run", "reuse", "parity"):
-        del built[key]
-    if not job.model.decoder.stochastic:
-        del built["seed"]
+    left_out = {item.name for item in dataclasses.fields(job) if OF_THE_SWEEP in item.metadata}
+    left_out |= set() if job.model.decoder.stochastic else {"seed"}
+    built = {key: value for key, value in to_dict(job).items() if key not in left_out}
     canonical = json.dumps({"built": built, "digests": digests}, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

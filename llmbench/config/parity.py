@@ -1,8 +1,4 @@
-"""What do the verdicts test, and what counts as equal? Fixed before the run: one dataclass for each kind of limit.
-
-`llmbench.config` makes them from `conf/parity/*.yaml`; `llmbench.analysis` judges by them, and reads them back from
-Records and from the MLflow store. Defaults are those of docs/metrics.md.
-"""
+"""What a verdict tests and what counts as equal, fixed before the run. Defaults are those of docs/metrics.md."""
 
 from typing import Annotated
 
@@ -46,5 +42,5 @@ class ParityConfig:
 
     margins: MarginsConfig = Field(default_factory=MarginsConfig)
     thresholds: ThresholdsConfig = Field(default_factory=ThresholdsConfig)
-    looks: Count = 1  # J: announced verdicts on data that grows; each tests at 0.05 / J
+    planned_analyses: Count = 1  # A: verdicts on data that grows; each tests at 0.05 / A
     chat: ChatConfig = Field(default_factory=ChatConfig)

@@ -7,10 +7,8 @@
 
 Texts are read whole, in file order, by every model: they are never cut to a context, because then two models would not
 be scored on the same text. The digest is over the texts as they are used, and belongs to a job's identity.
-`llmbench.job.prepare.prepare` calls `load` before any weights are read; every fault of a file is one line.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from pathlib import Path
 from llmbench.config.job import HELDOUT
 from llmbench.data import workloads
 from llmbench.errors import WorkloadError
+from llmbench.system import digests
 
 PER_SOURCE = 4
 WORDS = 80
@@ -35,7 +34,7 @@ class Texts:
     @property
     def digest(self) -> str:
         """12 hexadecimal digits over the texts."""
-        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()[:12]
+        return digests.digest(json.dumps(self.texts))
 
 
 def load(source: str, count: int | None = None) -> Texts:

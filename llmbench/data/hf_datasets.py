@@ -3,7 +3,7 @@
 The `datasets` library reads both: Parquet, JSON, CSV and whatever else it knows. From version 4 on it runs no code that
 came with a data set. Where it cannot reach the hub it takes the newest copy that it has, of whatever commit; a copy of
 another commit than the one that was asked for is refused here. Without a revision the hub's newest commit is taken, and
-the name says which one that was. `llmbench.data.workloads` makes prompts of the rows, and is the only caller.
+the name says which one that was.
 """
 
 import functools
@@ -16,6 +16,7 @@ from typing import Any
 
 from llmbench.config.job import HUB_DATASET, WorkloadConfig
 from llmbench.errors import WorkloadError, one_line
+from llmbench.system import digests
 from llmbench.system.offline import why_unreachable
 
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -50,14 +51,9 @@ def read(config: WorkloadConfig) -> Rows:
     }
     named = tuple((key, field) for key, field in fields.items() if field is not None)
     most = config.prompts if config.task_field is None else None
-    return _read(config.source, config.revision, config.subset, config.split, named, most, _stamp(config.source))
-
-
-def _stamp(source: str) -> tuple[object, ...]:
-    """What changes when local files do."""
-    path = Path(source).expanduser()
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
+    path = Path(config.source).expanduser()
+    stamp = digests.stamp(sorted(path.rglob("*")) if path.is_dir() else [path])
+    return _read(config.source, config.revision, config.subset, config.split, named, most, stamp)
 
 
 @functools.lru_cache(maxsize=4)
@@ -68,9 +64,9 @@ def _read(
     split: str | None,
     fields: tuple[tuple[str, str], ...],
     most: int | None,
-    stamp: tuple[object, ...],
+    stamp: digests.Stamp,
 ) -> Rows:
-    """Every cell of a sweep asks for the same rows; `stamp` makes the cache forget when local files change."""
+    """`read`, cached until local files change: every cell of a sweep reads the same rows."""
     splits, name = _load(source, revision, subset)
     have = [str(key) for key in splits]
     if split is None and len(have) > 1:
@@ -106,8 +102,8 @@ def _load(source: str, revision: str | None, subset: str | None) -> tuple[Any, s
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.utils import logging
 
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it tells, it raises as well
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it tells every retry
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs, it raises as well
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it logs every retry
     datasets.disable_progress_bars()
     on_hub = source.startswith(HUB_DATASET)
     path: str = _repository(source) if on_hub else str(_local(source))
@@ -166,12 +162,12 @@ def _local(source: str) -> Path:
 
 
 def _explain(error: Exception, subset: str | None) -> str:
-    """What the library says, in the words of our settings; of a reader that failed, its own words."""
-    said = one_line(error.__cause__ or error, 300)
-    if subset is None and "Config name is missing" in said:
-        there = re.search(r"\[[^\]]*\]", said)
-        return f"it has several subsets; set workload.subset to one of {there[0] if there else said}"
-    if subset is not None and f"'{subset}' not found" in said:
-        there = re.search(r"\[[^\]]*\]", said)
-        return f"workload.subset={subset}: no such subset; there are {there[0] if there else said}"
-    return said
+    """The library's message; where it is about subsets, in terms of our settings."""
+    message = one_line(error.__cause__ or error, 300)
+    listed = re.search(r"\[[^\]]*\]", message)
+    subsets = listed[0] if listed else message
+    if subset is None and "Config name is missing" in message:
+        return f"it has several subsets; set workload.subset to one of {subsets}"
+    if subset is not None and f"'{subset}' not found" in message:
+        return f"workload.subset={subset}: no such subset; there are {subsets}"
+    return message

@@ -5,9 +5,8 @@ its place, or null), `answer` (a number that a right text ends on; a reference t
 brings it along), `id` (default: the line's number), `task` (default "all"); other keys are not read. Or it is a data
 set (`llmbench.data.hf_datasets`) whose fields the configuration names; rows without a prompt are left out there.
 
-`workload.tasks` keeps some of the tasks. Selection
-draws one prompt of each task in turn, in file order, so that 48 prompts of four tasks are 12 of each, and fewer
-prompts are a prefix of more.
+`workload.tasks` keeps some of the tasks. One prompt of each task is taken in turn, in file order, so 48 prompts of four
+tasks are 12 of each, and fewer prompts are a prefix of more.
 
 Lengths are cut in *words*, never in tokens: both models under test read the same text whatever their tokenizers. A
 prompt keeps its last words (the ones that its continuation depends on), a reference its first; the whitespace between
@@ -19,12 +18,9 @@ are equally long, and nothing can be said about quality.
 
 The digest is taken over the selected prompts as they are used, after cutting: two jobs with equal digests read the
 same text, from whatever file. Bundled files and their licences: `llmbench/bundled/workloads/README.md`.
-`llmbench.job.prepare` calls `load` before any weights are read, so every fault of a file is one line with file and line
-number.
 """
 
 import difflib
-import hashlib
 import itertools
 import json
 import random
@@ -37,6 +33,7 @@ from typing import Any
 from llmbench.config.job import SYNTHETIC, WorkloadConfig
 from llmbench.data import hf_datasets
 from llmbench.errors import WorkloadError
+from llmbench.system import digests
 
 _ANSWER = re.compile(r"####\s*([-−]?[$€£]?\d[\d,]*(?:\.\d+)?)\s*$")
 """The last line of GSM8K's solutions."""
@@ -163,8 +160,7 @@ def _synthetic(config: WorkloadConfig) -> Workload:
 
 
 def _workload(name: str, prompts: tuple[Prompt, ...], content: Sequence[Any]) -> Workload:
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-    return Workload(name=name, digest=digest, prompts=prompts)
+    return Workload(name=name, digest=digests.digest(json.dumps(content)), prompts=prompts)
 
 
 def _locate(source: str) -> tuple[Path, str]:

@@ -1,8 +1,8 @@
 """How does text come out of a model? One decoder per kind of model, chosen by the type of its settings.
 
 Tokens in, tokens out: this room knows neither clocks nor tokenizers. It asks an `Engine` for logits and hands back a
-`Generation`; `generate` alone asks for the model and lets Transformers run its own loop. `job.run` builds one decoder
-per job; adding a family means one settings class in `config`, one decoder here, and one line in `build`.
+`DecodedBatch`; `generate` alone asks for the model and lets Transformers run its own loop. Adding a family means one
+settings class in `config`, one decoder here, and one line in `build`.
 """
 
 from collections.abc import Sequence
@@ -42,4 +42,4 @@ def build(
                 )
             return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id, logit_shift=logit_shift)
         case ServerDecoder():
-            raise ConfigError("model.decoder=server decodes on a server; llmbench.job.server measures it")
+            raise ConfigError("model.decoder=server has no decoder here: the server decodes")

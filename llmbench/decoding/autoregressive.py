@@ -13,8 +13,8 @@ import torch
 
 from llmbench.config.decoders import Autoregressive
 from llmbench.decoding import base, rules
-from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
-from llmbench.decoding.greedy import likeliest
+from llmbench.decoding.base import DecodedBatch, Engine, OnStep, PromptBatch
+from llmbench.decoding.greedy import greedy
 from llmbench.record import ForwardShape
 
 
@@ -33,10 +33,10 @@ class AutoregressiveDecoder:
         """The static memory and captured steps for batches of this shape."""
         shape = (*batch.ids.shape, batch.mask is not None)
         key = self._settings, self._stop_ids, shape
-        return engine.keep(key, lambda: _Loop(self._settings, self._stop_ids, self._pad_id, engine, shape))
+        return engine.loop_for(key, lambda: _Loop(self._settings, self._stop_ids, self._pad_id, engine, shape))
 
     @torch.inference_mode()
-    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
+    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> DecodedBatch:
         """Generate until every row has stopped or `max_new_tokens` are there.
 
         Rows that stopped are filled with the padding token. One forward per token; `on_step(i)` follows token i.
@@ -57,11 +57,11 @@ class AutoregressiveDecoder:
             if self._stop_ids and (i + 1) % settings.stop_check_every == 0 and bool(loop.done.all()):
                 break
         tokens = loop.tokens[:, : len(forwards)].clone()
-        return Generation(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards))
+        return DecodedBatch(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards))
 
 
 class _Loop:
-    """What a generation works on, and its two steps. They touch this memory alone, so they can be captured."""
+    """The memory of a generation, and its two steps. They touch this memory alone, so they can be captured."""
 
     def __init__(
         self,
@@ -83,9 +83,7 @@ class _Loop:
         self._made = torch.zeros(1, dtype=torch.int64, device=device)
         self.tokens = torch.full((rows, settings.max_new_tokens), pad_id, device=device)
         self.done = torch.zeros(rows, dtype=torch.bool, device=device)
-        engine.compile(
-            [lambda logits: choose(logits, settings.temperature, settings.top_p, self._draws)], padded=padded
-        )
+        engine.compile([lambda logits: choose(logits, settings, self._draws)], padded=padded)
         self.first = engine.capture(self._first, self._reset, self._draws)
         self.next = engine.capture(self._next, self._begin, self._draws) if settings.max_new_tokens > 1 else self.first
 
@@ -114,7 +112,7 @@ class _Loop:
 
     def _commit(self, logits: torch.Tensor) -> None:
         """Choose the next token of every row, and write it down."""
-        token = choose(logits, self._settings.temperature, self._settings.top_p, self._draws)
+        token = choose(logits, self._settings, self._draws)
         if self._stops.numel():
             token = token.masked_fill(self.done, self._pad_id)
             self.done.logical_or_((token[:, None] == self._stops).any(-1))
@@ -123,38 +121,38 @@ class _Loop:
         self._made.add_(1)
 
 
-def choose(logits: torch.Tensor, temperature: float, top_p: float, draws: base.Draws) -> torch.Tensor:
-    """The next token of every row: the likeliest at temperature 0, else a draw from the nucleus.
+def choose(logits: torch.Tensor, settings: Autoregressive, draws: base.Draws) -> torch.Tensor:
+    """The next token of every row: the most probable one at temperature 0, else a draw from the nucleus.
 
     Rows are drawn for a few at a time, so that float64 noise does not exist for a large batch of a large vocabulary.
 
     Args:
         logits: [B, V].
-        temperature: 0 draws nothing.
-        top_p: share of the probability mass, in (0, 1].
+        settings: temperature (0 draws nothing), top_k and top_p.
         draws: of the logits' device.
 
     Returns:
         [B] int64.
     """
-    if temperature == 0:
-        return likeliest(logits)[0] if logits.is_cuda else logits.argmax(-1)
+    if settings.temperature == 0:
+        return greedy(logits)[0] if logits.is_cuda else logits.argmax(-1)
     parts = torch.split(logits, max(1, rules.WIDE // logits.shape[1]))
-    drawn = [_draw(part, temperature, top_p, draws) for part in parts]
+    drawn = [_draw(part, settings, draws) for part in parts]
     return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
 
 
-def _draw(logits: torch.Tensor, temperature: float, top_p: float, draws: base.Draws) -> torch.Tensor:
+def _draw(logits: torch.Tensor, settings: Autoregressive, draws: base.Draws) -> torch.Tensor:
     """`choose` for [N, V] at once, at a temperature above 0."""
     noise = draws.fill_(torch.empty(logits.shape, dtype=torch.float64, device=logits.device))
-    rules.gumbel_(noise, temperature)
-    return noise.add_(nucleus(logits, temperature, top_p)).argmax(-1)
+    rules.gumbel_(noise, settings.temperature)
+    kept = rules.keep_top_k(logits, settings.top_k)
+    return noise.add_(nucleus(kept, settings.temperature, settings.top_p)).argmax(-1)
 
 
 def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """Set to -inf what lies outside the nucleus: the fewest likeliest tokens that reach a mass of `top_p` together.
+    """Set to -inf what lies outside the nucleus: the fewest most probable tokens that reach a mass of `top_p` together.
 
-    Holtzman et al., arXiv 1904.09751. The likeliest token always stays. Temperature applies first, as in `generate`.
+    Holtzman et al., arXiv 1904.09751. The most probable token stays. Temperature applies first, as in `generate`.
 
     Args:
         logits: [B, V]; not changed.
@@ -166,5 +164,5 @@ def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Ten
     ordered, order = (logits.float() / temperature).sort(dim=-1, descending=True, stable=True)
     mass = ordered.softmax(-1).cumsum(-1)
     outside = torch.zeros_like(mass, dtype=torch.bool)
-    outside[:, 1:] = mass[:, :-1] >= top_p  # the mass of the likelier ones suffices already
+    outside[:, 1:] = mass[:, :-1] >= top_p  # the mass of the more probable ones suffices
     return logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), float("-inf"))

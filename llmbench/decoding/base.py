@@ -1,8 +1,7 @@
-"""What do decoders, engines and the passes that time them say to each other?
+"""The interfaces between the timed passes, decoders and engines: a `Decoder` generates with an `Engine`.
 
-Three roles, each owned by who calls it. The timed passes call a `Decoder`; a decoder calls an `Engine`; whoever
-counts text calls `valid_lengths`. Shapes: B rows, P prompt tokens, S tokens of a whole sequence, Q of a part of it, G
-new tokens, M positions, C channels, V vocabulary.
+Shapes: B rows, P prompt tokens, S tokens of a whole sequence, Q of a part of it, G new tokens, M positions, C channels,
+V vocabulary.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -30,8 +29,8 @@ class PromptBatch:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Generation:
-    """What one call of a decoder made.
+class DecodedBatch:
+    """The outputs of one batch.
 
     `forwards` are the passes as they ran, for the roofline: guidance runs its two halves as one pass over twice the
     rows. `nfe` is what the papers count: function evaluations, guidance counted twice. `first_text` is the number of
@@ -47,9 +46,9 @@ class Generation:
 class Engine(Protocol):
     """A model that is ready to run. Logits come in the model's dtype, and the caller may overwrite them.
 
-    A decoder puts all that a generation works on into static memory (a *loop*), and says what happens in a step as a
-    function of that memory alone: `keep` and `capture` let an engine replay steps as CUDA graphs. An engine that does
-    not makes a new loop for every generation and calls its steps as they are.
+    A decoder puts all that a generation works on into static memory (a *loop*); a step is a function of that memory
+    alone. So `keep` and `capture` can replay steps as CUDA graphs. An engine without graphs makes a new loop for every
+    generation and calls its steps as they are.
     """
 
     @property
@@ -61,19 +60,19 @@ class Engine(Protocol):
         """Memory for keys and values of `rows` sequences of at most `length` positions."""
         ...
 
-    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+    def loop_for(self, key: Hashable, make: Callable[[], T]) -> T:
         """The loop of a shape: what `make` returns, or returned when this key came first."""
         ...
 
     def compile(self, calls: Sequence[Callable[[torch.Tensor], object]], *, padded: bool) -> None:
-        """Have the kernels of independent calls ready before a first step needs them; each is given logits [1, V].
+        """Compile the kernels of independent calls before the first step; each is given logits [1, V].
 
-        `padded` says whether the engine's own, which come with them, are to expect padding.
+        The engine's own kernels are compiled too, for padded batches where `padded` is true.
         """
         ...
 
     def capture(self, step: Callable[[], None], reset: Callable[[], None], draws: "Draws") -> Callable[[], None]:
-        """`step`, made ready to be called many times; `reset` prepares the static memory for a rehearsal of it."""
+        """`step`, ready to be called many times; `reset` prepares the static memory for a warm-up run of it."""
         ...
 
     def prefill(self, ids: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
@@ -122,7 +121,7 @@ class Decoder(Protocol):
         """Make an engine that keeps loops ready for batches of this shape."""
         ...
 
-    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
+    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> DecodedBatch:
         """Generate for one batch. The same seed gives the same tokens on the same device and versions."""
         ...
 
@@ -149,8 +148,8 @@ def valid_lengths(tokens: torch.Tensor, stop_ids: Sequence[int]) -> list[tuple[i
 class Draws:
     """Uniform random numbers on a device, from a seed; any non-negative integer is one, 0 included.
 
-    On a CPU numpy's SFC64 fills memory twice as fast as torch's Mersenne Twister, and half of a sampled denoising step
-    was that. On a GPU torch's own generator draws on the device, also inside a captured step.
+    On a CPU numpy's SFC64 fills memory twice as fast as torch's Mersenne Twister, which took half of a sampled
+    denoising step. On a GPU torch's own generator draws on the device, also inside a captured step.
     """
 
     def __init__(self, device: torch.device, seed: int = 0) -> None:

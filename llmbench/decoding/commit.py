@@ -1,7 +1,7 @@
 """Which of a step's proposals become final? The surest ones, written into the canvas; the rest stays listed as open.
 
 As PyTorch operations these are some thirty small kernels per step, each of which waits for the one before; on a GPU one
-kernel does it. `diffusion` calls it once per step; `rules` says how many tokens a row makes final.
+kernel does it. `rules` says how many tokens of a row become final.
 """
 
 import torch
@@ -73,7 +73,7 @@ def commit_plain_(
 
 
 def _rule(transfer: Transfer) -> tuple[int, float]:
-    """What the kernel is told of a rule: its number, and its parameter."""
+    """A rule as the kernel takes it: its number, and its parameter."""
     match transfer:
         case Threshold():
             return 1, transfer.threshold

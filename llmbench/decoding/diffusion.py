@@ -20,7 +20,7 @@ Where it does less work than the original, with the same result:
 - The schedule is known beforehand, so every row has the same number of masked positions in its block, and the host
   knows it. The head, the noise and the confidences are computed at those [B, M] positions, the canvas is never
   searched for masks, and nothing waits for the device.
-- The [B * M] candidates are taken in pieces whose logits fit the cache (on a GPU: a bounded amount of memory), head
+- The [B * M] candidates are taken in pieces whose logits fit the cache (on a GPU: a limited amount of memory), head
   included, so that neither logits nor float64 noise nor a softmax exist for the whole canvas.
 
 Where it differs on purpose:
@@ -42,7 +42,7 @@ import torch
 
 from llmbench.config.decoders import Diffusion
 from llmbench.decoding import base, rules
-from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
+from llmbench.decoding.base import DecodedBatch, Engine, OnStep, PromptBatch
 from llmbench.decoding.commit import commit_
 from llmbench.decoding.proposal import Proposal
 from llmbench.record import ForwardShape
@@ -79,12 +79,12 @@ class DiffusionDecoder:
         """The static memory and captured steps for batches of this shape."""
         shape = (*batch.ids.shape, batch.mask is not None)
         key = self._settings, self._stop_ids, shape
-        return engine.keep(
+        return engine.loop_for(
             key, lambda: _Loop(self._settings, self._stop_ids, self._mask_id, self._shift, engine, shape)
         )
 
     @torch.inference_mode()
-    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
+    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> DecodedBatch:
         """Fill a canvas of G tokens behind each prompt; `on_step(i)` follows denoising step i."""
         settings, (rows, prompt) = self._settings, batch.ids.shape
         passes = 2 if settings.cfg_scale else 1
@@ -109,7 +109,7 @@ class DiffusionDecoder:
             if settings.early_stop and self._stop_ids and loop.all_stopped(start + settings.block_length):
                 end = start + settings.block_length
                 break
-        return Generation(
+        return DecodedBatch(
             tokens=loop.canvas[:, prompt:end].clone(),
             forwards=tuple(forwards),
             nfe=len(forwards) * passes,
@@ -118,7 +118,7 @@ class DiffusionDecoder:
 
 
 class _Loop:
-    """What a generation works on, and its steps. Reads and writes its own memory alone, so steps can be captured."""
+    """The memory of a generation, and its steps. They touch this memory alone, so they can be captured."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class _Loop:
     def masked(self) -> tuple[int, int]:
         """Masked positions of the row that has most, and of a row on average, rounded down: what must be computed.
 
-        Waits for the device, once: the one question of an adaptive step.
+        Waits for the device, once.
         """
         most, total = torch.stack([self._left.max(), self._left.sum()]).tolist()
         return most, total // self._left.shape[0]
@@ -224,10 +224,10 @@ class _Loop:
         for begin, size in sorted(needed - self._steps.keys(), reverse=True):  # the largest first: others reuse it
             step = functools.partial(self._step, begin, size)
             self._steps[begin, size] = self._engine.capture(
-                step, functools.partial(self._rehearse, start, begin), self._draws
+                step, functools.partial(self._warm_up, start, begin), self._draws
             )
 
-    def _rehearse(self, start: int, begin: int) -> None:
+    def _warm_up(self, start: int, begin: int) -> None:
         """A state from which a step may run."""
         self.begin_block(start)
         if begin not in (_WHOLE, _FILL):
@@ -242,7 +242,7 @@ class _Loop:
             commit_(self.canvas, self._open, self._left, self._done, self._counts, tokens, confidence, self._transfer)
 
     def _commit_nothing(self, logits: torch.Tensor) -> None:
-        """A commit in a canvas without open positions, for the kernel's sake."""
+        """A commit in a canvas without open positions, to compile the kernel."""
         tokens, state = torch.zeros_like(self._open), (self._open, self._left, self._done)
         commit_(self.canvas, *state, self._counts, tokens, logits.new_zeros(tokens.shape).float(), self._transfer)
 

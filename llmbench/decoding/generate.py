@@ -1,7 +1,7 @@
 """How fast is Transformers' own `generate`? A second autoregressive baseline, the one that most papers compare with.
 
-How much of a published speedup is the baseline shows only beside another baseline. This decoder runs `generate` as it
-is: its loop, its caches, its sampling. It asks the engine for nothing but the model, so the modules run eagerly
+A second baseline shows how much of a published speedup is the baseline's own. This decoder runs `generate` as it is:
+its loop, its caches, its sampling. It asks the engine for nothing but the model, so the modules run eagerly
 whatever `hardware.engine` says; with `cache: static` Transformers itself compiles the decoding forward on CUDA (on a
 CPU it does not).
 
@@ -28,7 +28,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from llmbench.config.decoders import Transformers
-from llmbench.decoding.base import Engine, Generation, OnStep, PromptBatch
+from llmbench.decoding.base import DecodedBatch, Engine, OnStep, PromptBatch
 from llmbench.record import ForwardShape
 
 
@@ -56,7 +56,7 @@ class TransformersDecoder:
     def prepare(self, engine: Engine, batch: PromptBatch) -> None:
         """Nothing: `generate` makes what it needs when it is called first."""
 
-    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> Generation:
+    def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> DecodedBatch:
         """Generate until every row has stopped or `max_new_tokens` are there; on_step: see the module.
 
         Raises:
@@ -80,14 +80,14 @@ class TransformersDecoder:
             )
         first = ForwardShape(rows=rows, queries=prompt, keys=prompt, logits=1, padding=batch.padding)
         later = (replace(first, queries=1, keys=prompt + i) for i in range(1, counter.calls))
-        return Generation(tokens=whole[:, prompt:], forwards=(first, *later), nfe=counter.calls)
+        return DecodedBatch(tokens=whole[:, prompt:], forwards=(first, *later), nfe=counter.calls)
 
     def _generation_config(self) -> Any:
         from transformers import GenerationConfig
 
         settings = self._settings
         watch = bool(self._stop_ids) and not settings.ignore_stop
-        sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+        sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k or 0}
         return GenerationConfig(
             max_new_tokens=settings.max_new_tokens,
             do_sample=settings.temperature > 0,

@@ -1,4 +1,4 @@
-"""Which token is the likeliest, and how likely is it? One look at the logits instead of six.
+"""Greedy choice: the most probable token and its probability, in one read of the logits instead of six.
 
 A greedy step needs two numbers of 10^5 per position. As PyTorch operations (mask a column, argmax, copy to float32,
 softmax of the whole vocabulary, gather, put the column back) they read and write the logits many times over, in kernels
@@ -8,7 +8,7 @@ that a few rows do not fill; here they are one pass.
 import torch
 
 
-def likeliest(logits: torch.Tensor, banned: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def greedy(logits: torch.Tensor, banned: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The most probable token of every row and its probability.
 
     Args:
@@ -21,12 +21,12 @@ def likeliest(logits: torch.Tensor, banned: int | None = None) -> tuple[torch.Te
     if logits.is_cuda:
         from llmbench.decoding import triton_kernels
 
-        return triton_kernels.likeliest(logits, -1 if banned is None else banned)
-    return likeliest_plain(logits, banned)
+        return triton_kernels.greedy(logits, -1 if banned is None else banned)
+    return greedy_plain(logits, banned)
 
 
-def likeliest_plain(logits: torch.Tensor, banned: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """`likeliest` in PyTorch."""
+def greedy_plain(logits: torch.Tensor, banned: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`greedy` in PyTorch."""
     allowed = (
         logits if banned is None else logits.index_fill(-1, torch.tensor([banned], device=logits.device), -torch.inf)
     )

@@ -1,8 +1,8 @@
 """Which token does a denoising step propose at a masked position, and how sure is it? From hidden states, in pieces.
 
 Logits of 10^5 columns at every position of a canvas would be the largest thing in memory, and float64 noise four times
-as large. So the head, the noise and the softmax are computed for some positions at a time. `diffusion` calls it once
-per step; which proposals become final is decided there, by `rules`.
+as large. So the head, the noise and the softmax are computed for some positions at a time. Which proposals become final
+is decided in `commit`.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import torch
 from llmbench.config.decoders import Diffusion
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine
-from llmbench.decoding.greedy import likeliest
+from llmbench.decoding.greedy import greedy
 
 _PIECE_CPU = 2**18
 """Logits computed at once on a CPU: 2 MiB of float64 noise stay in the second-level cache."""
@@ -85,11 +85,12 @@ class Proposal:
     def of_logits(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Propose for [N, V] logits: tokens and confidences, both [N]."""
         if self._plain_greedy and logits.is_cuda:
-            tokens, probability = likeliest(logits, self._mask_id)
+            tokens, probability = greedy(logits, self._mask_id)
             return tokens, probability.to(getattr(torch, self._settings.confidence_dtype))
         column = logits[:, self._mask_id].clone()
         logits[:, self._mask_id] = float("-inf")
-        tokens = (self._noisy(logits) if self._settings.temperature else logits).argmax(-1)
+        kept = rules.keep_top_k(logits, self._settings.top_k)
+        tokens = (self._noisy(kept) if self._settings.temperature else logits).argmax(-1)
         logits[:, self._mask_id] = column
         if self._settings.late_eos:
             logits.index_fill_(-1, self._stops, float("-inf"))

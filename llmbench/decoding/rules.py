@@ -2,8 +2,8 @@
 
 Every function states one rule of the official LLaDA sampler (ML-GSAI/LLaDA `generate.py` at b7e6c35) and does it for
 a whole batch at once. Nothing here waits for the device: how many tokens are final after each step is known
-beforehand (`Diffusion.schedule`), so shapes never depend on values. `diffusion.py` calls everything;
-`autoregressive.py` shares the noise, so that "temperature 0.7" means the same on both sides.
+beforehand (`Diffusion.schedule`), so shapes never depend on values. Both decoders use the same noise, so "temperature
+0.7" means the same on both sides.
 """
 
 from typing import Protocol
@@ -78,6 +78,18 @@ def gumbel_(uniform: torch.Tensor, temperature: float) -> torch.Tensor:
         temperature: > 0.
     """
     return uniform.log_().neg_().log_().mul_(-temperature)
+
+
+def keep_top_k(logits: torch.Tensor, k: int | None) -> torch.Tensor:
+    """Set to -inf what is less probable than the k-th token; equals of that one stay. Fan et al., arXiv 1805.04833.
+
+    Args:
+        logits: [..., V]; not changed.
+        k: None keeps everything.
+    """
+    if k is None or k >= logits.shape[-1]:
+        return logits
+    return logits.masked_fill(logits < logits.topk(k, dim=-1).values[..., -1:], float("-inf"))
 
 
 class Remasking(Protocol):

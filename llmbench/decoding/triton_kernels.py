@@ -1,4 +1,4 @@
-"""The kernels of this room in Triton. Imported only where there is a GPU (or Triton's interpreter)."""
+"""The kernels of this room in Triton. Imported only on a GPU or under Triton's interpreter."""
 
 import torch
 import triton
@@ -11,8 +11,8 @@ PROGRAMS = 2048
 """So many programs keep a GPU busy; rows are cut in parts until there are about as many."""
 
 
-def likeliest(logits: torch.Tensor, banned: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `likeliest.likeliest`; `banned` -1 bans nothing."""
+def greedy(logits: torch.Tensor, banned: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `greedy.greedy`; `banned` -1 bans nothing."""
     rows, vocabulary = logits.shape
     tiles = triton.cdiv(vocabulary, BLOCK)
     parts = min(tiles, triton.cdiv(PROGRAMS, max(1, rows)))

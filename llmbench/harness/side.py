@@ -324,26 +324,9 @@ def _own_seed(seed: int, context: Sequence[int], rest: Sequence[int]) -> int:
 
 def _compose(settings: Mapping[str, Any]) -> "Job":
     """A job's configuration from llmbench's keys, as the command line composes it."""
-    from hydra import compose, initialize_config_dir
+    from llmbench.config.build import build_job
+    from llmbench.config.compose import composing
+    from llmbench.config.conf_files import override
 
-    from llmbench.cli import main
-    from llmbench.config.compose import conf_folder
-    from llmbench.config.job import build_job
-
-    try:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            tree = compose("config", overrides=[f"{key}={_written(value)}" for key, value in settings.items()])
-    except Exception as error:
-        if (line := main.explain(error)) is None:
-            raise
-        raise ConfigError(line) from error
-    return build_job(tree)
-
-
-def _written(value: Any) -> str:
-    """A value as Hydra's override grammar takes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    with composing() as compose:
+        return build_job(compose([override(key, value) for key, value in settings.items()]))

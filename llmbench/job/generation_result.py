@@ -1,7 +1,7 @@
 """What does the model under test leave behind, wherever it ran: on this device, or on a server?
 
-The part of a Record that generation fills. `job` makes it from a checkpoint, `server` from a server; everything
-after it (scores, metrics, the Record itself) is the same for both. What one of them cannot know is absent.
+The part of a Record that generation fills; scores, metrics and the Record itself are made of it in the same way for
+both. What one of them cannot know is absent.
 """
 
 from collections.abc import Sequence
@@ -28,19 +28,19 @@ class GenerationResult:
     likelihood: Likelihood | None = None
     ceilings: Ceilings | None = None
     notes: tuple[str, ...] = ()
-    conditions: dict[str, str] = field(default_factory=dict)  # found out while it ran
+    conditions: dict[str, str] = field(default_factory=dict)  # known only after it ran
     signatures: dict[str, str] = field(default_factory=dict)
 
 
 def outputs(
     prompts: Sequence[Prompt], partition: Sequence[Sequence[int]], texts: Sequence[Sequence[ValidText]]
 ) -> tuple[Output, ...]:
-    """What was written for every prompt.
+    """The output of every prompt.
 
     Args:
         prompts: of the workload.
         partition: their indices, batch by batch.
-        texts: what counts of every row, batch by batch.
+        texts: the valid text of every row, batch by batch.
     """
     made = []
     for batch, (members, rows) in enumerate(zip(partition, texts, strict=True)):

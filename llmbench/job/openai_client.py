@@ -6,13 +6,11 @@ loop, so that a row's stamp waits for no thread. The batch is complete when its 
 for the next batch, but never so long that the server may have closed them (uvicorn: 5 s): a POST that fails on a stale
 connection cannot be repeated.
 
-aiohttp is the client because it is the one of serving benchmarks (vLLM's own), MLflow brings it in any case, and it
-hands out bytes as they arrive; `requests` waits for a full buffer where a server does not send chunks.
+aiohttp is the client because vLLM's own benchmark uses it, MLflow depends on it in any case, and it hands out bytes as
+they arrive; `requests` waits for a full buffer where a server does not send chunks.
 
-Whatever goes wrong is one `ServerError`, in one line. The key comes from OPENAI_API_KEY, goes into one header, and is
-struck out of everything that a server says; redirects are not followed, because the key would go along.
-
-`llmbench.job.server` is the caller.
+Every failure is one `ServerError`, in one line. The key comes from OPENAI_API_KEY, goes into one header, and is removed
+from every message of a server; redirects are not followed, because they would pass the key on.
 """
 
 import asyncio
@@ -23,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llmbench.config.decoders import Server
+from llmbench.config.decoders import ServerConfig
 from llmbench.errors import ServerError
 
 if TYPE_CHECKING:
@@ -35,13 +33,13 @@ CONNECT_S = 10.0
 KEEP_S = 2.0
 LINE_BYTES = 2**20
 SOFTWARE = ("vllm", "sglang", "llamacpp")
-"""What `owned_by` says where it names the software; others write an owner there."""
+"""Values of `owned_by` that name the software; other servers write an owner there."""
 
 LONGEST_TOKEN = 256
 """Characters; 128 blanks are one token for LLaMA-3."""
 
 SHOWN = 200
-"""Longest part of what a server says that an error repeats."""
+"""Most characters of a server's message that an error repeats."""
 
 
 @dataclass(kw_only=True)
@@ -59,10 +57,10 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a server says of itself."""
+    """How a server describes itself."""
 
     model: str  # its id
-    software: str  # "vllm 0.11.0", "sglang"; "" when it does not tell
+    software: str  # "vllm 0.11.0", "sglang"; "" if unknown
 
 
 class Client:
@@ -72,7 +70,7 @@ class Client:
         server: where and how.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerConfig) -> None:
         self._server = server
         self._key = os.environ.get(KEY, "").strip()
         self._runner = asyncio.Runner()
@@ -114,9 +112,9 @@ class Client:
     # ------------------------------------------------------------------------------------------------------------
 
     async def _identify(self) -> Identity:
-        found = await self._get(f"{self._server.base}/models")
+        answer = await self._get(f"{self._server.base}/models")
         try:
-            listed = {str(item["id"]): str(item.get("owned_by") or "") for item in found["data"]}
+            listed = {str(item["id"]): str(item.get("owned_by") or "") for item in answer["data"]}
         except (TypeError, KeyError, AttributeError):
             raise self._error("does not list its models at /models; is the url right?") from None
         model = self._server.served_model
@@ -217,8 +215,8 @@ class Client:
         try:
             data = json.loads(event)
             if error := data.get("error"):
-                said = error.get("message", error) if isinstance(error, dict) else error
-                raise self._error(f"failed after {_pieces(reply)}: {self._shown(said)}")
+                message = error.get("message", error) if isinstance(error, dict) else error
+                raise self._error(f"failed after {_pieces(reply)}: {self._shown(message)}")
             if usage := data.get("usage"):
                 reply.prompt_tokens = _count(usage.get("prompt_tokens"))
                 reply.completion_tokens = _count(usage.get("completion_tokens"))
@@ -247,34 +245,34 @@ class Client:
         return self._session
 
     async def _require_ok(self, response: "ClientResponse") -> None:
-        """Refuse an answer that is not 200, with what the server says about it."""
+        """Refuse an answer that is not 200, with the server's message and advice."""
         if response.status == 200:
             return
-        said = self._shown(_message(await response.content.read(LINE_BYTES)))
+        message = self._shown(_message(await response.content.read(LINE_BYTES)))
         if response.status in (401, 403):
-            cure = f"it refuses the key in {KEY}" if self._key else f"it wants a key: set {KEY}"
+            advice = f"it refuses the key in {KEY}" if self._key else f"it wants a key: set {KEY}"
         elif response.status == 404:
-            cure = "is server.url right (it ends on /v1 as a rule), and does the server have server.served_model?"
+            advice = "is server.url right (it ends on /v1 as a rule), and does the server have server.served_model?"
         elif 300 <= response.status < 400:
-            cure = "it points to another address; set server.url to that"
+            advice = "it points to another address; set server.url to that"
         else:
-            cure = ""
-        told = "; ".join(part for part in (said, cure) if part)
-        raise self._error(f"answers {response.status} to {response.url.path}{told and f': {told}'}")
+            advice = ""
+        details = "; ".join(part for part in (message, advice) if part)
+        raise self._error(f"answers {response.status} to {response.url.path}{details and f': {details}'}")
 
-    def _error(self, said: str) -> ServerError:
-        return ServerError(f"server {self._server.origin} {said}")
+    def _error(self, message: str) -> ServerError:
+        return ServerError(f"server {self._server.origin} {message}")
 
-    def _shown(self, said: object) -> str:
-        """What a server says: one line, not too long, without the key."""
-        text = " ".join(str(said).split())
+    def _shown(self, message: object) -> str:
+        """A server's message: one line, not too long, without the key."""
+        text = " ".join(str(message).split())
         if self._key:
             text = text.replace(self._key, "***")
         return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 class _Translated:
-    """`async with`: what aiohttp raises becomes an ServerError that says how far the reply had come."""
+    """`async with`: what aiohttp raises becomes a ServerError that says how much of the reply had come."""
 
     def __init__(self, client: Client, reply: Reply | None) -> None:
         self._client, self._reply = client, reply
@@ -292,14 +290,14 @@ class _Translated:
         if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             cause = getattr(error, "os_error", None)
             why = f" ({cause.strerror or cause})" if cause else f" within {CONNECT_S:g} s"
-            said = f"cannot be reached{why}; start the server, or set server.url"
+            message = f"cannot be reached{why}; start the server, or set server.url"
         elif isinstance(error, TimeoutError):
-            said = f"was not done within {server.timeout_s:g} s, {after}; raise server.timeout_s"
+            message = f"was not done within {server.timeout_s:g} s, {after}; raise server.timeout_s"
         elif isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, OSError)):
-            said = f"broke the connection {after}"
+            message = f"broke the connection {after}"
         else:
-            said = f"does not speak HTTP as it should, {after} ({type(error).__name__}: {error})"
-        raise self._client._error(self._client._shown(said)) from None
+            message = f"does not speak HTTP as it should, {after} ({type(error).__name__}: {error})"
+        raise self._client._error(self._client._shown(message)) from None
 
 
 def _pieces(reply: Reply) -> str:
@@ -312,7 +310,7 @@ def _count(value: object) -> int | None:
 
 
 def _message(body: bytes) -> str:
-    """What an error's body says: OpenAI's, FastAPI's, or as it is."""
+    """The message in an error's body: OpenAI's, FastAPI's, or the body itself."""
     text = body.decode(errors="replace")
     try:
         data = json.loads(text)
@@ -320,5 +318,5 @@ def _message(body: bytes) -> str:
         return text
     if not isinstance(data, dict):
         return text
-    found = data.get("error") or data.get("detail") or data.get("message") or text
-    return str(found.get("message", found) if isinstance(found, dict) else found)
+    message = data.get("error") or data.get("detail") or data.get("message") or text
+    return str(message.get("message", message) if isinstance(message, dict) else message)

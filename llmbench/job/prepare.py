@@ -5,25 +5,20 @@ for every cell before the first job. `conditions` says what must agree before tw
 runs what was prepared.
 """
 
-import functools
 from dataclasses import fields, replace
 
-from llmbench.checkpoints import chat_template
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.resolve import resolve_checkpoint
-from llmbench.config.decoders import Server, ServerDecoder
+from llmbench.config.decoders import ServerConfig, ServerDecoder
 from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
 from llmbench.data import heldout, workloads
-from llmbench.errors import CheckpointError, ConfigError
+from llmbench.errors import CheckpointError, ConfigError, JudgeError
 from llmbench.job import memory_estimate, server
 from llmbench.job.prepared import Prepared, prompt_ids
 from llmbench.measure import device
 from llmbench.metrics import bertscore
 from llmbench.models import blocks, quantization
-
-BAD_JUDGE = "metric.perplexity.judge: "
-"""What a refusal of the judge's files begins with: it is no fault of the model beside it."""
 
 
 def prepare_job(job: Job) -> Prepared:
@@ -42,14 +37,14 @@ def prepare_job(job: Job) -> Prepared:
     here = not isinstance(job.model.decoder, ServerDecoder)
     files = resolve_checkpoint(
         job.model.checkpoint,
-        job.weights if here else "served",
+        job.weights if here else "server",
         layout=job.model.layout,
         family=job.model.decoder.family,
         require=lambda described: _require_fit(job, workload, described),
     )
     asked = job.metric.perplexity.judge
     judge = _judge(asked) if asked else None
-    if judge is not None and (judge.digest == files.digest or judge.place == files.place):
+    if judge is not None and (judge.digest == files.digest or judge.location == files.location):
         raise ConfigError(f"metric.perplexity.judge {asked} is the model under test; a model cannot judge itself")
     encoder = (
         bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None
@@ -95,13 +90,13 @@ def _judge(source: str) -> CheckpointFiles:
     """The judge's files.
 
     Raises:
-        CheckpointError: begins with `BAD_JUDGE`.
+        JudgeError: they cannot be used.
     """
     try:
         files = resolve_checkpoint(source, require=CheckpointFiles.require_judge)
         files.require_judge()
     except CheckpointError as error:
-        raise CheckpointError(f"{BAD_JUDGE}{error}") from error
+        raise JudgeError(f"metric.perplexity.judge: {error}") from error
     return files
 
 
@@ -117,8 +112,6 @@ def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles)
     if here and job.hardware.quantization is not None:
         quantization.require_whole_blocks(files.config)
     job = replace(job, model=replace(job.model, chat=_chat(job, files)))
-    if files.has_tokenizer:
-        _rehearse(files, workload, bool(job.model.chat) and files.has_chat_template)
     longest = max(len(prompt_ids(job, files, prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
     if longest + canvas > files.context:
@@ -127,14 +120,6 @@ def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles)
             f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
     return job, longest
-
-
-@functools.lru_cache(maxsize=16)
-def _rehearse(files: CheckpointFiles, workload: workloads.Workload, chat: bool) -> None:
-    """Once for all cells that read the same: template and tokenizer must come to an end."""
-    by_text = {prompt.text: prompt for prompt in workload.prompts if prompt.draws is None}
-    if by_text:  # random tokens go past template and tokenizer
-        chat_template.rehearse(lambda text: files.prompt_ids(by_text[text], chat=chat), list(by_text), files.name)
 
 
 def _chat(job: Job, files: CheckpointFiles) -> bool:
@@ -204,7 +189,7 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
     }
     settings, left_out = to_dict(job)["model"]["decoder"], {"steps"}
     if isinstance(job.model.decoder, ServerDecoder):
-        where, left_out = server.conditions(job.model.decoder), {field.name for field in fields(Server)}
+        where, left_out = server.conditions(job.model.decoder), {field.name for field in fields(ServerConfig)}
     own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
     own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it
     whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}

@@ -18,7 +18,7 @@ from llmbench.checkpoints.load import Checkpoint, load_checkpoint, load_judge, m
 from llmbench.config.decoders import Diffusion, ServerDecoder
 from llmbench.config.identity import identity
 from llmbench.config.job import Job, to_dict
-from llmbench.decoding.base import Decoder, Generation, OnStep, PromptBatch
+from llmbench.decoding.base import DecodedBatch, Decoder, OnStep, PromptBatch
 from llmbench.errors import CheckpointError
 from llmbench.job import generation_result, memory_estimate, server
 from llmbench.job.generation_result import GenerationResult
@@ -165,8 +165,10 @@ def _device_use(use: DeviceUse, model_reserved: int | None, building_peak: int |
     return replace(use, model_reserved_bytes=model_reserved, setup_peak_reserved_bytes=max(peaks, default=None))
 
 
-def failed_record(job: Job, prepared: Prepared | None, reason: str, started: datetime.datetime) -> Record:
-    """The Record of a job that died, with its reason in one line."""
+def failed_record(
+    job: Job, prepared: Prepared | None, reason: str, started: datetime.datetime, traceback: str | None = None
+) -> Record:
+    """The Record of a job that died, with its reason in one line; `traceback`: of an error that nobody foresaw."""
     environment = device.environment(prepared.job.hardware if prepared else job.hardware)
     return Record(
         identity=prepared.identity if prepared else identity(job, {}),
@@ -175,6 +177,7 @@ def failed_record(job: Job, prepared: Prepared | None, reason: str, started: dat
         steps=job.model.decoder.steps,
         status="failed",
         reason=reason,
+        traceback=traceback,
         started_at=started.isoformat(timespec="seconds"),
         duration_s=round((datetime.datetime.now(datetime.UTC) - started).total_seconds(), 3),
         config=to_dict(prepared.job if prepared else job),
@@ -195,13 +198,13 @@ class _Bench:
     seed: int
     canvas: int
 
-    def generate(self, batch: int, on_step: OnStep | None) -> Generation:
+    def generate(self, batch: int, on_step: OnStep | None) -> DecodedBatch:
         """Generate one batch. The noise depends on seed and batch only, so repeats write the same text."""
         return self.decoder.generate(
             self.engine, self.batches[batch], seed=self.seed * 1_000_003 + batch, on_step=on_step
         )
 
-    def growing(self) -> Callable[[int, OnStep | None], Generation]:
+    def growing(self) -> Callable[[int, OnStep | None], DecodedBatch]:
         """End the engine, captured graphs included, and go on with an eager one, whose cache grows."""
         self.engine.close()
         self.engine = self.checkpoint.engine("eager")
@@ -249,7 +252,7 @@ def require_numbers(
         )
 
 
-def _valid_size(checkpoint: Checkpoint, generation: Generation) -> tuple[int, int | None]:
+def _valid_size(checkpoint: Checkpoint, generation: DecodedBatch) -> tuple[int, int | None]:
     """Valid tokens and UTF-8 bytes of a generated batch."""
     texts = checkpoint.texts(generation)
     return sum(text.tokens for text in texts), total(text.utf8_bytes for text in texts)

@@ -11,11 +11,9 @@ L_e2e of a local model leaves out: HTTP, the server's queue, text to ids and bac
     F          tokens of the longest row, its stop token included: only L_itl reads it, the server's forwards are
                not known
 
-Memory, energy, clocks, roofline, likelihood and text to ids cannot be measured over the wire: they are absent. Stamps
-come from the timed pass, because reading the stream is part of it; there is no marked pass. A server is not told to
-repeat itself: with `seed` in every request most do.
-
-`job.run` calls `generate`; a sweep calls `require` before its first job.
+Memory, energy, clocks, roofline, likelihood and text to ids cannot be measured over HTTP: they are absent. Stamps come
+from the timed pass, because reading the stream is part of it; there is no marked pass. Every request has a `seed`, with
+which most servers repeat their text.
 """
 
 import functools
@@ -31,7 +29,7 @@ from llmbench.config.decoders import ServerDecoder
 from llmbench.job import generation_result, openai_client
 from llmbench.job.generation_result import GenerationResult
 from llmbench.measure import passes
-from llmbench.measure.probes import WireProbe
+from llmbench.measure.probes import ServerProbe
 from llmbench.measure.timing import OnStep
 from llmbench.record import Marks
 
@@ -43,8 +41,8 @@ PIECES_SHARE = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
-    """The replies of one batch, as a generation. Counting happens when somebody asks: outside the timed region."""
+class ServerBatch:
+    """The replies of one batch. Tokens are counted when they are first read, which is outside the timed region."""
 
     replies: Sequence[openai_client.Reply]
     files: CheckpointFiles
@@ -67,8 +65,7 @@ class Answers:
     def nfe(self) -> int:
         """F: tokens of the longest row, the stop token included."""
         rows = zip(self.replies, self.ids, strict=True)
-        told = [reply.completion_tokens or len(ids) + (reply.finish == "stop") for reply, ids in rows]
-        return max(1, *told)
+        return max(1, *(reply.completion_tokens or len(ids) + (reply.finish == "stop") for reply, ids in rows))
 
     @property
     def first_text(self) -> int:
@@ -77,7 +74,7 @@ class Answers:
 
     @property
     def texts(self) -> list[ValidText]:
-        """What counts of every row: all of it, because a server sends nothing behind the stop token."""
+        """The valid text of every row: all of it, because a server sends nothing after the stop token."""
         return [
             ValidText(
                 text=reply.text, tokens=len(ids), utf8_bytes=len(reply.text.encode()), stopped=reply.finish == "stop"
@@ -114,14 +111,14 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
     with openai_client.Client(settings) as client:
         identity = client.identify()
 
-        def answer(batch: int, on_step: OnStep | None, other: int = 0) -> Answers:
+        def answer(batch: int, on_step: OnStep | None, other: int = 0) -> ServerBatch:
             first = ((prepared.job.seed + other) * 1_000_003 + batch) * prepared.job.batch
             requests = [
                 _request(settings, identity.model, prompts[index].text, first + row)
                 for row, index in enumerate(prepared.partition[batch])
             ]
             replies = client.complete(requests, None if on_step is None else lambda: on_step(0))
-            return Answers(replies=replies, files=files, canvas=settings.canvas)
+            return ServerBatch(replies=replies, files=files, canvas=settings.canvas)
 
         repeated = tuple(range(min(plan.batches, len(prepared.partition))))
         measured = passes.measure(
@@ -129,18 +126,16 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
             batches=len(prepared.partition),
             repeated=repeated,
             plan=replace(plan, token_timing_repeats=0),
-            probe=WireProbe(),
+            probe=ServerProbe(),
             marks_first=True,
-            valid=lambda answers: answers.size,
+            valid=lambda made: made.size,
             tick=tick,
         )
-        doubts = _greedy(answer(0, None, other=1), measured.first_pass[0]) if settings.stochastic else []
+        doubts = _ignores_seed(answer(0, None, other=1), measured.first_pass[0]) if settings.stochastic else []
     marks, absent = _marks(measured.first_pass, repeated) if plan.token_timing_repeats else ((), [])
     where = f"{identity.software or 'a server'} at {settings.origin}"
     return GenerationResult(
-        outputs=generation_result.outputs(
-            prompts, prepared.partition, [answers.texts for answers in measured.first_pass]
-        ),
+        outputs=generation_result.outputs(prompts, prepared.partition, [made.texts for made in measured.first_pass]),
         timings=measured.timings,
         marks=marks,
         repeated_batches=repeated,
@@ -151,14 +146,14 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
 
 
 def conditions(settings: ServerDecoder) -> dict[str, str]:
-    """What is known of a server's side before it is asked: nothing of its hardware.
+    """Conditions of a server's job that are known before it runs; its hardware is not.
 
     `extra` shapes the text and counts as a decoding setting where there is some; `api` does as `decoding.chat`.
     """
     shaping: dict[str, Any] = {"extra": settings.extra} if settings.extra else {}
-    own = {"url": settings.base, "trust_same_hardware": settings.trust_same_hardware} | shaping
-    named = {f"decoding.{key}": str(value) for key, value in own.items()}
-    return {"device_name": f"a server at {settings.origin}", "engine": settings.kind, "clock": "wall"} | named
+    described = {"url": settings.base, "trust_same_hardware": settings.trust_same_hardware} | shaping
+    decoding = {f"decoding.{key}": str(value) for key, value in described.items()}
+    return {"device_name": f"a server at {settings.origin}", "engine": settings.kind, "clock": "wall"} | decoding
 
 
 def _request(settings: ServerDecoder, model: str, prompt: str, seed: int) -> dict[str, Any]:
@@ -170,12 +165,13 @@ def _request(settings: ServerDecoder, model: str, prompt: str, seed: int) -> dic
         "max_tokens": settings.max_new_tokens,
         "temperature": settings.temperature,
         "top_p": settings.top_p,
+        **({} if settings.top_k is None else {"top_k": settings.top_k}),
         "seed": seed % 2**31,
         **settings.extra,
     }
 
 
-def _marks(first_pass: Sequence[Answers], repeated: Sequence[int]) -> tuple[tuple[Marks, ...], list[str]]:
+def _marks(first_pass: Sequence[ServerBatch], repeated: Sequence[int]) -> tuple[tuple[Marks, ...], list[str]]:
     """The arrivals of every stream of the repeated batches, or the reason why they say nothing about tokens."""
     rows = [(batch, reply) for batch in repeated for reply in first_pass[batch].replies]
     pieces = sum(len(reply.pieces_ms) for _, reply in rows)
@@ -188,20 +184,20 @@ def _marks(first_pass: Sequence[Answers], repeated: Sequence[int]) -> tuple[tupl
 
 
 def _notes(where: str, settings: ServerDecoder) -> list[str]:
-    """What a reader must know of every server, and of this one."""
-    rests = (
-        "on this device by the user's word (server.trust_same_hardware)"
+    """Notes on how a server is measured."""
+    hardware = (
+        "on this machine's device according to server.trust_same_hardware"
         if settings.trust_same_hardware
-        else "on hardware that is not known, so no verdict rests on it"
+        else "on unknown hardware, so no verdict uses it"
     )
-    notes = [f"{where}, by wall clock over HTTP, text to ids included, {rests}"]
+    notes = [f"{where}, by wall clock over HTTP, text to ids included, {hardware}"]
     if settings.extra.get("ignore_eos"):
-        notes.append("extra.ignore_eos: what was written behind a stop token counts as output")
+        notes.append("extra.ignore_eos: text after a stop token counts as output")
     return notes
 
 
-def _greedy(other: Answers, first: Answers) -> list[str]:
-    """Whether a sampling server writes the same texts from other seeds: it has not heard of temperature, or of seed.
+def _ignores_seed(other: ServerBatch, first: ServerBatch) -> list[str]:
+    """A note if other seeds gave the same texts at a temperature above 0: the server ignores temperature or seed.
 
     Transformers' server, for one, samples only where the checkpoint's generation_config.json says `do_sample`.
     """
@@ -210,25 +206,25 @@ def _greedy(other: Answers, first: Answers) -> list[str]:
     return ["other seeds wrote the same texts: the server seems to ignore the temperature (or the seed)"]
 
 
-def _counts(prepared: "Prepared", first_pass: Sequence[Answers]) -> list[str]:
-    """Where the server's count of tokens is not ours: another tokenizer, a chat template, a BOS, other merges."""
-    replies = [reply for answers in first_pass for reply in answers.replies]
+def _counts(prepared: "Prepared", first_pass: Sequence[ServerBatch]) -> list[str]:
+    """Notes where the server counts other tokens: another tokenizer, a chat template, a BOS, other merges."""
+    replies = [reply for made in first_pass for reply in made.replies]
     notes = []
     if all(reply.completion_tokens is not None for reply in replies):
-        told = sum(reply.completion_tokens or 0 for reply in replies)
-        ours = sum(answers.size[0] for answers in first_pass)
+        theirs = sum(reply.completion_tokens or 0 for reply in replies)
+        ours = sum(made.size[0] for made in first_pass)
         stops = sum(reply.finish == "stop" for reply in replies)
-        if not ours <= told <= ours + stops:
+        if not ours <= theirs <= ours + stops:
             notes.append(
-                f"the server counts {told} output tokens, the checkpoint's tokenizer makes {ours} of the text "
+                f"the server counts {theirs} output tokens, the checkpoint's tokenizer makes {ours} of the text "
                 f"({stops} outputs stopped)"
             )
     if all(reply.prompt_tokens is not None for reply in replies):
-        told = sum(reply.prompt_tokens or 0 for reply in replies)
+        theirs = sum(reply.prompt_tokens or 0 for reply in replies)
         order = [index for members in prepared.partition for index in members]
         ours = sum(len(prepared.prompt_ids(index)) for index in order)
-        if told != ours:
-            notes.append(f"the server reads {told} prompt tokens, the checkpoint's tokenizer makes {ours}")
+        if theirs != ours:
+            notes.append(f"the server reads {theirs} prompt tokens, the checkpoint's tokenizer makes {ours}")
     if cached := sum(reply.cached_tokens or 0 for reply in replies):
         notes.append(f"the server took {cached} prompt tokens from its prefix cache: L_prefill is too short")
     return notes

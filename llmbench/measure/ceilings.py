@@ -7,7 +7,7 @@ which also reads the lines that it overwrites. Reported is the best of a few run
 slows, and a ceiling is what the device *can* do.
 
 Where the weights (nearly) fit in the cache, bandwidth to memory does not bound a forward: `judged` is then False, and
-the efficiency is shown but no gate uses it. `llmbench.measure.device.ceilings` is the door.
+the efficiency is shown but no gate uses it.
 """
 
 import functools
@@ -21,7 +21,7 @@ from llmbench.measure.timing import Clock, CudaClock, HostClock, time_region
 from llmbench.record import Ceilings
 
 CACHE_FACTOR = 4
-"""Weights below so many times the last-level cache are not judged (METRICS.md)."""
+"""Weights below so many times the last-level cache are not judged (docs/metrics.md)."""
 
 _MIB = 2**20
 
@@ -40,7 +40,7 @@ def measure(hardware: HardwareConfig, weight_bytes: int) -> Ceilings:
 
 @functools.cache
 def _rates(device: str, dtype_name: str, threads: int | None) -> tuple[float, float]:
-    """(FLOP/s, bytes/s). `threads` is set already (`device.probe`); here it only tells cached values apart."""
+    """(FLOP/s, bytes/s). `threads` is a key of the cache alone: the number is set already."""
     del threads
     dtype: torch.dtype = getattr(torch, dtype_name)
     with torch.inference_mode():
@@ -88,14 +88,14 @@ def last_level_cache_bytes(device: str, caches: Path = Path("/sys/devices/system
     if device == "cuda":
         size = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "L2_cache_size", None)
         return int(size) if size else None
-    found: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     try:
         for index in caches.glob("index*"):
             if (index / "type").read_text().strip() != "Instruction":
-                found[int((index / "level").read_text())] = _parse_size((index / "size").read_text().strip())
+                sizes[int((index / "level").read_text())] = _parse_size((index / "size").read_text().strip())
     except (OSError, ValueError):
         return None
-    return found[max(found)] if found else None
+    return sizes[max(sizes)] if sizes else None
 
 
 def _parse_size(text: str) -> int:

@@ -1,9 +1,7 @@
 """Which device runs the job, is it able to, and where was a Record made?
 
-`resolve` turns "auto" into a device and dtype, or refuses in one line what is not there; `llmbench.job.prepare` calls
-it before identity is taken and before weights load, so it sets nothing. `probe` is the one place that sets something
-(threads). `environment` is the provenance that explains a number years later. `ceilings` is the door to
-`measure.ceilings`.
+`resolve` turns "auto" into a device and dtype, or refuses in one line what is not there. `probe` is the one place that
+sets something (threads). `environment` is the provenance that explains a number years later.
 """
 
 import functools
@@ -18,13 +16,13 @@ from pathlib import Path
 import psutil
 import torch
 
-import llmbench
 from llmbench.config.job import HardwareConfig
 from llmbench.errors import HardwareError
 from llmbench.measure import ceilings as _ceilings
 from llmbench.measure.nvml import Nvml
 from llmbench.measure.probes import CpuProbe, CudaProbe, Probe, device_uuid
 from llmbench.record import Ceilings, Environment
+from llmbench.version import __version__
 
 PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "mlflow", "bert-score", "numpy")
 """Distributions whose versions are recorded."""
@@ -94,13 +92,13 @@ def free_bytes(hardware: HardwareConfig) -> int:
 
 def probe(hardware: HardwareConfig) -> Probe:
     """The readings of a resolved hardware. Sets torch's thread count, for this job and back again for the next."""
-    own = _own_threads()  # before anybody changes it
-    torch.set_num_threads(hardware.threads or own)
+    default = _default_threads()  # before anybody changes it
+    torch.set_num_threads(hardware.threads or default)
     return CudaProbe() if hardware.device == "cuda" else CpuProbe()
 
 
 @functools.cache
-def _own_threads() -> int:
+def _default_threads() -> int:
     """Torch's own choice, read before anybody changes it."""
     return torch.get_num_threads()
 
@@ -114,12 +112,11 @@ def environment(hardware: HardwareConfig) -> Environment:
     """Where a Record is made: device, software, code. What cannot be found out is None or a missing key."""
     cuda = hardware.device == "cuda"
     commit, dirty = _git(Path(__file__).resolve().parents[2])
-    own_threads = _own_threads()
     return Environment(
         device=hardware.device,
         device_name=torch.cuda.get_device_name() if cuda else _cpu_name(),
         driver=Nvml(device_uuid()).driver() if cuda else None,
-        threads=hardware.threads or own_threads,
+        threads=hardware.threads or _default_threads(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         python=platform.python_version(),
         platform=platform.platform(),
@@ -130,15 +127,15 @@ def environment(hardware: HardwareConfig) -> Environment:
 
 
 def _versions(cuda: bool, quantized: bool) -> dict[str, str]:
-    versions = {"llmbench": llmbench.__version__}
+    versions = {"llmbench": __version__}
     for package in (*PACKAGES, *(["bitsandbytes"] if quantized else [])):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     if cuda:
-        found = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
-        versions |= {name: str(version) for name, version in found.items() if version is not None}
+        driven = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
+        versions |= {name: str(version) for name, version in driven.items() if version is not None}
     return versions
 
 
@@ -157,11 +154,11 @@ def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 def _git(folder: Path) -> tuple[str | None, bool | None]:
     """Commit of `folder` and whether files differ from it; (None, None) where it is not the top of a checkout.
 
-    An installed copy inside somebody's repository (a virtual environment) must not carry that repository's commit. A
-    copy that was made without its repository (a container) is told in LLMBENCH_COMMIT what it is a clean copy of.
+    An installed copy inside somebody's repository (a virtual environment) must not carry that repository's commit. For
+    a clean copy without its repository (a container) LLMBENCH_COMMIT names the commit.
     """
-    if told := os.environ.get("LLMBENCH_COMMIT"):
-        return told, False
+    if commit := os.environ.get("LLMBENCH_COMMIT"):
+        return commit, False
 
     def git(*arguments: str) -> str | None:
         try:

@@ -1,7 +1,7 @@
 """What does the NVIDIA driver say about the device: energy, clocks, throttling? None wherever it does not say.
 
-NVML is a courtesy of the driver: the library can be missing, a container can forbid it, a MIG slice can refuse a
-counter. None of that may end a job, so every reading here is a value or None. The device is found by UUID, because NVML
+The library can be missing, a container can forbid it, a MIG slice can refuse a counter. None of that may end a job, so
+every reading here is a value or None. The device is found by UUID, because NVML
 counts all devices of the host and knows nothing of CUDA_VISIBLE_DEVICES.
 """
 

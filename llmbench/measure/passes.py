@@ -12,9 +12,9 @@ Each instrument has a pass of its own; the timed pass has none (AR: one unsynchr
     trace      CUDA: bytes reserved and allocated at every token or step, of an eager engine: static memory is constant
 
 M_peak is the most reserved over settle and timed pass together: generation from a clean allocator, without set-up.
-A throttled batch is generated again, a bounded number of times (nvbench issue 231: unbounded discarding left no result
-at all); the last sample is kept and marked, and a note counts what was replaced. The texts that are scored are those of
-repeat 0: should a later repeat write other tokens, a note says so. `job.run` is the caller; nothing here knows a model.
+A throttled batch is generated again, at most `throttle_retries` times (nvbench issue 231: discarding without a limit
+left no result at all); the last sample is kept and marked, and a note counts what was replaced. The texts that are
+scored are those of repeat 0: should a later repeat write other tokens, a note says so. Nothing here knows a model.
 """
 
 import time
@@ -34,11 +34,11 @@ PROFILE_FORWARDS = 1024
 """No profile of a longer generation: a forward is up to 500 kernels, and every launch leaves records in host memory."""
 
 RETRY_PAUSE_S = 0.25
-"""Times the number of the retry: the pause before a throttled batch is generated again."""
+"""Seconds of pause before the first retry of a throttled batch; retry n waits n times as long."""
 
 
-class Generated(Protocol):
-    """What a pass needs of a generation."""
+class GeneratedBatch(Protocol):
+    """A batch of outputs, as far as the passes read it."""
 
     @property
     def nfe(self) -> int:
@@ -53,7 +53,7 @@ class Generated(Protocol):
         """Output ids, [B, <= G]."""
 
 
-G = TypeVar("G", bound=Generated)
+G = TypeVar("G", bound=GeneratedBatch)
 
 Tick = Callable[[str, int, int], None]
 """Progress: phase, done, total. Called outside timed regions."""

@@ -1,8 +1,7 @@
 """What does the device use right now? One role, `Probe`, with a CPU and a CUDA side; what cannot be known is None.
 
-`llmbench.measure.device.probe` makes one for a job; `job` and `passes` read it. Cleaning belongs here too, because a
-reading means nothing without it: peaks count from the last reset, and what an earlier model, judge or matrix product
-left in the allocator's cache would be charged to the next one.
+Cleaning belongs here too, because a reading means nothing without it: peaks count from the last reset, and what an
+earlier model, judge or matrix product left in the allocator's cache would be charged to the next one.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 class Probe(Protocol):
-    """What `job` and `passes` ask of a device. None = the device does not tell."""
+    """Readings of a device; None where it does not tell."""
 
     kind: Literal["cpu", "cuda"]
 
@@ -156,8 +155,8 @@ class CpuProbe:
         return ("memory/peak_rss_bytes counts from the start of the process: this system does not let it be reset",)
 
 
-class WireProbe(CpuProbe):
-    """A device behind a network: nothing of it can be read. The host clock is left."""
+class ServerProbe(CpuProbe):
+    """A server's device: none of it can be read. The host clock alone is used."""
 
     def clean(self) -> None:
         """Collect garbage, so that it is not collected while a stream is read."""
@@ -269,11 +268,10 @@ def union_ns(spans: list[tuple[int, int]]) -> int:
 
 @functools.cache
 def set_libraries_aside() -> None:
-    """Keep what was imported so far out of every later collection; once per process, before a model is loaded.
+    """Keep what was imported so far out of every later garbage collection; once per process, before a model is loaded.
 
-    Torch, Transformers and MLflow leave about a million objects that live as long as the process. Each of a job's three
-    collections, and the interpreter's end, would visit them all, to find nothing. A model must not be among them: what
-    is set aside is freed by its last reference only, never by a collection, and could stay on the device.
+    Torch, Transformers and MLflow leave about a million objects that live as long as the process; each collection would
+    visit them all. A model must not be among them: frozen objects are freed by their last reference alone.
     """
     gc.collect()
     gc.freeze()

@@ -8,7 +8,7 @@ clock, and monotonic.
 A *mark* inside the region is an event too and synchronises nothing: a host synchronisation per token would change the
 loop that is measured. Marks become times after the region's last synchronisation. Every region owns its lists, so no
 mark can leak into the next repeat: in optimum-benchmark (b263af4) they do, and 5 repeats of 4 tokens give 55 gaps, next
-prefills included, instead of 15. `llmbench.measure.passes` is the caller.
+prefills included, instead of 15.
 """
 
 import time

@@ -1,7 +1,7 @@
 """Is the answer right? GSM8K's numeric match: the last number of a text against the number that was asked for.
 
-A solution that ends as the data set's own do (`#### 42`, Cobbe et al., arXiv 2110.14168) is taken at its word: the
-first number behind the mark, as the data set's own grader reads it. Any other text is judged by its last number, the
+Of a solution that ends as the data set's own do (`#### 42`, Cobbe et al., arXiv 2110.14168) the first number after the
+mark counts, as in the data set's own grader. Any other text is judged by its last number, the
 "flexible" extraction of lm-evaluation-harness. Thousands separators, currency signs and units do not matter, and 18.0
 is 18. A text without a number is wrong, not unknown.
 """

@@ -4,12 +4,9 @@ The package `bert-score` does the scoring, with an encoder from a local folder o
 downloaded, so the figure is pinned by files whose content hash is in the Record. Raw scores, not rescaled by a
 baseline: baselines exist for published encoders only, and a comparison between two models does not need one.
 
-Where `bert-score` 0.3.13 and Transformers 5 disagree, this file stands between them: an empty text (it raises there)
+Workarounds for `bert-score` 0.3.13 with Transformers 5: an empty text (it raises there)
 has score 0 by definition; tokenizers without a length limit get the encoder's; RoBERTa's words keep their leading
 space.
-
-`resolve_encoder` reads no weights into a model; `load_encoder` does, so it belongs after generation, when the model
-under test no longer needs the device.
 """
 
 import contextlib
@@ -18,13 +15,15 @@ import hashlib
 import importlib.util
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmbench.config.job import HardwareConfig
-from llmbench.errors import CheckpointError, ConfigError
+from llmbench.errors import CheckpointError, ConfigError, one_line
+from llmbench.system import digests
+from llmbench.system.quiet import quiet_transformers
 
 Scores = tuple[float, float, float]
 """Precision, recall, F1."""
@@ -95,8 +94,7 @@ def resolve_encoder(source: str, layer: int) -> EncoderFiles:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"metric.bertscore={source}: no readable config.json in {folder}") from error
-    config_file = folder / "config.json"
-    if config_file.is_file() and "auto_map" in config_file.read_text():
+    if "auto_map" in config:
         raise ConfigError(
             f"metric.bertscore={source}: its config.json asks for code of its own (auto_map); never run here"
         )
@@ -112,7 +110,7 @@ def resolve_encoder(source: str, layer: int) -> EncoderFiles:
             f"metric.bertscore={source}: bert-score takes every path with 't5' in it for a T5 model; "
             f"move {folder} elsewhere"
         )
-    digest = hashlib.sha256(f"{_files_digest(folder, _stamp(folder))} layer {layer}".encode()).hexdigest()[:12]
+    digest = digests.digest(f"{_files_digest(_stamp(folder))} layer {layer}")
     name = source.removeprefix("package:") if source.startswith("package:") else folder.name
     return EncoderFiles(name=f"{name}-layer{layer}", digest=digest, path=folder, layer=layer)
 
@@ -133,7 +131,7 @@ def load_encoder(files: EncoderFiles, hardware: HardwareConfig) -> Encoder:
     Raises:
         CheckpointError: when the files cannot be loaded.
     """
-    with _quiet():
+    with quiet_transformers():
         from bert_score import BERTScorer
         from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
@@ -146,8 +144,7 @@ def load_encoder(files: EncoderFiles, hardware: HardwareConfig) -> Encoder:
                 # bert-score asks for a leading space in `encode`, where Transformers 5 no longer listens
                 scorer._tokenizer = AutoTokenizer.from_pretrained(path, add_prefix_space=True)
         except (OSError, ValueError, KeyError, AssertionError, ImportError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CheckpointError(f"metric.bertscore: cannot load {files.path}: {reason}") from error
+            raise CheckpointError(f"metric.bertscore: cannot load {files.path}: {one_line(error)}") from error
         missing = [key for key in report["missing_keys"] if "pooler" not in key and not key.startswith("decoder")]
         if missing:  # Transformers would fill them with noise and only warn
             raise CheckpointError(
@@ -182,34 +179,12 @@ def _package(source: str) -> Path | None:
     return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """What the digest depends on, as far as the file system tells: name, size and time of change of each file."""
-    files = sorted([*folder.glob("*.safetensors"), *(folder / name for name in _TOKENIZER_FILES)])
-    stats = ((path.name, path.stat()) for path in files if path.is_file())
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+def _stamp(folder: Path) -> digests.Stamp:
+    return digests.stamp(sorted([*folder.glob("*.safetensors"), *(folder / name for name in _TOKENIZER_FILES)]))
 
 
 @functools.lru_cache(maxsize=8)
-def _files_digest(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    """SHA-256 over names and contents. Cached by stamp: every cell of a sweep asks."""
-    whole = hashlib.sha256()
-    for name, _, _ in stamp:
-        with (folder / name).open("rb") as file:
-            whole.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep load reports and progress bars off the user's screen."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+def _files_digest(stamp: digests.Stamp) -> str:
+    """SHA-256 over names and contents, cached until a file changes."""
+    lines = (f"{Path(path).name} {digests.sha256(Path(path))}\n" for path, _, _ in stamp)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -12,10 +12,8 @@ official minibatch rounds half to even and is off by several percent for short t
 
 The first token of a text is given and not scored, for both families: a causal model without a start token has no
 prediction for it, and this way the two numbers are about the same tokens. Where a tokenizer adds a start token, that
-is the given one. The bytes are those of the whole text. There is no argument for diffusion steps: likelihood is a
-property of the model and never f(k): a figure that was computed once is kept, as numbers, for the model's next job in
-the process. Called by `llmbench.job` while the model under test is on the device; `exact` and `bound` are also what
-`llmbench.harness` scores continuations with.
+is the given one. The bytes are those of the whole text. Likelihood is a property of the model and does not depend on
+the number of diffusion steps, so a figure is computed once per process and model.
 """
 
 import math
@@ -69,16 +67,16 @@ def model_likelihood(
         seed: of the masks. They are drawn on the CPU, so that every device sees the same ones.
         logit_shift: how many positions before a masked one the logits stand that predict it; diffusion only.
         tick: progress.
-        name: of the model with its content hash, device and dtype: kept figures are found by it. None keeps nothing.
+        name: of the model with its content hash, device and dtype: the key of the cache. None caches nothing.
 
     Raises:
         ConfigError: diffusion without a mask token.
     """
     import torch
 
-    asked = (name, family, tuple(texts), samples, seed)
-    if name is not None and asked in _KEPT:
-        return _KEPT[asked]
+    key = (name, family, tuple(texts), samples, seed)
+    if name is not None and key in _CACHE:
+        return _CACHE[key]
     if family == "diffusion" and mask_id is None:
         raise ConfigError(
             "metric.likelihood=true needs a mask token, and this checkpoint has none; set metric.likelihood=false"
@@ -99,7 +97,7 @@ def model_likelihood(
             total += sum(means) / len(means)
             variance += (means[0] - means[-1]) ** 2 / 4
     tick("likelihood", len(token_ids), len(token_ids))
-    found = Likelihood(
+    likelihood = Likelihood(
         nll_nats=total,
         utf8_bytes=sum(len(text.encode()) for text in texts),
         bound=family == "diffusion",
@@ -108,12 +106,12 @@ def model_likelihood(
         scored_tokens=sum(max(0, len(ids) - 1) for ids in token_ids),
     )
     if name is not None:
-        _KEPT[asked] = found
-    return found
+        _CACHE[key] = likelihood
+    return likelihood
 
 
-_KEPT: dict[tuple[object, ...], Likelihood] = {}
-"""Figures under (model, family, texts, samples, seed); no models, no tensors."""
+_CACHE: dict[tuple[object, ...], Likelihood] = {}
+"""By model, family, texts, samples and seed; numbers alone, no models and no tensors."""
 
 
 def masked_counts(length: int, samples: int, u: float) -> list[int]:
@@ -122,7 +120,7 @@ def masked_counts(length: int, samples: int, u: float) -> list[int]:
 
 
 def exact(engine: Engine, ids: "torch.Tensor", given: Sequence[int]) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Log-likelihood of each row under a causal model, and whether every scored token is the likeliest one.
+    """Log-likelihood of each row under a causal model, and whether every scored token is the most probable one.
 
     Args:
         engine: a causal model.

@@ -1,10 +1,9 @@
 """From one Record's raw times to its latency, throughput, memory, energy and roofline values. Pure; no torch.
 
-Definitions are METRICS.md's (docs/metrics.md): a batch has a latency; a repeat's value is the mean over the repeated
-batches; the logged value is the median over repeats. Throughput is one ratio of sums over *all* batches: what repeat 0
-wrote, over each batch's L_e2e (the median of its repeats; a batch that is not repeated has one time). What cannot be
-computed is a missing key: one repeat has no quartiles, five have no interval, one forward has no gap. `job.run` calls
-`compute` when a job ends, and anybody can call it again on a stored Record.
+docs/metrics.md defines the values. A batch has a latency; a repeat's value is the mean over the repeated batches; the
+logged value is the median over repeats. Throughput is one ratio of sums over *all* batches: what repeat 0 wrote, over
+each batch's L_e2e (the median of its repeats; a batch that is not repeated has one time). What cannot be computed is a
+missing key: one repeat has no quartiles, five have no interval, one forward has no gap.
 """
 
 import math
@@ -209,9 +208,9 @@ def _forwarded(record: Record) -> float | None:
 
 def _memory(record: Record) -> dict[str, float | Spread | None]:
     use = record.device_use
-    said = record.conditions.get
-    compiled = (said("decoding.kind"), said("decoding.cache")) == ("transformers", "static")  # into graphs, on CUDA
-    eager = said("engine", "eager") == "eager" and not compiled  # replayed graphs allocate without being seen
+    condition = record.conditions.get
+    compiled = (condition("decoding.kind"), condition("decoding.cache")) == ("transformers", "static")  # CUDA graphs
+    eager = condition("engine", "eager") == "eager" and not compiled  # the allocator does not count replayed graphs
     return {
         "memory/peak_reserved_bytes": use.peak_reserved_bytes,
         "memory/setup_peak_reserved_bytes": use.setup_peak_reserved_bytes,
@@ -232,12 +231,12 @@ def _energy(record: Record) -> dict[str, float | Spread | None]:
 
 
 def _hardware(record: Record) -> dict[str, float | Spread | None]:
-    """The clock around the timed pass, and the share of its batches (of those that tell) that were throttled."""
-    told = [timing.throttled for timing in record.timings if timing.throttled is not None]
+    """The clock around the timed pass, and the share of its batches (where it is known) that were throttled."""
+    throttled = [timing.throttled for timing in record.timings if timing.throttled is not None]
     return {
         "hardware/sm_clock_mhz_before": record.device_use.sm_clock_mhz_before,
         "hardware/sm_clock_mhz": record.device_use.sm_clock_mhz_after,
-        "hardware/throttled": _ratio(sum(told), len(told)),
+        "hardware/throttled": _ratio(sum(throttled), len(throttled)),
     }
 
 

@@ -1,24 +1,11 @@
 """How good, how varied and how long are a job's texts? Pure functions from the sums in a Record to values.
 
-Each metric is one ratio of sums over prompts, `sum of numerators / sum of denominators`:
-
-    quality/perplexity      exp(NLL / judged tokens)                 under the judge
-    quality/bits_per_byte   NLL / (ln 2 * UTF-8 bytes)               the same NLL, comparable across tokenizers
-    quality/entropy         entropy of a text's judge tokens / 1     mean over the texts that have tokens, nats
-    quality/distinct_2      distinct bigrams / bigrams
-    quality/repetition      tokens in repeated 4-grams / tokens
-    quality/bertscore_*     score of a text / 1                      mean over prompts; an empty text has 0
-    quality/accuracy        right answers / answers that can be checked
-    quality/empty_share     outputs without a valid token, or of white space alone / outputs
-    quality/length_bytes    UTF-8 bytes of outputs / outputs
+docs/metrics.md defines the metrics. Each is one ratio of sums over prompts, `sum of numerators / sum of denominators`,
+so that the analysis can resample prompts and take the same ratio again. A value without a denominator is absent.
 
 `_human` is the same formula over the human references, `_floor` over the three floor texts (shuffled references, the
 prompt's tail, nothing at all): the best of the three in the metric's own direction, so that a metric which one of
 them fools has a high floor. Counts and lengths (`empty_share`, `length_bytes`) have neither.
-
-A value without a denominator is absent. `compute` is called by `llmbench.job` when a job ends; `per_prompt` by the
-analysis, which resamples prompts and takes the same ratio again. Where the sums come from:
-`llmbench.metrics.scoring`. No torch.
 """
 
 import math

@@ -18,8 +18,7 @@ lie in a 4-gram that occurs more than once among them (every token of every such
 *BERTScore* against the prompt's reference; none for the human subject (a text equals itself) and where there is no
 reference.
 
-The values are made of these sums by `llmbench.metrics.quality`. All but the output's sums do not depend on the model
-under test: they are kept, as numbers, for the next job in the process.
+Only the output's sums depend on the model under test; the others are computed once per process.
 """
 
 import itertools
@@ -44,14 +43,14 @@ NGRAM = 4  # of `repeated_tokens`
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """A causal language model that judges texts (`llmbench.checkpoints.load_judge`)."""
+    """A causal language model that judges texts."""
 
     model: Any  # transformers causal LM: input_ids, attention_mask, logits_to_keep -> .logits [B, keep, V]
     tokenize: Callable[[str], list[int]]  # without special tokens
     eos_id: int
     context: int  # most tokens it can read
     device: str
-    name: str  # with its content hash: kept sums are found by it
+    name: str  # with its content hash: the cache's key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ class Item:
 
 
 class PromptText(Protocol):
-    """A prompt of a workload, as far as scoring reads it (`llmbench.data.workloads.Prompt`)."""
+    """A prompt of a workload, as far as scoring reads it."""
 
     @property
     def id(self) -> str:
@@ -108,45 +107,41 @@ def items(outputs: Sequence[Output], workload: Prompts) -> tuple[Item, ...]:
 
     Shuffled references are a fixed rearrangement in which no prompt keeps its own; it needs two prompts with one.
     """
-    asked = {prompt.id: prompt for prompt in workload.prompts}
-    found = [
+    prompts = {prompt.id: prompt for prompt in workload.prompts}
+    made = [
         Item(
             prompt_id=output.prompt_id,
             subject="output",
             prompt=output.prompt,
             text=output.text,
             stopped=output.stopped,
-            reference=asked[output.prompt_id].reference,
-            answer=asked[output.prompt_id].answer,
+            reference=prompts[output.prompt_id].reference,
+            answer=prompts[output.prompt_id].answer,
         )
         for output in outputs
         if output.prompt is not None and output.text is not None
     ]
 
-    def add(prompt: PromptText, subject: Subject, text: str, reference: str | None) -> None:
-        stopped = subject == "empty"
-        found.append(
-            Item(
-                prompt_id=prompt.id,
-                subject=subject,
-                prompt=prompt.text,
-                text=text,
-                stopped=stopped,
-                reference=reference,
-                answer=prompt.answer,
-            )
+    def item(prompt: PromptText, subject: Subject, text: str, reference: str | None) -> Item:
+        return Item(
+            prompt_id=prompt.id,
+            subject=subject,
+            prompt=prompt.text,
+            text=text,
+            stopped=subject == "empty",
+            reference=reference,
+            answer=prompt.answer,
         )
 
     written = [(prompt, prompt.reference) for prompt in workload.prompts if prompt.reference is not None]
-    for prompt, reference in written:
-        add(prompt, "human", prompt.gap + reference, None)
-    for (prompt, own), other in zip(written, derangement(len(written)), strict=True):
-        if len(written) > 1:
-            add(prompt, "shuffled", prompt.gap + written[other][1], own)
+    made += [item(prompt, "human", prompt.gap + reference, None) for prompt, reference in written]
+    if len(written) > 1:
+        for (prompt, reference), other in zip(written, derangement(len(written)), strict=True):
+            made.append(item(prompt, "shuffled", prompt.gap + written[other][1], reference))
     for prompt in workload.prompts:
-        add(prompt, "prompt_tail", prompt.gap + prompt.tail, prompt.reference)
-        add(prompt, "empty", "", prompt.reference)
-    return tuple(found)
+        made.append(item(prompt, "prompt_tail", prompt.gap + prompt.tail, prompt.reference))
+        made.append(item(prompt, "empty", "", prompt.reference))
+    return tuple(made)
 
 
 def derangement(size: int) -> list[int]:
@@ -182,7 +177,7 @@ def score(
         (encoder.name, encoder.digest) if encoder else None,
         diversity_tokens,
     )
-    new = (item for item in items if item.subject == "output" or (item, setting) not in _KEPT)
+    new = (item for item in items if item.subject == "output" or (item, setting) not in _CACHE)
     fresh = list(dict.fromkeys(new))
     compared = [item for item in fresh if encoder and item.reference is not None]
     total = (len(fresh) if judge else 0) + len(compared)
@@ -209,12 +204,12 @@ def score(
         )
         for item in fresh
     }
-    _KEPT.update({(item, setting): sum_ for item, sum_ in made.items() if item.subject != "output"})
-    return tuple(made[item] if item in made else _KEPT[item, setting] for item in items)
+    _CACHE.update({(item, setting): sum_ for item, sum_ in made.items() if item.subject != "output"})
+    return tuple(made[item] if item in made else _CACHE[item, setting] for item in items)
 
 
-_KEPT: dict[tuple[Item, Any], PromptScore] = {}
-"""Sums of human and floor texts under (judge, encoder, m); no models, no tensors."""
+_CACHE: dict[tuple[Item, Any], PromptScore] = {}
+"""Sums of human and floor texts by judge, encoder and m; numbers alone, no models and no tensors."""
 
 
 def diversity(tokens: Sequence[int]) -> dict[str, float | int | None]:

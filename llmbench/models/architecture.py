@@ -14,7 +14,7 @@ implementation could avoid is left out, and the limit errs on the fast side:
   bidirectional model where a forward has more keys than queries, and so reads a cache). Activations, logits included,
   may stay on chip and are not counted.
 
-Pure arithmetic, no torch. `job` applies it to the `ForwardShape`s that a decoder reports.
+Pure arithmetic, no torch.
 """
 
 from dataclasses import dataclass
@@ -63,9 +63,8 @@ class Architecture:
     @property
     def block_bytes(self) -> float:
         """What one block's parameters take."""
-        wide = 0 if self.matrix_bytes is not None else self.block_matrices
-        narrow = self.block_matrices * (self.matrix_bytes or 0)
-        return narrow + (wide + self.block_parameters - self.block_matrices) * self.bytes_per_element
+        width = self.bytes_per_element if self.matrix_bytes is None else self.matrix_bytes
+        return self.block_matrices * width + (self.block_parameters - self.block_matrices) * self.bytes_per_element
 
     @property
     def weight_bytes(self) -> int:

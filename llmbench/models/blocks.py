@@ -1,8 +1,7 @@
 """What does the fused engine read of a Transformers model? Joined weights, the rotation's table, and what it refuses.
 
 The weights exist once: what reads the same input is joined into one matrix, and the modules' own parameters become
-views of it, so the modules still run. `models.fused` is the caller; `llmbench.job.prepare` asks `require_plain`
-before weights load.
+views of it, so the modules still run.
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
 Triton compiles a kernel when it is first called, and waits for other programs most of the time (ptxas, and a C compiler
 for what launches the kernel). So each kernel of an engine is called once, in a thread of its own, with a few rows of
-zeros: what is compiled depends on widths and dtypes, not on batch and length. What this misses is compiled later, as
-before. `FusedEngine.compile` is the caller.
+zeros: what is compiled depends on widths and dtypes, not on batch and length. What this misses is compiled at its first
+call.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ class Sizes:
         """One for every kernel between the model's matrix products, those that take longest to compile first."""
         width, heads, groups = 2 * self.cos.shape[1], self.heads, self.groups
 
-        def rows(channels: int, count: int = _ROWS) -> torch.Tensor:
+        def hidden(channels: int, count: int = _ROWS) -> torch.Tensor:
             return self.norm.new_zeros(count, channels)
 
         def cache() -> torch.Tensor:
@@ -64,10 +64,10 @@ class Sizes:
         tables = self.cos, self.sin
         wide = (heads + 2 * groups) * width
         first = at(1) if padded else None
-        few = rows(heads * width, 1).view(1, 1, heads, width).transpose(1, 2)
-        many = rows(heads * width).view(1, _ROWS, heads, width).transpose(1, 2)
+        few = hidden(heads * width, 1).view(1, 1, heads, width).transpose(1, 2)
+        many = hidden(heads * width).view(1, _ROWS, heads, width).transpose(1, 2)
         one: list[Callable[[], object]] = [
-            lambda: kernels.attend_one(rows(wide, 1), cache(), cache(), *tables, at(1), first)
+            lambda: kernels.attend_one(hidden(wide, 1), cache(), cache(), *tables, at(1), first)
         ]
         return [
             *(one if self.causal else []),
@@ -75,8 +75,8 @@ class Sizes:
             lambda: scaled_dot_product_attention(  # compiles nothing, but its library is loaded at its first call
                 many, cache(), cache(), is_causal=self.causal, enable_gqa=groups != heads
             ),
-            lambda: kernels.norm(rows(self.norm.numel()), self.norm, self.epsilon),
-            lambda: kernels.gate(rows(self.both)),
-            lambda: kernels.rotate_(rows(wide), heads, *tables, at(_ROWS)),
-            lambda: kernels.place_(rows(wide), cache(), cache(), *tables, at(_ROWS)),
+            lambda: kernels.norm(hidden(self.norm.numel()), self.norm, self.epsilon),
+            lambda: kernels.gate(hidden(self.both)),
+            lambda: kernels.rotate_(hidden(wide), heads, *tables, at(_ROWS)),
+            lambda: kernels.place_(hidden(wide), cache(), cache(), *tables, at(_ROWS)),
         ]

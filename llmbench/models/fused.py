@@ -106,7 +106,7 @@ class FusedEngine:
             padded=[False],
         )
 
-    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+    def loop_for(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned when this key came first."""
         if key not in self._kept:
             begun = time.perf_counter()
@@ -133,7 +133,7 @@ class FusedEngine:
 
         Args:
             step: works on memory that stays, and never waits for the device.
-            reset: puts that memory into a state from which `step` may run; called before each rehearsal.
+            reset: puts that memory into a state from which `step` may run; called before each warm-up.
             draws: where `step` takes random numbers from.
         """
         if self.device.type != "cuda":

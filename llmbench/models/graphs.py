@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-REHEARSALS = 1
+WARMUPS = 1
 """Runs before capture, on a stream of their own: kernels that have not compiled do, and cuBLAS and cuDNN choose theirs.
 
-More cost a large batch seconds: at 32 sequences a step of an 8B model takes 0.27 s, and there are eight sizes of it.
+More would cost a large batch seconds: at 32 sequences a step of an 8B model takes 0.27 s, and it has eight sizes.
 """
 
 
@@ -27,7 +27,7 @@ class Graph:
         side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(REHEARSALS):
+            for _ in range(WARMUPS):
                 reset()
                 step()
             reset()

@@ -6,7 +6,7 @@ are one kernel each. Triton and not `torch.compile`, because one compiled kernel
 sweep over prompts of twelve lengths would compile twelve times.
 
 Every function has its plain twin below it, which is the specification, what runs on a CPU, and what the tests hold the
-kernels against. `models.fused` is the caller. Shapes: N rows (positions of all sequences), C channels, B sequences,
+kernels against. Shapes: N rows (positions of all sequences), C channels, B sequences,
 H query heads, K key-value heads, D = 2R head channels, S positions of a cache.
 """
 

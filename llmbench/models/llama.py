@@ -7,7 +7,6 @@ attention layers alone it works until a padding mask is passed, and then silentl
 any version.
 
 Attention is `scaled_dot_product_attention` for both; it picks the kernel by shape, by the same rule.
-`llmbench.checkpoints` is the caller.
 """
 
 import contextlib
@@ -21,6 +20,7 @@ import torch
 from llmbench.config.job import Quantization
 from llmbench.models import quantization
 from llmbench.models.weights import Stored
+from llmbench.system.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -84,7 +84,7 @@ def load(
             made = {name: torch.empty(stored[name].shape, dtype=dtype, device=device) for name in together}
             reader.fill((weight, stored[name]) for name, weight in made.items())
             _require_finite(made.items())
-            _give(model, made, quantized)
+            _assign(model, made, quantized)
             del made  # before the next block is made
         for name, twin in twins.items():
             if name in stored:
@@ -108,13 +108,16 @@ def load_other(
     """Read a model of any kind that Transformers contains, or a GGUF file, onto the CPU, by Transformers' own reader.
 
     Raises:
-        Whatever Transformers or safetensors raise; the caller knows what the files are called.
+        Exception: what Transformers or safetensors raise; it may not name the file.
         ValueError: some weight is in no file, and would have been left random; or it is not finite.
     """
     from transformers import AutoModelForCausalLM
 
     source: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's bar has no switch; errors are raised
+    with (
+        quiet_transformers(),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):  # the GGUF reader's bar has no switch; errors are raised
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -149,34 +152,14 @@ def dummy(
             weight.normal_(0.0, 0.02, generator=generator)
         else:
             weight.fill_(1.0)
-        _give(model, {name: weight}, quantized)
+        _assign(model, {name: weight}, quantized)
         del weight  # before the next one is made
     _complete(model, device)
     return _ready(model)
 
 
-class quiet:
-    """Keep Transformers' progress bars and advice off the terminal while something loads."""
-
-    def __enter__(self) -> None:
-        """Remember the settings and silence them."""
-        from transformers.utils import logging
-
-        self._verbosity, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        """Restore them."""
-        from transformers.utils import logging
-
-        logging.set_verbosity(self._verbosity)
-        if self._bars:
-            logging.enable_progress_bar()
-
-
 def _require_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Refuse a weight that is no number: every output would be noise. Sums show it, and the device is asked once."""
+    """Refuse weights with NaN or infinity. Sums show them, with one read from the device."""
     floating = [(name, weight) for name, weight in weights if weight.is_floating_point()]
     wide = torch.empty(2**20, dtype=torch.float32)  # used by a CPU only
     finite = torch.isfinite(torch.stack([_sum(weight, wide) for _, weight in floating])).tolist() if floating else []
@@ -189,9 +172,10 @@ def _require_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
 
 
 def _sum(weight: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
-    """In float32, [] on the weight's device. A CPU copies what it widens: here piece after piece into `wide`, [n].
+    """The sum in float32, [] on the weight's device.
 
-    Memory made for each piece would pile up: freed between results that stay, it lies in malloc's heap in holes.
+    On a CPU a sum in a wider type copies its operand. Pieces are copied into `wide` [n], one after the other: memory
+    allocated anew for each weight would fragment malloc's heap and stay in the resident set.
     """
     if weight.device.type != "cpu" or weight.dtype == wide.dtype:
         return weight.sum(dtype=wide.dtype)
@@ -210,10 +194,14 @@ def _blockwise(names: list[str]) -> Iterator[list[str]]:
     yield from together.values()
 
 
-def _give(model: "PreTrainedModel", made: dict[str, torch.Tensor], quantized: Quantization | None) -> None:
-    """Make weights a model's own, as they are or narrow."""
-    taken = {name for name, weight in made.items() if quantized and quantization.take(model, name, weight, quantized)}
-    model.load_state_dict({name: made[name] for name in made.keys() - taken}, strict=False, assign=True)
+def _assign(model: "PreTrainedModel", made: dict[str, torch.Tensor], quantized: Quantization | None) -> None:
+    """Assign weights to a model; matrices of its blocks are quantized first if that is asked for."""
+    replaced = {
+        name
+        for name, weight in made.items()
+        if quantized and quantization.replace_linear(model, name, weight, quantized)
+    }
+    model.load_state_dict({name: made[name] for name in made.keys() - replaced}, strict=False, assign=True)
 
 
 def _from_config(config: "PretrainedConfig", dtype: torch.dtype) -> "PreTrainedModel":
@@ -226,14 +214,14 @@ def _from_config(config: "PretrainedConfig", dtype: torch.dtype) -> "PreTrainedM
 
 
 def _complete(model: "PreTrainedModel", device: str) -> None:
-    """Tie what is one tensor, and compute what no checkpoint holds: a model from `meta` has neither."""
+    """Tie shared tensors and compute the buffers that no checkpoint holds; a model from `meta` has neither."""
     model.tie_weights()
     with torch.device(device):
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
 
 
 def _ready(model: "PreTrainedModel") -> "PreTrainedModel":
-    """Inference only; the kernel's flag agrees with the mask's."""
+    """For inference alone, with `is_causal` on every attention module as on the configuration."""
     causal = is_causal(model.config)
     for module in model.modules():
         if hasattr(module, "is_causal"):

@@ -1,19 +1,19 @@
 """How does a model fit a device that is too small for it? The matrices of its blocks are stored in 8 or 4 bits.
 
-Weights alone are narrow: a matrix is widened to the model's dtype for each product (4 bits and few rows: inside the
-product's kernel), so activations, cache and arithmetic stay what they are without, and so do the device's ceilings.
-What is saved is memory and, at best, the time to read it; widening costs time of its own. Embedding, head, norms and
-biases stay as they are, on both sides alike. What it does to quality is measured, like everything else.
+Only weights are quantized: a matrix is dequantized to the model's dtype for each product (4 bits and few rows: inside
+the product's kernel), so activations, cache, arithmetic and the device's ceilings do not change. It saves memory and,
+at best, the time to read it; dequantizing takes time. Embedding, head, norms and biases are not quantized, on both
+sides alike.
 
     int8   linear: a signed 8-bit number per weight
     nf4    NormalFloat (QLoRA, arXiv 2305.14314): one of 16 values per weight
 
 Both with a float32 scale, the largest magnitude, for each 64 weights of a row. Rows that are no whole number of such
-blocks are refused: bitsandbytes 0.50.2 widens 4-bit ones wrongly on CPUs with AVX-512.
+blocks are refused: bitsandbytes 0.50.2 dequantizes 4-bit ones wrongly on CPUs with AVX-512.
 
-Quantizing, widening and the 4-bit product are those of bitsandbytes (extra `quantization`), which has them for CPUs and
-GPUs. Its `Linear8bitLt` is not used: it rounds activations too, computes in float16 whatever the dtype, and lets the
-rows of a batch decide for each other which columns stay wide. `models.llama` is the caller.
+Quantizing, dequantizing and the 4-bit product are those of bitsandbytes (extra `quantization`), for CPUs and GPUs. Its
+`Linear8bitLt` is not used: it rounds activations too, computes in float16 whatever the dtype, and which columns it
+quantizes depends on all rows of a batch.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def stored_bytes(kind: Quantization) -> float:
 
 
 def require_whole_blocks(config: Any) -> None:
-    """Refuse a model whose matrices cannot be stored like this; cheap, for the time before weights load.
+    """Refuse a model whose matrices cannot be quantized; cheap, for the time before weights load.
 
     Raises:
         ConfigError: a width that is no multiple of `BLOCK`.
@@ -60,7 +60,7 @@ def require_whole_blocks(config: Any) -> None:
 
 
 class QuantizedLinear(torch.nn.Module):
-    """x [..., in] to [..., out], as `torch.nn.Linear`, from a narrow matrix."""
+    """x [..., in] to [..., out], as `torch.nn.Linear`, with a quantized matrix."""
 
     def __init__(self, kind: Quantization, weight: torch.Tensor, bias: torch.nn.Parameter | None) -> None:
         """Quantize a matrix [out, in] where it lies; the caller may then drop it."""
@@ -79,17 +79,17 @@ class QuantizedLinear(torch.nn.Module):
         """The product, and the bias if there is one."""
         if self.kind == "nf4":
             return self._library.matmul_4bit(x, self.data, self._state, bias=self.bias)  # type: ignore[no-any-return]
-        return torch.nn.functional.linear(x, self.widened(), self.bias)
+        return torch.nn.functional.linear(x, self.dequantized(), self.bias)
 
-    def widened(self) -> torch.Tensor:
+    def dequantized(self) -> torch.Tensor:
         """The matrix [out, in] that the product uses, in the dtype of the one it was made from."""
         functional = self._library.functional
-        widen = functional.dequantize_4bit if self.kind == "nf4" else functional.dequantize_blockwise
-        return widen(self.data.data, self._state)  # type: ignore[no-any-return]
+        dequantize = functional.dequantize_4bit if self.kind == "nf4" else functional.dequantize_blockwise
+        return dequantize(self.data.data, self._state)  # type: ignore[no-any-return]
 
 
 def _quantize(kind: Quantization, weight: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    """Narrow numbers of a matrix [out, in], and bitsandbytes' description of them with the scales."""
+    """The quantized numbers of a matrix [out, in], and bitsandbytes' description of them with the scales."""
     functional = _library().functional
     code = functional.create_linear_map(signed=True, total_bits=8)
     portion = max(1, _PORTION // weight.shape[1]) if weight.device.type == "cpu" else weight.shape[0]
@@ -104,8 +104,8 @@ def _quantize(kind: Quantization, weight: torch.Tensor) -> tuple[torch.Tensor, A
     return torch.cat([data for data, _ in made]), state
 
 
-def take(model: "PreTrainedModel", name: str, weight: torch.Tensor, kind: Quantization) -> bool:
-    """Store a weight narrowly if it is a block's matrix: its linear module is replaced.
+def replace_linear(model: "PreTrainedModel", name: str, weight: torch.Tensor, kind: Quantization) -> bool:
+    """Quantize a weight if it is a block's matrix: its linear module is replaced.
 
     Args:
         model: with blocks in `model.layers`; this module's own weight may be on `meta`.
@@ -114,7 +114,7 @@ def take(model: "PreTrainedModel", name: str, weight: torch.Tensor, kind: Quanti
         kind: how.
 
     Returns:
-        Whether it was taken; everything else is to be stored as it is.
+        Whether it was quantized.
     """
     path, _, last = name.rpartition(".")
     if last != "weight" or not path.startswith("model.layers."):
@@ -129,12 +129,12 @@ def take(model: "PreTrainedModel", name: str, weight: torch.Tensor, kind: Quanti
 def convert(model: "PreTrainedModel", kind: Quantization, device: str) -> "PreTrainedModel":
     """Move a model that is whole on the host to a device, matrix by matrix, each quantized there."""
     for name, weight in list(model.named_parameters()):
-        take(model, name, weight.data.to(device), kind)
+        replace_linear(model, name, weight.data.to(device), kind)
     return model.to(device)
 
 
 def _library() -> Any:
-    """bitsandbytes; `measure.device.resolve` has seen that it is there."""
+    """bitsandbytes, which must be installed."""
     if "bitsandbytes" not in sys.modules:
         with _nothing_from_the_hub():
             importlib.import_module("bitsandbytes")
@@ -143,7 +143,7 @@ def _library() -> Any:
 
 @contextlib.contextmanager
 def _nothing_from_the_hub() -> Iterator[None]:
-    """While bitsandbytes is imported, there is no `kernels`: with it, it downloads compiled code, else it complains."""
+    """Hide `kernels` while bitsandbytes is imported, which would download compiled code, or warn if missing."""
     absent, logger = object(), logging.getLogger("bitsandbytes")
     kept, level = sys.modules.get("kernels", absent), logger.level
     sys.modules["kernels"] = None  # type: ignore[assignment]

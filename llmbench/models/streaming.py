@@ -1,10 +1,9 @@
 """How do gigabytes come from files into a model? In pieces, by a few threads, each byte once.
 
-Memory for a weight is made where and as it is wanted: on the device, in its dtype. A piece of a file is then read
-straight into it (on a CPU, when the dtypes agree), or through a small buffer per thread: pinned, so that a GPU fetches
-one piece while other threads read the next ones; converted on the way when the file's dtype is another. So the host
-holds `THREADS` pieces beside the weights, however large the model is, and nothing is mapped into memory. `models.llama`
-is the caller; what the files hold was checked by `models.weights`.
+Memory for a weight is made on the device, in its dtype. A piece of a file is then read straight into it (on a CPU, when
+the dtypes agree), or through a small buffer per thread: pinned, so that a GPU copies one piece while other threads read
+the next ones; converted on the way when the file's dtype is another. So the host holds `THREADS` pieces beside the
+weights, however large the model is. Nothing is mapped into memory: a mapped file that shrinks kills the process.
 """
 
 import threading
@@ -59,7 +58,7 @@ class Reader:
         self._pool.shutdown()
 
     def fill(self, targets: Iterable[tuple[torch.Tensor, Stored]]) -> None:
-        """As `fill` of this module; may be called again, and what was filled before may be in use meanwhile."""
+        """As `fill` of this module; may be called again while earlier weights are in use."""
         pieces = [
             _Piece(stored, begin, target.view(-1)[begin : begin + PIECE])
             for target, stored in targets

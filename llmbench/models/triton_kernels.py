@@ -1,4 +1,4 @@
-"""The kernels of `models.kernels` in Triton, but for attention. Imported only where there is a GPU.
+"""The kernels of `models.kernels` in Triton, but for attention. Imported only on a GPU.
 
 Each function computes in float32 whatever the tensors are, and launches on the current stream without waiting, so all
 of them can be captured in a CUDA graph. Sizes that depend on the model are compile-time constants; batch, lengths and

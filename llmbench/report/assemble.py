@@ -1,4 +1,4 @@
-"""Records and verdicts in, text and pictures for people out: tables, figures, the terminal."""
+"""Everything that is shown of a sweep: its tables, figures and files, from Records and verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def frontier_files(
     source: str = "",
     options: "ParityConfig | None" = None,
 ) -> "tuple[list[Table], dict[str, str | bytes]]":
-    """The frontier of every ground: its tables, and files (the tables as one, a figure for each).
+    """The frontiers of a sweep: their tables, and files (the tables as one, a figure for each).
 
     Args:
         records: of a sweep.
@@ -113,7 +113,7 @@ def frontier_files(
 def recipe_tables(
     records: "Sequence[Record]", verdicts: "Sequence[Parity]", recipe: str, command: str
 ) -> "list[Table]":
-    """The tables of one recipe, with the hypotheses it speaks to; an unknown recipe gives those of each verdict.
+    """The tables of one recipe, with its hypotheses; an unknown recipe gives those of each verdict.
 
     Raises:
         RecordError: Records that must be comparable are not.
@@ -122,7 +122,7 @@ def recipe_tables(
     from llmbench.report import tables
     from llmbench.report.details import details_tables
     from llmbench.report.hypotheses import hypothesis_tables
-    from llmbench.report.model_tables import likelihood_table, parallelism_table
+    from llmbench.report.model_tables import aup_table, likelihood_table
 
     makers = {
         "latency": tables.latency_table,
@@ -142,5 +142,5 @@ def recipe_tables(
         table = tables.parity_table(records, verdict, command)
         made.append(tables.of_checkpoints(table, records, verdict) if several else table)
         made += details_tables(verdict)
-    parallelism = parallelism_table(records, command)
-    return [*made, parallelism] if parallelism.rows else made
+    aup = aup_table(records, command)
+    return [*made, aup] if aup.rows else made

@@ -1,14 +1,14 @@
-"""How do Records become the rows of a table: which, in what order, in what cells, and what line recreates them?
+"""The cells, rows and provenance of tables that are made from Records.
 
-A cell is text with sensible digits and an interval where one exists; an absent value is "-". Columns that no row can
-fill are left out. Every table ends with its provenance, made from the values that were really used: device, versions,
-commit, prompts, repeats, date, command. `llmbench.report.tables` and its neighbours build on it.
+A cell is text with sensible digits and an interval where one exists; an absent value is "-". A table ends with its
+provenance, made from the values that were really used: device, versions, commit, prompts, repeats, date, command.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 
+from llmbench.analysis.estimates import Estimate, logged
 from llmbench.analysis.parity.grouping import steps_of
-from llmbench.analysis.parity.sentences import narrow, number
+from llmbench.analysis.parity.sentences import number, quantization
 from llmbench.record import Record, from_server
 from llmbench.report.layout import Table, counted
 
@@ -30,20 +30,17 @@ def value(key: str, scale: float = 1.0) -> Callable[[Record], str]:
 
 def with_interval(key: str) -> Callable[[Record], str]:
     """A metric with its 95 % interval, where it was recorded."""
-
-    def cell(record: Record) -> str:
-        low, high = record.metrics.get(f"{key}_ci_low"), record.metrics.get(f"{key}_ci_high")
-        return interval(record.metrics.get(key), low, high)
-
-    return cell
+    return lambda record: interval(logged(record, key))
 
 
-def interval(middle: float | None, low: float | None, high: float | None, unit: str = "") -> str:
-    """`12.3x [11.9, 12.8]`; the middle alone where a bound is absent."""
-    if middle is None:
+def interval(estimate: Estimate | None, unit: str = "") -> str:
+    """`12.3x [11.9, 12.8]`; the value alone where it has no interval."""
+    if estimate is None:
         return ABSENT
-    said = f"{number(middle)}{unit}"
-    return said if low is None or high is None else f"{said} [{number(low)}, {number(high)}]"
+    said = f"{number(estimate.value)}{unit}"
+    if estimate.low is None or estimate.high is None:
+        return said
+    return f"{said} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
 def condition(key: str) -> Callable[[Record], str]:
@@ -84,7 +81,7 @@ def provenance(records: Sequence[Record], command: str = "", *, timed: bool = Tr
             return f"{record.label}: {said.get('device_name', 'a server')}, asked from {record.environment.device_name}"
         count = record.environment.threads
         threads = f", {count} thread{'s' if count != 1 else ''}" if record.environment.device == "cpu" else ""
-        how = ", ".join([*(said[key] for key in ("device", "dtype", "engine") if key in said), *narrow(record)])
+        how = ", ".join([*(said[key] for key in ("device", "dtype", "engine") if key in said), *quantization(record)])
         return f"{record.environment.device_name} ({how}{threads})"
 
     def commit(record: Record) -> str | None:
@@ -125,4 +122,5 @@ def record_table(
 
 def weights_of(record: Record) -> str:
     """Side, checkpoint and, where they are quantized, how: what a likelihood belongs to."""
-    return f"{record.model} ({', '.join([record.signatures.get('checkpoint', 'unnamed checkpoint'), *narrow(record)])})"
+    named = [record.signatures.get("checkpoint", "unnamed checkpoint"), *quantization(record)]
+    return f"{record.model} ({', '.join(named)})"

@@ -1,12 +1,8 @@
-"""How was the verdict tested? Per k the difference with its interval, the bound, and whether it passes.
-
-`evidence_tables` gives one table per verdict: the headline metric with entropy beside it at each k, then a line for
-every other metric. Called by `llmbench.report.recipe_tables`.
-"""
+"""The table of the tests behind a verdict: per k the difference, its interval, the bound, and whether it passes."""
 
 from collections.abc import Sequence
 
-from llmbench.analysis.parity.sentences import TITLES, number
+from llmbench.analysis.parity.sentences import TITLES, signed
 from llmbench.analysis.parity.verdict import DeltaTest, Gate, MetricParity, Parity, Status
 from llmbench.report.layout import Table, counted
 
@@ -42,13 +38,8 @@ def _cells(test: DeltaTest | None) -> tuple[str, str]:
     return f"{signed(test.delta)} [{signed(test.low)}, {signed(test.high)}]", signed(test.lower)
 
 
-def signed(value: float) -> str:
-    """A difference, with its sign."""
-    return f"{'-' if value < 0 else '+'}{number(abs(value))}"
-
-
 def _outcome(head: MetricParity, varied: DeltaTest | None, steps: int, gates: Sequence[Gate]) -> str:
-    """Yes, or everything that stands against it."""
+    """Yes, or every reason against it."""
     test = head.test(steps)
     against = [
         gate.name
@@ -82,7 +73,7 @@ def _notes(parity: Parity, head: MetricParity) -> list[str]:
     notes += [f"Flag: {text}." for text in head.flags]
     if head.frequencies:
         drawn = ", ".join(f"{'none' if k is None else k} {_share(share)}" for k, share in head.frequencies)
-        notes.append(f"S_parity in point form, prompts resampled: {drawn}.")
+        notes.append(f"Point estimate of S_parity, prompts resampled: {drawn}.")
     notes += [f"Also: {item.title}." for item in parity.metrics[1:]]
     if len(parity.s_all_metrics) > 1:
         names = ", ".join(TITLES[key] for key in parity.s_all_metrics)

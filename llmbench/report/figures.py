@@ -1,8 +1,6 @@
-"""What does parity look like? Quality, diversity and time over k, side by side, with LLaMA as a flat line.
+"""The figure of a verdict: quality, entropy and time over k, side by side, with LLaMA as a flat line.
 
-Three panels, because no one of them can be read alone: the headline quality, the entropy that generative perplexity
-rewards the lack of, and L_e2e with the speedup at each k. `parity_figure` draws them with Matplotlib for a README,
-`parity_html` with Plotly as one page that needs no network.
+`parity_figure` draws it with Matplotlib, `parity_html` with Plotly as one page that needs no network.
 """
 
 import math

@@ -1,23 +1,20 @@
-"""What does the frontier look like? Quality against latency for every setting of both sides, entropy beside.
+"""Table and figure of the frontier: quality against latency for every setting of both sides, with entropy.
 
-One row per metric, two panels that share its axis: on the left against L_e2e, where the frontier is a stair; on the
-right against entropy, so that a setting that is as good at lower entropy lies as high and further left. Settings on
-the frontier are numbered and listed beside; with few settings all are. A setting with a dashed ring is beaten in time
-and quality, but only by text that is less varied. `frontier_tables` lists every setting that nothing dominates. Called
-by `llmbench.report.frontier_files` for a sweep and `python -m llmbench report frontier`; the numbers come from
-`llmbench.analysis.frontier`.
+One row per metric, two panels that share its axis: on the left against L_e2e, on the right against entropy. Settings on
+the frontier are numbered and listed; with few settings all are. A setting with a dashed ring is beaten in time and
+quality, but only by text that is less varied.
 """
 
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.frontier import Front, Frontier, Setting
 from llmbench.analysis.parity.sentences import NAMES, TITLES, number
-from llmbench.analysis.parity.statistics import Estimate
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
-from llmbench.report.cells import ABSENT, in_order, interval, provenance
+from llmbench.report.cells import in_order, interval, provenance
 from llmbench.report.figures import BASELINE, CANDIDATE, REFERENCE
 from llmbench.report.layout import Table
 
@@ -44,7 +41,7 @@ _DRAWN = ("quality/perplexity", "quality/bertscore_f1", "quality/accuracy")
 def frontier_tables(
     records: Sequence[Record], found: Sequence[Frontier], command: str = "", source: str = ""
 ) -> list[Table]:
-    """For every ground the settings that nothing dominates in some metric, fastest first.
+    """For each frontier the settings that nothing dominates in some metric, fastest first.
 
     Args:
         records: of a sweep.
@@ -65,9 +62,9 @@ def _table(records: Sequence[Record], item: Frontier, command: str, source: str)
     rows = [
         (
             item.settings[place].label,
-            _cell(item.settings[place].ms),
-            *(_cell(item.settings[place].qualities.get(front.metric)) for front in item.fronts),
-            _cell(item.settings[place].entropy),
+            interval(item.settings[place].ms),
+            *(interval(item.settings[place].qualities.get(front.metric)) for front in item.fronts),
+            interval(item.settings[place].entropy),
             _fronts(place, item.fronts),
         )
         for place in kept
@@ -88,10 +85,6 @@ def _table(records: Sequence[Record], item: Frontier, command: str, source: str)
     )
 
 
-def _cell(estimate: Estimate | None) -> str:
-    return ABSENT if estimate is None else interval(estimate.value, estimate.low, estimate.high)
-
-
 def _fronts(place: int, fronts: Sequence[Front]) -> str:
     said = []
     for front in fronts:
@@ -107,7 +100,7 @@ def _fronts(place: int, fronts: Sequence[Front]) -> str:
 
 
 def frontier_figure(item: Frontier, source: str = "") -> "Figure":
-    """Draw one ground; see the module docstring. `source`: which sweep it is, where a reader could not know."""
+    """Draw one frontier; see the module docstring. `source`: which sweep it is, where a reader could not know."""
     from matplotlib.figure import Figure
 
     fronts = [front for front in item.fronts if front.metric in _DRAWN] or list(item.fronts[:1])
@@ -253,7 +246,7 @@ def _bars(estimate: Estimate) -> list[list[float]] | None:
 
 
 def _logarithmic(axes: "Axes", name: str, estimates: Sequence[Estimate]) -> None:
-    """A logarithmic axis with plain numbers; few enough of them that they stay apart."""
+    """A logarithmic axis with plain numbers; few enough of them that they do not overlap."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     ends = [end for e in estimates for end in (e.value, e.low, e.high) if end]

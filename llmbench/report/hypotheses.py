@@ -1,8 +1,8 @@
-"""How is a hypothesis of the brief shown? Its sentence, the command that would decide, each setting's numbers."""
+"""A table for each hypothesis: its sentence, what would decide it, and the numbers of each setting."""
 
 from collections.abc import Sequence
 
-from llmbench.analysis.hypotheses.outcomes import Finding, Hypothesis
+from llmbench.analysis.hypotheses.outcomes import Hypothesis, SettingOutcome
 from llmbench.record import Record
 from llmbench.report.cells import ABSENT, in_order, interval, provenance
 from llmbench.report.layout import Table
@@ -16,16 +16,16 @@ def hypothesis_tables(records: Sequence[Record], found: Sequence[Hypothesis], co
 def _table(records: Sequence[Record], item: Hypothesis, command: str) -> Table:
     own = [record for record in in_order(records) if record.identity in item.provenance]
     return Table(
-        title=f"Hypothesis {item.number} of the brief: {item.outcome.value}",
+        title=f"Hypothesis {item.number}: {item.outcome.value}",
         header=("", "", "value [95 %]"),
-        rows=tuple(row for finding in item.findings for row in _rows(finding)) or (("nothing to judge", "", ABSENT),),
+        rows=tuple(row for setting in item.settings for row in _rows(setting)) or (("nothing to judge", "", ABSENT),),
         provenance=provenance(own, command) if own else "",
-        lead=(item.sentence, *([f"Would decide: {item.decide}"] if item.decide else [])),
+        lead=(item.sentence, *([f"To decide it: {item.decide}"] if item.decide else [])),
     )
 
 
-def _rows(finding: Finding) -> list[tuple[str, str, str]]:
+def _rows(setting: SettingOutcome) -> list[tuple[str, str, str]]:
     """The setting with its outcome, then its numbers."""
-    head = f"{finding.setting}: {finding.outcome.value}"
-    shown = [(name, interval(own.value, own.low, own.high)) for name, own in finding.numbers] or [("", "")]
+    head = f"{setting.setting}: {setting.outcome.value}"
+    shown = [(name, interval(own)) for name, own in setting.numbers] or [("", "")]
     return [(head if place == 0 else "", name, cell) for place, (name, cell) in enumerate(shown)]

@@ -1,6 +1,6 @@
-"""How does a table look in a terminal, in Markdown and in a paper? Its cells are text already."""
+"""A table of text, as a terminal, Markdown and LaTeX show it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -22,34 +22,24 @@ class Table:
 
     def text(self) -> str:
         """For a terminal."""
-        from tabulate import tabulate
-
-        align = ("left", *("right",) * (len(self.header) - 1))
-        body = tabulate(self.rows, headers=self.header, tablefmt="simple", disable_numparse=True, colalign=align)
         lead = [*self.lead, ""] if self.lead else []
-        return "\n".join([self.title, "", *lead, body, "", *self.notes, self.provenance]).rstrip() + "\n"
+        return (
+            "\n".join([self.title, "", *lead, self._body("simple"), "", *self.notes, self.provenance]).rstrip() + "\n"
+        )
 
     def markdown(self) -> str:
         """For a README or the description of a run."""
-
-        def line(cells: Iterable[str]) -> str:
-            return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-        rule = "|---|" + "---:|" * (len(self.header) - 1)
-        body = [line(self.header), rule, *map(line, self.rows)]
-        notes = [f"- {note}" for note in self.notes]
         parts = [
             f"**{self.title}**",
             *self.lead,
-            "\n".join(body),
-            "\n".join(notes),
+            self._body("pipe", lambda cell: cell.replace("|", "\\|")),
+            "\n".join(f"- {note}" for note in self.notes),
             f"<sub>{self.provenance}</sub>" if self.provenance else "",
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def latex(self, label: str = "") -> str:
         """For a paper: a `table` with booktabs rules."""
-        rows = [" & ".join(map(escape_latex, row)) + r" \\" for row in self.rows]
         small = [escape_latex(text) for text in (*self.lead, *self.notes, self.provenance) if text]
         return "\n".join(
             [
@@ -57,32 +47,24 @@ class Table:
                 r"\centering",
                 rf"\caption{{{escape_latex(self.title)}}}",
                 *([rf"\label{{{label}}}"] if label else []),
-                rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
-                r"\toprule",
-                " & ".join(map(escape_latex, self.header)) + r" \\",
-                r"\midrule",
-                *rows,
-                r"\bottomrule",
-                r"\end{tabular}",
+                self._body("latex_booktabs"),
                 *([r"\par\smallskip\footnotesize " + r" \\ ".join(small)] if small else []),
                 r"\end{table}",
                 "",
             ]
         )
 
+    def _body(self, style: str, escape: Callable[[str], str] = str) -> str:
+        """Header and rows in a style of tabulate, the first column to the left and the others to the right."""
+        from tabulate import tabulate
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_"},
-}
+        align = ("left", *("right",) * (len(self.header) - 1))
+        header, *rows = [[escape(cell) for cell in row] for row in (self.header, *self.rows)]
+        return tabulate(rows, headers=header, tablefmt=style, disable_numparse=True, colalign=align)
 
 
 def escape_latex(text: str) -> str:
     """Text as LaTeX prints it: one pass, so that no escape is escaped again."""
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    from tabulate import LATEX_ESCAPE_RULES
+
+    return "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in text)

@@ -1,8 +1,4 @@
-"""What is one number per model or method, not per job? Its own likelihood of a text, and accuracy under parallelism.
-
-Records in, `Table` out, as in `tables`; kept apart because no row here belongs to a k. `model_properties` says the
-same in one line, which stands below a table over k.
-"""
+"""Tables of what belongs to a model or a method and not to one k: likelihood, and accuracy under parallelism."""
 
 import math
 from collections.abc import Iterable
@@ -76,7 +72,7 @@ def model_properties(records: Iterable[Record]) -> str:
     return f"Bits per byte of {source}, a property of the model and not of k: {'; '.join(dict.fromkeys(said))}."
 
 
-def parallelism_table(records: Iterable[Record], command: str = "") -> Table:
+def aup_table(records: Iterable[Record], command: str = "") -> Table:
     """Accuracy against tokens per forward in one number per method; no rows where there is no trade-off to show.
 
     Args:

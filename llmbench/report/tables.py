@@ -1,15 +1,10 @@
-"""What do the numbers say, as tables for a terminal, a README and a paper? Records in, `Table` out.
-
-One function per table of the paper: `latency_table`, `throughput_table`, `memory_table`, `parity_table`; `job_table`
-for one job by itself. Here is which columns a table has and what stands above and below it; how a Record becomes a row
-is in `rows`, and what belongs to a model and not to k in `summaries`. Called by the sweep's ending, `python -m llmbench
-report` and notebooks.
-"""
+"""Tables 1 to 4, and the table of one job: which columns they have, and the text above and below."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from llmbench.analysis.estimates import Estimate, logged_mean
 from llmbench.analysis.parity.grouping import check_conditions, choose_baseline, comparison_groups, steps_of
 from llmbench.analysis.parity.sentences import TITLES, number
 from llmbench.analysis.parity.verdict import Gate, Parity, Speedup
@@ -77,7 +72,7 @@ _OVER_MODEL: Column = ("over model MiB", value("memory/over_model_bytes", _MIB))
 
 
 def job_table(record: Record, command: str = "") -> Table:
-    """One finished job by itself: what the tables of the paper have in columns, below each other."""
+    """One finished job: the columns of tables 1 to 4 as rows."""
 
     def quality(key: str, record: Record) -> str:
         others = (
@@ -117,20 +112,15 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
     Raises:
         RecordError: Records that must be comparable are not.
     """
-
-    def rate(record: Record) -> float | None:
-        return record.metrics.get("throughput/bytes_per_s")
-
+    key = "throughput/bytes_per_s"
     ordered = in_order(records)
     ratios: dict[int, str] = {}
     for members in comparison_groups(ordered):
         check_conditions([record for record in members if record.status == "finished"])
         base = choose_baseline([record for record in members if record.family == "autoregressive"])
-        rates = [below for record in base if (below := rate(record))]
-        if rates:
-            mean = sum(rates) / len(rates)
-            own = {id(r): rate(r) for r in members if r.steps is not None}
-            ratios |= {place: number(found / mean) for place, found in own.items() if found is not None}
+        if rate := logged_mean(base, key):
+            own = [record for record in members if record.steps is not None and key in record.metrics]
+            ratios |= {id(record): number(record.metrics[key] / rate) for record in own}
     columns: tuple[Column, ...] = (
         ("", lambda record: record.label),
         ("batch", condition("batch")),
@@ -184,7 +174,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         *([("seed", condition("seed"))] if len(parity.seeds) > 1 else []),
         _E2E,
         ("speedup [95 %]", partial(_speedup, parity.speedup)),
-        *((f"{name}, wall clock [95 %]", cell) for name, cell in _apart(parity)),
+        *((f"{name}, wall clock [95 %]", cell) for name, cell in _external_servers(parity)),
         ("roofline", _roofline),
         _TOKENS,
         _BYTES,
@@ -204,7 +194,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         )
     notes += [
         f"{name} = L_e2e of {item.label} ({item.where}) / L_e2e here, both by the host clock."
-        for item, (name, _) in zip(parity.apart, _apart(parity), strict=True)
+        for item, (name, _) in zip(parity.external_servers, _external_servers(parity), strict=True)
         if item.speedups
     ]
     if any("memory/peak_rss_bytes" in record.metrics for record in ordered):
@@ -227,24 +217,24 @@ def of_checkpoints(table: Table, records: Iterable[Record], parity: Parity) -> T
 def _effect(gate: Gate) -> str:
     """What a failed gate forbids."""
     if gate.blocks == "speed":
-        return "no speedup against it makes LLaDA viable"
+        return "LLaDA cannot be called viable"
     what = " and ".join(TITLES[key] for key in gate.metrics) or "nothing"
-    where = f"at k = {gate.steps}" if gate.steps is not None else "anywhere"
+    where = f"at k = {gate.steps}" if gate.steps is not None else "at any k"
     return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
 
 
-def _apart(parity: Parity) -> list[tuple[str, Callable[[Record], str]]]:
+def _external_servers(parity: Parity) -> list[tuple[str, Callable[[Record], str]]]:
     """Name and cell of each server's own speedup; several servers are numbered."""
-    several = len(parity.apart) > 1
+    several = len(parity.external_servers) > 1
     return [
         (f"vs {item.label}{f' {place}' if several else ''}", partial(_speedup, item.speedup))
-        for place, item in enumerate(parity.apart, start=1)
+        for place, item in enumerate(parity.external_servers, start=1)
     ]
 
 
 def _speedup(at: Callable[[int | None], Speedup | None], record: Record) -> str:
     found = at(record.steps) if record.family == "diffusion" else None
-    return ABSENT if found is None else interval(found.ratio, found.low, found.high, "x")
+    return ABSENT if found is None else interval(Estimate(value=found.ratio, low=found.low, high=found.high), "x")
 
 
 def _reference(parity: Parity, header: str, field: str) -> str:

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 class Progress:
     """Progress of one job: `with Progress("llada k=8") as progress: job.run(prepared, progress.tick)`."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, shown: bool = True) -> None:
         from tqdm import tqdm
 
         self._label = label
-        self._terminal = sys.stderr.isatty()
+        self._shown = shown
+        self._terminal = shown and sys.stderr.isatty()
         self._bar: Any = tqdm(
             total=1,
             desc=label,
@@ -52,7 +53,7 @@ class Progress:
 
     def tick(self, phase: str, done: int, total: int) -> None:
         """Say that `done` of `total` parts of a phase are finished."""
-        if phase != self._phase and not self._terminal:
+        if phase != self._phase and self._shown and not self._terminal:
             emit(f"{self._label}: {phase}", sys.stderr)
         with contextlib.suppress(OSError):  # a terminal that was closed costs the bar, not the job
             if phase != self._phase:
@@ -72,7 +73,7 @@ class Progress:
         with contextlib.suppress(OSError):
             self._bar.close()
         seconds = time.monotonic() - self._begun
-        if kind is None:
+        if kind is None and self._shown:
             ending = f"FAILED after {seconds:.0f} s: {self._reason}" if self._reason else f"done in {seconds:.0f} s"
             emit(f"{self._label}: {ending}", sys.stderr)
 

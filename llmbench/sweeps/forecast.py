@@ -4,20 +4,18 @@
 bound from below, for generation alone: the least work of each forward, divided by what the device was just measured to
 do at most; every output is taken to fill its canvas (a LLaMA that stops early needs less). Bandwidth enters only where
 it binds (`Ceilings.judged`). Where the work depends on what is written, or a cache saves some of it, there is no bound
-and the time is unknown. The caller shows which of the three it is.
+and the time is unknown.
 
 *Memory* is the estimate of `llmbench.job.memory_estimate`, and whether so much is free now.
 
 Of a server's time and memory nothing is known, unless an earlier Record tells its time.
-
-Called by `llmbench.sweeps.job_task` and `llmbench.sweeps.run`; the text is made by `llmbench.sweeps.console`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from llmbench.config.decoders import DecoderConfig, Diffusion, ServerDecoder
+from llmbench.config.decoders import DecoderConfig, Diffusion, Option, ServerDecoder
 from llmbench.job import memory_estimate
 from llmbench.record import Ceilings, ForwardShape, Record, total
 
@@ -96,8 +94,8 @@ def _foreseen(decoder: DecoderConfig) -> bool:
     """Whether every forward is known beforehand: the whole sequence in each of `steps`, or one token after another."""
     if not isinstance(decoder, Diffusion):
         return True
-    shortcuts = (decoder.cache != "none", decoder.adaptive, decoder.fixed_tokens_per_forward, decoder.early_stop)
-    return not any(shortcuts)
+    shortcuts = (item for item in fields(decoder) if item.metadata.get("option", Option()).skips_work)
+    return all(getattr(decoder, item.name) == item.default for item in shortcuts)
 
 
 def _forwards(prepared: "Prepared", members: tuple[int, ...]) -> Iterator[ForwardShape]:

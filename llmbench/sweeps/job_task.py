@@ -1,24 +1,22 @@
 """What goes on around one job, in the process that runs it: progress, its Record on disk, its run in MLflow.
 
-Hydra's launcher calls `task` once per job of a sweep, in the sweep's process or in another one; all that a job needs
-travels in its overrides. Without -m Hydra calls it for the only job, which is then checked first and printed at the
-end. A job that raises becomes a FAILED Record with its reason. Each Record is on disk before anything else happens to
-it, so a crash loses at most the job in flight. `llmbench.sweeps.run` goes around many of them.
+A job of a sweep is an entry of `plan.json`, found by the job's folder, so any process that sees the folder can run it.
+A job that raises becomes a FAILED Record with its reason and traceback. Each Record is on disk before anything else
+happens to it, so a crash loses at most the job in flight.
 """
 
 import contextlib
 import datetime
-import json
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbench.config.decoders import ServerDecoder
-from llmbench.errors import JobsFailedError, LlmbenchError
+from llmbench.errors import JobsFailedError, LlmbenchError, RecordError
 from llmbench.system import signals
 from llmbench.system.output import emit
 from llmbench.system.paths import results
@@ -26,7 +24,8 @@ from llmbench.system.paths import results
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from llmbench.config.job import Job
+    from llmbench.config.job import Job, TrackingConfig
+    from llmbench.job.prepared import Prepared
     from llmbench.record import Record
     from llmbench.sweeps.forecast import Forecast
     from llmbench.sweeps.plan import Cell
@@ -44,66 +43,91 @@ class JobResult:
     tracked: str | None  # why tracking failed, if it did
 
 
-def task(tree: "DictConfig") -> JobResult:
-    """Run one job; Hydra's launcher (or Hydra itself, without -m) calls it with the composed tree.
+def run_hydra_job(tree: "DictConfig") -> JobResult:
+    """Run one job: that of a composed tree, or in a sweep the planned job whose folder is Hydra's output folder.
 
     Raises:
         SystemExit: carrying an LlmbenchError, in a run of one job; Hydra would print more than one line of any other
-            exception. Inside a sweep nothing is raised: the Outcome says what happened.
+            exception. Inside a sweep nothing is raised: the result says what happened.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    quiet()
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.RUN:
-        folder = Path(hydra.runtime.output_dir)
-        try:
-            return _single(tree, folder)
-        except LlmbenchError as error:
-            raise SystemExit(error) from error
-        finally:
-            _remove_empty(folder)
-    from llmbench.config.job import build_job
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_planned(folder)
+    try:
+        return _run_alone(tree, folder)
+    except LlmbenchError as error:
+        raise SystemExit(error) from error
+    finally:
+        _remove_empty(folder)
 
-    built = build_job(tree)
-    folder = Path(hydra.runtime.output_dir)
-    record = _measure(built)
+
+_prepared: "dict[Path, Prepared]" = {}
+"""The jobs that this process has planned and prepared, by folder: they are not prepared again to be run."""
+
+
+def keep_prepared(folder: Path, prepared: "Prepared") -> None:
+    """Remember a job that was prepared while it was planned, for `run_planned` in this process."""
+    _prepared[folder] = prepared
+
+
+def run_planned(folder: Path, progress: bool = True) -> JobResult:
+    """Run the job whose entry in the plan beside it has the folder's name. Nothing is raised.
+
+    Args:
+        folder: of the job, in that of its sweep.
+        progress: show it on the standard error stream.
+    """
+    from llmbench.sweeps import plan_file
+
+    quiet_libraries()
+    try:
+        entry = plan_file.load(folder.parent).jobs[folder.name]
+    except (RecordError, KeyError) as error:
+        reason = f"{folder} is in no plan ({error})"
+        return JobResult(folder=str(folder), label=folder.name, status="failed", reason=reason, tracked=None)
+    prepared = _prepared.pop(folder, None)
+    job = prepared.job if prepared else entry.job
+    record = replace(measure(job, entry.title, prepared, progress), context=entry.context)
     try:
         record.save(folder)
-    except OSError as error:  # nothing may escape: Hydra would end the sweep
+    except OSError as error:
         reason = f"cannot write {error.filename or folder}: {error.strerror}"
-        return JobResult(folder=str(folder), label=_title(built), status="failed", reason=reason, tracked=None)
-    return track(record, folder, built)
+        return JobResult(folder=str(folder), label=entry.title, status="failed", reason=reason, tracked=None)
+    return track(record, folder, entry.title, job.tracking)
 
 
-def _single(tree: "DictConfig", folder: Path) -> JobResult:
+def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
     """A run of one job: checked first, then measured, logged without a parent, and printed."""
     from llmbench import tracking
-    from llmbench.config.job import build_job
+    from llmbench.config.build import build_job, unread_options
     from llmbench.job.prepare import prepare_job
     from llmbench.sweeps import console, plan
 
+    quiet_libraries()
     built = build_job(tree)
     policy = "all" if built.reuse == "all" else "none"  # one job is no sweep that was interrupted
-    (cell,) = take_over([plan.Cell(overrides=(), swept={}, prepared=prepare_job(built))], policy, [folder.parent])
+    unread = frozenset(unread_options(tree, built))
+    (cell,) = take_over([plan.Cell(swept={}, prepared=prepare_job(built), unread=unread)], policy, [folder.parent])
     if built.dry_run:
-        said = console.plan([cell], grid=1, forecasts=forecasts([cell], [folder.parent]), refusals=refusals([cell]))
-        emit(said)
+        refused = refusals([cell])
+        emit(console.plan(cells=[cell], grid=1, forecasts=forecasts([cell], [folder.parent]), refusals=refused))
         return JobResult(folder="", label=built.label, status="finished", reason=None, tracked=None)
     for note in plan.notes([cell]):
         emit(note, sys.stderr)
     if cell.reused is None:
         require_servers([built])
     store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
-    record = cell.reused or _measure(built)
+    record = cell.reused or measure(cell.prepared.job, built.label, cell.prepared)
     path = record.save(folder)
-    outcome = track(record, folder, built)
-    where = [] if outcome.tracked else [f"Its run: {pages(store)}"]
+    result = track(record, folder, built.label, built.tracking)
+    where = [] if result.tracked else [f"Its run: {pages(store)}"]
     emit(console.job_ending(record, path, where, command(), taken=cell.reused is not None))
-    if outcome.status != "finished" or outcome.tracked:
-        raise JobsFailedError(f"{outcome.label}: {outcome.reason or outcome.tracked}")
-    return outcome
+    if result.status != "finished" or result.tracked:
+        raise JobsFailedError(f"{result.label}: {result.reason or result.tracked}")
+    return result
 
 
 def _remove_empty(folder: Path) -> None:
@@ -114,7 +138,7 @@ def _remove_empty(folder: Path) -> None:
             folder.parent.rmdir()
 
 
-def quiet() -> None:
+def quiet_libraries() -> None:
     """Keep libraries from talking over the progress display and from reaching for the network on their own."""
     for name, value in {
         "TOKENIZERS_PARALLELISM": "false",
@@ -124,56 +148,65 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
 
 
-def _measure(built: "Job") -> "Record":
-    """Run a job with its progress on the screen; a failure becomes a Record that says why."""
+def measure(job: "Job", title: str, prepared: "Prepared | None" = None, progress: bool = True) -> "Record":
+    """Run a job with its progress on the screen; a failure becomes a Record that says why.
+
+    Args:
+        job: to be run.
+        title: what the plan calls it.
+        prepared: the job, where it was prepared already.
+        progress: show it on the standard error stream.
+    """
+    from llmbench.job.memory_estimate import require
     from llmbench.job.prepare import prepare_job
     from llmbench.job.run import failed_record, run_job
     from llmbench.sweeps import console
 
     begun = datetime.datetime.now(datetime.UTC)
-    prepared = None
-    with console.Progress(_title(built)) as progress:
+    with console.Progress(title, shown=progress) as display:
 
         def tick(phase: str, done: int, total: int) -> None:
             signals.raise_if_stopped()
-            progress.tick(phase, done, total)
+            display.tick(phase, done, total)
 
         try:
             signals.raise_if_stopped()
-            prepared = prepare_job(built)
+            if prepared is None:
+                prepared = prepare_job(job)
+            else:
+                require(prepared)  # memory may have gone since it was planned
             return run_job(prepared, tick)
         except Exception as error:
-            if not isinstance(error, LlmbenchError):
-                emit(traceback.format_exc().rstrip(), sys.stderr)
+            trace = None if isinstance(error, LlmbenchError) else traceback.format_exc().rstrip()
+            if trace:
+                emit(trace, sys.stderr)
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            progress.failed(reason)
-            return failed_record(built, prepared, reason, begun)
+            display.failed(reason)
+            return failed_record(job, prepared, reason, begun, trace)
 
 
-def _title(built: "Job") -> str:
-    """What the plan called this job."""
-    from llmbench.sweeps import plan
+def track(record: "Record", folder: Path, title: str, where: "TrackingConfig") -> JobResult:
+    """Log a Record as a child run. A store that fails here costs the log entry, never the Record.
 
-    return plan.title(built.label, json.loads(built.tracking.swept))
-
-
-def track(record: "Record", folder: Path, built: "Job") -> JobResult:
-    """Log a Record as a child run. A store that fails here costs the log entry, never the Record."""
+    Args:
+        record: finished or failed.
+        folder: that holds it.
+        title: what the plan calls the job.
+        where: the store.
+    """
     from llmbench import tracking
 
-    tracked = None
+    tracked, context = None, record.context
     try:
-        own = built.tracking
-        store = tracking.open_store(own)
-        store.log_job(record, parent=own.parent, steps_axis=own.steps_axis, swept=json.loads(own.swept))
+        store = tracking.open_store(where)
+        store.log_job(record, parent=context.parent, steps_axis=context.steps_axis, swept=context.swept)
     except Exception as error:
         said = tracking.redact(" ".join(str(error).split()))
         tracked = f"not logged to MLflow ({said}); the record is in {folder}"
-    name = _title(built)
-    return JobResult(folder=str(folder), label=name, status=record.status, reason=record.reason, tracked=tracked)
+    return JobResult(folder=str(folder), label=title, status=record.status, reason=record.reason, tracked=tracked)
 
 
-def require_servers(jobs: "list[Job]") -> None:
+def require_servers(jobs: "Sequence[Job]") -> None:
     """Refuse servers that would not answer, before the first job; each is asked once."""
     from llmbench.job import server
 

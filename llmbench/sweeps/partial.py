@@ -1,66 +1,56 @@
-"""What is said of a sweep that did not come to its end? That it is partial, and how it goes on; never a whole verdict.
+"""A sweep of which Records are missing: a line that says so, and what blocks its verdict.
 
-Its parent run says how many jobs were planned and at which k. A k whose job did not run belongs to the plan all the
-same: it takes part as a failed job does, so that the plan is not taken for another one, and blocks every claim: nobody
-knows the smallest k that matches before all have run.
+A k whose job has no Record belongs to the plan all the same: it takes part as a failed job does, so that the plan is
+not taken for another one, and blocks every claim: nobody knows the smallest k that matches before all have run.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from llmbench.analysis.parity.grouping import comparison_groups
-from llmbench.analysis.parity.interim import registered_steps
+from llmbench.analysis.parity.interim import AnalysisPlan
 from llmbench.analysis.parity.verdict import Parity
 from llmbench.record import Record
 from llmbench.report.layout import counted
+from llmbench.sweeps.recorded import RecordedSweep
 
-if TYPE_CHECKING:
-    from llmbench.tracking import Sweep
+_NAMED = 5
+"""How many missing jobs a line names."""
 
 
-def state(sweep: "Sweep", recorded: int) -> str:
-    """A line on a sweep that did not come to its end; "" for one that did.
-
-    Args:
-        sweep: its parent run.
-        recorded: how many of its jobs are in the store.
-    """
-    if sweep.ended:
+def warning(sweep: RecordedSweep) -> str:
+    """A line on a sweep of which Records are missing; "" for one that is whole."""
+    if sweep.is_whole:
         return ""
-    what = "still running, or killed" if sweep.status == "RUNNING" else "interrupted"
-    done = str(recorded) if sweep.jobs is None else f"{recorded} of {counted(sweep.jobs, 'job')}"
+    states = {"RUNNING": ", still running, or killed", "KILLED": ", interrupted"}
+    done, jobs = len(sweep.records), len(sweep.planned) if sweep.planned is not None else sweep.jobs
+    count = counted(done, "job") if jobs is None else f"{done} of {counted(jobs, 'job')}"
+    more = f" and {len(sweep.missing) - _NAMED} more" if len(sweep.missing) > _NAMED else ""
+    missing = f"; missing: {', '.join(sweep.missing[:_NAMED])}{more}" if sweep.missing else ""
     goes_on = f"; the same command goes on: {sweep.command}" if sweep.command else ""
-    return f"PARTIAL: {done} of sweep {sweep.name}, {what}{goes_on}"
+    return f"PARTIAL: {count} of sweep {sweep.name}{states.get(sweep.status, '')}{missing}{goes_on}"
 
 
-def lacks(sweep: "Sweep", recorded: int) -> bool:
-    """Whether jobs are missing that its table would need; a sweep that was cut off behind its last job is whole."""
-    return not sweep.ended and (sweep.jobs is None or recorded < sweep.jobs)
+def stand_ins(sweep: RecordedSweep) -> list[Record]:
+    """What takes part for the jobs without a Record, in every set of comparable Records; none for a whole sweep.
 
-
-def not_run(sweep: "Sweep", records: Sequence[Record]) -> list[Record]:
-    """What stands for the planned k of which there is no Record, in every set of comparable Records.
-
-    One failed Record for each of those k, and one without k, which blocks the set that it joins.
+    One failed Record for each planned k that the set lacks, and one without k, which blocks the set that it joins.
     """
-    if sweep.ended:
+    if sweep.is_whole:
         return []
-    planned = set(registered_steps(sweep.registered))
+    planned = set(AnalysisPlan.from_json(sweep.registered).steps) if sweep.registered else set()
     found = []
-    for members in comparison_groups(records):
-        known = {record.steps for record in members}
+    for members in comparison_groups(sweep.records):
         like = next((record for record in members if record.steps is not None), None)
         if like is not None:
-            missing = sorted(planned - known)
-            found += [_failed(like, steps) for steps in (*missing, *([None] if missing else []))]
+            lacking = sorted(planned - {record.steps for record in members if record.steps is not None})
+            found += [_failed(like, steps) for steps in (*lacking, None)]
     return found
 
 
-def verdict(found: Parity) -> Parity:
+def verdict(reached: Parity) -> Parity:
     """The same verdict, whose advice on jobs that did not run is to run them."""
     change = "the same command runs them"
-    return replace(found, gates=tuple(replace(g, change=change) if _REASON in g.reason else g for g in found.gates))
+    return replace(reached, gates=tuple(replace(g, change=change) if _REASON in g.reason else g for g in reached.gates))
 
 
 _REASON = "the sweep did not come to its end"

@@ -9,18 +9,19 @@ once. The sweeper (`llmbench.sweeps.run`) calls it, and `llmbench.sweeps.job_tas
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llmbench import record
-from llmbench.config.decoders import Diffusion, Server, ServerDecoder
-from llmbench.config.job import DIFFUSION_DIALS, Job, build_job
-from llmbench.errors import ConfigError, RecordError, UsageError
-from llmbench.job.prepare import BAD_JUDGE, prepare_job
+from llmbench.config.build import SERVER, build_job, unread_options
+from llmbench.config.decoders import DECODERS, Diffusion, ServerDecoder, labelled, options
+from llmbench.config.job import Job
+from llmbench.errors import ConfigError, JudgeError, RecordError, UsageError
+from llmbench.job.prepare import prepare_job
 from llmbench.job.prepared import Prepared
-from llmbench.record import SHORT, Environment, Record
-from llmbench.sweeps import state
+from llmbench.record import Environment, JobContext, Record
+from llmbench.sweeps import plan_file, state
 
 RECORD_FILE = "record.json"
 
@@ -29,16 +30,16 @@ RECORD_FILE = "record.json"
 class Cell:
     """One job of the plan."""
 
-    overrides: tuple[str, ...]  # as Hydra composes it
-    swept: dict[str, str]  # the axes on which this job differs from others
+    swept: dict[str, str]  # the axes on which this job differs from others, with its values
     prepared: Prepared
+    unread: frozenset[str] = frozenset()  # options that were given and that this job's decoder does not have
     merged: int = 1  # cells of the grid that build this same job
     reused: Record | None = None  # found finished in an earlier sweep
 
     @property
     def title(self) -> str:
         """What tells this job from the others of its sweep, for people."""
-        return title(self.prepared.job.label, self.swept)
+        return title(self.prepared.job, self.swept)
 
     @property
     def name(self) -> str:
@@ -46,18 +47,21 @@ class Cell:
         return f"{self.prepared.job.label.replace(' ', '-').replace('=', '')}-{self.prepared.identity}"
 
 
-def title(label: str, swept: Mapping[str, str]) -> str:
+def title(job: Job, swept: Mapping[str, str]) -> str:
     """A job's label, and its values on the axes that the label leaves out: `llada k=16 temperature=0.7 seed=2`.
 
     Args:
-        label: of the job.
+        job: to be named.
         swept: the axes on which it differs from others of its sweep, with its values.
     """
-    shown = {key.removeprefix("model.decoder."): value for key, value in swept.items() if key != "model"}
-    words = label.split()
-    short = {SHORT.get(key, key): value for key, value in shown.items() if key != "steps"}
-    said = {key for key, value in short.items() if value in words or f"{key}={value}".lower() in words}
-    return " ".join([label, *(f"{key}={value}" for key, value in short.items() if key not in said)])
+    told = labelled(asdict(job.model.decoder))
+    by_key = {about.key or name: name for name, about in options(type(job.model.decoder)).items()}
+    more = [
+        f"{key.removeprefix('model.decoder.')}={value}"
+        for key, value in swept.items()
+        if key not in ("model", "steps") and by_key.get(key.removeprefix("model.decoder.")) not in told
+    ]
+    return " ".join([job.label, *more])
 
 
 _OF_THE_SWEEP = ("tracking", "reuse", "dry_run")
@@ -102,18 +106,21 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
     cells: dict[str, Cell] = {}
     for overrides, swept in grid:
         try:
-            prepared = prepare_job(build_job(compose(list(overrides))))
+            tree = compose(list(overrides))
+            job = build_job(tree)
+            prepared = prepare_job(job)
         except UsageError as error:
-            judge = str(error).startswith(BAD_JUDGE)  # then the other axes have no part in it
+            judge = isinstance(error, JudgeError)  # then the other axes have no part in it
             where = [f"{key}={value}" for key, value in swept.items() if not judge or _names_judge(key)]
             said = f"{error}{_perhaps_one(grid, error)}"
             raise type(error)(f"[{' '.join(where)}] {said}" if len(grid) > 1 and where else said) from error
         known = cells.get(prepared.identity)
         if known is None:
-            cells[prepared.identity] = Cell(overrides=overrides, swept=swept, prepared=prepared)
+            cells[prepared.identity] = Cell(swept=swept, prepared=prepared, unread=frozenset(unread_options(tree, job)))
         else:  # an axis on which equal jobs differ is one that this job does not read
             common = {key: value for key, value in known.swept.items() if swept.get(key) == value}
-            cells[prepared.identity] = replace(known, swept=common, merged=known.merged + 1)
+            unread = known.unread & unread_options(tree, job)
+            cells[prepared.identity] = replace(known, swept=common, merged=known.merged + 1, unread=unread)
     _require_equal_roles(list(cells.values()))
     order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))
     return sorted(cells.values(), key=lambda cell: order.index(cell.prepared.checkpoint.digest))
@@ -129,26 +136,23 @@ def _perhaps_one(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], error: 
 
 
 def notes(cells: Sequence[Cell]) -> list[str]:
-    """What a person may have meant otherwise: settings that no job reads, and keys of a workload's lines."""
-    jobs = [cell.prepared.job for cell in cells]
-    kinds = {type(built.model.decoder) for built in jobs}
-    usual = {item.name: item.default for item in fields(Job) if item.name in DIFFUSION_DIALS}
-    unread = []
-    if Diffusion not in kinds:
-        told = [key for key in usual if any(getattr(built, key) != usual[key] for built in jobs)]
-        told = [
-            key for key in told if key != "block_length" or any(built.block_length != built.canvas for built in jobs)
-        ]
-        unread += [(told, "llada")] if told else []
-    if ServerDecoder not in kinds and any(built.server != Server() for built in jobs):
-        unread += [(["server"], "llama_server")]
-    if kinds == {Diffusion} and any(built.ignore_stop for built in jobs):
-        unread += [(["ignore_stop"], "llama")]
-    said = [f"Note: no job here reads {', '.join(keys)} (model={model} does)" for keys, model in unread]
+    """What a person may have meant otherwise: options that no job reads, and keys of a workload's lines."""
+    unread = frozenset.intersection(*(cell.unread for cell in cells)) - {"steps"} if cells else frozenset()
+    readers: dict[str, list[str]] = {}
+    for kind, model in _MODELS.items():
+        keys = {about.key for about in options(DECODERS[kind]).values()} | ({SERVER} if kind == "server" else set())
+        for key in sorted(unread & keys):
+            if not any(key in known for known in readers.values()):
+                readers.setdefault(model, []).append(key)
+    found = [f"Note: no job here reads {', '.join(keys)} (model={model} does)" for model, keys in readers.items()]
     prepared = [cell.prepared for cell in cells]
-    return said + list(
+    return found + list(
         dict.fromkeys(f"Note: {note}" for item in prepared for note in (*item.notes, *item.workload.notes))
     )
+
+
+_MODELS = {"autoregressive": "llama", "diffusion": "llada", "transformers": "llama_generate", "server": "llama_server"}
+"""The choice of conf/model that has a way of generating text."""
 
 
 def _names_judge(key: str) -> bool:
@@ -183,6 +187,25 @@ def _require_equal_roles(cells: Sequence[Cell]) -> None:
                 f"the {chatting} side gets its chat template, the {plain} side has none or is told not to use it; "
                 "add model.chat=false for plain prompts on both, or give both an instruction-tuned checkpoint"
             )
+
+
+def entry(cell: Cell, uri: str, sweep: str, parent: str, axis: Sequence[int]) -> plan_file.Entry:
+    """What the plan's file holds of a cell.
+
+    Args:
+        cell: of the plan.
+        uri: of the store, absolute.
+        sweep: name of the sweep's folder.
+        parent: MLflow run id of the sweep.
+        axis: K.
+    """
+    job = cell.prepared.job
+    return plan_file.Entry(
+        identity=cell.prepared.identity,
+        title=cell.title,
+        job=replace(job, tracking=replace(job.tracking, uri=uri)),
+        context=JobContext(sweep=sweep, parent=parent, steps_axis=tuple(axis), swept=cell.swept),
+    )
 
 
 def steps_axis(cells: Iterable[Cell]) -> list[int]:
@@ -232,32 +255,6 @@ def _record_files(roots: Iterable[Path], wanted: set[str]) -> list[Path]:
 def _named(path: Path) -> str:
     """The identity in the name of a sweep's job's folder."""
     return path.parent.name.rpartition("-")[2]
-
-
-def warn_parallel_launcher(cells: Sequence[Cell], launcher: Mapping[str, Any]) -> str:
-    """A warning when the launcher may run jobs of this plan at the same time; "" when it cannot.
-
-    Args:
-        cells: the plan.
-        launcher: `hydra.launcher`: its `_target_` and, for joblib, `n_jobs`.
-
-    Raises:
-        ConfigError: several jobs at once on a GPU: each would be timed and weighed with the others on the device.
-    """
-    name, at_once = str(launcher.get("_target_", "")).rpartition(".")[2], launcher.get("n_jobs")
-    waiting = [cell for cell in cells if cell.reused is None]
-    if name == "BasicLauncher" or at_once == 1 or len(waiting) < 2:
-        return ""
-    if at_once is not None and any(cell.prepared.job.hardware.device == "cuda" for cell in waiting):
-        raise ConfigError(
-            f"hydra.launcher.n_jobs={at_once}: jobs at once on a GPU would measure each other; "
-            "use hydra.launcher.n_jobs=1, or leave hydra/launcher out"
-        )
-    count = "several jobs" if at_once is None or at_once < 0 else f"{at_once} jobs"
-    return (
-        f"Warning: {name} may run {count} at once; on one machine they disturb each other's timings, "
-        "and each may get fewer threads"
-    )
 
 
 def recorded(cells: Sequence[Cell], roots: Iterable[Path], device_name: str) -> dict[str, Record]:

@@ -1,30 +1,31 @@
 """What goes on around many jobs: plan, parent run, launch, verdict.
 
-Hydra's multirun calls `sweep` (through `hydra_plugins`): it plans the grid, opens the MLflow store, starts the parent
-run, lets Hydra's launcher run the jobs that are left (each is a call of `job_task.task`), and ends with the parity
-verdict. A job that fails does not stop the others.
+The whole grid is planned before the first job, and the plan is written into the sweep's folder. A launcher runs the
+jobs that are left. A job that fails does not stop the others. The sweep ends with the verdict.
 """
 
-import json
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import JobsFailedError, RecordError, TrackingError
-from llmbench.sweeps import state
+from llmbench.sweeps import plan, plan_file, state
 from llmbench.sweeps.job_task import (
     JobResult,
     command,
     forecasts,
+    keep_prepared,
     pages,
-    quiet,
+    quiet_libraries,
     refusals,
     require_servers,
     take_over,
     track,
 )
+from llmbench.sweeps.launchers import Launcher, through_hydra, warn_parallel_launcher
 from llmbench.system import signals
 from llmbench.system.output import emit
 from llmbench.system.paths import results
@@ -32,16 +33,42 @@ from llmbench.system.paths import results
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from llmbench.analysis.parity.interim import Taken
+    from llmbench.analysis.parity.interim import PastAnalysis
     from llmbench.analysis.parity.verdict import Parity
     from llmbench.config.parity import ParityConfig
     from llmbench.record import Record
-    from llmbench.sweeps.plan import Cell
     from llmbench.tracking import Store
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A sweep that came to its end."""
+
+    folder: Path
+    results: tuple[JobResult, ...]
+    records: "tuple[Record, ...]"
+    verdicts: "tuple[Parity, ...]"
+    text: str  # tables and verdict, for a terminal
+    unlogged: str  # why the verdict is not in the store; "" when it is
+
+    def require_success(self) -> None:
+        """Raise where something failed.
+
+        Raises:
+            JobsFailedError: names the jobs and their reasons.
+        """
+        later = "when the store answers again, the same command logs what is recorded and measures nothing twice"
+        failed = [item for item in self.results if item.status != "finished" or item.tracked]
+        if failed:
+            reasons = "; ".join(f"{item.label}: {item.reason or item.tracked}" for item in failed)
+            goes_on = f"; {later}" if any(item.tracked for item in self.results) else ""
+            raise JobsFailedError(f"{len(failed)} of {len(self.results)} jobs failed: {reasons}{goes_on}")
+        if self.unlogged:
+            raise JobsFailedError(f"{self.unlogged}; {later}")
+
+
 def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", launcher: Any) -> list[JobResult]:
-    """Run the whole grid; see the module docstring.
+    """Run the grid that a command line spans.
 
     Raises:
         UsageError: a cell is wrong or the store cannot be used; nothing has run.
@@ -49,60 +76,122 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from llmbench.sweeps import console, plan
+    def compose(overrides: list[str]) -> "DictConfig":
+        return _without_hydra(config_loader.load_sweep_config(hydra_config, overrides))
 
-    quiet()
-    started = time.monotonic()
+    signals.install_signal_handlers()
     grid = plan.expand(OverridesParser.create(config_loader=config_loader).parse_overrides(arguments))
-    cells = plan.build(grid, lambda overrides: _without_hydra(config_loader.load_sweep_config(hydra_config, overrides)))
+    done = run_grid(
+        grid,
+        compose,
+        folder=Path(str(hydra_config.hydra.sweep.dir)).resolve(),
+        launch=through_hydra(launcher),
+        recipe=str(hydra_config.hydra.runtime.choices.get("experiment") or ""),
+        typed=command(),
+        parallel=lambda cells: warn_parallel_launcher(cells, hydra_config.hydra.launcher),
+    )
+    if done is None:
+        return []
+    emit(done.text)
+    done.require_success()
+    return list(done.results)
+
+
+def run_grid(
+    grid: Sequence[tuple[tuple[str, ...], dict[str, str]]],
+    compose: "Callable[[list[str]], DictConfig]",
+    *,
+    folder: Path,
+    launch: Launcher,
+    recipe: str,
+    typed: str,
+    parallel: Callable[[Sequence[plan.Cell]], str] = lambda cells: "",
+    show: bool = True,
+) -> Finished | None:
+    """Plan a grid, run its jobs, and reach the verdict; None for a dry run, which ends with the plan.
+
+    Args:
+        grid: each cell's overrides, and its values on the swept axes.
+        compose: makes the configuration of overrides.
+        folder: of the sweep.
+        launch: runs jobs by their folders.
+        recipe: the file of conf/experiment; "" for none.
+        typed: the command, without a password.
+        parallel: a warning for jobs that may run at once; "" for none.
+        show: print the plan.
+
+    Raises:
+        UsageError: a cell is wrong or the store cannot be used; nothing has run.
+    """
+    quiet_libraries()
+    started = time.monotonic()
+    cells = plan.build(grid, compose)
     first = cells[0].prepared.job
-    folder = Path(str(hydra_config.hydra.sweep.dir)).resolve()
     cells = take_over(cells, first.reuse, [folder.parent])
-    warning = plan.warn_parallel_launcher(cells, hydra_config.hydra.launcher)
-    predicted = forecasts(cells, [folder.parent]) if first.dry_run else ()
-    refused = refusals(cells) if first.dry_run else ()
-    emit(console.plan(cells, grid=len(grid), forecasts=predicted, refusals=refused))
+    warning = parallel(cells)
+    if show or first.dry_run:
+        _show_plan(cells, len(grid), folder)
     if warning:
         emit(warning, sys.stderr)
     if first.dry_run:
-        return []
+        return None
     require_servers([cell.prepared.job for cell in cells if cell.reused is None])
+    return _run(cells, folder, launch, recipe, typed, started)
 
+
+def _show_plan(cells: "Sequence[plan.Cell]", grid: int, folder: Path) -> None:
+    from llmbench.sweeps import console
+
+    dry = cells[0].prepared.job.dry_run
+    predicted = forecasts(list(cells), [folder.parent]) if dry else ()
+    refused = refusals(list(cells)) if dry else ()
+    emit(console.plan(cells, grid=grid, forecasts=predicted, refusals=refused))
+
+
+def _run(
+    cells: "Sequence[plan.Cell]", folder: Path, launch: Launcher, recipe: str, typed: str, started: float
+) -> Finished:
+    """Everything from the store to the verdict."""
     from llmbench import tracking
-    from llmbench.analysis.parity import interim
+    from llmbench.analysis.parity.interim import AnalysisPlan
 
+    first = cells[0].prepared.job
     store = tracking.open_store(first.tracking)
     state.abort_orphans(store, [folder.parent, results()])  # also the one that this sweep's folder may still tell of
     state.acquire(folder)
     axis = plan.steps_axis(cells)
-    recipe = str(hydra_config.hydra.runtime.choices.get("experiment") or "")
-    signals.install_signal_handlers()
-    registered = interim.registration(first.parity, axis)  # before the first job
+    registered = AnalysisPlan(options=first.parity, steps=tuple(axis)).to_json()  # before the first job
+    planned = {cell.prepared.identity: cell.title for cell in cells}
     parent = store.start_sweep(
-        name=folder.name, command=command(), jobs=len(cells), recipe=recipe, registered=registered
+        name=folder.name,
+        command=typed,
+        jobs=len(cells),
+        recipe=recipe,
+        registered=registered,
+        planned=planned,
+        folder=str(folder),
     )
-    with state.running(folder, store, parent) as close:
-        outcomes = [_take(cell, folder, store, parent, axis) for cell in cells if cell.reused is not None]
-        batch = [_overrides(cell, folder, store.uri, parent, axis) for cell in cells if cell.reused is None]
-        if batch:
-            returns = launcher.launch(batch, initial_job_idx=0)
-            outcomes += [job_return.return_value for job_return in returns]
-        seconds = time.monotonic() - started
+    with state.running(folder, store, parent) as end:
+        entries = {cell.name: plan.entry(cell, store.uri, folder.name, parent, axis) for cell in cells}
+        plan_file.PlanFile(
+            command=typed, recipe=recipe, steps_axis=tuple(axis), parity=first.parity, jobs=entries
+        ).save(folder)
+        done = [_take(cell.reused, folder / cell.name, entries[cell.name]) for cell in cells if cell.reused is not None]
+        left = [cell for cell in cells if cell.reused is None]
+        for cell in left:
+            keep_prepared(folder / cell.name, replace(cell.prepared, job=entries[cell.name].job))
+        done += launch([folder / cell.name for cell in left])
         taken = [cell.reused for cell in cells if cell.reused is not None]
-        text, unlogged = _finish(store, parent, outcomes, taken, folder, seconds, recipe, first.parity)
-        close(logged=not unlogged and not any(outcome.tracked for outcome in outcomes))
-    emit(text)
-    failed = [outcome for outcome in outcomes if outcome.status != "finished" or outcome.tracked]
-    if failed:
-        reasons = "; ".join(f"{outcome.label}: {outcome.reason or outcome.tracked}" for outcome in failed)
-        later = f"; {_LOG_LATER}" if any(outcome.tracked for outcome in outcomes) else ""
-        raise JobsFailedError(f"{len(failed)} of {len(outcomes)} jobs failed: {reasons}{later}")
-    if unlogged:
-        raise JobsFailedError(f"{unlogged}; {_LOG_LATER}")
-    return outcomes
-
-
-_LOG_LATER = "when the store answers again, the same command logs what is recorded and measures nothing twice"
+        history = _history(store, parent)
+        seconds = time.monotonic() - started
+        ended = _finish(store, parent, done, taken, folder, seconds, recipe, typed, first.parity, history)
+        end(
+            logged=not ended.unlogged and not any(item.tracked for item in done),
+            verdict=", ".join(dict.fromkeys(item.status.value for item in ended.verdicts)),
+            failed=[item.label for item in done if item.status != "finished"],
+            history=[item.to_json() for item in history],
+        )
+    return ended
 
 
 def _without_hydra(tree: "DictConfig") -> "DictConfig":
@@ -112,87 +201,74 @@ def _without_hydra(tree: "DictConfig") -> "DictConfig":
     return OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
 
 
-def _take(cell: "Cell", folder: Path, store: "Store", parent: str, axis: list[int]) -> JobResult:
+def _take(reused: "Record", folder: Path, entry: plan_file.Entry) -> JobResult:
     """Carry a finished Record into this sweep: its folder and its parent run."""
-    assert cell.reused is not None
-    target = folder / cell.name
-    cell.reused.save(target)
-    own = cell.prepared.job.tracking
-    own = replace(own, uri=store.uri, parent=parent, steps_axis=axis, swept=json.dumps(cell.swept))
-    return track(cell.reused, target, replace(cell.prepared.job, tracking=own))
-
-
-def _overrides(cell: "Cell", folder: Path, uri: str, parent: str, axis: list[int]) -> list[str]:
-    """A cell's overrides plus what the sweep knows: store, parent run, K and the folder."""
-    own = {
-        "tracking.uri": _quote(uri),
-        "tracking.parent": parent,
-        "tracking.steps_axis": str(axis).replace(" ", ""),
-        "tracking.swept": _quote(json.dumps(cell.swept)),
-    }
-    return [
-        *(text for text in cell.overrides if text.lstrip("+").partition("=")[0] not in own),
-        *(f"++{key}={value}" for key, value in own.items()),
-        f"hydra.sweep.dir={_quote(str(folder))}",
-        f"hydra.sweep.subdir={cell.name}",
-    ]
-
-
-def _quote(text: str) -> str:
-    """A string as Hydra's override grammar takes it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    record = replace(reused, context=entry.context)
+    record.save(folder)
+    return track(record, folder, entry.title, entry.job.tracking)
 
 
 def _finish(
     store: "Store",
     parent: str,
-    outcomes: list[JobResult],
-    taken: "list[Record]",
+    done: Sequence[JobResult],
+    taken: "Sequence[Record]",
     folder: Path,
     seconds: float,
     recipe: str,
+    typed: str,
     options: "ParityConfig",
-) -> tuple[str, str]:
-    """Read the Records back, reach the verdict and write it to the parent run.
-
-    Returns:
-        What the sweep prints last, and why the verdict is not in the store ("" when it is).
-    """
+    history: "Sequence[PastAnalysis]",
+) -> Finished:
+    """Read the Records back, reach the verdict and write it to the parent run."""
     from llmbench import record
     from llmbench.analysis.parity.analyze import verdicts
     from llmbench.report.assemble import SweepReport, sweep_report
-    from llmbench.sweeps import console, plan
+    from llmbench.sweeps import console
 
-    paths = [(outcome.label, Path(outcome.folder) / plan.RECORD_FILE) for outcome in outcomes]
+    paths = [(item.label, Path(item.folder) / plan.RECORD_FILE) for item in done]
     jobs = [(label, record.load(path)) for label, path in paths if path.is_file()]
     records = [found for _, found in jobs]
     reached: tuple[Parity, ...] = ()
     try:
-        reached = verdicts(records, options=options, history=_history(store, parent))
-        shown = sweep_report(records, reached, recipe=recipe, command=command())
+        reached = verdicts(records, options=options, history=history)
+        shown = sweep_report(records, reached, recipe=recipe, command=typed)
     except RecordError as error:  # what was measured is kept; only the comparison is refused
         shown = SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})
-    failed = [(outcome.label, outcome.reason) for outcome in outcomes if outcome.status != "finished"]
+    failed = [(item.label, item.reason) for item in done if item.status != "finished"]
     unlogged = ""
     try:
         store.finish_sweep(
-            parent, reached, records, failed=[name for name, _ in failed], note=shown.note, files=shown.files
+            parent,
+            reached,
+            records,
+            failed=[name for name, _ in failed],
+            unlogged=[item.label for item in done if item.tracked],
+            note=shown.note,
+            files=shown.files,
         )
     except TrackingError as error:  # the table is printed all the same
         unlogged = f"the verdict is not in MLflow ({error})"
-    ours = store.options  # "" for the store that is found without being named
     where = [
         f"Curves and runs: {pages(store)}; run {parent}",
-        f"This table again: python -m llmbench report {recipe or 'parity'}{ours} --sweep {parent}",
+        f"This table again: python -m llmbench report {recipe or 'parity'}{store.options} --sweep {parent}",
     ]
     where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
-    return console.ending(shown.text, jobs, failed, folder, where, seconds, taken), unlogged
+    text = console.ending(shown.text, jobs, failed, folder, where, seconds, taken)
+    return Finished(
+        folder=folder,
+        results=tuple(done),
+        records=tuple(records),
+        verdicts=reached,
+        text=text,
+        unlogged=unlogged,
+    )
 
 
-def _history(store: "Store", parent: str) -> "list[Taken]":
-    """Looks that earlier sweeps took; a store that does not answer is said, and costs no table."""
+def _history(store: "Store", parent: str) -> "list[PastAnalysis]":
+    """The analyses that earlier sweeps made; a store that does not answer is said, and costs no table."""
     try:
-        return store.looks(parent)
+        return store.past_analyses(parent)
     except TrackingError as error:
-        emit(f"Earlier looks are not counted ({error})", sys.stderr)
+        emit(f"Earlier analyses are not counted ({error})", sys.stderr)
         return []

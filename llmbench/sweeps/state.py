@@ -1,7 +1,7 @@
-"""Which sweep writes into a folder, and did it end? Its `sweep.json` says so, and its parent run in MLflow likewise.
+"""Which sweep writes into a folder, and did it end? Its `sweep.json` tells, and its parent run in MLflow likewise.
 
-A sweep claims its folder, keeps both true while it runs, and closes them. One that was cut off is known by its books:
-they say that it has not ended, and name a process that is gone. The same command then goes on from there.
+A sweep that was cut off has a `sweep.json` that has not ended and names a process that is gone. The same command then
+goes on from there.
 """
 
 import contextlib
@@ -11,28 +11,54 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llmbench.errors import ConfigError
+from llmbench.system.files import lock, write_atomic
 from llmbench.system.paths import ELSEWHERE
 
 if TYPE_CHECKING:
     from llmbench.tracking import Store
 
 SWEEP_FILE = "sweep.json"
-"""In a sweep's folder: its MLflow parent, its process, and whether it ended; what `reuse=interrupted` looks for."""
+"""In a sweep's folder: a `SweepState`, which `reuse=interrupted` looks for."""
 
 _LOCK_FILE = ".sweep.lock"
 _TIME = "%Y-%m-%d_%H-%M-%S-%f"
 """As conf/config.yaml names folders, so that the times of both compare."""
 
 
-class Close(Protocol):
-    """What the sweep calls at its end."""
+@dataclass(frozen=True, kw_only=True)
+class SweepState:
+    """What a sweep's folder knows of its sweep besides plan and Records."""
 
-    def __call__(self, *, logged: bool) -> None:
-        """Close the books; a sweep that could not log everything has not ended: its Records are taken over again."""
+    parent: str = ""  # run id in MLflow
+    store: str = ""  # its URI, without credentials
+    host: str = ""
+    pid: int = 0
+    started: str = ""  # as folders are named by default
+    ended: bool = False  # whether it came to its end, and everything is in MLflow
+    verdict: str | None = None  # statuses of its verdicts; None while it runs
+    failed: tuple[str, ...] = ()  # names of the jobs that failed
+    history: tuple[str, ...] = ()  # analyses of earlier sweeps that its verdicts counted, as JSON
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is alive, on this host."""
+        import psutil
+
+        return not self.ended and self.host == socket.gethostname() and bool(psutil.pid_exists(self.pid))
+
+
+class EndSweep(Protocol):
+    """Writes that a sweep has come to its end."""
+
+    def __call__(
+        self, *, logged: bool, verdict: str = "", failed: Sequence[str] = (), history: Sequence[str] = ()
+    ) -> None:
+        """Fields of `SweepState`; a sweep that is not `logged` whole has not ended: its Records are taken over."""
 
 
 def acquire(folder: Path) -> None:
@@ -43,90 +69,80 @@ def acquire(folder: Path) -> None:
     Raises:
         ConfigError: it cannot be written, or a sweep that is still running writes there.
     """
-    import filelock
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        with contextlib.ExitStack() as held:
-            with contextlib.suppress(NotImplementedError):  # a file system without locks
-                held.enter_context(filelock.FileLock(folder / _LOCK_FILE))
-            if pid := _writer(folder):
-                busy = f"the sweep of process {pid} is writing there; name another"
+        with lock(folder / _LOCK_FILE):
+            earlier = read(folder)
+            if earlier is not None and earlier.is_running and earlier.pid != os.getpid():
+                busy = f"the sweep of process {earlier.pid} is writing there; name another"
                 raise ConfigError(f"hydra.sweep.dir={folder}: {busy}")
-            _write(folder, parent="", store="", started=_now(), ended=False)
+            _write(folder, _of_this_process())
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={folder}: {error.strerror}; name another, or {ELSEWHERE}") from error
 
 
 @contextlib.contextmanager
-def running(folder: Path, store: "Store", parent: str) -> Iterator[Close]:
+def running(folder: Path, store: "Store", parent: str) -> Iterator[EndSweep]:
     """Keep `sweep.json` and the parent run true: running, then ended; aborted when something stops the sweep."""
-    started, closed = _now(), False
+    state = _of_this_process(parent=parent, store=store.uri)
+    has_ended = False
 
-    def close(*, logged: bool) -> None:
-        nonlocal closed
-        closed = True
-        _write(folder, parent=parent, store=store.shown_uri, started=started, ended=logged)
+    def end(*, logged: bool, verdict: str = "", failed: Sequence[str] = (), history: Sequence[str] = ()) -> None:
+        nonlocal has_ended
+        has_ended = True
+        more = {"ended": logged, "verdict": verdict, "failed": tuple(failed), "history": tuple(history)}
+        _write(folder, SweepState(**asdict(state) | more))
 
-    _write(folder, parent=parent, store=store.shown_uri, started=started, ended=False)
+    _write(folder, state)
     try:
-        yield close
+        yield end
     finally:
-        if not closed:
+        if not has_ended:
             with contextlib.suppress(Exception):
                 store.abort_sweep(parent)
 
 
 def abort_orphans(store: "Store", roots: Sequence[Path]) -> None:
     """End the parent runs of sweeps whose process was killed: MLflow would show them as running for ever."""
-    for path in {path.resolve() for root in roots for path in root.glob(f"*/{SWEEP_FILE}")}:
-        with contextlib.suppress(Exception):  # another store's or an unreadable file: not ours to judge
-            state = json.loads(path.read_text())
-            ours = state["store"] == store.shown_uri and state["host"] == socket.gethostname()
-            if ours and not state["ended"] and not _alive(state["pid"]):
-                store.abort_sweep(state["parent"])
+    for folder in {path.parent.resolve() for root in roots for path in root.glob(f"*/{SWEEP_FILE}")}:
+        state = read(folder)
+        if state is None or state.ended or state.is_running:
+            continue
+        if state.parent and state.store == store.uri and state.host == socket.gethostname():
+            with contextlib.suppress(Exception):  # deleted, for example
+                store.abort_sweep(state.parent)
+
+
+def read(folder: Path) -> SweepState | None:
+    """The state of the sweep in a folder; None where there is none, one without values where it is unreadable."""
+    try:
+        values = json.loads((folder / SWEEP_FILE).read_bytes())
+        known = {item.name: values[item.name] for item in fields(SweepState) if item.name in values}
+        known |= {name: tuple(map(str, known[name])) for name in ("failed", "history") if name in known}
+        return SweepState(**known | {"pid": int(known.get("pid", 0)), "ended": bool(known.get("ended", False))})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return SweepState()
 
 
 def ended(folder: Path) -> bool:
-    """Whether a sweep closed its books. A folder without any holds a single job, which is always whole."""
-    try:
-        return bool(_read(folder)["ended"])
-    except (OSError, ValueError, KeyError):
-        return True
+    """Whether the sweep of a folder came to its end. A folder without `sweep.json` holds a single job: it has."""
+    state = read(folder)
+    return state is None or state.ended
 
 
 def started(folder: Path) -> str:
     """When a sweep began, as folders are named by default; a folder's name may be chosen."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return str(_read(folder)["started"])
-    return folder.name
+    state = read(folder)
+    return state.started if state is not None and state.started else folder.name
 
 
-def _writer(folder: Path) -> int | None:
-    """The other process of this host that is running a sweep in a folder; None where there is none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        state = _read(folder)
-        running = not state["ended"] and state["host"] == socket.gethostname() and _alive(state["pid"])
-        return int(state["pid"]) if running and state["pid"] != os.getpid() else None
-    return None
+def _of_this_process(parent: str = "", store: str = "") -> SweepState:
+    now = datetime.datetime.now().strftime(_TIME)
+    return SweepState(parent=parent, store=store, host=socket.gethostname(), pid=os.getpid(), started=now)
 
 
-def _alive(pid: int) -> bool:
-    import psutil
-
-    return bool(psutil.pid_exists(pid))
-
-
-def _now() -> str:
-    return datetime.datetime.now().strftime(_TIME)
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / SWEEP_FILE).read_text())
-    return found
-
-
-def _write(folder: Path, *, parent: str, store: str, started: str, ended: bool) -> None:
-    state = {"parent": parent, "store": store, "host": socket.gethostname(), "pid": os.getpid()}
-    (folder / SWEEP_FILE).write_text(json.dumps(state | {"started": started, "ended": ended}))
+def _write(folder: Path, state: SweepState) -> None:
+    write_atomic(folder / SWEEP_FILE, json.dumps(asdict(state)))

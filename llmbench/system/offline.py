@@ -2,7 +2,7 @@
 
 `huggingface_hub` stays off the network where HF_HUB_OFFLINE (or, where that is empty, TRANSFORMERS_OFFLINE) is 1, on,
 yes or true in any case; every other value, 0, false and off among them, means nothing. This is the one place that reads
-it, in that library's own words, and only to say what happened. `models.hub` and `datasets` are the callers.
+it, in that library's own words, and only to say what happened.
 """
 
 import os

@@ -8,13 +8,16 @@ is logged can be read back: `Store.records` returns the Records of a sweep, from
 
 The default store is a SQLite file in the folder of results (MLflow no longer writes to plain folders); any server or
 SQL database works through `tracking.uri`, or the environment variable MLFLOW_TRACKING_URI. `open_store` says in one
-line, before any job, what is wrong with a store. Passwords in URIs are never logged. MLflow's telemetry is off unless
-the user has set MLFLOW_DISABLE_TELEMETRY or DO_NOT_TRACK. Called by the sweep, `python -m llmbench report` and
-notebooks.
+line, before any job, what is wrong with a store. Credentials are taken out of URIs when they are resolved and stay in
+the environment (`system.redact`). MLflow's telemetry is off unless the user has set MLFLOW_DISABLE_TELEMETRY or
+DO_NOT_TRACK.
 """
 
+from llmbench.system.redact import redact
+from llmbench.tracking.opening import open_store, refusal
 from llmbench.tracking.run_payload import generations, view_url
-from llmbench.tracking.store import Store, Sweep, open_store, refusal
-from llmbench.tracking.store_uri import redact, resolve_uri
+from llmbench.tracking.store import Store
+from llmbench.tracking.store_uri import resolve_uri
+from llmbench.tracking.summary import SweepSummary
 
-__all__ = ["Store", "Sweep", "generations", "open_store", "redact", "refusal", "resolve_uri", "view_url"]
+__all__ = ["Store", "SweepSummary", "generations", "open_store", "redact", "refusal", "resolve_uri", "view_url"]

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import datetime
 import getpass
 import json
 import re
@@ -10,9 +9,9 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from llmbench.analysis.parity.sentences import narrow
+from llmbench.analysis.parity.sentences import quantization
 from llmbench.record import Record
-from llmbench.tracking.store_uri import redact
+from llmbench.system.redact import redact, split_uri
 
 VIEW = "llmbench"
 """Key of the saved view."""
@@ -24,7 +23,7 @@ def view_url(base: str, experiment_id: str) -> str:
     The view is one that `open_store` saved with the experiment. The last parameter matters: without it MLflow 3 opens
     a page about traces, which has nothing to show.
     """
-    page = f"{redact(base).rstrip('/')}/#/experiments/{experiment_id}/runs"
+    page = f"{split_uri(base)[0].rstrip('/')}/#/experiments/{experiment_id}/runs"
     return f"{page}?viewStateShareKey={VIEW}&compareRunsMode=CHART&workflowType=machine_learning"
 
 
@@ -53,8 +52,8 @@ def generations(record: Record) -> dict[str, list[Any]]:
             tokens = score.judged_tokens if score else None
             add(f"{prefix}nll_per_token", round(nll / tokens, 4) if nll is not None and tokens else None)
             add(f"{prefix}entropy_nats", score.entropy_nats if score else None)
-        own = scores.get((output.prompt_id, "output"))
-        add("bertscore_f1", own.bertscore_f1 if own else None)
+        score = scores.get((output.prompt_id, "output"))
+        add("bertscore_f1", score.bertscore_f1 if score else None)
     return columns
 
 
@@ -67,7 +66,7 @@ def params(record: Record, swept: Mapping[str, str]) -> dict[str, str]:
         "steps": record.steps,
         "temperature": conditions.get("decoding.temperature"),
         **{key: conditions.get(key) for key in ("batch", "canvas", "device", "dtype", "engine", "weights", "seed")},
-        "quantization": next(iter(narrow(record)), None),
+        "quantization": next(iter(quantization(record)), None),
         "prompts": len(record.outputs) or None,
     }
     axes = {key: value for key, value in swept.items() if key != "steps"}
@@ -113,8 +112,3 @@ def origin() -> dict[str, str]:
 def name(key: str) -> str:
     """A key that MLflow accepts."""
     return re.sub(r"[^\w\-. :/]", "_", key)
-
-
-def iso(milliseconds: int) -> str:
-    """MLflow's time as ISO 8601, UTC."""
-    return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC).isoformat(timespec="seconds")

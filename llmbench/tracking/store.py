@@ -4,9 +4,9 @@ import contextlib
 import datetime
 import json
 import math
+import shlex
 import tempfile
 import time
-import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import record as records_room
-from llmbench.analysis.parity.interim import Taken
+from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.analysis.parity.verdict import Parity
-from llmbench.config.job import TrackingConfig
-from llmbench.errors import RecordError, TrackingError
+from llmbench.errors import RecordError
 from llmbench.record import Record
-from llmbench.tracking import run_payload, store_uri
+from llmbench.system.redact import redact
+from llmbench.tracking import run_payload, sqlite_store, store_uri
+from llmbench.tracking.summary import SweepSummary, find_sweep
 
 EXPERIMENT = "llmbench"
 """The experiment that readers take when none is named."""
@@ -30,62 +31,66 @@ _BATCH = 900
 _TAGS = 100
 """Tags in one request."""
 
-_LOOK = "look."
+_ANALYSIS = "analysis."
 """Tags of a parent run, one for each of its verdicts: what later ones on the same question must count."""
 
+_LOOK = "look."
+"""What version 0.1 called them."""
 
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """A parent run, as a list of sweeps shows it."""
-
-    run_id: str
-    name: str
-    status: str  # RUNNING, FINISHED, FAILED, KILLED
-    started_at: str  # ISO 8601, UTC
-    recipe: str | None  # the file of conf/experiment
-    command: str | None  # what was typed
-    verdict: str | None  # status of the parity verdict
-    registered: str | None = None  # what its verdict was to test, as JSON, written before the first job
-    jobs: int | None = None  # planned
-
-    @property
-    def ended(self) -> bool:
-        """Whether it came to its end, with failed jobs or without."""
-        return self.status in ("FINISHED", "FAILED")
+_PLANNED = "planned.json"
+"""Artifact of a parent run: the title of every planned job by its identity."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
     """An open store: its experiment, and a client bound to it."""
 
-    uri: str
+    uri: str  # without credentials
     experiment: str
     experiment_id: str
     client: Any
 
     @property
-    def shown_uri(self) -> str:
-        """The URI as it may be printed: without a password."""
-        return str(store_uri.redact(self.uri))
-
-    @property
     def options(self) -> str:
         """What `python -m llmbench report` needs to find this store again, with a space in front."""
         named = {"--uri": (self.uri, store_uri.resolve_uri(None)), "--experiment": (self.experiment, EXPERIMENT)}
-        return "".join(f" {key} {store_uri.redact(own)}" for key, (own, default) in named.items() if own != default)
+        return "".join(f" {key} {shlex.quote(value)}" for key, (value, default) in named.items() if value != default)
 
-    def start_sweep(self, *, name: str, command: str, jobs: int, recipe: str = "", registered: str = "") -> str:
-        """Open the parent run of a sweep; returns its run id. `registered`: what its verdict will test, as JSON."""
+    def start_sweep(
+        self,
+        *,
+        name: str,
+        command: str,
+        jobs: int,
+        recipe: str = "",
+        registered: str = "",
+        planned: Mapping[str, str] | None = None,
+        folder: str = "",
+    ) -> str:
+        """Open the parent run of a sweep; returns its run id.
+
+        Args:
+            name: of its folder.
+            command: what was typed.
+            jobs: how many are planned.
+            recipe: the file of conf/experiment, if any.
+            registered: what its verdict will test, as JSON.
+            planned: the title of every job by its identity.
+            folder: where its Records are written.
+        """
         tags = {
             "kind": "sweep",
             "recipe": recipe,
-            "command": store_uri.redact(command),
+            "command": redact(command),
             "jobs": str(jobs),
             "registered": registered,
+            "folder": folder,
             **run_payload.origin(),
         }
         with store_uri.translated("cannot start the sweep's run"):
             run = self.client.create_run(self.experiment_id, run_name=name, tags={k: v for k, v in tags.items() if v})
+            if planned:
+                self.client.log_dict(run.info.run_id, dict(planned), _PLANNED)
         return str(run.info.run_id)
 
     def log_job(
@@ -126,49 +131,53 @@ class Store:
         records: Sequence[Record],
         *,
         failed: Sequence[str] = (),
+        unlogged: Sequence[str] = (),
         note: str = "",
         files: Mapping[str, str | bytes] | None = None,
     ) -> None:
-        """Write the verdict to the parent run and end it: FAILED when a job failed.
+        """Write the verdict to the parent run and end it: FAILED when a job failed or is not in the store.
 
         Args:
             parent: run id.
             verdicts: one per set of comparable Records; the curve is logged when there is exactly one.
             records: those of the sweep, for hardware, versions and commit.
             failed: labels of the jobs that failed.
+            unlogged: labels of the jobs that could not be logged; a table made from this run alone would lack them.
             note: Markdown that the UI shows as the description.
             files: further artifacts by name (figures, tables), as `llmbench.report.sweep_report` makes them.
         """
         files = {"parity.json": json.dumps([item.to_dict() for item in verdicts], indent=1), **(files or {})}
-        tags = {"mlflow.note.content": store_uri.redact(note)[:7900], "failed_jobs": ", ".join(failed)}
+        tags = {"mlflow.note.content": redact(note)[:7900], "failed_jobs": ", ".join(failed)[:5000]}
+        tags["unlogged_jobs"] = ", ".join(unlogged)[:5000]
         tags["verdict"] = ", ".join(dict.fromkeys(item.status.value for item in verdicts))
         tags |= run_payload.hardware(records[0]) if records else {}
-        tags |= {f"{_LOOK}{i}": item.look.dump() for i, item in enumerate(verdicts) if item.look is not None}
+        made = [(i, item.analysis) for i, item in enumerate(verdicts) if item.analysis is not None]
+        tags |= {f"{_ANALYSIS}{i}": analysis.to_json() for i, analysis in made}
         with store_uri.translated("cannot log the verdict"):
             if len(verdicts) == 1:
                 self._log_batch(parent, verdicts[0].series(), {}, int(time.time() * 1000))
             self._log_tags(parent, tags)
             with tempfile.TemporaryDirectory() as folder:
                 for file, data in files.items():
-                    raw = data if isinstance(data, bytes) else store_uri.redact(data).encode()
+                    raw = data if isinstance(data, bytes) else redact(data).encode()
                     (Path(folder) / file).write_bytes(raw)
                 self.client.log_artifacts(parent, folder)
-            self.client.set_terminated(parent, status="FAILED" if failed else "FINISHED")
+            self.client.set_terminated(parent, status="FAILED" if failed or unlogged else "FINISHED")
 
     def abort_sweep(self, parent: str, status: str = "KILLED") -> None:
-        """End the parent run of a sweep that did not come to its end."""
+        """End the parent run of a sweep that did not come to its end; one that has ended stays as it is."""
         with store_uri.translated("cannot end the sweep's run"):
-            self.client.set_terminated(parent, status=status)
+            if self.client.get_run(parent).info.status == "RUNNING":
+                self.client.set_terminated(parent, status=status)
 
-    def sweeps(self) -> list[Sweep]:
+    def sweeps(self) -> list[SweepSummary]:
         """All sweeps of the experiment, newest first."""
         with store_uri.translated("cannot list sweeps"):
             return [
-                Sweep(
+                SweepSummary(
                     run_id=run.info.run_id,
                     name=run.info.run_name,
                     status=run.info.status,
-                    started_at=run_payload.iso(run.info.start_time),
                     recipe=run.data.tags.get("recipe"),
                     command=run.data.tags.get("command"),
                     verdict=run.data.tags.get("verdict"),
@@ -178,21 +187,13 @@ class Store:
                 for run in self._search(self.experiment_id, "tags.kind = 'sweep'")
             ]
 
-    def sweep(self, named: str) -> Sweep:
+    def sweep(self, named: str) -> SweepSummary:
         """One sweep, by its run id, its name (that of its folder), or the beginning of either.
 
         Raises:
             TrackingError: there is none, or several.
         """
-        every = self.sweeps()
-        found = [item for item in every if named in (item.run_id, item.name)]
-        found = found or [item for item in every if item.run_id.startswith(named) or item.name.startswith(named)]
-        if not found:
-            raise TrackingError(f"there is no sweep {named} in {self.shown_uri}; `report sweeps` lists them")
-        if len(found) > 1:
-            few = ", ".join(f"{item.name} ({item.run_id})" for item in found[:3])
-            raise TrackingError(f"{named} means {len(found)} sweeps: {few}{', ...' if len(found) > 3 else ''}")
-        return found[0]
+        return find_sweep(self.sweeps(), named, self.uri)
 
     def logged(self) -> dict[str, int]:
         """How many jobs of each sweep are in the store with their Records, by its run id."""
@@ -206,43 +207,72 @@ class Store:
             Counter(tags["mlflow.parentRunId"] for run in runs if "mlflow.parentRunId" in (tags := run.data.tags))
         )
 
-    def latest_sweep(self, wanted: Callable[[Sweep], bool] = lambda sweep: True) -> Sweep | None:
+    def latest_sweep(self, wanted: Callable[[SweepSummary], bool] = lambda sweep: True) -> SweepSummary | None:
         """The newest finished sweep that is wanted."""
         return next((item for item in self.sweeps() if item.status == "FINISHED" and wanted(item)), None)
 
     def records(self, parent: str) -> list[Record]:
-        """The Records of a sweep, read back from its child runs: models without steps first, then by steps."""
-        with store_uri.translated(f"cannot read the Records of {parent}"), tempfile.TemporaryDirectory() as folder:
-            found = []
-            for run in self._search(self.experiment_id, f"tags.`mlflow.parentRunId` = '{parent}'"):
-                target = Path(folder) / run.info.run_id
-                target.mkdir()
-                if not any(file.path == "record.json" for file in self.client.list_artifacts(run.info.run_id)):
-                    continue  # logging broke off; the Record itself is on the disk of the sweep
-                path = self.client.download_artifacts(run.info.run_id, "record.json", str(target))
-                found.append(records_room.load(Path(path)))
-        return sorted(found, key=lambda item: (item.steps is not None, item.model, item.steps or 0, item.identity))
+        """The Records of a sweep that can be read,: models without steps first, then by steps."""
+        return self.read_records(parent)[0]
 
-    def looks(self, before: str) -> list[Taken]:
-        """The looks that other sweeps had taken when the sweep `before` ended (or until now), oldest first.
+    def read_records(self, parent: str) -> tuple[list[Record], dict[str, str]]:
+        """The Records of a sweep, read back from its child runs, and why others cannot be read, by identity."""
+        found, unreadable = [], {}
+        with store_uri.translated(f"cannot read the Records of {parent}"):
+            for run in self._search(self.experiment_id, f"tags.`mlflow.parentRunId` = '{parent}'"):
+                try:
+                    if data := self._artifact(run, "record.json"):
+                        found.append(records_room.parse(data))
+                except RecordError as error:
+                    unreadable[run.data.tags.get("identity", run.info.run_name)] = str(error)
+        key = lambda item: (item.steps is not None, item.model, item.steps or 0, item.identity)  # noqa: E731
+        return sorted(found, key=key), unreadable
+
+    def planned(self, parent: str) -> dict[str, str] | None:
+        """The title of every job that a sweep planned, by its identity; None where the store does not know."""
+        with store_uri.translated(f"cannot read the plan of {parent}"):
+            data = self._artifact(self.client.get_run(parent), _PLANNED)
+        try:
+            values = json.loads(data or "null")
+        except ValueError:
+            return None
+        return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else None
+
+    def folder(self, parent: str) -> Path | None:
+        """Where the sweep wrote its Records, as it was named then; None where the store does not know."""
+        with store_uri.translated(f"cannot read {parent}"):
+            named = self.client.get_run(parent).data.tags.get("folder")
+        return Path(named) if named else None
+
+    def _artifact(self, run: Any, name: str) -> bytes | None:
+        """A file of a run; None where there is none."""
+        if path := sqlite_store.artifact_path(store_uri.sqlite_file(self.uri), run, name):
+            return path.read_bytes() if path.is_file() else None
+        if not any(file.path == name for file in self.client.list_artifacts(run.info.run_id)):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self.client.download_artifacts(run.info.run_id, name, folder)).read_bytes()
+
+    def past_analyses(self, before: str) -> list[PastAnalysis]:
+        """The analyses that other sweeps had made when the sweep `before` ended (or until now), oldest first.
 
         A sweep that was deleted and is still there counts: what was seen was seen.
         """
         from mlflow.entities import ViewType
 
-        with store_uri.translated("cannot read earlier looks"):
+        with store_uri.translated("cannot read earlier analyses"):
             end = self.client.get_run(before).info.end_time
             runs = [
                 run
                 for run in self._search(self.experiment_id, "tags.kind = 'sweep'", ViewType.ALL)
                 if run.info.run_id != before and run.info.end_time and (end is None or run.info.end_time <= end)
             ]
-        found: list[Taken] = []
+        found: list[PastAnalysis] = []
         for run in sorted(runs, key=lambda run: int(run.info.end_time)):
-            tags = {key: value for key, value in run.data.tags.items() if key.startswith(_LOOK)}
-            for key in sorted(tags, key=lambda key: int(key.removeprefix(_LOOK))):
+            tags = {key: value for key, value in run.data.tags.items() if key.startswith((_ANALYSIS, _LOOK))}
+            for key in sorted(tags, key=lambda key: int(key.rpartition(".")[2])):
                 with contextlib.suppress(RecordError):  # of a later version: nothing that can be compared
-                    found.append(Taken.parse(tags[key]))
+                    found.append(PastAnalysis.from_json(tags[key]))
         return found
 
     def view_url(self, base: str) -> str:
@@ -273,7 +303,7 @@ class Store:
             for key, step, value in rows
             if value is not None and math.isfinite(value)
         ]
-        own = [Param(run_payload.name(key), str(store_uri.redact(value))[:500]) for key, value in params.items()]
+        own = [Param(run_payload.name(key), str(redact(value))[:500]) for key, value in params.items()]
         for first in range(0, max(len(metrics), 1), _BATCH):
             self.client.log_batch(run_id, metrics=metrics[first : first + _BATCH], params=own if first == 0 else ())
 
@@ -288,7 +318,7 @@ class Store:
         """Configuration and Record, and the generations as a table."""
         import yaml
 
-        clean = replace(record, config=store_uri.redact(record.config))
+        clean = replace(record, config=redact(record.config))
         with tempfile.TemporaryDirectory() as folder:
             clean.save(Path(folder))
             (Path(folder) / "config.yaml").write_text(yaml.safe_dump(clean.config, sort_keys=False, allow_unicode=True))
@@ -299,76 +329,3 @@ class Store:
             self.client.log_artifacts(run_id, folder)
         if record.outputs:
             self.client.log_table(run_id, data=run_payload.generations(record), artifact_file="generations.json")
-
-
-def open_store(config: TrackingConfig, *, create: bool = True) -> "Store":
-    """Open the store of `config`, with its experiment.
-
-    Args:
-        config: `uri` and `experiment`.
-        create: make the store and the experiment when they are missing. A reader passes False.
-
-    Raises:
-        TrackingError: it cannot be used; one line that says why, after a few seconds at most.
-    """
-    uri = store_uri.resolve_uri(config.uri)
-    store_uri.check_reachable(uri, create)
-    with store_uri.one_at_a_time(uri):
-        client, experiment = _open(uri, config.experiment)
-        where = f"experiment {config.experiment} of {store_uri.redact(uri)}"
-        if experiment is None and not create:
-            raise TrackingError(f"there is no {where}; run `make run` first, or name another with --experiment")
-        artifacts = store_uri.artifact_folder(uri)
-        with store_uri.translated(f"cannot create {where}"):
-            if experiment is None:
-                experiment = _create(client, config.experiment, artifacts.as_uri() if artifacts else None)
-            location = experiment.artifact_location
-            if artifacts is not None and location == artifacts.as_uri() and create:
-                artifacts.mkdir(parents=True, exist_ok=True)
-            elif (
-                location
-                and location.startswith("file:")
-                and not Path(urllib.parse.unquote(location.removeprefix("file://"))).is_dir()
-            ):
-                raise TrackingError(
-                    f"{where} keeps its files in {location}, which is gone; set another tracking.experiment"
-                )
-            if create:
-                key = f"mlflow.sharedViewState.{run_payload.VIEW}"
-                client.set_experiment_tag(experiment.experiment_id, key, run_payload.view_state())
-    return Store(uri=uri, experiment=config.experiment, experiment_id=experiment.experiment_id, client=client)
-
-
-def refusal(config: TrackingConfig) -> str | None:
-    """Why `open_store` would refuse a sweep now; None where nothing is known against it. Makes nothing."""
-    try:
-        uri = store_uri.resolve_uri(config.uri)
-        store_uri.check_reachable(uri, create=True, touch=False)
-        file = store_uri.sqlite_file(uri)
-        if file is None or file.exists():
-            _open(uri, config.experiment)
-    except TrackingError as error:
-        return str(error)
-    return None
-
-
-def _open(uri: str, name: str) -> tuple[Any, Any]:
-    """MLflow's client, and the experiment of this name, or None where there is none yet."""
-    with store_uri.translated(f"cannot open the MLflow store {store_uri.redact(uri)}", store_uri.remedy(uri)):
-        client = store_uri.client(uri)
-        experiment = client.get_experiment_by_name(name)
-    if experiment is not None and experiment.lifecycle_stage != "active":
-        where = f"experiment {name} of {store_uri.redact(uri)}"
-        raise TrackingError(f"{where} is deleted; restore it (mlflow experiments restore) or set tracking.experiment")
-    return client, experiment
-
-
-def _create(client: Any, name: str, location: str | None) -> Any:
-    """A new experiment; that of another process, where one was quicker."""
-    try:
-        return client.get_experiment(client.create_experiment(name, artifact_location=location))
-    except Exception:
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return found

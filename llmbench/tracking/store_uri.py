@@ -1,19 +1,21 @@
 """Which MLflow store is meant, and can it be used? Answered before any job, in one line and a few seconds.
 
-URIs become absolute, so that a job in another folder or process means the same store. What MLflow would retry for
-minutes (a server or database that does not answer) is probed first. MLflow itself is imported here, late and silent.
+URIs become absolute, so that a job in another folder or process means the same store, and lose their credentials,
+which stay in the environment (`system.redact`). What MLflow would retry for minutes (a server or database that does
+not answer) is probed first. MLflow itself is imported here, late and silent.
 """
 
 import contextlib
 import logging
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from llmbench.errors import LlmbenchError, TrackingError
 from llmbench.system.paths import ELSEWHERE, results
+from llmbench.system.redact import clean_uri, full_uri, redact
 
 _SERVERS = {"http": 80, "https": 443}
 _DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -21,43 +23,75 @@ _CONNECT_SECONDS = 3.0
 
 
 def resolve_uri(uri: str | None) -> str:
-    """The store's URI, absolute, so that a job in another folder or process means the same store.
+    """The store's URI, absolute and without credentials. Nothing is opened.
 
-    None means MLFLOW_TRACKING_URI, else `mlflow.db` in the folder of results (`paths.results`). Nothing is opened.
+    None means MLFLOW_TRACKING_URI, else `mlflow.db` in the folder of results (`paths.results`). Credentials are kept
+    in the environment, where `full_uri` finds them.
 
     Raises:
         TrackingError: for what MLflow cannot keep sweeps in: plain folders, memory, unknown schemes.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or None
     if uri is None:
-        return f"sqlite:///{results() / 'mlflow.db'}"
+        return sqlite_uri(results() / "mlflow.db")
     scheme, separator, rest = uri.partition("://")
     if scheme == "databricks" or scheme in _SERVERS or scheme.partition("+")[0] in _DATABASES:
-        return uri.rstrip("/")
+        return clean_uri(uri).rstrip("/")
     if not separator or scheme == "file":
         path = Path(rest or uri.removeprefix("file:")).absolute()
         database = path if path.suffix in (".db", ".sqlite") else path / "mlflow.db"
         raise TrackingError(
-            f"tracking.uri={uri}: MLflow no longer writes to folders or bare paths; use tracking.uri=sqlite:///{database}"
+            f"tracking.uri={uri}: MLflow no longer writes to folders or bare paths; "
+            f"use tracking.uri={sqlite_uri(database)}"
         )
     if scheme != "sqlite":
         known = "use sqlite:///file.db or http://host:port"
         raise TrackingError(f"tracking.uri={redact(uri)}: unknown scheme {scheme}; {known}")
-    name = rest.removeprefix("/")
-    if not name or name == ":memory:":
+    return sqlite_uri(_database_of(uri).absolute())
+
+
+def _database_of(uri: str) -> Path:
+    """The file that a SQLite URI names.
+
+    Raises:
+        TrackingError: it names none, or has a query.
+    """
+    import sqlalchemy
+
+    try:
+        url = sqlalchemy.make_url(uri)
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        raise TrackingError(f"tracking.uri={uri}: cannot be read; use sqlite:////folder/file.db") from error
+    if "?" in uri:
+        raise TrackingError(f"tracking.uri={uri}: a ? in the name of a file is written %3F; nothing else may follow it")
+    if not url.database or url.database == ":memory:":
         raise TrackingError(f"tracking.uri={uri}: a store in memory is lost with the process; name a file")
-    return f"sqlite:///{Path(name).absolute()}"
+    if url.host:
+        slashes = f"use sqlite:///{url.host}/{url.database}, or sqlite:////folder/file.db"
+        raise TrackingError(f"tracking.uri={uri}: a path begins behind three slashes; {slashes}")
+    return Path(url.database)
 
 
-def redact(value: Any) -> Any:
-    """The same value without user names and passwords in URIs, through dicts, lists and strings."""
-    if isinstance(value, str):
-        return re.sub(r"://[^/@\s'\"]+@", "://", value)
-    if isinstance(value, Mapping):
-        return {key: redact(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [redact(item) for item in value]
-    return value
+def sqlite_uri(path: Path) -> str:
+    """The URI of a SQLite file; characters with a meaning in URIs are percent-encoded.
+
+    Raises:
+        TrackingError: the installed SQLAlchemy has no way to write this path.
+    """
+    import urllib.parse
+
+    import sqlalchemy
+
+    for text in (str(path), urllib.parse.quote(str(path))):
+        url = sqlalchemy.make_url(f"sqlite:///{text}")
+        if url.database == str(path) and not url.query:
+            return f"sqlite:///{text}"
+    raise TrackingError(f"tracking.uri: no URI can be written for {path}; name a folder without ?, or {ELSEWHERE}")
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a resolved URI; None for servers and other databases."""
+    return _database_of(uri) if uri.startswith("sqlite:") else None
 
 
 def artifact_folder(uri: str) -> Path | None:
@@ -67,11 +101,6 @@ def artifact_folder(uri: str) -> Path | None:
     return results() / "artifacts" if uri.partition("://")[0].partition("+")[0] in _DATABASES else None
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a resolved URI; None for servers and other databases."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:") else None
-
-
 def check_reachable(uri: str, create: bool, touch: bool = True) -> None:
     """Refuse at once what MLflow would retry for minutes.
 
@@ -79,32 +108,32 @@ def check_reachable(uri: str, create: bool, touch: bool = True) -> None:
         uri: resolved.
         create: whether the store will be written, and made where it is missing; else it will be read.
         touch: make the folder of a SQLite file; a plan makes nothing.
+
+    Raises:
+        TrackingError: it cannot be used.
     """
     import socket
     import urllib.error
     import urllib.parse
     import urllib.request
 
-    parts = urllib.parse.urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
-    if scheme == "sqlite":
-        _check_file(Path(uri.removeprefix("sqlite:///")), create, touch)
-        return
+    scheme = uri.partition("://")[0].partition("+")[0]
+    if file := sqlite_file(uri):
+        _check_file(file, create, touch)
     if scheme not in _SERVERS and scheme not in _DATABASES:
         return
     try:
+        parts = urllib.parse.urlsplit(uri)
         if scheme in _SERVERS:
             with contextlib.suppress(urllib.error.HTTPError):  # any answer is an answer
-                urllib.request.urlopen(
-                    f"{redact(uri)}/health", timeout=_CONNECT_SECONDS, context=_any_certificate()
-                ).close()
+                urllib.request.urlopen(f"{uri}/health", timeout=_CONNECT_SECONDS, context=_any_certificate()).close()
         else:
             address = (parts.hostname or "localhost", parts.port or _DATABASES[scheme])
             socket.create_connection(address, timeout=_CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         change = "start the server, or leave tracking.uri out for a local file"
-        raise TrackingError(f"tracking.uri={redact(uri)} does not answer ({reason}); {change}") from error
+        raise TrackingError(f"tracking.uri={uri} does not answer ({redact(str(reason))}); {change}") from error
     if scheme in _DATABASES:
         _check_database(uri)
 
@@ -114,18 +143,18 @@ def _check_database(uri: str) -> None:
     import sqlalchemy
 
     try:
-        engine = sqlalchemy.create_engine(uri)
+        engine = sqlalchemy.create_engine(full_uri(uri))
         engine.connect().close()
         engine.dispose()
     except ImportError as error:
         driver = error.name or "of this database"
         remedy = 'pip install "psycopg[binary]"' if driver == "psycopg" else "install it"
         raise TrackingError(
-            f"tracking.uri={redact(uri)} needs the driver {driver}; {remedy}, or name another (as in postgresql+psycopg2://)"
+            f"tracking.uri={uri} needs the driver {driver}; {remedy}, or name another (as in postgresql+psycopg2://)"
         ) from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
+    except (sqlalchemy.exc.SQLAlchemyError, ValueError, TypeError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise TrackingError(f"tracking.uri={redact(uri)}: {redact(reason)}") from error
+        raise TrackingError(f"tracking.uri={uri}: {redact(reason)}") from error
 
 
 def _any_certificate() -> Any:
@@ -139,8 +168,12 @@ def _any_certificate() -> Any:
 
 def _check_file(path: Path, create: bool, touch: bool) -> None:
     if not path.exists() and not create:
-        raise TrackingError(f"there is no MLflow store {path}; run `make run` first, or name another with --uri")
+        raise TrackingError(
+            f"there is no MLflow store {path}; run `make run` first, name another with --uri, or read the sweeps of a "
+            "folder with --folder"
+        )
     head = b""
+    shown = f"tracking.uri={sqlite_uri(path)}"
     change = f"name another file, or {ELSEWHERE}" if create else "name another with --uri"
     try:
         if create and touch:
@@ -149,31 +182,14 @@ def _check_file(path: Path, create: bool, touch: bool) -> None:
             with path.open("rb") as file:
                 head = file.read(16)
     except OSError as error:
-        raise TrackingError(f"tracking.uri=sqlite:///{path}: {error.strerror} ({error.filename}); {change}") from error
+        raise TrackingError(f"{shown}: {error.strerror} ({error.filename}); {change}") from error
+    if not head and not create:
+        raise TrackingError(f"{shown}: the file is empty; name another with --uri")
     if head and not head.startswith(b"SQLite format 3"):
-        raise TrackingError(f"tracking.uri=sqlite:///{path}: the file is no SQLite database; name another")
+        raise TrackingError(f"{shown}: the file is no SQLite database; name another")
     written = path if path.exists() else next(above for above in path.parents if above.exists())
     if create and not (os.access(written, os.W_OK) and (written == path or written.is_dir())):
-        raise TrackingError(f"tracking.uri=sqlite:///{path}: {written} is not writable; {change}")
-
-
-@contextlib.contextmanager
-def one_at_a_time(uri: str) -> Iterator[None]:
-    """Make or open a SQLite store while no other process does: two that make its tables at once break each other."""
-    file = sqlite_file(uri)
-    try:
-        import fcntl
-
-        folder = os.open(file.parent, os.O_RDONLY) if file else None
-        if folder is not None:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-    except (ImportError, OSError):  # no such locks here; two at once stay rare
-        folder = None
-    try:
-        yield
-    finally:
-        if folder is not None:
-            os.close(folder)
+        raise TrackingError(f"{shown}: {written} is not writable; {change}")
 
 
 def client(uri: str) -> Any:
@@ -189,7 +205,21 @@ def client(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
+    with _no_encoded_folder(uri):
+        return MlflowClient(tracking_uri=full_uri(uri))
+
+
+@contextlib.contextmanager
+def _no_encoded_folder(uri: str) -> Iterator[None]:
+    """MLflow makes the folder of a SQLite URI before it decodes the URI; take such empty folders away again."""
+    raw = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path()
+    made = [folder for folder in (raw, *raw.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty, or never made
+                folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -200,8 +230,15 @@ def translated(what: str, change: str = "") -> Iterator[None]:
     except LlmbenchError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrackingError(f"{what}: {redact(reason)}{change and f'; {change}'}") from error
+        status = getattr(error, "get_http_status_code", lambda: None)()
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            reason, change = f"the server does not let this user in ({status})", _LOG_IN
+        else:
+            reason = redact((str(error).strip() or type(error).__name__).splitlines()[0])
+        raise TrackingError(f"{what}: {reason}{change and f'; {change}'}") from error
+
+
+_LOG_IN = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or write user:password@ in front of the host"
 
 
 def remedy(uri: str) -> str:

@@ -2,7 +2,7 @@
 
 `serve` starts `mlflow server` on the loopback address over the store, waits until it answers, and says which address
 shows the curves: MLflow's front page is about traces and would look empty. Ends with Ctrl-C or SIGTERM, and takes its
-workers along. Called by `python -m llmbench report ui` (`make ui`).
+workers along.
 """
 
 import contextlib
@@ -14,40 +14,45 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from llmbench.errors import TrackingError
+from llmbench.system.redact import full_uri
+from llmbench.tracking import sqlite_store
 from llmbench.tracking.run_payload import view_url
 from llmbench.tracking.store import Store
+from llmbench.tracking.store_uri import artifact_folder, sqlite_file
 
 _START_SECONDS = 90.0
 _LAST_PORT = 65535
 
 
-def serve(store: Store, port: int, say: Callable[[str], None] = print) -> None:
+def serve(store: Store, port: int, emit: Callable[[str], None] = print) -> None:
     """Show a store until interrupted. A store that is a server already is only pointed at.
 
     Args:
         store: to be shown.
         port: the first to try; the next free one is taken when it is in use.
-        say: prints a line.
+        emit: prints a line.
 
     Raises:
         TrackingError: MLflow's server did not start.
     """
     if store.uri.startswith("http"):
-        say(f"The store is a server: {view_url(store.uri, store.experiment_id)}")
+        emit(f"The store is a server: {view_url(store.uri, store.experiment_id)}")
         return
+    if file := sqlite_file(store.uri):
+        with contextlib.suppress(Exception):  # a store that cannot be written is shown as it is
+            sqlite_store.adopt_artifacts(file, store.client.get_experiment(store.experiment_id))
     port = _free_port(port)
     base = f"http://127.0.0.1:{port}"
-    say(f"Starting MLflow over {store.shown_uri} ...")
+    emit(f"Starting MLflow over {store.uri} ...")
     signal.signal(signal.SIGTERM, _stop)
     process = subprocess.Popen(_command(store, port), env=_environment(store), start_new_session=True)
     try:
         _wait(process, base)
-        say(f"Runs, grouped by model over k: {view_url(base, store.experiment_id)}")
-        say("Ctrl-C ends it.")
+        emit(f"Runs, grouped by model over k: {view_url(base, store.experiment_id)}")
+        emit("Ctrl-C ends it.")
         process.wait()
     except KeyboardInterrupt:
         pass
@@ -58,16 +63,15 @@ def serve(store: Store, port: int, say: Callable[[str], None] = print) -> None:
 
 
 def _command(store: Store, port: int) -> list[str]:
-    folder = Path(store.uri.removeprefix("sqlite:///")).parent if store.uri.startswith("sqlite:") else Path.cwd()
     options = {"--host": "127.0.0.1", "--port": str(port), "--workers": "1"}
-    options["--artifacts-destination"] = str(folder / "artifacts")
+    options["--artifacts-destination"] = str(artifact_folder(store.uri))
     return [sys.executable, "-m", "mlflow", "server", *(text for pair in options.items() for text in pair)]
 
 
 def _environment(store: Store) -> dict[str, str]:
     """The store's URI travels here and not in the command line, which other users can read."""
     return os.environ | {
-        "MLFLOW_BACKEND_STORE_URI": store.uri,
+        "MLFLOW_BACKEND_STORE_URI": full_uri(store.uri),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven helper processes for what is not used here
     }
 

@@ -8,7 +8,7 @@ import pytest
 from llmbench.analysis.aup import aup, tradeoffs
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.report.assemble import recipe_tables, sweep_report
-from llmbench.report.model_tables import parallelism_table
+from llmbench.report.model_tables import aup_table
 from records import make_record
 
 
@@ -59,10 +59,10 @@ def test_thresholds_are_settings_of_one_method_and_caches_are_methods():
 
     found = tradeoffs([at("0.9", "none", 2.0), at("0.7", "none", 3.0), at("0.9", "dual", 2.0), at("0.7", "dual", 4.0)])
     assert [(curve.conditions["decoding.cache"], len(curve.points)) for curve in found] == [("none", 2), ("dual", 2)]
-    alone = parallelism_table([at("0.9", "none", 2.0), at("0.7", "none", 3.0)])
+    alone = aup_table([at("0.9", "none", 2.0), at("0.7", "none", 3.0)])
     assert [row[0] for row in alone.rows] == ["llada"]
     both = [at("0.9", "none", 2.0), at("0.7", "none", 3.0), at("0.9", "dual", 2.0), at("0.7", "dual", 4.0)]
-    assert [row[0] for row in parallelism_table(both).rows] == ["llada cache=none", "llada cache=dual"]
+    assert [row[0] for row in aup_table(both).rows] == ["llada cache=none", "llada cache=dual"]
 
 
 def test_seeds_of_a_setting_are_one_point():
@@ -85,7 +85,7 @@ def test_seeds_of_a_setting_are_one_point():
 )
 def test_no_number_where_there_is_no_tradeoff(records):
     assert tradeoffs(records) == []
-    assert parallelism_table(records).rows == ()
+    assert aup_table(records).rows == ()
     assert all(table.title != "Accuracy under parallelism" for table in recipe_tables(records, (), "", ""))
 
 
@@ -93,7 +93,7 @@ def test_the_table_stands_behind_the_parity_table():
     records = [LLAMA, solved("llada", 64, 0.8, 0.5), solved("llada", 32, 0.78, 1.0)]
     shown = sweep_report(records, verdicts(records)).text
     assert "Accuracy under parallelism" in shown
-    (row,) = parallelism_table(records).rows
+    (row,) = aup_table(records).rows
     by_hand = 0.5 * 80 + 0.5 * (80 * math.exp(-3 * (1 - 80 / 90)) + 78 * math.exp(-3 * (1 - 78 / 90))) / 2
     assert row == ("llada", "0.50: 80.0, 1.00: 78.0", "2 of 2", "90.0", f"{by_hand:.1f}")
     parity = recipe_tables(records, verdicts(records), "", "")[0]

@@ -25,7 +25,7 @@ def generator(*key: int) -> np.random.Generator:
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("prompts", [32, 100, 1000])
 def test_false_claims_at_the_boundary_stay_at_five_percent(law: str, prompts: int) -> None:
-    """Bound, sequence and looks, within two Monte-Carlo standard errors."""
+    """Bound, sequence and interim analyses, within two Monte-Carlo standard errors."""
     studies = STUDIES if prompts < 1000 else STUDIES // 2
     for rate in false_claims(generator(1, prompts), studies, prompts, law, drawn=0):
         assert rate.held, rate

@@ -313,8 +313,8 @@ PREPARE = """
 import json, sys
 from hydra import compose, initialize_config_dir
 from llmbench.checkpoints.resolve import resolve_checkpoint
-from llmbench.config.compose import conf_folder
-from llmbench.config.job import build_job
+from llmbench.config.conf_files import conf_folder
+from llmbench.config.build import build_job
 from llmbench.job.prepare import conditions, prepare_job
 place, fetch = sys.argv[1:]
 asked = ["model=llama_server", "metric=speed", "hardware=cpu", "workload.prompts=4", f"model.checkpoint='{place}'"]

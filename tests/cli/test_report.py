@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from llmbench.analysis.parity.analyze import verdicts
-from llmbench.analysis.parity.interim import registration
+from llmbench.analysis.parity.interim import AnalysisPlan
 from llmbench.cli.report import main
 from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import ParityConfig
-from llmbench.record import Likelihood, Record
+from llmbench.record import JobContext, Likelihood, Record
 from llmbench.report.assemble import sweep_report
 from llmbench.tracking import Store, open_store
 from records import make_record, make_sweep
@@ -99,7 +99,7 @@ def test_the_frontier_and_the_hypotheses_come_from_the_store(
     assert "Settings that nothing dominates" in capsys.readouterr().out
     assert main(["hypotheses", *out]) == 0
     printed = capsys.readouterr().out
-    titles = re.findall(r"Hypothesis (\d) of the brief: (\w+)", printed)
+    titles = re.findall(r"Hypothesis (\d): (\w+)", printed)
     assert titles == [("1", "undecided"), ("2", "undecided"), ("3", "undecided"), ("4", "supported")]
     assert "llada k=16: undecided" in printed
     made = {path.name for path in (tmp_path / "paper").iterdir()}
@@ -136,7 +136,7 @@ def test_one_sweep_can_be_asked_for_all_of_them(uri: str, tmp_path: Path, capsys
     store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     parent = record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "")
     assert main(["hypotheses", "--uri", uri, "--out", str(tmp_path / "paper"), "--sweep", parent]) == 0
-    assert "Hypothesis 4 of the brief: supported" in capsys.readouterr().out
+    assert "Hypothesis 4: supported" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ def test_help_imports_nothing_heavy() -> None:
 def interrupted_sweep(store: Store, steps: tuple[int, ...]) -> str:
     """A sweep over k = 8 to 64 that was cut off when LLaMA and these k had run."""
     axis = [8, 16, 32, 64]
-    plan = registration(ParityConfig(), axis)
+    plan = AnalysisPlan(options=ParityConfig(), steps=tuple(axis)).to_json()
     parent = store.start_sweep(name="2026-11-26_10-00-00-5", command="as typed", jobs=5, registered=plan)
     for record in make_sweep(steps):
-        planned = replace(record, config=record.config | {"tracking": {"steps_axis": axis}})
+        planned = replace(record, context=JobContext(steps_axis=tuple(axis)))
         store.log_job(planned, parent=parent, steps_axis=axis, swept={})
     store.abort_sweep(parent)
     return parent
@@ -207,7 +207,7 @@ def test_a_sweep_that_was_cut_off_gets_no_verdict_and_replaces_no_table(
         if table == "parity":
             assert "INVALID" in printed
             assert "matches" not in printed
-            assert "unannounced" not in printed
+            assert "unplanned" not in printed
             assert "the same command runs them" in printed
 
 

@@ -132,7 +132,8 @@ def test_nucleus_is_the_plain_one(temperature, top_p):
 def test_sampled_frequencies_are_the_probabilities_of_the_nucleus():
     logits = torch.tensor([3.0, 2.0, 1.0, 0.0, -4.0])
     n, temperature, top_p = 20_000, 0.7, 0.95
-    draws = choose(logits.expand(n, -1), temperature, top_p, Draws(torch.device("cpu"), 0))
+    sampling = Autoregressive(temperature=temperature, top_p=top_p)
+    draws = choose(logits.expand(n, -1), sampling, Draws(torch.device("cpu"), 0))
     inside = plain_nucleus(logits.tolist(), temperature, top_p)
     expected = torch.zeros(5)
     expected[inside] = (logits[inside] / temperature).softmax(-1)
@@ -151,9 +152,10 @@ def test_rows_drawn_in_pieces_get_the_tokens_of_all_at_once(monkeypatch, rows, t
     kept = nucleus(logits, 0.8, top_p).double()
     expected = (kept - 0.8 * (-uniform.log()).log()).argmax(-1)
     monkeypatch.setattr(rules, "WIDE", 30 * rows + 1)
+    sampling = Autoregressive(temperature=0.8, top_p=top_p)
     fill = draws.fill_
     monkeypatch.setattr(draws, "fill_", lambda noise: (sizes.append(noise.shape[0]), fill(noise))[1])
-    assert torch.stack([choose(logits, 0.8, top_p, draws) for _ in range(2)]).tolist() == expected.tolist()
+    assert torch.stack([choose(logits, sampling, draws) for _ in range(2)]).tolist() == expected.tolist()
     assert max(sizes) == min(rows, 7)
 
 

@@ -330,7 +330,7 @@ class FixedLogits:
         self.scale = scale
         self.canvases, self.positions, self.masks = [], [], []
 
-    def keep(self, key, make):
+    def loop_for(self, key, make):
         return make()
 
     def compile(self, calls, *, padded): ...

@@ -3,11 +3,16 @@
 import math
 
 import pytest
+import tiny_models
 import torch
 
+from llmbench.config.decoders import Autoregressive, Diffusion
 from llmbench.decoding import rules
+from llmbench.decoding.autoregressive import choose
 from llmbench.decoding.base import Draws
-from llmbench.decoding.greedy import likeliest
+from llmbench.decoding.greedy import greedy
+from llmbench.decoding.proposal import Proposal
+from llmbench.models.engine import EagerEngine
 
 
 def test_the_surest_come_first_and_the_lowest_among_equals():
@@ -23,11 +28,11 @@ def test_wanted_positions_come_first_in_ascending_order():
 
 def test_the_likeliest_token_by_hand():
     logits = torch.tensor([[1.0, 3.0, 3.0, 2.0], [9.0, 0.0, 0.0, 1.0]])
-    tokens, probability = likeliest(logits, banned=0)
+    tokens, probability = greedy(logits, banned=0)
     assert tokens.tolist() == [1, 3]  # the lowest among equals; the banned one is not chosen, but has its share
     shares = [sum(math.exp(x) for x in row) for row in logits.tolist()]
     assert probability.tolist() == pytest.approx([math.exp(3) / shares[0], math.exp(1) / shares[1]])
-    assert likeliest(logits)[0].tolist() == [1, 0]
+    assert greedy(logits)[0].tolist() == [1, 0]
 
 
 def test_gumbel_noise_by_hand():
@@ -45,3 +50,29 @@ def test_low_confidence_is_the_probability_of_the_token_in_the_dtype(dtype):
     exact = [math.exp(3) / (math.exp(1) + math.exp(2) + math.exp(3)), 1 / (math.exp(5) + 1 + math.exp(-1))]
     assert confidence.dtype == dtype
     assert confidence.tolist() == pytest.approx(exact, rel=2**-8 if dtype == torch.bfloat16 else 1e-6)
+
+
+def test_top_k_keeps_the_k_most_probable_and_their_equals():
+    logits = torch.tensor([[3.0, 1.0, 2.0, 2.0], [0.0, -1.0, 5.0, 4.0]])
+    kept = rules.keep_top_k(logits, 2)
+    assert kept.isfinite().tolist() == [[True, False, True, True], [False, False, True, True]]
+    assert kept[kept.isfinite()].tolist() == logits[kept.isfinite()].tolist()
+    for everything in (None, 4, 9):
+        assert rules.keep_top_k(logits, everything) is logits
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "diffusion"])
+def test_both_sides_draw_from_the_k_most_probable_in_proportion(family):
+    """The draws of 20,000 rows against the softmax over the k tokens, within four standard errors."""
+    n, k, temperature = 20_000, 2, 0.7
+    logits = torch.tensor([1.5, 0.5, 1.0, -1.0, 0.0])  # of the diffusion side, 4 is the mask
+    draws = Draws(torch.device("cpu"), 0)
+    if family == "autoregressive":
+        tokens = choose(logits.expand(n, -1), Autoregressive(temperature=temperature, top_k=k), draws)
+    else:
+        made = Proposal(Diffusion(temperature=temperature, top_k=k), (), 4, draws, EagerEngine(tiny_models.model()))
+        tokens, _ = made.of_logits(logits.repeat(n, 1))
+    expected = torch.zeros(5)
+    expected[[0, 2]] = (logits[[0, 2]] / temperature).softmax(-1)
+    error = (tokens.bincount(minlength=5) / n - expected).abs()
+    assert (error <= 4 * (expected * (1 - expected) / n).sqrt()).all()

@@ -12,7 +12,7 @@ from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.commit import commit_, commit_plain_
 from llmbench.decoding.diffusion import DiffusionDecoder
-from llmbench.decoding.greedy import likeliest, likeliest_plain
+from llmbench.decoding.greedy import greedy, greedy_plain
 from llmbench.models import kernels
 from llmbench.models.engine import EagerEngine
 from llmbench.models.fused import FusedEngine
@@ -103,12 +103,12 @@ def test_attend_few(dtype, tolerance, padded, batch, heads, groups, few, length)
 
 @pytest.mark.parametrize(("rows", "vocabulary"), [(1, 128256), (32, 126464), (700, 1000)])
 @pytest.mark.parametrize("banned", [None, 7])
-def test_likeliest(rows, vocabulary, banned):
+def test_greedy(rows, vocabulary, banned):
     logits = random(rows, vocabulary)
     logits[:, 7] = 9
     logits[0, 20] = logits[0, 900] = 8
-    tokens, probability = likeliest(logits, banned)
-    expected, exact = likeliest_plain(logits, banned)
+    tokens, probability = greedy(logits, banned)
+    expected, exact = greedy_plain(logits, banned)
     assert torch.equal(tokens, expected)
     assert torch.allclose(probability, exact, atol=1e-6)
 

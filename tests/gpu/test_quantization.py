@@ -19,7 +19,7 @@ def test_blocks_stream_in_and_are_narrow(tmp_path, kind, causal):
     values.hidden_size, values.intermediate_size, values.head_dim, values.num_hidden_layers = 512, 2048, 128, 16
     stored = llama.dummy(values, torch.bfloat16, "cpu")
     stored.save_pretrained(tmp_path)
-    found = weights.check(weights.find(tmp_path, "x"), llama.shapes(values), "x")
+    found = weights.check_tensors(weights.find(tmp_path, "x"), llama.shapes(values), "x")
     llama.load(values, found, torch.bfloat16, "cuda", kind)  # libraries and kernels are loaded
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -31,7 +31,7 @@ def test_blocks_stream_in_and_are_narrow(tmp_path, kind, causal):
     twin = llama.load(values, found, torch.bfloat16, "cpu", kind)
     for name, module in model.named_modules():
         if isinstance(module, quantization.QuantizedLinear):
-            here, there = module.widened().float().cpu(), twin.get_submodule(name).widened().float()
+            here, there = module.dequantized().float().cpu(), twin.get_submodule(name).dequantized().float()
             # the middle of two values may go to either, and int8 has two values for nothing: 0 and some 1e-8
             step = twin.get_submodule(name).scales.repeat_interleave(quantization.BLOCK).view_as(there) / STEPS[kind]
             apart = (here - there).abs()
@@ -41,6 +41,6 @@ def test_blocks_stream_in_and_are_narrow(tmp_path, kind, causal):
             for rows in (1, 4, 300):
                 x = torch.randn(rows, here.shape[1], device="cuda", dtype=torch.bfloat16)
                 with torch.inference_mode():
-                    exact = x.float() @ module.widened().float().T
+                    exact = x.float() @ module.dequantized().float().T
                     assert (module(x).float() - exact).norm() < 1e-2 * exact.norm()
     assert model.model.embed_tokens.weight.device.type == "cuda"

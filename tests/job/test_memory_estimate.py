@@ -7,8 +7,8 @@ from hydra import compose, initialize_config_dir
 
 from llmbench.checkpoints import load as loading
 from llmbench.checkpoints.load import kept_bytes, load_checkpoint, load_judge, make_room
-from llmbench.config.compose import conf_folder
-from llmbench.config.job import build_job
+from llmbench.config.build import build_job
+from llmbench.config.conf_files import conf_folder
 from llmbench.errors import HardwareError
 from llmbench.job import memory_estimate
 from llmbench.job.prepare import prepare_job
@@ -90,7 +90,7 @@ def test_a_dry_run_shows_the_plan_and_says_it(monkeypatch):
     monkeypatch.setattr(loading, "_loaded", None)
     monkeypatch.setattr(device, "free_bytes", lambda hardware: 2**20)
     prepared = prepare("metric=speed", "dry_run=true")
-    cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
+    cell = plan.Cell(swept={}, prepared=prepared)
     said = console.plan([cell], grid=1, forecasts=[forecast.predict(prepared, None)])
     assert "would be refused now: bundled:llama needs" in said
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import Tokenizer
 
-from llmbench.config.decoders import Server
+from llmbench.config.decoders import ServerConfig
 from llmbench.errors import ServerError
 from llmbench.job import openai_client
 from serving import LLAMA, TEXT, text_server
@@ -19,14 +19,14 @@ def ask(**more):
 
 
 def refusal(url, *requests, **settings) -> str:
-    with openai_client.Client(Server(url=url, **settings)) as client, pytest.raises(ServerError) as caught:
+    with openai_client.Client(ServerConfig(url=url, **settings)) as client, pytest.raises(ServerError) as caught:
         client.complete(requests or [ask()], None)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_the_text_comes_back_exactly_and_every_piece_is_stamped(tmp_path):
-    with text_server(tmp_path) as server, openai_client.Client(Server(url=server.url)) as client:
+    with text_server(tmp_path) as server, openai_client.Client(ServerConfig(url=server.url)) as client:
         whole, short = client.complete([ask(max_tokens=500), ask(max_tokens=3)], None)
     tokenizer = Tokenizer.from_file(str(LLAMA))
     ids = tokenizer.encode(TEXT, add_special_tokens=False).ids
@@ -42,7 +42,7 @@ def test_the_text_comes_back_exactly_and_every_piece_is_stamped(tmp_path):
 
 
 def test_the_requests_of_a_batch_are_under_way_at_once(tmp_path):
-    with text_server(tmp_path, "together=6") as server, openai_client.Client(Server(url=server.url)) as client:
+    with text_server(tmp_path, "together=6") as server, openai_client.Client(ServerConfig(url=server.url)) as client:
         replies = client.complete([ask(seed=i) for i in range(6)], None)  # one after the other would wait for ever
         again = client.complete([ask(seed=i) for i in range(6)], None)  # on the kept connections
     assert len(replies) == len(again) == 6
@@ -52,7 +52,7 @@ def test_the_requests_of_a_batch_are_under_way_at_once(tmp_path):
 
 def test_connections_are_kept_for_the_next_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(openai_client, "KEEP_S", 60.0)
-    with text_server(tmp_path, "together=3") as server, openai_client.Client(Server(url=server.url)) as client:
+    with text_server(tmp_path, "together=3") as server, openai_client.Client(ServerConfig(url=server.url)) as client:
         for _ in range(3):
             client.complete([ask() for _ in range(3)], None)
     assert len(server.requests) == 9
@@ -62,7 +62,7 @@ def test_connections_are_kept_for_the_next_batch(tmp_path, monkeypatch):
 @pytest.mark.parametrize("mode", ["ok", "silent"])
 def test_the_first_text_of_a_batch_is_announced_once_with_or_without_text(tmp_path, mode):
     calls = []
-    with text_server(tmp_path, mode) as server, openai_client.Client(Server(url=server.url)) as client:
+    with text_server(tmp_path, mode) as server, openai_client.Client(ServerConfig(url=server.url)) as client:
         replies = client.complete([ask(), ask()], lambda: calls.append("first"))
     assert calls == ["first"]
     assert [bool(reply.text) for reply in replies] == [mode == "ok"] * 2
@@ -70,7 +70,10 @@ def test_the_first_text_of_a_batch_is_announced_once_with_or_without_text(tmp_pa
 
 
 def test_chat_sends_a_message_and_reads_deltas(tmp_path):
-    with text_server(tmp_path, "chat") as server, openai_client.Client(Server(url=server.url, api="chat")) as client:
+    with (
+        text_server(tmp_path, "chat") as server,
+        openai_client.Client(ServerConfig(url=server.url, api="chat")) as client,
+    ):
         message = {"role": "user", "content": "Once"}
         (reply,) = client.complete([{**ask(), "prompt": None, "messages": [message]}], None)
     assert TEXT_START.startswith(reply.text) or reply.text.startswith(TEXT_START)
@@ -78,18 +81,20 @@ def test_chat_sends_a_message_and_reads_deltas(tmp_path):
 
 
 def test_a_server_says_who_it_is(tmp_path):
-    with text_server(tmp_path / "1", "vllm") as server, openai_client.Client(Server(url=server.url)) as client:
+    with text_server(tmp_path / "1", "vllm") as server, openai_client.Client(ServerConfig(url=server.url)) as client:
         assert client.identify() == openai_client.Identity(model="tiny", software="vllm 0.11.2")
     with text_server(tmp_path / "2", "models=a,b") as server:
-        with openai_client.Client(Server(url=server.url)) as client, pytest.raises(ServerError) as caught:
+        with openai_client.Client(ServerConfig(url=server.url)) as client, pytest.raises(ServerError) as caught:
             client.identify()
         assert "lists 2 models (a, b); set server.served_model" in str(caught.value)
-        with openai_client.Client(Server(url=server.url, served_model="b")) as client:
+        with openai_client.Client(ServerConfig(url=server.url, served_model="b")) as client:
             assert client.identify() == openai_client.Identity(model="b", software="")
         root = server.url.removesuffix("/v1")
-        with openai_client.Client(Server(url=root, served_model="b")) as client:  # /v1 is added where there is no path
+        with openai_client.Client(
+            ServerConfig(url=root, served_model="b")
+        ) as client:  # /v1 is added where there is no path
             assert client.identify().model == "b"
-        with openai_client.Client(Server(url=f"{root}/v2")) as client, pytest.raises(ServerError) as caught:
+        with openai_client.Client(ServerConfig(url=f"{root}/v2")) as client, pytest.raises(ServerError) as caught:
             client.identify()
         assert "answers 404 to /v2/models: Not Found; is server.url right" in str(caught.value)
 
@@ -116,7 +121,7 @@ def test_what_goes_wrong_is_one_line(tmp_path, mode):
 
 
 def test_halves_of_a_character_are_joined_or_replaced_so_that_the_text_can_be_read(tmp_path):
-    with text_server(tmp_path, "halves") as server, openai_client.Client(Server(url=server.url)) as client:
+    with text_server(tmp_path, "halves") as server, openai_client.Client(ServerConfig(url=server.url)) as client:
         (reply,) = client.complete([ask()], None)
     assert "\U0001f600\ufffd" in reply.text
     assert reply.text.encode().decode() == reply.text
@@ -150,7 +155,7 @@ def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path, monkeypatch):
         assert "Incorrect API key provided: ***." in said  # the server had repeated it
         assert "sk-wrong" not in said
         monkeypatch.setenv(openai_client.KEY, f"{KEY}\n")  # as `export KEY=$(cat file)` does not, but files do
-        with openai_client.Client(Server(url=server.url)) as client:
+        with openai_client.Client(ServerConfig(url=server.url)) as client:
             (reply,) = client.complete([ask()], None)
         assert len(reply.pieces_ms) == 8
         assert KEY not in json.dumps(server.requests[-1]["body"])

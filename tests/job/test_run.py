@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from llmbench.checkpoints.resolve import BUNDLED
-from llmbench.config.compose import conf_folder
-from llmbench.config.job import build_job
+from llmbench.config.build import build_job
+from llmbench.config.conf_files import conf_folder
 from llmbench.errors import UsageError
 from llmbench.job.prepare import conditions, prepare_job
 from llmbench.job.prepared import Prepared

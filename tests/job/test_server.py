@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from tokenizers import Tokenizer
 
 from llmbench.checkpoints.resolve import BUNDLED, resolve_checkpoint
-from llmbench.config.compose import conf_folder
+from llmbench.config.build import build_job
+from llmbench.config.conf_files import conf_folder
 from llmbench.config.identity import identity
-from llmbench.config.job import build_job
 from llmbench.errors import CheckpointError, ConfigError, ServerError
 from llmbench.job import openai_client
 from llmbench.job import prepare as prepare_room
@@ -121,7 +121,7 @@ def test_what_cannot_be_measured_over_the_wire_is_absent(measure):
     assert record.label == "llama server"
     (note,) = record.notes
     assert "by wall clock over HTTP" in note
-    assert "no verdict rests on it" in note
+    assert "no verdict uses it" in note
 
 
 def test_pieces_of_many_tokens_say_nothing_about_token_gaps(measure):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.config.job import HardwareConfig
 from llmbench.data.workloads import Prompt, Workload
 from llmbench.errors import CheckpointError, ConfigError

@@ -56,7 +56,7 @@ def differing(made: torch.Tensor, weight: torch.Tensor, kind: str) -> list[tuple
 def test_a_matrix_is_rounded_as_promised(kind, shape):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     module = quantization.QuantizedLinear(kind, weight, None)
-    assert differing(module.widened(), weight, kind) == []
+    assert differing(module.dequantized(), weight, kind) == []
 
 
 def test_rows_that_are_no_whole_blocks_are_refused_before_weights_load():
@@ -74,8 +74,8 @@ def test_the_product_is_that_of_the_rounded_matrix_in_dtype(kind, dtype, rows):
     with torch.inference_mode():
         made = module(x)
     assert made.dtype == dtype
-    assert torch.allclose(made, torch.nn.functional.linear(x, module.widened(), bias), atol=1e-5)
-    assert module.widened().dtype == dtype
+    assert torch.allclose(made, torch.nn.functional.linear(x, module.dequantized(), bias), atol=1e-5)
+    assert module.dequantized().dtype == dtype
 
 
 def load(folder, kind, dtype="float32"):
@@ -115,7 +115,7 @@ def test_a_loaded_model_is_the_plain_one_with_rounded_block_matrices(tmp_path, k
     with torch.inference_mode():
         for name, module in narrow.model.named_modules():
             if isinstance(module, quantization.QuantizedLinear):
-                wide.get_submodule(name).weight.copy_(module.widened())
+                wide.get_submodule(name).weight.copy_(module.dequantized())
                 replaced += 1
         assert replaced == 7 * 2
         ids, _ = tiny_models.prompts([7, 7])
@@ -141,7 +141,7 @@ def test_dummy_weights_are_those_of_the_plain_dummy_rounded(kind):
     wide, narrow = (llama.dummy(config(), torch.float32, "cpu", quantized=each) for each in (None, kind))
     assert torch.equal(wide.model.embed_tokens.weight, narrow.model.embed_tokens.weight)
     before = wide.model.layers[1].mlp.down_proj.weight
-    assert differing(narrow.model.layers[1].mlp.down_proj.widened(), before, kind) == []
+    assert differing(narrow.model.layers[1].mlp.down_proj.dequantized(), before, kind) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from llmbench.checkpoints.load import load_checkpoint
-from llmbench.config.compose import conf_folder
-from llmbench.config.job import build_job
+from llmbench.config.build import build_job
+from llmbench.config.conf_files import conf_folder
 from llmbench.job import memory_estimate
 from llmbench.job.prepare import prepare_job
 from llmbench.job.prepared import Prepared
@@ -46,23 +46,21 @@ def test_weights_are_those_of_the_loaded_model_and_only_a_causal_model_has_a_cac
 
 
 def test_guidance_doubles_what_a_forward_holds() -> None:
-    cached = ["model=llada", "steps=4", "model.decoder.block_length=4", "cache=dual"]
-    plain, guided = (
-        memory_estimate.need(prepare(*cached, f"model.decoder.cfg_scale={scale}")) for scale in ("0.0", "1.0")
-    )
+    cached = ["model=llada", "steps=4", "block_length=4", "cache=dual"]
+    plain, guided = (memory_estimate.need(prepare(*cached, f"cfg_scale={scale}")) for scale in ("0.0", "1.0"))
     assert (guided.activations, guided.cache) == (2 * plain.activations, 2 * plain.cache)
     assert (guided.weights, plain.cache > 0) == (plain.weights, True)
 
 
 @pytest.mark.parametrize("shortcut", ["cache=prefix", "threshold=0.9", "early_stop=true"])
 def test_where_the_work_depends_on_the_text_or_a_cache_the_time_is_unknown(shortcut: str) -> None:
-    prepared = prepare("model=llada", "steps=4", "model.decoder.block_length=4", f"model.decoder.{shortcut}")
+    prepared = prepare("model=llada", "steps=4", "block_length=4", shortcut)
     found = forecast.predict(prepared, None)
     assert found.bound_s is None
     shapes = shapes_of(prepared)
     per_token = 2 * shapes.layers * shapes.kv_heads * shapes.head_dim * 4
     assert found.cache_bytes == (4 * (prepared.longest_prompt + 8) * per_token if shortcut == "cache=prefix" else 0)
-    cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
+    cell = plan.Cell(swept={}, prepared=prepared)
     assert "unknown" in console.plan([cell], grid=1, forecasts=[found])
 
 
@@ -81,7 +79,7 @@ def test_the_bound_is_the_least_time_of_every_forward_of_every_pass() -> None:
 
 def test_an_earlier_record_of_the_same_identity_and_device_tells_the_time(tmp_path) -> None:
     prepared = prepare("model=llama")
-    cell = plan.Cell(overrides=(), swept={}, prepared=prepared)
+    cell = plan.Cell(swept={}, prepared=prepared)
     earlier = make_record("llama", identity=prepared.identity, duration_s=41.0)
     earlier.save(tmp_path / "2026-01-01_00-00-00" / cell.name)
     replace(earlier, duration_s=42.0).save(tmp_path / "2026-01-02_00-00-00")  # a single job

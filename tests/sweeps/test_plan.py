@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench.checkpoints.resolve import BUNDLED
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.errors import CheckpointError, ConfigError, WorkloadError
-from llmbench.sweeps import console, plan, state
+from llmbench.sweeps import console, launchers, plan, state
 from records import make_record
 
 
@@ -77,8 +77,8 @@ def test_settings_that_no_job_reads_are_said_in_one_line():
     ]
     assert said("model=llama,llada", *unread) == said("model=llama") == said("model=llada") == []
     assert said("model=llada", "ignore_stop=true", "server.timeout_s=3") == [
-        "Note: no job here reads server (model=llama_server does)",
         "Note: no job here reads ignore_stop (model=llama does)",
+        "Note: no job here reads server (model=llama_server does)",
     ]
 
 
@@ -159,9 +159,6 @@ def test_every_way_of_denoising_spans_a_sweep_of_both_sides(axis, labels):
     assert [cell.prepared.job.label for cell in cells] == ["llama", *labels]
     assert cells[0].merged == 2
     assert cells[0].prepared.identity == build("model=llama", *small)[0].prepared.identity
-    key, _, values = axis.partition("=")
-    own = [build("model=llada", f"model.decoder.{key}={value}", *small)[0] for value in values.split(",")]
-    assert [cell.prepared.identity for cell in own] == [cell.prepared.identity for cell in cells[1:]]
 
 
 def test_forced_tokens_stand_for_a_threshold_under_dummy_weights_beside_the_other_side():
@@ -178,7 +175,7 @@ def test_forced_tokens_stand_for_a_threshold_under_dummy_weights_beside_the_othe
 
 def test_the_first_wrong_cell_is_named():
     with pytest.raises(ConfigError, match=r"^\[steps=12\] model.decoder: steps 12 must be a multiple"):
-        build("model=llada", "steps=8,12", "model.decoder.block_length=8", "hardware=cpu")
+        build("model=llada", "steps=8,12", "block_length=8", "hardware=cpu")
 
 
 def test_forwards_are_counted_over_all_passes():
@@ -191,7 +188,7 @@ def test_forwards_are_counted_over_all_passes():
         "workload.prompts=8",
         "timing.repeats=3",
         "hardware=cpu",
-        "model.decoder.cfg_scale=1.0",
+        "cfg_scale=1.0",
     )
     assert plan.forwards(guided) == 2 * plan.forwards(cell)
 
@@ -199,7 +196,7 @@ def test_forwards_are_counted_over_all_passes():
 def test_forwards_of_a_forced_number_of_tokens_are_those_that_it_takes():
     small = ["canvas=64", "block_length=32", "workload.prompts=4", "batch=4", "timing.repeats=1", "hardware=cpu"]
     forced = ["metric=speed", "weights=dummy", "timing.warmup=1", "timing.token_timing_repeats=0", "steps=64"]
-    cells = build("model=llada", "model.decoder.fixed_tokens_per_forward=1,5,32", *forced, *small)
+    cells = build("model=llada", "fixed_tokens_per_forward=1,5,32", *forced, *small)
     # one batch, warmed up and timed: 2 generations of 2 blocks of 32 tokens, which are 7 times 5 or fewer
     assert [plan.forwards(cell) for cell in cells] == [2 * 64, 2 * 2 * 7, 2 * 2]
 
@@ -266,10 +263,10 @@ def on_gpu(cell: plan.Cell) -> plan.Cell:
 def test_jobs_at_once_are_refused_on_a_gpu_and_warned_of_on_a_cpu():
     cells = build("steps=8,16", "model=llada", "hardware=cpu")
     for count in (2, -1):
-        assert "disturb each other" in plan.warn_parallel_launcher(cells, JOBLIB | {"n_jobs": count})
+        assert "disturb each other" in launchers.warn_parallel_launcher(cells, JOBLIB | {"n_jobs": count})
         with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.n_jobs={count}: .*use hydra\.launcher\.n_jobs=1"):
-            plan.warn_parallel_launcher([on_gpu(cell) for cell in cells], JOBLIB | {"n_jobs": count})
-    assert "SlurmLauncher may run several jobs" in plan.warn_parallel_launcher(
+            launchers.warn_parallel_launcher([on_gpu(cell) for cell in cells], JOBLIB | {"n_jobs": count})
+    assert "SlurmLauncher may run several jobs" in launchers.warn_parallel_launcher(
         cells, {"_target_": "somewhere.SlurmLauncher"}
     )
 
@@ -277,11 +274,11 @@ def test_jobs_at_once_are_refused_on_a_gpu_and_warned_of_on_a_cpu():
 def test_jobs_one_after_the_other_are_nobodys_neighbours():
     cells = build("steps=8,16", "model=llada", "hardware=cpu")
     basic = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
-    assert plan.warn_parallel_launcher(cells, basic) == ""
-    assert plan.warn_parallel_launcher([on_gpu(cell) for cell in cells], JOBLIB | {"n_jobs": 1}) == ""
-    assert plan.warn_parallel_launcher([on_gpu(cells[0])], JOBLIB | {"n_jobs": 2}) == ""
+    assert launchers.warn_parallel_launcher(cells, basic) == ""
+    assert launchers.warn_parallel_launcher([on_gpu(cell) for cell in cells], JOBLIB | {"n_jobs": 1}) == ""
+    assert launchers.warn_parallel_launcher([on_gpu(cells[0])], JOBLIB | {"n_jobs": 2}) == ""
     taken_over = dataclasses.replace(cells[1], reused=make_record())
-    assert plan.warn_parallel_launcher([on_gpu(cells[0]), on_gpu(taken_over)], JOBLIB | {"n_jobs": 2}) == ""
+    assert launchers.warn_parallel_launcher([on_gpu(cells[0]), on_gpu(taken_over)], JOBLIB | {"n_jobs": 2}) == ""
 
 
 def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():
@@ -296,8 +293,8 @@ def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():
     assert all(any(title in line for line in said.splitlines()) for title in titles)
     head = said.splitlines()[0]
     assert head.endswith("on cpu, float32; 1 prompt of continuation")  # no temperature where it varies
-    forced = ["model.decoder.fixed_tokens_per_forward=2,4", "model.decoder.early_stop=true,false", "block_length=4"]
-    cells = build("model=llada", "weights=dummy", "model.decoder.threshold=0.9", *forced, *small)
+    forced = ["fixed_tokens_per_forward=2,4", "early_stop=true,false", "block_length=4"]
+    cells = build("model=llada", "weights=dummy", "threshold=0.9", *forced, *small)
     assert [cell.title for cell in cells] == [
         "llada threshold=0.9 fixed=2 early_stop=true k=4",
         "llada threshold=0.9 fixed=2 k=4 early_stop=False",

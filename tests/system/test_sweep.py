@@ -142,14 +142,14 @@ def test_outputs_and_raw_samples_are_in_the_record(swept):
         assert {score.subject for score in loaded.scores} == {"output", "human", "shuffled", "prompt_tail", "empty"}
 
 
-def test_a_repeat_is_no_look_and_other_margins_over_the_same_prompts_are(swept):
+def test_a_repeat_is_no_analysis_and_other_margins_over_the_same_prompts_are(swept):
     folder, result = swept
     again = llmbench(folder, *GRID, *SMALL, "reuse=all")
-    assert "unannounced" not in result.stdout + again.stdout
+    assert "unplanned" not in result.stdout + again.stdout
     wider = llmbench(folder, *GRID, *SMALL, "reuse=all", "parity.margins.perplexity=0.5")
     assert "done in" not in again.stderr + wider.stderr  # over the same Records
-    assert "at most 10 % error: 5 % x 2 looks, unannounced" in wider.stdout
-    assert "margin of perplexity changed" in wider.stdout
+    assert "at most 10 % error: 5 % x 2 analyses, this one unplanned" in wider.stdout
+    assert "parity.margins.perplexity" in wider.stdout
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
@@ -160,7 +160,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
 
 
 def test_one_wrong_cell_refuses_the_grid_before_any_job(tmp_path):
-    result = llmbench(tmp_path, "-m", "model=llada", "steps=4,7", "model.decoder.block_length=8", *SMALL)
+    result = llmbench(tmp_path, "-m", "model=llada", "steps=4,7", "block_length=8", *SMALL)
     assert result.returncode == 2
     assert "[steps=7] model.decoder: steps 7 must be a multiple of the 2 blocks" in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -235,7 +235,7 @@ def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_s
     said = shown.stdout + shown.stderr
     assert "PARTIAL: " in said
     assert "the same command goes on: python -m llmbench -m model=llama,llada steps=4,8" in said
-    assert "unannounced look" not in said
+    assert "unplanned analysis" not in said
     assert "Traceback" not in said
     assert not (tmp_path / "paper").exists()  # a partial table replaces none
 

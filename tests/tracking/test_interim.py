@@ -1,4 +1,4 @@
-"""Looks that earlier sweeps left in a real store count for later verdicts, and a table made again says the same."""
+"""Analyses that earlier sweeps left in a real store count for later verdicts, and a table made again says the same."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmbench.analysis.parity.analyze import verdicts
-from llmbench.analysis.parity.interim import registration
+from llmbench.analysis.parity.interim import AnalysisPlan
 from llmbench.analysis.parity.verdict import Parity
 from llmbench.cli.report import main
 from llmbench.config.job import TrackingConfig
@@ -16,7 +16,7 @@ from llmbench.record import Record
 from llmbench.tracking import Store, open_store
 from records import make_sweep
 
-AXIS = [8, 16, 32, 64]
+AXIS = (8, 16, 32, 64)
 
 
 @pytest.fixture
@@ -25,14 +25,13 @@ def store(tmp_path: Path) -> Store:
 
 
 def swept(store: Store, records: Sequence[Record], options: ParityConfig | None = None) -> tuple[str, list[Parity]]:
-    """What a sweep does with the store around its jobs: registers, logs, counts earlier looks, ends."""
+    """What a sweep does with the store around its jobs: registers, logs, counts earlier analyses, ends."""
     options = options or ParityConfig()
-    parent = store.start_sweep(
-        name="sweep", command="", jobs=len(records), recipe="parity", registered=registration(options, AXIS)
-    )
+    plan = AnalysisPlan(options=options, steps=AXIS).to_json()
+    parent = store.start_sweep(name="sweep", command="", jobs=len(records), recipe="parity", registered=plan)
     for record in records:
         store.log_job(record, parent=parent, steps_axis=AXIS, swept={})
-    found = list(verdicts(records, options=options, history=store.looks(parent)))
+    found = list(verdicts(records, options=options, history=store.past_analyses(parent)))
     store.finish_sweep(parent, found, records)
     return parent, found
 
@@ -40,22 +39,22 @@ def swept(store: Store, records: Sequence[Record], options: ParityConfig | None 
 def test_a_second_sweep_counts_the_first_and_a_repeat_does_not(store: Store) -> None:
     stricter = ParityConfig(thresholds=ThresholdsConfig(length_share=0.95))
     sweeps = [swept(store, make_sweep()), swept(store, make_sweep()), swept(store, make_sweep(), stricter)]
-    assert [found[0].looks_taken for _, found in sweeps] == [1, 1, 2]
-    assert "at most 10 % error: 5 % x 2 looks, unannounced" in sweeps[2][1][0].sentence
-    assert "threshold of length_share changed" in sweeps[2][1][0].warnings[0]
+    assert [found[0].analyses for _, found in sweeps] == [1, 1, 2]
+    assert "at most 10 % error: 5 % x 2 analyses" in sweeps[2][1][0].sentence
+    assert "parity.thresholds.length_share" in sweeps[2][1][0].warnings[0]
 
 
 def test_margins_changed_over_data_that_is_measured_anew(store: Store) -> None:
     swept(store, make_sweep())
     _, (second,) = swept(store, make_sweep(), ParityConfig(margins=MarginsConfig(perplexity=0.3, entropy=0.3)))
-    assert (second.metrics[0].reached, second.looks_taken) == (16, 2)
+    assert (second.metrics[0].reached, second.analyses) == (16, 2)
 
 
 def test_more_prompts_measured_anew_into_the_same_experiment(store: Store) -> None:
     swept(store, make_sweep())
     _, (second,) = swept(store, make_sweep(prompts=16, conditions={"workload": "w16"}))
-    assert second.looks_taken == 2
-    assert "prompts grew from 8 to 16" in second.warnings[0]
+    assert second.analyses == 2
+    assert "in prompts;" in second.warnings[0]
 
 
 def test_a_table_made_again_counts_what_had_been_seen_when_its_sweep_ended(
@@ -73,16 +72,16 @@ def test_a_deleted_sweep_was_seen_all_the_same_and_one_without_a_verdict_was_not
     aborted = store.start_sweep(name="aborted", command="", jobs=2)
     store.abort_sweep(aborted)
     parent, (first,) = swept(store, make_sweep())
-    assert first.looks_taken == 1
+    assert first.analyses == 1
     store.client.delete_run(parent)
     again = [replace(r, outputs=tuple(replace(o, text=f"{o.text}!") for o in r.outputs)) for r in make_sweep()]
-    assert swept(store, again)[1][0].looks_taken == 2
+    assert swept(store, again)[1][0].analyses == 2
 
 
 def test_another_experiment_knows_nothing(store: Store) -> None:
     swept(store, make_sweep())
     other = open_store(TrackingConfig(uri=store.uri, experiment="other"))
-    assert swept(other, make_sweep(), ParityConfig(looks=2))[1][0].looks_taken == 1
+    assert swept(other, make_sweep(), ParityConfig(planned_analyses=2))[1][0].analyses == 1
 
 
 def test_many_verdicts_of_one_sweep_are_all_remembered(store: Store) -> None:
@@ -93,11 +92,13 @@ def test_many_verdicts_of_one_sweep_are_all_remembered(store: Store) -> None:
     parent = store.start_sweep(name="wide", command="", jobs=len(distinct))
     store.finish_sweep(parent, found, distinct)
     after = store.start_sweep(name="next", command="", jobs=1)
-    assert len(store.looks(after)) == 60
+    assert len(store.past_analyses(after)) == 60
 
 
 def test_a_sweep_registers_thresholds_and_margins_before_its_jobs(store: Store) -> None:
-    parent = store.start_sweep(name="s", command="", jobs=1, registered=registration(ParityConfig(), AXIS))
+    parent = store.start_sweep(
+        name="s", command="", jobs=1, registered=AnalysisPlan(options=ParityConfig(), steps=AXIS).to_json()
+    )
     said = store.sweep(parent).registered
     assert said is not None
     for part in ('"empty_share": 0.02', '"length_share": 0.9', '"roofline_share": 0.5', '"steps": [8, 16, 32, 64]'):

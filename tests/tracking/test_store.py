@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from llmbench.analysis.parity.analyze import verdicts
-from llmbench.analysis.parity.interim import registration
+from llmbench.analysis.parity.interim import AnalysisPlan
 from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import TrackingError
@@ -39,7 +39,7 @@ def with_secret(record: Record) -> Record:
 def sweep(store: Store) -> Iterator[str]:
     """A finished sweep: its parent's run id."""
     records = [with_secret(record) for record in make_sweep()]
-    registered = registration(ParityConfig(), AXIS)
+    registered = AnalysisPlan(options=ParityConfig(), steps=tuple(AXIS)).to_json()
     parent = store.start_sweep(name="2026-11-23", command=COMMAND, jobs=5, recipe="parity", registered=registered)
     for record in records:
         store.log_job(record, parent=parent, steps_axis=AXIS, swept={"model": record.model, "steps": "8"})
@@ -139,10 +139,8 @@ def test_the_parent_carries_the_curve_the_figures_and_the_verdict(store: Store, 
     assert names == {"parity.json", "parity.md", "parity.png", "parity.html", "frontier.md", "frontier.png"}
     assert artifact(store, sweep, "parity.png").startswith(b"\x89PNG")
     note = run.data.tags["mlflow.note.content"]
-    assert note.index("REACHED. LLaDA matches LLaMA's perplexity at k = 32") < note.index("Point form (the brief)")
-    assert (
-        note.index("Point form (the brief)") < note.index("| llada k=64 |") < note.index("The tests behind the verdict")
-    )
+    assert note.index("REACHED. LLaDA matches LLaMA's perplexity at k = 32") < note.index("Point estimate")
+    assert note.index("Point estimate") < note.index("| llada k=64 |") < note.index("The tests behind the verdict")
     assert "| llada k=64 |" in note
     assert json.loads(run.data.tags["registered"])["margins"]["perplexity"] == 0.1
     assert json.loads(run.data.tags["registered"])["steps"] == AXIS
@@ -220,12 +218,21 @@ def test_a_deleted_experiment_is_said(tmp_path: Path) -> None:
         open_store(config)
 
 
-def test_a_store_that_was_moved_is_said(tmp_path: Path) -> None:
-    (tmp_path / "here").mkdir()
-    open_store(TrackingConfig(uri=f"sqlite:///{tmp_path}/here/mlflow.db", experiment="x"))
-    (tmp_path / "here").rename(tmp_path / "there")
-    with pytest.raises(TrackingError, match=r"keeps its files in .*here/artifacts, which is gone"):
-        open_store(TrackingConfig(uri=f"sqlite:///{tmp_path}/there/mlflow.db", experiment="x"))
+def test_a_job_that_is_not_in_the_store_fails_the_parent_and_is_named(store: Store) -> None:
+    records = make_sweep()
+    parent = store.start_sweep(name="outage", command="", jobs=5)
+    store.finish_sweep(parent, verdicts(records), records, unlogged=["llada k=8", "llada k=16"])
+    run = store.client.get_run(parent)
+    assert (run.info.status, run.data.tags["unlogged_jobs"]) == ("FAILED", "llada k=8, llada k=16")
+    store.abort_sweep(parent)
+    assert store.client.get_run(parent).info.status == "FAILED", "one that has ended stays as it is"
+
+
+def test_the_plan_of_a_sweep_is_in_the_store(store: Store) -> None:
+    planned = {f"{i:012x}": f"llada k={i} temperature=0.7 seed={i}" for i in range(300)}
+    parent = store.start_sweep(name="wide", command="", jobs=300, planned=planned)
+    assert store.planned(parent) == planned
+    assert store.planned(store.start_sweep(name="older", command="", jobs=300)) is None
 
 
 def test_a_reader_finds_no_experiment_that_is_not_there(store: Store) -> None:

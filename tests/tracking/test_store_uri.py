@@ -11,7 +11,7 @@ import pytest
 
 from llmbench.config.job import TrackingConfig
 from llmbench.errors import TrackingError
-from llmbench.tracking import open_store, redact, refusal, resolve_uri
+from llmbench.tracking import open_store, refusal, resolve_uri
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def test_a_relative_sqlite_file_becomes_absolute(tmp_path: Path) -> None:
     "uri", ["http://h:5000/", "https://h", "postgresql://u:p@h/db", "mysql+pymysql://h/db", "databricks"]
 )
 def test_servers_and_databases_pass(uri: str) -> None:
-    assert resolve_uri(uri) == uri.rstrip("/")
+    assert resolve_uri(uri) == uri.rstrip("/").replace("u:p@", "")
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,6 @@ def test_readers_are_told_only_of_a_store_that_they_would_not_find_by_themselves
     assert open_store(TrackingConfig(uri=None, experiment="llmbench")).options == ""
     other = open_store(TrackingConfig(uri=f"sqlite:///{tmp_path}/other.db", experiment="mine"))
     assert other.options == f" --uri sqlite:///{tmp_path}/other.db --experiment mine"
-
-
-def test_passwords_leave_uris_wherever_they_stand() -> None:
-    value = {"uri": "http://user:pa55@host:1/x", "list": ["see https://tok@host, or sqlite:////a/b@c.db"], "n": 3}
-    assert redact(value) == {"uri": "http://host:1/x", "list": ["see https://host, or sqlite:////a/b@c.db"], "n": 3}
 
 
 def test_telemetry_is_off_unless_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,33 +1,26 @@
 """Hypothesis 4: is LLaDA responsive enough for chat? L_e2e and `first_text_ms` at batch 1 against fixed thresholds.
 
-The thresholds (`parity.chat.*`) stand in the configuration before the run, so they are read from the Records: 1 s until
-text can be shown and 10 s until all of it is there, the limits at which a dialogue stops to feel uninterrupted and
-attention leaves it (Miller, AFIPS 1968; Nielsen, Usability Engineering, 1993, ch. 5). LLaDA meets them at a k when the
-95 % intervals of both times end below, and fails when one of them begins above. LLaMA's times stand beside; those of a
-server on hardware that is not known do not.
-
-Text that appears with the last step (one block as long as the canvas) appears at L_e2e; of a shorter first block the
-interval comes from the marked pass, where it was repeated often enough. Several seeds of a setting are one finding: of
-times and of both ends of their intervals the means, which is no narrower than it should be. No torch.
+The thresholds (`parity.chat.*`) are those of the configuration before the run, so they are read from the Records.
+LLaDA meets them at a k when the 95 % intervals of both times end below, and fails when one of them begins above
+(docs/method.md). LLaMA's times are shown beside; those of a server on unknown hardware are not.
 """
 
 from collections.abc import Sequence
-from statistics import fmean
 
+from llmbench.analysis.estimates import Estimate, logged, mean_over_seeds
 from llmbench.analysis.hypotheses.outcomes import (
     Claim,
-    Finding,
     Hypothesis,
     Outcome,
-    command,
+    SettingOutcome,
     conclude,
     finished,
     labels,
     series,
     span,
+    sweep_that_decides,
 )
-from llmbench.analysis.parity.grouping import VARIED, check_ground, is_external_server
-from llmbench.analysis.parity.statistics import Estimate
+from llmbench.analysis.parity.grouping import VARIED, check_shared_conditions, is_external_server
 from llmbench.config.parity import ChatConfig
 from llmbench.metrics import performance
 from llmbench.record import Record
@@ -43,14 +36,14 @@ def chat(records: Sequence[Record]) -> Hypothesis:
     """
     known = finished(records, lambda r: r.conditions.get("batch") == "1" and "latency/e2e_ms" in r.metrics)
     if known:
-        check_ground(known, VARIED)
+        check_shared_conditions(known, VARIED)
     own = [record for record in known if record.family == "diffusion"]
     limits = list(dict.fromkeys(_limits(record) for record in own))
     beside = _beside(
         [record for record in known if record.family == "autoregressive" and not is_external_server(record)]
     )
-    findings = [_finding(name, members, limits, beside) for name, members in _settings(own)]
-    return conclude(CLAIM, findings, "LLaDA was not run at batch 1", "make table1", known)
+    settings = [_judge_setting(name, members, limits, beside) for name, members in _settings(own)]
+    return conclude(CLAIM, settings, "LLaDA was not run at batch 1", "make table1", known)
 
 
 def _settings(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
@@ -62,38 +55,28 @@ def _settings(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
 def first_text(members: Sequence[Record]) -> Estimate | None:
     """When text could first be shown, over seeds, with its interval where there is one; from the raw times."""
     found = [performance.first_text(record) for record in members]
-    known = [Estimate(value=item.median, low=item.ci_low, high=item.ci_high) for item in found if item]
-    return _mean(known) if len(known) == len(members) else None
+    return mean_over_seeds(
+        [None if item is None else Estimate(value=item.median, low=item.ci_low, high=item.ci_high) for item in found]
+    )
 
 
 def _whole(members: Sequence[Record]) -> Estimate:
     """L_e2e over seeds."""
-    key = "latency/e2e_ms"
-    found = [record.metrics for record in members]
-    return _mean([Estimate(value=m[key], low=m.get(f"{key}_ci_low"), high=m.get(f"{key}_ci_high")) for m in found])
+    found = mean_over_seeds([logged(record, "latency/e2e_ms") for record in members])
+    assert found is not None  # `chat` leaves out what was not timed
+    return found
 
 
-def _mean(times: Sequence[Estimate]) -> Estimate:
-    low = [time.low for time in times if time.low is not None]
-    high = [time.high for time in times if time.high is not None]
-    told = len(low) == len(high) == len(times)
-    return Estimate(
-        value=fmean(time.value for time in times),
-        low=fmean(low) if told else None,
-        high=fmean(high) if told else None,
-    )
-
-
-def _finding(
+def _judge_setting(
     name: str, members: Sequence[Record], limits: Sequence[ChatConfig], beside: Sequence[tuple[str, Estimate]]
-) -> Finding:
+) -> SettingOutcome:
     record, whole, first = members[0], _whole(members), first_text(members)
     numbers = [("L_e2e ms", whole), *([("first text ms", first)] if first else []), *beside]
-    again = command("latency", record, f"steps={record.steps}", "timing.repeats=12", "timing.token_timing_repeats=6")
+    again = sweep_that_decides("latency", f"steps={record.steps}", "timing.repeats=12", "timing.token_timing_repeats=6")
     if len(limits) > 1:
         said = " and ".join(f"{item.first_text_ms:g} / {item.e2e_ms:g} ms" for item in limits)
         why = f"the thresholds were changed between the jobs ({said})"
-        return Finding(setting=name, outcome=Outcome.UNDECIDED, why=why, numbers=tuple(numbers), decide=again)
+        return SettingOutcome(setting=name, outcome=Outcome.UNDECIDED, why=why, numbers=tuple(numbers), decide=again)
     limit = limits[0]
     times = [("first text", first, limit.first_text_ms), ("all of it", whole, limit.e2e_ms)]
     said = "; ".join(f"{what} after {span(time)} ms, at most {most:g}" for what, time, most in times if time)
@@ -107,7 +90,7 @@ def _finding(
         if any(time is None or time.high is None for time, _ in pairs):
             said += "; a time without an interval (fewer than 6 repeats) decides nothing"
     decide = again if outcome is Outcome.UNDECIDED else ""
-    return Finding(setting=name, outcome=outcome, why=said, numbers=tuple(numbers), decide=decide)
+    return SettingOutcome(setting=name, outcome=outcome, why=said, numbers=tuple(numbers), decide=decide)
 
 
 def _beside(records: Sequence[Record]) -> list[tuple[str, Estimate]]:

@@ -1,8 +1,7 @@
-"""Which hypotheses of the brief do these Records support? Four claims, each supported, refuted or undecided.
+"""The four hypotheses on the Records of a sweep: each is supported, refuted or undecided.
 
-Pure over Records. What a hypothesis needs is in one recipe's sweep (`Claim.recipe`), but any Records will do: those
-that cannot speak to a claim are passed over, and a claim nobody speaks to is undecided with the command that would
-decide. Called by `llmbench.report`.
+What a hypothesis needs is in the sweep of one recipe (`Claim.recipe`). Records that say nothing about a claim are
+passed over; a claim without any is undecided.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ CLAIMS: tuple[tuple[Claim, Judge], ...] = (
 
 
 def hypotheses(records: Sequence[Record], recipe: str | None = None) -> tuple[Hypothesis, ...]:
-    """Judge the four, or those that a recipe speaks to.
+    """Judge the four, or those of one recipe.
 
     Args:
         records: of one sweep; failed ones are passed over.

@@ -1,19 +1,12 @@
-"""Hypotheses 2 and 3: what does memory do while text is written, and with its length? CUDA only.
+"""Hypotheses 2 and 3: how does memory change during generation and with its length? CUDA only.
 
-2. *LLaMA's memory grows linearly with length through the KV cache.* At fixed P and B >= 8, over the canvas G: the
-   most bytes in live tensors (M_allocated) of the memory trace, which an eager engine writes with a growing cache.
-   Their slope in bytes per token is compared with what the cache takes by the architecture: B times the keys and values
-   of one token, read off the Record's own forward costs (the bytes that a decoding step must move grow by exactly that
-   with each key). The slope of M_reserved, of the same trace, stands beside it, and that of M_peak, of the engine.
+2. *LLaMA's memory grows linearly with length through the KV cache.* Over the canvas G at fixed P and B >= 8, the slope
+   of the most bytes in live tensors (M_allocated) against what the cache takes by the architecture.
 3. *LLaDA's memory depends on the full length from the start and does not grow during generation.* The trace of one
    generation does not rise after its first step, and what is reserved at that step rises with P + G.
 
-M_reserved is what the allocator has taken from the device: it moves in segments of 20 MiB (PyTorch's `kLargeBuffer`)
-and keeps what it has. A growing cache asks it for larger tensors at every token, which fit into none that it has, so it
-takes far more than the tensors need (docs/method.md has figures). That is the allocator's growth and not the cache's,
-so M_allocated decides; M_reserved does where a Record has nothing else. A slope between
-half and twice the architecture's counts as the cache's, a slope is judged only where the cache grows by at least ten
-segments, and a rise of one segment (or 5 % of what generation takes) is no growth.
+M_reserved moves in segments of the allocator and grows by more than the tensors need, so M_allocated decides where a
+Record has it. docs/method.md gives the limits and the reasons.
 """
 
 import itertools
@@ -22,21 +15,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.hypotheses.outcomes import (
     Claim,
-    Finding,
     Hypothesis,
     Outcome,
-    command,
+    SettingOutcome,
     conclude,
     finished,
     labels,
     series,
     span,
+    sweep_that_decides,
 )
-from llmbench.analysis.parity.grouping import VARIED, check_ground
+from llmbench.analysis.parity.grouping import VARIED, check_shared_conditions
 from llmbench.analysis.parity.sentences import number
-from llmbench.analysis.parity.statistics import Array, Estimate
+from llmbench.analysis.parity.statistics import Array
 from llmbench.record import Record
 
 GROWTH = Claim(number=2, text="LLaMA's memory grows linearly with the length, through the KV cache", recipe="memory")
@@ -57,7 +51,10 @@ ROWS = 8
 
 _MIB = 2.0**20
 _NEEDS_GPU = "M_reserved exists on CUDA only, and none was recorded: run the command below on a GPU"
-_BIG = ("pair=8b", "weights=dummy", "workload=synthetic", "canvas=256,512,1024,2048", "hardware=cuda")
+_ON_GPU = (
+    "python -m llmbench -m experiment=memory pair=8b weights=dummy workload=synthetic canvas=256,512,1024,2048 "
+    "hardware=cuda"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,20 +123,20 @@ def growth(records: Sequence[Record]) -> Hypothesis:
     own = [r for r in known if r.conditions.get("decoding.kind", "autoregressive") == "autoregressive"]
     curves = [sorted(members, key=_canvas) for members in series(own, "canvas")]
     names = labels([members[0] for members in curves], "canvas")
-    findings = [_grows(name, members) for name, members in zip(names, curves, strict=True)]
-    return conclude(GROWTH, findings, _NEEDS_GPU, command("memory", None, *_BIG), known)
+    settings = [_grows(name, members) for name, members in zip(names, curves, strict=True)]
+    return conclude(GROWTH, settings, _NEEDS_GPU, _ON_GPU, known)
 
 
-def _grows(name: str, members: Sequence[Record]) -> Finding:
+def _grows(name: str, members: Sequence[Record]) -> SettingOutcome:
     first = members[0]
     whole = [record for record in members if len(record.device_use.reserved_trace_bytes) == record.canvas]
     rows = int(first.conditions.get("batch", 0))
     expected = cache_bytes_per_token(whole[0]) if whole else None
-    again = _again(first, [_canvas(record) for record in members])
+    again = _again([_canvas(record) for record in members])
     if rows < ROWS:
-        return _open(name, f"B = {rows}, and {ROWS} rows are needed", command("memory", first, f"batch={ROWS}"))
+        return _open(name, f"B = {rows}, and {ROWS} rows are needed", sweep_that_decides("memory", f"batch={ROWS}"))
     if len({_canvas(record) for record in whole}) < FEWEST:
-        why = f"{len(whole)} lengths were written whole, {FEWEST} are needed"
+        why = f"{len(whole)} lengths were generated in full, {FEWEST} are needed"
         return _open(name, why, again)
     if not expected:
         return _open(name, "the architecture's bytes per token were not recorded (metric.roofline)", again)
@@ -157,9 +154,9 @@ def _grows(name: str, members: Sequence[Record]) -> Finding:
     peak = _line(lengths, whole, lambda record: record.metrics.get("memory/over_model_bytes"))
     numbers += [("M_peak slope / cache", _share(peak, expected))] if peak else []
     outcome, why = _line_says(decisive, _share(decisive, expected), rise, of_tensors=tensors is not None)
-    decide = "" if outcome is not Outcome.UNDECIDED else command("memory", None, *_BIG)
+    decide = "" if outcome is not Outcome.UNDECIDED else _ON_GPU
     why = f"{why}: {span(decisive.slope, ' bytes')} a token, {number(expected)} by the architecture"
-    return Finding(setting=name, outcome=outcome, why=why, numbers=tuple(numbers), decide=decide)
+    return SettingOutcome(setting=name, outcome=outcome, why=why, numbers=tuple(numbers), decide=decide)
 
 
 def _most_allocated(record: Record) -> float | None:
@@ -193,17 +190,17 @@ def _line_says(fitted: Line, share: Estimate, rise: float, *, of_tensors: bool) 
             f"the cache grows by {number(rise / _MIB)} MiB, fewer than ten of the allocator's segments",
         ),
         (high < 0.5, Outcome.REFUTED, "it grows by less than half of the cache"),
-        (fitted.residual > 0.1 and fitted.bent, Outcome.REFUTED, f"it grows on a curve, not on a line (off by {off})"),
+        (fitted.residual > 0.1 and fitted.bent, Outcome.REFUTED, f"it grows, but not linearly (off by {off})"),
         (low <= 0, Outcome.UNDECIDED, "a slope of 0 is not excluded"),
-        (fitted.residual > 0.1, Outcome.UNDECIDED, f"off a line by {off}"),
-        (low >= 0.5 and high <= 2, Outcome.SUPPORTED, "it grows on a line, by what the cache takes"),
-        (low > 2 and of_tensors, Outcome.REFUTED, "it grows on a line, by more than twice the cache"),
+        (fitted.residual > 0.1, Outcome.UNDECIDED, f"it is off a line by {off}"),
+        (low >= 0.5 and high <= 2, Outcome.SUPPORTED, "it grows linearly, by what the cache takes"),
+        (low > 2 and of_tensors, Outcome.REFUTED, "it grows linearly, by more than twice the cache"),
         (low > 2, Outcome.UNDECIDED, "it grows by more than twice the cache, and live tensors were not recorded"),
     )
     for applies, outcome, why in cases:
         if applies:
             return outcome, why
-    return Outcome.UNDECIDED, "it grows on a line, but whether by the cache alone cannot be told"
+    return Outcome.UNDECIDED, "it grows linearly, but whether by the cache alone cannot be said"
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -219,13 +216,12 @@ def constant(records: Sequence[Record]) -> Hypothesis:
     known = _traced(records, "diffusion")
     curves = [sorted(members, key=_canvas) for members in series(known, "canvas")]
     names = labels([members[0] for members in curves], "canvas")
-    findings = [_stays(name, members) for name, members in zip(names, curves, strict=True)]
-    return conclude(CONSTANT, findings, _NEEDS_GPU, "make table3, on a GPU", known)
+    settings = [_stays(name, members) for name, members in zip(names, curves, strict=True)]
+    return conclude(CONSTANT, settings, _NEEDS_GPU, "make table3, on a GPU", known)
 
 
-def _stays(name: str, members: Sequence[Record]) -> Finding:
-    first = members[0]
-    again = _again(first, [_canvas(record) for record in members])
+def _stays(name: str, members: Sequence[Record]) -> SettingOutcome:
+    again = _again([_canvas(record) for record in members])
     lengths = [_length(record) for record in members]
     taken = [_from_the_start(record) for record in members]
     numbers, grown = [], []
@@ -240,18 +236,21 @@ def _stays(name: str, members: Sequence[Record]) -> Finding:
     if grown:
         record, later = grown[-1]
         why = f"at G = {record.canvas} it grows by {number(later / _MIB)} MiB after the first step"
-        return Finding(setting=name, outcome=Outcome.REFUTED, why=why, numbers=tuple(numbers))
+        return SettingOutcome(setting=name, outcome=Outcome.REFUTED, why=why, numbers=tuple(numbers))
     if any(len(record.device_use.reserved_trace_bytes) < 2 for record in members):
-        return _open(name, "a generation of one step shows no growth", command("memory", first, "steps=32"), numbers)
+        return _open(
+            name, "a generation of one step shows no growth", sweep_that_decides("memory", "steps=32"), numbers
+        )
     if len(set(lengths)) < FEWEST:
-        why = f"it does not grow while it generates, but {len(set(lengths))} lengths show no dependence"
+        count = len(set(lengths))
+        why = f"it does not grow during generation; {count} lengths are too few to see whether it depends on them"
         return _open(name, why, again, numbers)
     return _with_length(name, lengths, taken, numbers)
 
 
 def _with_length(
     name: str, lengths: Sequence[int], taken: Sequence[int], numbers: Sequence[tuple[str, Estimate]]
-) -> Finding:
+) -> SettingOutcome:
     """What does not grow during generation: does it depend on the length from the start?"""
     flat = "it does not grow after the first step"
     rise, span_of = taken[-1] - taken[0], f"P + G = {lengths[0]} to {lengths[-1]}"
@@ -259,11 +258,9 @@ def _with_length(
     shown = f"{number(taken[0] / _MIB)} to {number(taken[-1] / _MIB)} MiB over {span_of}"
     if rise > 2 * SEGMENT and not drops:
         why = f"{flat}, and is there from it: {shown}"
-        return Finding(setting=name, outcome=Outcome.SUPPORTED, why=why, numbers=tuple(numbers))
+        return SettingOutcome(setting=name, outcome=Outcome.SUPPORTED, why=why, numbers=tuple(numbers))
     said = "falls in between" if drops else "lies within two of the allocator's segments"
-    return _open(
-        name, f"{flat}, but its rise with the length ({shown}) {said}", command("memory", None, *_BIG), numbers
-    )
+    return _open(name, f"{flat}, but its rise with the length ({shown}) {said}", _ON_GPU, numbers)
 
 
 def _from_the_start(record: Record) -> int:
@@ -280,10 +277,10 @@ def _length(record: Record) -> int:
 
 
 def _traced(records: Sequence[Record], family: str) -> list[Record]:
-    """Finished Records of a family with a memory trace, made on one ground."""
+    """Finished Records of a family with a memory trace, made under equal conditions."""
     known = finished(records, lambda r: r.family == family and bool(r.device_use.reserved_trace_bytes))
     if known:
-        check_ground(known, VARIED)
+        check_shared_conditions(known, VARIED)
     return known
 
 
@@ -291,11 +288,11 @@ def _canvas(record: Record) -> int:
     return record.canvas or 0
 
 
-def _again(record: Record, lengths: Sequence[int]) -> str:
+def _again(lengths: Sequence[int]) -> str:
     """The recipe with more lengths."""
     wanted = sorted({*lengths, *(max(lengths) * factor for factor in (1, 2, 4))})
-    return command("memory", record, f"canvas={','.join(map(str, wanted))}")
+    return sweep_that_decides("memory", f"canvas={','.join(map(str, wanted))}")
 
 
-def _open(name: str, why: str, decide: str, numbers: Sequence[tuple[str, Estimate]] = ()) -> Finding:
-    return Finding(setting=name, outcome=Outcome.UNDECIDED, why=why, numbers=tuple(numbers), decide=decide)
+def _open(name: str, why: str, decide: str, numbers: Sequence[tuple[str, Estimate]] = ()) -> SettingOutcome:
+    return SettingOutcome(setting=name, outcome=Outcome.UNDECIDED, why=why, numbers=tuple(numbers), decide=decide)

@@ -2,42 +2,38 @@
 
     R(B) = T_LLaDA / T_LLaMA, both in valid bytes per second at the same batch size
 
-Supported only if R rises with B and crosses 1 from below: that is what "because diffusion parallelises better" says. A
-downward crossing, at whatever B, is the opposite, and is refuted with its B*; so is R that is below 1 everywhere and
-falls, which goes beyond docs/metrics.md. Everything else is undecided: R above 1 everywhere shows no crossing, R below
-1 and rising may cross later. A candidate that writes nothing but empty outputs has R = 0; a batch size whose R cannot
-be computed is named as not judged.
-
-R's interval is that of the time ratio (`statistics.speedup_interval`: batches, then repeats), laid at R: the texts, and
-so their bytes, are taken as they are. "Below", "above", "rises" and "falls" are said only of intervals that lie apart,
-so a point without an interval decides nothing. Where the gates of a speedup speak against one (a baseline far under its
-roofline, unsteady times, other threads), nothing is supported.
+Supported if R rises with B and crosses 1 from below, refuted if it crosses downward or falls below 1 (docs/method.md).
+R's interval is that of the time ratio (`statistics.speedup_interval`), laid at R: the bytes are taken as written.
+"Below", "above", "rises" and "falls" are said only of intervals that do not overlap, so a ratio without an interval
+decides nothing. Where a gate forbids to quote a speedup, nothing is supported.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbench.analysis.estimates import Estimate, logged_mean
 from llmbench.analysis.hypotheses.outcomes import (
     Claim,
-    Finding,
     Hypothesis,
     Outcome,
-    command,
+    SettingOutcome,
     conclude,
     finished,
     labels,
     series,
     span,
+    sweep_that_decides,
 )
-from llmbench.analysis.parity.grouping import VARIED, check_ground, comparison_groups, group
-from llmbench.analysis.parity.sentences import doubt_phrase, number
-from llmbench.analysis.parity.statistics import Estimate, speedup_interval
+from llmbench.analysis.parity.grouping import VARIED, check_shared_conditions, comparison_groups, group
+from llmbench.analysis.parity.sentences import number
+from llmbench.analysis.parity.speed_doubts import doubt_phrase
+from llmbench.analysis.parity.statistics import speedup_interval
+from llmbench.config.job import SYNTHETIC
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import Record
 
@@ -48,7 +44,7 @@ CLAIM = Claim(
 )
 
 FEWEST = 3
-"""Batch sizes: two points rise or fall, they show no course."""
+"""Batch sizes: of two points nobody can tell whether R changes steadily."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +59,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """What a curve over B does."""
+    """How R changes over B."""
 
     outcome: Outcome
     why: str
@@ -79,24 +75,26 @@ def throughput(records: Sequence[Record]) -> Hypothesis:
     """
     known = finished(records)
     if known:
-        check_ground(known, VARIED)
+        check_shared_conditions(known, VARIED)
     points = _points(known)
     curves = series([record for record in known if id(record) in points], "batch")
     curves = [members for members in curves if any(points[id(record)].ratio for record in members)]
     names = labels([members[0] for members in curves], "batch")
-    findings = [
-        _finding(name, members[0], sorted((points[id(r)] for r in members), key=lambda point: point.batch))
+    settings = [
+        _judge_setting(name, members[0], sorted((points[id(r)] for r in members), key=lambda point: point.batch))
         for name, members in zip(names, curves, strict=True)
     ]
     missing = "no batch size was run with both models and text to count"
-    return conclude(CLAIM, findings, missing, "make table2", known)
+    return conclude(CLAIM, settings, missing, "make table2", known)
 
 
 def course(points: Sequence[tuple[int, Estimate]]) -> Course:
     """Judge R over rising B."""
     if len(points) < FEWEST:
         return Course(
-            outcome=Outcome.UNDECIDED, why=f"{len(points)} batch sizes show no course, {FEWEST} do", wanted="batches"
+            outcome=Outcome.UNDECIDED,
+            why=f"{len(points)} batch sizes are too few to see how R changes, {FEWEST} are needed",
+            wanted="batches",
         )
     if any(ratio.low is None or ratio.high is None for _, ratio in points):
         why = "a ratio without an interval decides nothing: fewer than 6 repeats"
@@ -127,7 +125,9 @@ def _undecided(
     rises: bool,
 ) -> Course:
     """Why neither can be said."""
-    monotone = "rises" if rises and not falls else "falls" if falls and not rises else "keeps no direction"
+    monotone = (
+        "rises" if rises and not falls else "falls" if falls and not rises else "neither rises nor falls steadily"
+    )
     if falls and not (above.all() or below.all()):
         i, j = falls[0]
         why = f"R does not rise steadily: it falls from B = {sizes[i]} to B = {sizes[j]}"
@@ -138,7 +138,7 @@ def _undecided(
     if below.all():
         why = f"R is below 1 up to B = {sizes[-1]} and {monotone}"
         return Course(outcome=Outcome.UNDECIDED, why=why, wanted="larger")
-    why = f"R {monotone}, and its intervals at B = {sizes[0]} and B = {sizes[-1]} do not both lie on their side of 1"
+    why = f"R {monotone}, and its intervals at B = {sizes[0]} and B = {sizes[-1]} do not show a crossing of 1"
     return Course(outcome=Outcome.UNDECIDED, why=why, wanted="larger" if rises else "repeats")
 
 
@@ -169,12 +169,12 @@ def _points(records: Sequence[Record]) -> dict[int, Point]:
 
 def _point(baseline: Sequence[Record], candidate: Sequence[Record]) -> Point:
     size = int(candidate[0].conditions["batch"])
-    own, other = (_mean(side, "throughput/bytes_per_s") for side in (candidate, baseline))
-    times = [_mean(side, "latency/e2e_ms") for side in (baseline, candidate)]
+    own, other = (logged_mean(side, "throughput/bytes_per_s") for side in (candidate, baseline))
+    times = [logged_mean(side, "latency/e2e_ms") for side in (baseline, candidate)]
     if not baseline:
         return Point(batch=size, ratio=None, why_not="no baseline was run there")
     if own is None or other is None:
-        return Point(batch=size, ratio=None, why_not="there is no text to count")
+        return Point(batch=size, ratio=None, why_not="no text was written")
     if not other:
         return Point(batch=size, ratio=None, why_not="the baseline wrote nothing but empty outputs")
     ratio = own / other
@@ -185,12 +185,7 @@ def _point(baseline: Sequence[Record], candidate: Sequence[Record]) -> Point:
     return Point(batch=size, ratio=Estimate(value=ratio, low=interval.low * scale, high=interval.high * scale))
 
 
-def _mean(side: Sequence[Record], key: str) -> float | None:
-    known = [record.metrics[key] for record in side if key in record.metrics]
-    return fmean(known) if known and len(known) == len(side) else None
-
-
-def _finding(name: str, first: Record, over: Sequence[Point]) -> Finding:
+def _judge_setting(name: str, first: Record, over: Sequence[Point]) -> SettingOutcome:
     points = [(point.batch, point.ratio) for point in over if point.ratio is not None]
     found = course(points)
     doubts = [f"at B = {point.batch} {point.doubt}" for point in over if point.doubt]
@@ -203,22 +198,25 @@ def _finding(name: str, first: Record, over: Sequence[Point]) -> Finding:
     ends = [points[0], points[-1]] if len(points) > 1 else points
     shown = ", ".join(f"R({size}) = {span(ratio)}" for size, ratio in ends)
     left_out = "".join(f"; B = {point.batch} is not judged: {point.why_not}" for point in over if point.ratio is None)
-    return Finding(
+    return SettingOutcome(
         setting=name,
         outcome=found.outcome,
         why=f"{found.why}; {shown}{left_out}",
         numbers=tuple(numbers),
-        decide=_command(first, [size for size, _ in points], found.wanted) if found.wanted else "",
+        decide=_decide(first, [size for size, _ in points], found.wanted) if found.wanted else "",
     )
 
 
-def _command(record: Record, sizes: Sequence[int], wanted: str) -> str:
-    own, largest = list(sizes), sizes[-1]
+def _decide(record: Record, sizes: Sequence[int], wanted: str) -> str:
+    """The sweep that decides, over these batch sizes and more."""
+    batches, largest = list(sizes), sizes[-1]
     if wanted == "larger":
-        own += [2 * largest, 4 * largest]
+        batches += [2 * largest, 4 * largest]
     elif wanted == "batches":
-        own = sorted({*sizes, 1, 4, 16, largest})
-    prompts = [] if record.config.get("workload", {}).get("source") == "synthetic" else [f"workload.prompts={max(own)}"]
+        batches = sorted({*sizes, 1, 4, 16, largest})
+    synthetic = record.config.get("workload", {}).get("source") == SYNTHETIC
+    prompts = [] if synthetic else [f"workload.prompts={max(batches)}"]
     repeats = "timing.repeats=20" if wanted == "repeats" else "timing.repeats=6"
-    steps = f"steps={record.steps}"
-    return command("throughput", record, steps, f"batch={','.join(map(str, own))}", *prompts, repeats)
+    return sweep_that_decides(
+        "throughput", f"steps={record.steps}", f"batch={','.join(map(str, batches))}", *prompts, repeats
+    )

@@ -2,13 +2,9 @@
 
     S_parity = min{k : f(k) >= Q},   speedup(k) = L_e2e(LLaMA) / L_e2e(LLaDA at k)
 
-is the brief's point form: always shown. What is claimed is the tested form (`parity_test`): every k from
-the largest downward must be shown to be no worse than a margin that was fixed before the run. Every quality is
-oriented up first: perplexity enters as g = -NLL per token (nats), bits per byte with its sign turned. One metric gives
-one `MetricParity`; entropy is the second half of perplexity's test, distinct-2 stands beside.
-
-Records meet only when their conditions agree (`grouping`); what forbids a claim is a gate (`gates`); how fast it is
-there says `speed`. docs/method.md explains all of it to a reviewer.
+is the point estimate: always shown. What is claimed is the test (`parity_test`): every k from the largest downward
+must be shown to be no worse than a margin that was fixed before the run. Every quality is oriented up first: perplexity
+enters as g = -NLL per token (nats), bits per byte with its sign turned. docs/method.md explains why.
 """
 
 import math
@@ -20,21 +16,17 @@ import numpy as np
 from llmbench.analysis.parity import interim, sentences
 from llmbench.analysis.parity.gates import LENGTH_METRICS, MISSING, gates
 from llmbench.analysis.parity.grouping import Group, comparison_groups, group, is_external_server, seed_of
-from llmbench.analysis.parity.paired_sums import measured, orientation, samples, side_value
+from llmbench.analysis.parity.paired_sums import measured, orientation, paired_sums, side_value
 from llmbench.analysis.parity.parity_test import FEW_PROMPTS, Tested, run_test
 from llmbench.analysis.parity.speed import against_server, claim, speedup
-from llmbench.analysis.parity.verdict import Curve, Gate, MetricParity, Parity, Speedup, Status
+from llmbench.analysis.parity.speed_doubts import doubt_phrase
+from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED, Curve, Gate, MetricParity, Parity, Speedup, Status
 from llmbench.config.parity import ParityConfig
 from llmbench.record import Record, from_server
 
 __all__ = ["Curve", "MetricParity", "Parity", "Speedup", "Status", "oriented", "parity", "verdicts"]
 
-JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
-"""Metrics that can reach parity; the first that was asked for is the headline, also where it gave no number."""
-
-BESIDE = ("quality/entropy", "quality/distinct_2")
-
-DIVERSITY = "quality/entropy"
+DIVERSITY_METRICS = (DIVERSITY, "quality/distinct_2")
 NEED_DIVERSITY = LENGTH_METRICS
 """Metrics that reward repetition: they pass only together with entropy."""
 
@@ -43,15 +35,15 @@ def verdicts(
     records: Iterable[Record],
     seed: int = 0,
     options: ParityConfig | None = None,
-    history: Sequence[interim.Taken] = (),
+    history: Sequence[interim.PastAnalysis] = (),
 ) -> tuple[Parity, ...]:
     """One `Parity` for every set of comparable Records of a sweep.
 
     Args:
         records: finished ones; a failed one leaves its k, or its side, missing.
         seed: of the bootstrap.
-        options: margins, thresholds and looks; None takes those that the Records were made under.
-        history: the looks that earlier sweeps took, oldest first.
+        options: margins, thresholds and planned analyses; None takes those that the Records were made under.
+        history: the analyses that earlier sweeps made, oldest first.
 
     Raises:
         RecordError: Records that must be comparable are not.
@@ -60,8 +52,8 @@ def verdicts(
     known, found = list(history), dict[int, Parity]()
     for place in sorted(range(len(sets)), key=lambda i: max(len(record.outputs) for record in sets[i])):
         found[place] = made = parity(sets[place], seed, options, known)
-        if made.look is not None:
-            known.append(made.look)  # fewer prompts first: more of them are another look
+        if made.analysis is not None:
+            known.append(made.analysis)  # fewer prompts first: more of them are another analysis
     return tuple(found[place] for place in range(len(sets)))
 
 
@@ -74,7 +66,7 @@ def parity(
     records: Sequence[Record],
     seed: int = 0,
     options: ParityConfig | None = None,
-    history: Sequence[interim.Taken] = (),
+    history: Sequence[interim.PastAnalysis] = (),
 ) -> Parity:
     """The verdict over Records of one sweep under equal conditions; arguments as `verdicts`.
 
@@ -84,25 +76,25 @@ def parity(
     finished = sorted((record for record in records if record.status == "finished"), key=from_server)
     sides = group(finished)
     failed = [record for record in records if record.status == "failed" and not is_external_server(record)]
-    look = interim.look(sides, failed, options, history)
-    found = gates(sides, failed, look.options.thresholds)
+    terms = interim.terms(sides, failed, options, history)
+    found = gates(sides, failed, terms.options.thresholds)
     rng = np.random.default_rng(seed)
     speedups = tuple(s for k, side in sides.candidates if (s := speedup(k, sides.baseline, side, rng)) is not None)
     others = tuple(against_server(side, sides, rng) for side in sides.external_servers)
-    beside = tuple(curve for key in BESIDE if (curve := _curve(key, sides)).values)
+    diversity_curves = tuple(curve for key in DIVERSITY_METRICS if (curve := _curve(key, sides)).values)
     where = sentences.conditions_phrase(finished)
     metrics: list[MetricParity] = []
     if sides.baseline and sides.candidates:
         for key in JUDGED:
             if any(measured(side, key) for _, side in sides.sides):
-                made, more = _metric(_curve(key, sides), sides, found, look, beside, speedups, where, rng)
+                made, more = _metric(_curve(key, sides), sides, found, terms, diversity_curves, speedups, where, rng)
                 metrics.append(made)
                 found += tuple(gate for gate in more if gate not in found)
     status = _status(sides, metrics, failed)
     speed, speed_sentence = claim(metrics[0] if metrics else None, sides, speedups, found)
     return Parity(
         status=status,
-        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, look, found),
+        sentence=metrics[0].sentence if metrics else _no_verdict(status, speedups, where, sides, terms, found),
         headline=metrics[0].curve.metric if metrics else None,
         baseline=sides.baseline[0].model if sides.baseline else None,
         candidate=sides.candidates[0][1][0].model if sides.candidates else None,
@@ -114,18 +106,18 @@ def parity(
         identities=tuple(record.identity for record in finished),
         conditions=dict(finished[0].conditions) if finished else {},
         metrics=tuple(metrics),
-        beside=beside,
+        diversity_curves=diversity_curves,
         speedups=speedups,
-        apart=others,
+        external_servers=others,
         gates=found if status is Status.INVALID or (sides.baseline and sides.candidates) else (),
-        warnings=tuple(_warnings(metrics, look)),
+        warnings=tuple(_warnings(metrics, terms)),
         speed=speed,
         speed_sentence=speed_sentence,
         **_together(metrics),
-        options=look.options,
-        alpha=look.alpha,
-        looks_taken=look.taken,
-        look=look.own if metrics else None,
+        options=terms.options,
+        alpha=terms.alpha,
+        analyses=terms.analyses,
+        analysis=terms.analysis if metrics else None,
         seed=seed,
     )
 
@@ -161,18 +153,18 @@ def _metric(
     curve: Curve,
     sides: Group,
     found: tuple[Gate, ...],
-    look: interim.Look,
-    beside: Sequence[Curve],
+    terms: interim.Terms,
+    diversity_curves: Sequence[Curve],
     speedups: Sequence[Speedup],
     where: str,
     rng: np.random.Generator,
 ) -> tuple[MetricParity, tuple[Gate, ...]]:
-    """Both forms of one metric, and the gates that its own sums do not pass."""
+    """Point estimate and test of one metric, and the gates that its own sums do not pass."""
     key = curve.metric
-    tested, prompts, more = _tested(key, sides, found, look, rng)
+    tested, prompts, more = _tested(key, sides, found, terms, rng)
     deltas = _deltas(curve)
     point = next((k for k, delta in deltas if delta >= 0), None)
-    said = sentences.Told(
+    parts = sentences.SentenceParts(
         metric=key,
         names=(sentences.named(sides.baseline[0]), sentences.named(sides.candidates[0][1][0])),
         baseline=curve.baseline,
@@ -182,31 +174,31 @@ def _metric(
         lacking=_lacking(curve, sides),
         canvas=sides.candidates[0][1][0].canvas,
         ratios={item.steps: (item.ratio, item.low, item.high) for item in speedups},
-        entropy=_entropy_of(beside),
+        entropy=_entropy_of(diversity_curves),
         where=where,
-        doubt=sentences.doubt_phrase(sides, look.options.thresholds.roofline_share),
-        margin=_margin(key, look),
-        diversity_margin=_margin(DIVERSITY, look) if key in NEED_DIVERSITY else None,
-        error=look.error,
+        doubt=doubt_phrase(sides, terms.options.thresholds.roofline_share),
+        margin=_margin(key, terms),
+        diversity_margin=_margin(DIVERSITY, terms) if key in NEED_DIVERSITY else None,
+        error=sentences.error_phrase(terms),
     )
     made = MetricParity(
         curve=curve,
-        margin=said.margin,
-        diversity_margin=said.diversity_margin,
+        margin=parts.margin,
+        diversity_margin=parts.diversity_margin,
         prompts=prompts,
         **{name: getattr(tested, name) for name in Tested.__dataclass_fields__},
-        flags=sentences.flags(tested.reached, tested.stopped_at, tested.stopped_by, point, sorted(said.values)),
+        flags=sentences.flags(tested.reached, tested.stopped_at, tested.stopped_by, point, sorted(parts.values)),
         deltas=deltas,
         s_parity=point,
-        title=sentences.title(tested, said),
-        sentence=sentences.sentence(tested, said),
-        point_sentence=sentences.point_sentence(said),
+        title=sentences.title(tested, parts),
+        sentence=sentences.sentence(tested, parts),
+        point_sentence=sentences.point_sentence(parts),
     )
     return made, more
 
 
 def _deltas(curve: Curve) -> tuple[tuple[int, float], ...]:
-    """The point form's f(k) - Q; () without a Q."""
+    """The f(k) - Q of the point estimate; () without a Q."""
     if curve.baseline is None:
         return ()
     target = oriented(curve.metric, curve.baseline)
@@ -220,13 +212,13 @@ def _lacking(curve: Curve, sides: Group) -> tuple[str, ...]:
 
 
 def _tested(
-    key: str, sides: Group, found: tuple[Gate, ...], look: interim.Look, rng: np.random.Generator
+    key: str, sides: Group, found: tuple[Gate, ...], terms: interim.Terms, rng: np.random.Generator
 ) -> tuple[Tested, int, tuple[Gate, ...]]:
-    """The tested form of one metric, how many prompts stand behind it, and the gates that its sums do not pass."""
-    own, more = samples(sides, key)
+    """The test of one metric, how many prompts it rests on, and the gates that its sums do not pass."""
+    own, more = paired_sums(sides, key)
     varied = None
     if key in NEED_DIVERSITY:
-        varied, lacking = samples(sides, DIVERSITY)
+        varied, lacking = paired_sums(sides, DIVERSITY)
         more += lacking
     blocked = [gate for gate in found if gate.blocks == "parity" and (not gate.metrics or key in gate.metrics)]
     whole = [*(gate for gate in blocked if gate.steps is None), *more]
@@ -238,23 +230,23 @@ def _tested(
     tested = run_test(
         own,
         varied,
-        margin=_margin(key, look),
-        diversity_margin=_margin(DIVERSITY, look),
+        margin=_margin(key, terms),
+        diversity_margin=_margin(DIVERSITY, terms),
         blocked=_by_steps(blocked),
         set_blocked=everything,
-        alpha=look.alpha,
+        alpha=terms.alpha,
         rng=rng,
     )
     return tested, len(own.prompts), more
 
 
-def _margin(key: str, look: interim.Look) -> float:
-    margin: float = getattr(look.options.margins, key.partition("/")[2])
+def _margin(key: str, terms: interim.Terms) -> float:
+    margin: float = getattr(terms.options.margins, key.partition("/")[2])
     return margin
 
 
-def _entropy_of(beside: Sequence[Curve]) -> tuple[float, dict[int, float]] | None:
-    curve = next((item for item in beside if item.metric == DIVERSITY), None)
+def _entropy_of(diversity_curves: Sequence[Curve]) -> tuple[float, dict[int, float]] | None:
+    curve = next((item for item in diversity_curves if item.metric == DIVERSITY), None)
     return (curve.baseline, dict(curve.values)) if curve and curve.baseline is not None else None
 
 
@@ -272,7 +264,7 @@ def _by_steps(blocked: Iterable[Gate]) -> dict[int, str]:
 
 
 def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
-    """S_all: the smallest k from which on every eligible metric passes; one that cannot tell is not eligible."""
+    """S_all: the smallest k from which on every eligible metric passes; one that is insensitive is not eligible."""
     eligible = [item for item in metrics if item.status not in (Status.INVALID, Status.INSENSITIVE)]
     reached = [item.reached for item in eligible if item.reached is not None]
     whole = bool(eligible) and len(reached) == len(eligible)
@@ -284,10 +276,10 @@ def _no_verdict(
     speedups: Sequence[Speedup],
     where: str,
     sides: Group,
-    look: interim.Look,
+    terms: interim.Terms,
     found: Sequence[Gate],
 ) -> str:
-    doubt = sentences.doubt_phrase(sides, look.options.thresholds.roofline_share)
+    doubt = doubt_phrase(sides, terms.options.thresholds.roofline_share)
     ratios = ", ".join(f"{item.ratio:.2g}x at k = {item.steps}" for item in speedups)
     times = f"; speed against the baseline: {ratios}{doubt and f' ({doubt})'}" if ratios else ""
     missing = [gate for gate in found if gate.name == MISSING] if status is Status.INVALID else []
@@ -297,9 +289,9 @@ def _no_verdict(
     return f"No parity verdict ({said}){times}: {change}."
 
 
-def _warnings(metrics: Sequence[MetricParity], look: interim.Look) -> list[str]:
+def _warnings(metrics: Sequence[MetricParity], terms: interim.Terms) -> list[str]:
     """What blocks nothing and should be known."""
-    found = [look.note] if look.note and metrics else []
+    found = [sentences.unplanned_phrase(terms)] if terms.unplanned and metrics else []
     if metrics and metrics[0].prompts < FEW_PROMPTS:
         count = "1 prompt" if metrics[0].prompts == 1 else f"{metrics[0].prompts} prompts"
         found.append(f"{count}: the bounds were tried with {FEW_PROMPTS} and more (docs/method.md)")

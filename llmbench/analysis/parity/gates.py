@@ -1,18 +1,17 @@
-"""What forbids a claim, whatever the numbers say? Each gate names its reason; the verdict is not asked to look away.
+"""What forbids a claim, whatever the numbers say: each gate with its reason and the setting that would open it.
 
 A gate that fails on the baseline blocks the whole set. One that fails at a single k blocks every statement that rests
-on this k: `reached` rests on its k and all larger ones, `degenerate` on the largest, `not_reached` on all. So outputs
-that are too short at 8 steps do not take away what was shown at 16 and above, and nothing below them can be claimed.
-Thresholds are those of docs/metrics.md, or stricter ones from the configuration. Called by `llmbench.analysis.parity`.
+on this k (docs/metrics.md, Gates).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from llmbench.analysis.parity.grouping import IMPLEMENTATION, WHOLE, Group, nucleus, seed_of, stochastic
-from llmbench.analysis.parity.paired_sums import pooled
-from llmbench.analysis.parity.sentences import slow_phrase, threads_phrase, unsteady_phrase
+from llmbench.analysis.parity.grouping import FULL_NUCLEUS, IMPLEMENTATION, Group, nucleus, seed_of, stochastic
+from llmbench.analysis.parity.paired_sums import pooled_value
+from llmbench.analysis.parity.speed_doubts import slow_phrase, threads_phrase, unsteady_phrase
 from llmbench.analysis.parity.verdict import Gate
+from llmbench.config.decoders import shared_keys
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import Record
 
@@ -44,15 +43,15 @@ def gates(group: Group, failed: Sequence[Record], limits: ThresholdsConfig) -> t
         change = "hardware.threads=N for both sides in one sweep, on one machine"
         found.append(Gate(name=THREADS, reason=threads, blocks="speed", change=change))
     if unsteady := unsteady_phrase(timed):
-        change = "end the other work on this device, or raise timing.repeats"
+        change = "stop the other work on this device, or raise timing.repeats"
         found.append(Gate(name="unsteady times", reason=unsteady, blocks="speed", change=change))
     return tuple(found)
 
 
 def _of_failed(record: Record, group: Group) -> Gate | None:
-    """What a job that died leaves missing; None where its place is taken by another seed that writes the same text."""
+    """The gate of a job that failed; None where another seed that writes the same text took its place."""
     reason = f"{record.label} failed: {record.reason}"
-    change = "mend what that job names and add reuse=all"
+    change = "correct what made the job fail and add reuse=all"
     if record.family == "diffusion":
         leave = f", or leave {record.steps} out of steps" if group.candidates else ""
         return Gate(name=MISSING, reason=reason, steps=record.steps, change=change + leave)
@@ -77,16 +76,16 @@ _NO_TEXT = {
     "autoregressive": "workload.tasks or workload (prompts that ask for text), model.chat, or temperature",
     "diffusion": "larger steps, a smaller block_length, another temperature, or other prompts (workload.tasks)",
 }
-"""What lets a side of a family write where it fell silent."""
+"""What makes a side of a family write text where its outputs were empty."""
 
 _SAME_TEXT = "temperature=0, hardware.engine=eager or hardware.dtype=float32, under which a repeat writes the same text"
 _SAME_PROMPTS = "run both sides in one sweep, with one workload, workload.* and batch"
 
 
 def _of_side(steps: int | None, records: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
-    """What one side shows by itself."""
+    """The gates of one side alone."""
     label = records[0].label
-    if (share := _mean(records, "quality/empty_share")) is not None and share > limits.empty_share:
+    if (share := pooled_value(records, "quality/empty_share")) is not None and share > limits.empty_share:
         said = f"{label}: {100 * share:.3g} % of the outputs"
         yield Gate(name="empty outputs", reason=said, steps=steps, change=_NO_TEXT[records[0].family])
     if any(record.metrics.get("hardware/throttled", 0) > 0 for record in records):
@@ -123,15 +122,15 @@ def _not_timed(record: Record) -> str:
 
 
 def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: ThresholdsConfig) -> Iterator[Gate]:
-    """What a candidate shows beside the baseline."""
+    """The gates of a candidate compared with the baseline."""
     own, other = candidate[0], baseline[0]
     theirs, ours = (record.conditions | {TOP_P: nucleus(record)} for record in (other, own))
     keys = {key for key in ours.keys() & theirs.keys() if key.startswith("decoding.")}
-    for key in sorted(keys - set(IMPLEMENTATION) - {"decoding.checkpoint"}):
+    for key in sorted(keys - IMPLEMENTATION - {"decoding.checkpoint"}):
         if ours[key] != theirs[key]:
             said = f"{key} is {theirs[key]!r} at {other.label} and {ours[key]!r} at {own.label}"
             one = key in own.conditions.keys() & other.conditions.keys()  # else one of them cannot be told
-            change = f"give both sides one {_setting(key)}" if one else f"{_setting(key)}={WHOLE}"
+            change = f"give both sides one {_setting(key)}" if one else f"{_setting(key)}={FULL_NUCLEUS}"
             yield Gate(name="mixed conditions", reason=said, change=change)
     if own.partition != other.partition:
         said = f"{own.label} has another batch partition than {other.label}"
@@ -153,7 +152,7 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
 
 
 def _lengths(baseline: Sequence[Record], candidate: Sequence[Record], least: float) -> Iterator[Gate]:
-    below, above = _mean(baseline, "quality/length_bytes"), _mean(candidate, "quality/length_bytes")
+    below, above = (pooled_value(side, "quality/length_bytes") for side in (baseline, candidate))
     if below is None or above is None or not max(below, above) or min(below, above) >= least * max(below, above):
         return
     said = f"{candidate[0].label} writes {above:.0f} bytes, {baseline[0].label} {below:.0f}"
@@ -167,14 +166,10 @@ def _lengths(baseline: Sequence[Record], candidate: Sequence[Record], least: flo
 def _setting(key: str) -> str:
     """What a person sets to change a decoding condition."""
     name = key.removeprefix("decoding.")
-    return {"chat": "model.chat", "temperature": name}.get(name, f"model.decoder.{name}")
+    if name == "chat":
+        return "model.chat"
+    return name if name in shared_keys() else f"model.decoder.{name}"
 
 
 def _listed(seeds: set[str]) -> str:
     return ", ".join(sorted(seeds)) or "none"
-
-
-def _mean(records: Sequence[Record], key: str) -> float | None:
-    terms = pooled(records, key).values()
-    below = sum(pair[1] for pair in terms)
-    return sum(pair[0] for pair in terms) / below if below else None

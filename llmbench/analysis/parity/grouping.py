@@ -1,24 +1,19 @@
-"""Which Records may meet in one comparison? Those whose conditions agree; a difference is named, never averaged over.
+"""Which Records are compared with each other: those whose conditions agree. A difference is named, never averaged.
 
-A sweep may vary batch, canvas or decoding settings on purpose: `condition_sets` cuts it into the sets inside which
-everything but k and the seed agrees. Seeds join: the sums of a prompt are added up over them. What nobody varies on
-purpose (device name, package versions) must agree: `check_conditions` refuses it.
-
-A sweep may also time the baseline in several implementations (`model=llama,llama_generate`): the same model under the
-same settings, decoded by other code. They share a set, and `choose_baseline` takes the fastest, because a speedup
-against a slow baseline is the fault of most published ones.
-
-A server (`model=llama_server`) answers from hardware and software that are not known, so nothing of them is compared,
-and it stands apart: in its set with a speedup of its own, by wall clock, while no verdict rests on it. When the user
-says that it runs on this device (`server.trust_same_hardware=true`) it is one more implementation of the baseline.
+A sweep may vary batch, canvas or decoding settings on purpose: `comparison_groups` cuts it into sets inside which
+everything but k and the seed agrees. What nobody varies on purpose (device name, package versions) must agree:
+`check_conditions` refuses it. Of several implementations of the baseline (`model=llama,llama_generate`),
+`choose_baseline` takes the fastest. A server is an external one, with a speedup of its own and no part in the verdict,
+unless the user says that it runs on this device (`server.trust_same_hardware=true`).
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
+from llmbench.analysis.estimates import logged_mean
+from llmbench.config.decoders import implementation_conditions
 from llmbench.errors import RecordError
 from llmbench.record import Record, from_server
 
@@ -31,23 +26,13 @@ VARIED = (
 )
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
-IMPLEMENTATION = (
-    "decoding.kind",
-    "decoding.cache",
-    "decoding.stop_check_every",
-    "decoding.url",
-    "decoding.served_model",
-    "decoding.trust_same_hardware",
-)
-"""Conditions that say with which code a text is generated, and so how fast; not which text."""
+IMPLEMENTATION = implementation_conditions("autoregressive")
+"""Conditions that say with which code a baseline is generated, and so how fast; not which text."""
 
-OF_TEXT = ("decoding.cache",)
-"""Of these, what changes a diffusion model's text: its caches (prefix, dual) are approximations."""
-
-WHOLE = "1.0"
+FULL_NUCLEUS = "1.0"
 """The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
 
-_PLACE = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
+_UNKNOWN_OF_SERVERS = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
 
 
@@ -84,14 +69,14 @@ def group(records: Sequence[Record]) -> Group:
     if len(models) > 1:
         raise RecordError(f"one diffusion model at a time can be compared, found {', '.join(models)}")
     for members in candidates.values():
-        if double := _double(members):
+        if double := _two_of_one_seed(members):
             first, second = double
             raise RecordError(f"two Records of {second.label}: {first.identity} and {second.identity}; drop one")
     return Group(
         baseline=choose_baseline(implementations),
         candidates=tuple((k, tuple(sorted(members, key=seed_of))) for k, members in candidates.items()),
         implementations=implementations,
-        external_servers=tuple(map(tuple, _ways(filter(is_external_server, baselines), own_settings))),
+        external_servers=tuple(map(tuple, _grouped_by(filter(is_external_server, baselines), decoding_settings))),
     )
 
 
@@ -110,7 +95,7 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in (*finished, *(r for r in failed if r.conditions)):
         if record.family == "diffusion":
-            groups.setdefault((record.model, shared_conditions(record), own_settings(record)), []).append(record)
+            groups.setdefault((record.model, shared_conditions(record), decoding_settings(record)), []).append(record)
     unplaced = [r for r in failed if not r.conditions]  # died before its conditions were known: missing everywhere
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
@@ -133,7 +118,7 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
         shared = [
             place for place in alone if from_server(record) and place[0] == record.model and _fits(record, place[1])
         ]
-        own_place = record.model, shared_conditions(record), sampling(record)
+        own_place = record.model, shared_conditions(record), text_settings(record)
         for place in shared or [own_place]:
             alone.setdefault(place, []).append(record)
     placed = {model for model, _, _ in groups}
@@ -143,8 +128,8 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 
 def _missing_beside(failed: Record, varied: tuple[str | None, ...], temperature: str | None) -> bool:
     """Whether a failed baseline should have stood beside such candidates; None for the temperature: any."""
-    heats = (failed.conditions.get("decoding.temperature"), None)
-    return not failed.conditions or (_fits(failed, varied) and temperature in heats)
+    temperatures = (failed.conditions.get("decoding.temperature"), None)
+    return not failed.conditions or (_fits(failed, varied) and temperature in temperatures)
 
 
 def is_external_server(record: Record) -> bool:
@@ -159,15 +144,19 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
         RecordError: two of them are the same implementation and seed, or differ in more than that.
     """
     baselines = [record for record in baselines if record.status == "finished" and not is_external_server(record)]
-    ways = _ways(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
-    if any(map(_double, ways)) or len({(r.model, sampling(r)) for r in baselines}) > 1:
+    ways = _grouped_by(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
+    if any(map(_two_of_one_seed, ways)) or len({(r.model, text_settings(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
-    chosen = min(ways, key=lambda way: fmean(r.metrics.get("latency/e2e_ms", math.inf) for r in way), default=())
-    return tuple(sorted(chosen, key=seed_of))
+
+    def e2e_ms(way: Sequence[Record]) -> float:
+        time = logged_mean(way, "latency/e2e_ms")
+        return math.inf if time is None else time
+
+    return tuple(sorted(min(ways, key=e2e_ms, default=()), key=seed_of))
 
 
-def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[Record]]:
+def _grouped_by(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[Record]]:
     """Records with equal keys together, in the order of their first ones."""
     ways: dict[Any, list[Record]] = {}
     for record in records:
@@ -178,7 +167,7 @@ def _ways(records: Iterable[Record], key: Callable[[Record], Any]) -> list[list[
 def nucleus(record: Record) -> str:
     """Share of the probability that is drawn from; all where nothing is drawn, or the decoder has no such dial."""
     greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
-    return WHOLE if greedy else record.conditions.get("decoding.top_p", WHOLE)
+    return FULL_NUCLEUS if greedy else record.conditions.get("decoding.top_p", FULL_NUCLEUS)
 
 
 def stochastic(record: Record) -> bool:
@@ -192,7 +181,7 @@ def seed_of(record: Record) -> str:
     return record.conditions.get("seed", "") if stochastic(record) else ""
 
 
-def _double(records: Sequence[Record]) -> tuple[Record, Record] | None:
+def _two_of_one_seed(records: Sequence[Record]) -> tuple[Record, Record] | None:
     seen: dict[str, Record] = {}
     for record in records:
         if (other := seen.setdefault(seed_of(record), record)) is not record:
@@ -200,14 +189,14 @@ def _double(records: Sequence[Record]) -> tuple[Record, Record] | None:
     return None
 
 
-def own_settings(record: Record) -> tuple[tuple[str, str], ...]:
+def decoding_settings(record: Record) -> tuple[tuple[str, str], ...]:
     """All decoding settings."""
     return tuple(sorted(pair for pair in record.conditions.items() if pair[0].startswith("decoding.")))
 
 
-def sampling(record: Record) -> tuple[tuple[str, str], ...]:
+def text_settings(record: Record) -> tuple[tuple[str, str], ...]:
     """Decoding settings that shape the text."""
-    return tuple(pair for pair in own_settings(record) if pair[0] not in IMPLEMENTATION)
+    return tuple(pair for pair in decoding_settings(record) if pair[0] not in IMPLEMENTATION)
 
 
 def shared_conditions(record: Record) -> tuple[str | None, ...]:
@@ -218,7 +207,9 @@ def shared_conditions(record: Record) -> tuple[str | None, ...]:
 def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
     """Whether a baseline belongs to candidates under these conditions; a server's place and role are not asked for."""
     asked = zip(VARIED, shared_conditions(record), varied, strict=True)
-    return all(own == wanted or (from_server(record) and key in (*_PLACE, CHAT)) for key, own, wanted in asked)
+    return all(
+        own == wanted or (from_server(record) and key in (*_UNKNOWN_OF_SERVERS, CHAT)) for key, own, wanted in asked
+    )
 
 
 def steps_of(record: Record) -> int:
@@ -231,23 +222,23 @@ def check_conditions(records: Sequence[Record]) -> None:
 
     Only `IMPLEMENTATION` may differ within a model (but not a diffusion model's cache: it changes the text), and the
     seed anywhere. A chat template is used by all or by none: an answer and a continuation are not the same task. Where
-    a server runs is not asked; one that stands apart may also decode in its own way.
+    a server runs is not asked; an external one may also decode in its own way.
 
     Raises:
         RecordError: names the key and both values.
     """
-    check_ground(records)
+    check_shared_conditions(records)
     firsts: dict[str, Record] = {}
     asked = [record for record in records if not is_external_server(record)]
     for record in asked:
         _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
-        free = set(IMPLEMENTATION) - set(OF_TEXT if record.family == "diffusion" else ())
+        free = implementation_conditions(record.family)
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
 
 
-def check_ground(records: Sequence[Record], varied: Sequence[str] = ()) -> None:
-    """Refuse Records that were not made on the same ground: all that is neither seed nor decoding must agree.
+def check_shared_conditions(records: Sequence[Record], varied: Sequence[str] = ()) -> None:
+    """Refuse Records whose conditions differ in what is neither seed nor decoding.
 
     Where a server runs is not asked.
 
@@ -260,7 +251,7 @@ def check_ground(records: Sequence[Record], varied: Sequence[str] = ()) -> None:
     """
     ordered = sorted(records, key=from_server)  # what is known is compared with what is known
     for record in ordered:
-        unknown = ("seed", *varied, *(_PLACE if from_server(record) else ()))
+        unknown = ("seed", *varied, *(_UNKNOWN_OF_SERVERS if from_server(record) else ()))
         _agree(ordered[0], record, lambda key: key not in unknown and not key.startswith("decoding."))  # noqa: B023
 
 

@@ -1,8 +1,4 @@
-"""One metric's sums per prompt, both sides paired: what is resampled. Seeds are summed within a prompt first.
-
-`pooled` adds a side's seeds up, `side_value` makes one number of them,
-`samples` lines the sides up by prompt id and says what is missing or no number.
-"""
+"""One metric's sums per prompt, both sides paired: what is resampled. Seeds are summed within a prompt first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +15,7 @@ from llmbench.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class PairedSums:
     """Oriented numerators and denominators, shape (n, 2) each, prompts in one order."""
 
     prompts: tuple[str, ...]
@@ -58,6 +54,11 @@ def side_value(side: Sequence[Record], metric: str) -> float | None:
         return side[0].metrics.get(metric)
     if any(metric not in record.metrics for record in side):
         return None
+    return pooled_value(side, metric)
+
+
+def pooled_value(side: Sequence[Record], metric: str) -> float | None:
+    """A side's value from the sums of all its seeds; None where there is nothing to divide by."""
     return quality.ratio(metric, pooled(side, metric).values())
 
 
@@ -67,10 +68,10 @@ def orientation(metric: str) -> float:
     return -1.0 if turned else 1.0
 
 
-def samples(group: Group, metric: str) -> tuple[Samples | None, tuple[Gate, ...]]:
+def paired_sums(group: Group, metric: str) -> tuple[PairedSums | None, tuple[Gate, ...]]:
     """The sums of one metric, and what is wrong with them: prompts missing on a side, values that are no numbers.
 
-    None for the samples where something is wrong with them.
+    None for the sums where something is wrong with them.
     """
     sign = np.array([orientation(metric), 1.0])
     sides = {steps: pooled(records, metric) for steps, records in group.sides}
@@ -84,22 +85,28 @@ def samples(group: Group, metric: str) -> tuple[Samples | None, tuple[Gate, ...]
         if absent := sorted(wanted - terms.keys()):
             said = f"{label} has no {metric} for {len(absent)} of {len(wanted)} prompts ({', '.join(absent[:3])})"
             found.append(
-                Gate(name="prompts missing", reason=said, steps=steps, metrics=(metric,), change=_MISSING[metric])
+                Gate(name="prompts missing", reason=said, steps=steps, metrics=(metric,), change=_LACKING[metric])
             )
-        if odd := sorted(prompt for prompt, pair in terms.items() if not np.isfinite(pair).all()):
-            said = f"{label} has {metric} that is not finite for {len(odd)} prompts ({', '.join(odd[:3])})"
-            found.append(Gate(name="not finite", reason=said, steps=steps, metrics=(metric,), change=_ODD[metric]))
+        if non_finite := sorted(prompt for prompt, pair in terms.items() if not np.isfinite(pair).all()):
+            said = (
+                f"{label} has {metric} that is not finite for {len(non_finite)} prompts ({', '.join(non_finite[:3])})"
+            )
+            found.append(
+                Gate(name="not finite", reason=said, steps=steps, metrics=(metric,), change=_NON_FINITE[metric])
+            )
         elif terms and not absent and side_value(records, metric) is None:
             said = f"{label} has no {metric}: its sums give no finite number"
-            found.append(Gate(name="not finite", reason=said, steps=steps, metrics=(metric,), change=_ODD[metric]))
+            found.append(
+                Gate(name="not finite", reason=said, steps=steps, metrics=(metric,), change=_NON_FINITE[metric])
+            )
     if not wanted:
         said = f"no sums of {metric} were recorded"
-        found.append(Gate(name="prompts missing", reason=said, metrics=(metric,), change=_MISSING[metric]))
+        found.append(Gate(name="prompts missing", reason=said, metrics=(metric,), change=_LACKING[metric]))
     if found:
         return None, tuple(found)
     prompts = tuple(sorted(wanted))
     arrays = {steps: _array(terms, prompts) * sign for steps, terms in sides.items()}
-    made = Samples(
+    made = PairedSums(
         prompts=prompts,
         baseline=arrays[None],
         candidates={steps: array for steps, array in arrays.items() if steps is not None},
@@ -110,7 +117,7 @@ def samples(group: Group, metric: str) -> tuple[Samples | None, tuple[Gate, ...]
 
 _JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/entropy")
 
-_MISSING = dict.fromkeys(
+_LACKING = dict.fromkeys(
     _JUDGED, "run both sides in one sweep, with one metric.perplexity.judge and the same workload.*"
 ) | {
     "quality/bertscore_f1": "metric.bertscore for both sides in one sweep, with a reference for every prompt "
@@ -120,7 +127,7 @@ _MISSING = dict.fromkeys(
 }
 """By metric: the settings that give every prompt its sums."""
 
-_ODD = dict.fromkeys(
+_NON_FINITE = dict.fromkeys(
     _JUDGED, "another metric.perplexity.judge, or leave those prompts out of the workload (workload.tasks)"
 ) | {
     "quality/bertscore_f1": "another metric.bertscore, or metric.bertscore=null",

@@ -1,18 +1,9 @@
-"""The tested form of parity for one metric: from sums per prompt to a status that may be quoted.
-
-The order of the six statuses is that of docs/metrics.md, and the first that matches is the answer:
-
-    invalid        a gate failed on what the statement rests on, a value is no number, prompts or settings are missing
-    insensitive    the lower bound of Q - floor is not above 2 delta
-    reached(S)     from the largest k downward every k passes, down to S
-    degenerate     the largest k passes on quality and fails on diversity
-    not_reached    the upper bound of Delta(k) is below -delta at every k
-    undecided      everything else
+"""The test of parity in one metric: from sums per prompt to a status that may be claimed (docs/metrics.md, Parity).
 
 A k passes when the lower bound of Delta(k) is at least -delta, from prompts enough for their skewness, and, where the
 metric rewards repetition, that of entropy at least -delta_H: two tests that must both reject (intersection-union), so
 each keeps the whole alpha. The sequence from the largest k downward stops at its first failure, so it too needs no
-correction. No torch, no Records.
+correction.
 """
 
 from collections.abc import Mapping
@@ -20,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llmbench.analysis.parity.paired_sums import Samples
+from llmbench.analysis.parity.paired_sums import PairedSums
 from llmbench.analysis.parity.statistics import (
     SKEW_PROMPTS,
     Array,
@@ -55,8 +46,8 @@ class Tested:
 
 
 def run_test(
-    samples: Samples,
-    diversity: Samples | None,
+    sums: PairedSums,
+    diversity: PairedSums | None,
     *,
     margin: float,
     diversity_margin: float,
@@ -69,7 +60,7 @@ def run_test(
     """Test one metric.
 
     Args:
-        samples: its sums.
+        sums: its sums.
         diversity: those of entropy, for a metric that rewards repetition.
         margin: delta.
         diversity_margin: delta_H.
@@ -79,18 +70,18 @@ def run_test(
         rng: of the bootstrap, which draws the figure and the frequencies and decides nothing.
         resamples: its size.
     """
-    tests, frequencies = delta_tests(samples, margin, alpha, rng, resamples)
+    tests, frequencies = delta_tests(sums, margin, alpha, rng, resamples)
     varied = delta_tests(diversity, diversity_margin, alpha, rng, resamples)[0] if diversity else ()
     known = Tested(
-        status=Status.UNDECIDED, reason="", tests=tests, diversity=varied, assay=_assay(samples, margin, alpha),
+        status=Status.UNDECIDED, reason="", tests=tests, diversity=varied, assay=_assay(sums, margin, alpha),
         frequencies=frequencies,
     )  # fmt: skip
-    top = max(samples.candidates.keys() | blocked.keys())
+    top = max(sums.candidates.keys() | blocked.keys())
     invalid = set_blocked or blocked.get(top, "")
     numbers = [[t.delta, t.lower, t.upper, t.drawn_low, t.drawn_high] for t in (*tests, *varied)]
     if not np.isfinite(numbers).all():  # what is no number is not handed on
         known = replace(known, tests=(), diversity=(), frequencies=())
-        invalid = invalid or f"no finite bound from {len(samples.prompts)} prompts"
+        invalid = invalid or f"no finite bound from {len(sums.prompts)} prompts"
     if invalid:
         return replace(known, status=Status.INVALID, reason=invalid)
     if known.assay is None or not known.assay.sensitive:
@@ -99,16 +90,16 @@ def run_test(
 
 
 def delta_tests(
-    samples: Samples, margin: float, alpha: float, rng: np.random.Generator, resamples: int
+    sums: PairedSums, margin: float, alpha: float, rng: np.random.Generator, resamples: int
 ) -> tuple[tuple[DeltaTest, ...], tuple[tuple[int | None, float], ...]]:
-    """Delta(k) with its bounds for each k, and the bootstrap frequencies of the point form's S_parity."""
-    steps = sorted(samples.candidates)
-    above = np.stack([samples.candidates[k] for k in steps])
-    found = difference(samples.baseline, above)
+    """Delta(k) with its bounds for each k, and the bootstrap frequencies of the point estimate S_parity."""
+    steps = sorted(sums.candidates)
+    above = np.stack([sums.candidates[k] for k in steps])
+    found = difference(sums.baseline, above)
     lower, upper, enough = found.lower(alpha), found.upper(alpha), found.enough_below()
     plain = found.lower_t(alpha)
     outer = found.lower(0.025), found.upper(0.025)
-    ratios = resampled_ratios(np.concatenate([samples.baseline[None], above]), rng, resamples)
+    ratios = resampled_ratios(np.concatenate([sums.baseline[None], above]), rng, resamples)
     drawn = ratios[:, 1:] - ratios[:, :1]
     low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0) if np.isfinite(drawn).any(axis=0).all() else drawn[:2]
     tests = tuple(
@@ -136,7 +127,7 @@ _ROUNDING = 1e-12  # sums of equal numbers in another order
 
 
 def _frequencies(steps: list[int], drawn: Array) -> tuple[tuple[int | None, float], ...]:
-    """How often each k would have been the point form's S_parity."""
+    """How often each k would have been the point estimate S_parity."""
     good = drawn >= -_ROUNDING
     first = np.where(good.any(axis=1), good.argmax(axis=1), len(steps))
     shares = np.bincount(first, minlength=len(steps) + 1) / len(drawn)
@@ -144,11 +135,11 @@ def _frequencies(steps: list[int], drawn: Array) -> tuple[tuple[int | None, floa
     return tuple((k, float(share)) for k, share in zip(named, shares, strict=True) if share > 0)
 
 
-def _assay(samples: Samples, margin: float, alpha: float) -> Assay | None:
+def _assay(sums: PairedSums, margin: float, alpha: float) -> Assay | None:
     """Q - floor with its lower bound; None where no floor was measured."""
-    if samples.floor is None or len(samples.floor[0]) < 2:
+    if sums.floor is None or len(sums.floor[0]) < 2:
         return None
-    own, floor = samples.floor
+    own, floor = sums.floor
     found = difference(floor, own)
     lower = float(found.lower(alpha))
     return Assay(difference=float(found.delta), lower=lower, needed=2 * margin) if np.isfinite(lower) else None

@@ -1,22 +1,19 @@
-"""How is a verdict said, so that it can be quoted without the table beside it? Numbers in, one sentence out.
+"""Sentences about a verdict, made from its numbers, each to be quoted without the table beside it.
 
-The sentence always carries the margins and the error of the test, the conditions, and what happened to diversity at
-the same k, because generative perplexity alone rewards repetition; a speedup against a slow baseline says so, and so
-does one of times that a busy device scattered. The brief's point form is a sentence of its own. Called by
-`llmbench.analysis.parity` and `gates`; `number`, `TITLES` and `NAMES` also serve the tables.
+A sentence carries the margins and the error of the test, the conditions, and the entropy at the same k, because
+generative perplexity alone rewards repetition. The point estimate has a sentence of its own.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import quantiles
 from typing import TYPE_CHECKING
 
-from llmbench.analysis.parity.grouping import WHOLE, nucleus
+from llmbench.analysis.parity.grouping import FULL_NUCLEUS, nucleus
+from llmbench.analysis.parity.interim import ERROR, Terms
 from llmbench.analysis.parity.verdict import Speed, Status
 from llmbench.record import Record, from_server
 
 if TYPE_CHECKING:
-    from llmbench.analysis.parity.grouping import Group
     from llmbench.analysis.parity.parity_test import Tested
     from llmbench.analysis.parity.verdict import Speedup
 
@@ -38,62 +35,6 @@ def named(record: Record) -> str:
     way = record.side.removeprefix(record.model).strip()
     name = NAMES.get(record.model, record.model)
     return f"{name} ({way})" if way else name
-
-
-def slow_phrase(baseline: Sequence[Record], share: float) -> str:
-    """The gate on speedups: said when the baseline is under this share of its roofline and the roofline can judge."""
-    judged = [record for record in baseline if record.ceilings is not None and record.ceilings.judged]
-    known = [r.metrics["roofline/efficiency"] for r in judged if "roofline/efficiency" in r.metrics]
-    efficiency = min(known, default=None)
-    if efficiency is None or efficiency >= share:
-        return ""
-    return f"{named(baseline[0])} at {100 * efficiency:.2g} % of its roofline limit: a speedup against a slow baseline"
-
-
-UNSTEADY = 1.5
-"""Quartiles of a batch's repeats that lie further apart than this were not measured on a device of one's own."""
-
-
-def unsteady_phrase(records: Sequence[Record]) -> str:
-    """The other gate on speedups: said of the side whose repeats of one batch differ most, if they differ too much."""
-    from llmbench.analysis.parity.statistics import MIN_REPEATS
-
-    found: list[tuple[float, str]] = []
-    for record in records:
-        repeats: dict[int, list[float]] = {}
-        for timing in record.timings:
-            repeats.setdefault(timing.batch, []).append(timing.e2e_ms)
-        for times in repeats.values():
-            if len(times) < MIN_REPEATS:
-                continue
-            low, _, high = quantiles(times, n=4, method="inclusive")
-            if high > UNSTEADY * low:
-                found.append((high / low, f"{record.label}: {number(low)} to {number(high)} ms"))
-    if not found:
-        return ""
-    ratio, said = max(found)
-    return (
-        f"repeats of one batch differ {ratio:.1f}-fold between their quartiles ({said}): other work ran on this device"
-    )
-
-
-def threads_phrase(records: Sequence[Record]) -> str:
-    """A gate on speedups: said when sides ran on a CPU with other numbers of threads; a server's are not known."""
-    here = [record for record in records if not from_server(record) and record.environment.device == "cpu"]
-    counts: dict[int, Record] = {}
-    for record in here:
-        counts.setdefault(record.environment.threads, record)
-    if len(counts) < 2:
-        return ""
-    said = ", ".join(f"{count} at {record.label}" for count, record in counts.items())
-    return f"CPU threads differ ({said})"
-
-
-def doubt_phrase(sides: "Group", share: float) -> str:
-    """Why a speedup may not be quoted; empty where nothing speaks against it."""
-    records = [record for _, members in sides.sides for record in members]
-    found = [slow_phrase(sides.baseline, share), threads_phrase(records), unsteady_phrase(records)]
-    return "; ".join(filter(None, found))
 
 
 def baseline_phrase(chosen: Sequence[Record], baselines: Sequence[Record]) -> str:
@@ -120,12 +61,12 @@ def conditions_phrase(records: Sequence[Record]) -> str:
     if not records:
         return ""
     said = records[0].conditions
-    heat = list(
+    temperatures = list(
         dict.fromkeys(r.conditions["decoding.temperature"] for r in records if "decoding.temperature" in r.conditions)
     )
-    parts = [f"temperature {' against '.join(heat)}"] if heat else []
+    parts = [f"temperature {' against '.join(temperatures)}"] if temperatures else []
     nuclei = list(dict.fromkeys(map(nucleus, records)))
-    parts += [f"top_p {' against '.join(nuclei)}"] if nuclei != [WHOLE] else []
+    parts += [f"top_p {' against '.join(nuclei)}"] if nuclei != [FULL_NUCLEUS] else []
     parts += ["in chat templates"] if "decoding.chat" in said else []
     parts += [f"{name} {said[key]}" for key, name in (("batch", "batch"), ("canvas", "canvas")) if key in said]
     count = len(records[0].outputs)
@@ -133,18 +74,33 @@ def conditions_phrase(records: Sequence[Record]) -> str:
     seeds = {record.conditions["seed"] for record in records if "seed" in record.conditions}
     parts += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
     device = f" on {said.get('device_name', 'an unnamed device')}"
-    how = ", ".join([said.get("device", "?"), said.get("dtype", "?"), *narrow(records[0])])
+    how = ", ".join([said.get("device", "?"), said.get("dtype", "?"), *quantization(records[0])])
     return ", ".join(parts) + device + ("" if from_server(records[0]) else f" ({how})")
 
 
-def narrow(record: Record) -> tuple[str, ...]:
-    """How quantized weights are stored; () for plain ones, of which nobody has to speak."""
+def quantization(record: Record) -> tuple[str, ...]:
+    """How quantized weights are stored; () where they are not quantized."""
     kind = record.conditions.get("quantization", "none")
     return () if kind == "none" else (kind,)
 
 
+def error_phrase(terms: Terms) -> str:
+    """The error rate of a verdict."""
+    if not terms.unplanned:
+        return f"{100 * terms.alpha:.3g} % error"
+    return f"at most {100 * ERROR * terms.analyses:.3g} % error: 5 % x {terms.analyses} analyses, this one unplanned"
+
+
+def unplanned_phrase(terms: Terms) -> str:
+    """How an analysis that was not planned differs from those before it."""
+    return (
+        f"unplanned analysis: it differs from an earlier one of the same question in {', '.join(terms.unplanned)}; the "
+        f"error is bounded by 5 % x {terms.analyses} analyses"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class SentenceParts:
     """What the sentences about one metric are made of."""
 
     metric: str  # key of METRICS
@@ -152,7 +108,7 @@ class Told:
     baseline: float | None  # the value to reach; None where its sums give no number
     values: Mapping[int, float]  # the candidate's at each k that has one
     lacking: tuple[str, ...]  # sides without a value
-    point: int | None  # S_parity in point form
+    point: int | None  # S_parity as the point estimate
     best: int | None  # the k of the candidate's best value; None where none can be compared
     canvas: int | None  # G; a k beyond it makes no sense, so reaching it is worth saying
     ratios: Mapping[int, tuple[float, float | None, float | None]]  # speedup, low and high at each k
@@ -164,53 +120,53 @@ class Told:
     error: str  # the error rate of the tests
 
 
-def sentence(tested: "Tested", told: Told) -> str:
+def sentence(tested: "Tested", parts: SentenceParts) -> str:
     """The verdict on one metric as one sentence, to be quoted alone."""
-    left, right = told.names
-    allowed = _allowed(told)
+    left, right = parts.names
+    allowed = _allowed(parts)
     if tested.status is Status.REACHED:
         assert tested.reached is not None
-        assert told.baseline is not None
-        k, what, most = tested.reached, TITLES[told.metric], max(told.values)
-        shown = f"{number(told.values[k])} against {number(told.baseline)}"
+        assert parts.baseline is not None
+        k, what, most = tested.reached, TITLES[parts.metric], max(parts.values)
+        shown = f"{number(parts.values[k])} against {number(parts.baseline)}"
         span = f"at every tested k from {k} to {most}" if most > k else f"at k = {k}"
         head = (
-            f"{right} matches {left}'s {what} at k = {k} diffusion steps ({shown}; {span} {allowed}, {told.error}; "
-            f"{told.where})"
+            f"{right} matches {left}'s {what} at k = {k} diffusion steps ({shown}; {span} {allowed}, {parts.error}; "
+            f"{parts.where})"
         )
-        speed = f" and is {_ratio(*told.ratios[k])} there{_gate(told)}" if k in told.ratios else ""
-        return head + speed + _entropy(told, k) + "."
+        speed = f" and is {_ratio(*parts.ratios[k])} there{_gate(parts)}" if k in parts.ratios else ""
+        return head + speed + _entropy(parts, k) + "."
     claim = "exists" if tested.status is Status.NOT_REACHED else "may be claimed"
-    return _without_claim(tested, told, allowed) + f"; {told.error}; {told.where}{_times(told, claim)}."
+    return _without_claim(tested, parts, allowed) + f"; {parts.error}; {parts.where}{_times(parts, claim)}."
 
 
-def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
+def _without_claim(tested: "Tested", parts: SentenceParts, allowed: str) -> str:
     """The sentence's head where no parity may be claimed."""
-    left, right = told.names
-    what = TITLES[told.metric]
+    left, right = parts.names
+    what = TITLES[parts.metric]
     if tested.status is Status.INVALID:
         return f"No verdict on {what}: {tested.reason}"
-    assert told.baseline is not None  # else it were invalid
-    assert told.best is not None
-    most = max(told.values)
+    assert parts.baseline is not None  # else it were invalid
+    assert parts.best is not None
+    most = max(parts.values)
     top = next((item for item in tested.tests if item.steps == most), None)
-    span = f"{_signed(top.delta)} [95 % {_signed(top.low)} to {_signed(top.high)}]" if top else ""
+    span = f"{signed(top.delta, 2)} [95 % {signed(top.low, 2)} to {signed(top.high, 2)}]" if top else ""
     if tested.status is Status.INSENSITIVE:
-        return f"No claim: {what} cannot tell {left} from its floor here ({tested.reason})"
+        return f"No claim: {what} does not separate {left} from its floor here ({tested.reason})"
     if tested.status is Status.DEGENERATE:
         return (
-            f"No parity: at k = {most} {right}'s {what} is as good ({number(told.values[most])} against "
-            f"{number(told.baseline)}) while its text {_less_varied(tested, told)} ({tested.reason})"
-            f"{_entropy(told, most)}"
+            f"No parity: at k = {most} {right}'s {what} is as good ({number(parts.values[most])} against "
+            f"{number(parts.baseline)}) while its text {_less_varied(tested, parts)} ({tested.reason})"
+            f"{_entropy(parts, most)}"
         )
     if tested.status is Status.NOT_REACHED:
         whole = ""
-        if told.canvas is not None:
-            whole = ", the whole canvas" if most >= told.canvas else f" on a canvas of {told.canvas}"
+        if parts.canvas is not None:
+            whole = ", the whole canvas" if most >= parts.canvas else f" on a canvas of {parts.canvas}"
         return (
-            f"Parity not reached for k up to {most}{whole}: {right}'s {what} is worse by more than {_margin(told)} at "
-            f"every k, {number(told.values[told.best])} at best (k = {told.best}) against {left}'s "
-            f"{number(told.baseline)}"
+            f"Parity not reached for k up to {most}{whole}: {right}'s {what} is worse by more than {_margin(parts)} at "
+            f"every k, {number(parts.values[parts.best])} at best (k = {parts.best}) against {left}'s "
+            f"{number(parts.baseline)}"
         )
     needed = f"; about {tested.prompts_needed} prompts would decide" if tested.prompts_needed else ""
     return (
@@ -219,64 +175,66 @@ def _without_claim(tested: "Tested", told: Told, allowed: str) -> str:
     )
 
 
-def point_sentence(told: Told) -> str:
-    """The brief's point form of one metric."""
-    what = TITLES[told.metric]
-    lacking = f"no finite {what} at {', '.join(told.lacking)}" if told.lacking else ""
-    if told.baseline is None or told.best is None:
-        return f"Point form (the brief): none ({lacking})."
+def point_sentence(parts: SentenceParts) -> str:
+    """The point estimate of one metric."""
+    what = TITLES[parts.metric]
+    lacking = f"no finite {what} at {', '.join(parts.lacking)}" if parts.lacking else ""
+    if parts.baseline is None or parts.best is None:
+        return f"Point estimate: none ({lacking})."
     but = lacking and f"; {lacking}"
-    if told.point is not None:
-        shown = f"{what} {number(told.values[told.point])} against {number(told.baseline)}{but}"
-        speed = f", {_ratio(*told.ratios[told.point])} there{_gate(told)}" if told.point in told.ratios else ""
-        return f"Point form (the brief): S_parity = {told.point} ({shown}){speed}."
-    shown = f"best {what} {number(told.values[told.best])} at k = {told.best} against {number(told.baseline)}{but}"
-    return f"Point form (the brief): not reached for k up to {max(told.values)} ({shown})."
+    if parts.point is not None:
+        shown = f"{what} {number(parts.values[parts.point])} against {number(parts.baseline)}{but}"
+        speed = f", {_ratio(*parts.ratios[parts.point])} there{_gate(parts)}" if parts.point in parts.ratios else ""
+        return f"Point estimate: S_parity = {parts.point} ({shown}){speed}."
+    shown = f"best {what} {number(parts.values[parts.best])} at k = {parts.best} against {number(parts.baseline)}{but}"
+    return f"Point estimate: not reached for k up to {max(parts.values)} ({shown})."
 
 
-def title(tested: "Tested", told: Told) -> str:
+def title(tested: "Tested", parts: SentenceParts) -> str:
     """The verdict on one metric in one line, for a figure's title or a table's note."""
-    left, right = told.names
-    what = TITLES[told.metric]
+    left, right = parts.names
+    what = TITLES[parts.metric]
     if tested.status is Status.INVALID:
         return f"No parity claim in {what}: the comparison is not valid"
-    assert told.baseline is not None  # else it were invalid
-    assert told.best is not None
-    most = max(told.values)
+    assert parts.baseline is not None  # else it were invalid
+    assert parts.best is not None
+    most = max(parts.values)
     if tested.status is Status.REACHED:
         assert tested.reached is not None
         k = tested.reached
-        speed = f", {number(told.ratios[k][0])}x as fast" if k in told.ratios else ""
-        against = f"{number(told.values[k])} against {number(told.baseline)}"
+        speed = f", {number(parts.ratios[k][0])}x as fast" if k in parts.ratios else ""
+        against = f"{number(parts.values[k])} against {number(parts.baseline)}"
         return f"{right} matches {left}'s {what} at k = {k} ({against}){speed}"
     if tested.status is Status.NOT_REACHED:
-        against = f"best {number(told.values[told.best])} at k = {told.best} against {left}'s {number(told.baseline)}"
+        against = (
+            f"best {number(parts.values[parts.best])} at k = {parts.best} against {left}'s {number(parts.baseline)}"
+        )
         return f"Parity in {what} not reached for k up to {most} ({against})"
     short = {
-        Status.INSENSITIVE: f"it cannot tell {left} from its floor",
-        Status.DEGENERATE: f"as good at k = {most}, but its text {_less_varied(tested, told)}",
+        Status.INSENSITIVE: f"it does not separate {left} from its floor",
+        Status.DEGENERATE: f"as good at k = {most}, but its text {_less_varied(tested, parts)}",
     }
     said = short.get(tested.status, f"undecided at k = {most}")
     return f"No parity claim in {what}: {said}"
 
 
-def _less_varied(tested: "Tested", told: Told) -> str:
+def _less_varied(tested: "Tested", parts: SentenceParts) -> str:
     """Shown to be less varied, or only not shown to be as varied."""
-    top = next((item for item in tested.diversity if item.steps == max(told.values)), None)
-    shown = top is not None and told.diversity_margin is not None and top.upper < -told.diversity_margin
+    top = next((item for item in tested.diversity if item.steps == max(parts.values)), None)
+    shown = top is not None and parts.diversity_margin is not None and top.upper < -parts.diversity_margin
     return "is less varied" if shown else "cannot be shown to be as varied"
 
 
 def flags(
     reached: int | None, stopped_at: int | None, stopped_by: str, point: int | None, steps: Sequence[int]
 ) -> tuple[str, ...]:
-    """What must stand beside a reached verdict."""
+    """What a reader of a reached verdict must know."""
     if reached is None:
         return ()
     found = [f"k = {reached} is the smallest tested: parity may begin below it"] if reached == min(steps) else []
     found += [f"stopped at k = {stopped_at}: {stopped_by}"] if stopped_at is not None else []
     if point != reached:
-        found.append(f"the point form differs: S_parity = {'none' if point is None else point}")
+        found.append(f"the point estimate differs: S_parity = {'none' if point is None else point}")
     return tuple(found)
 
 
@@ -290,45 +248,51 @@ def speed_sentence(speed: Speed, candidate: str, shown: "Sequence[Speedup]", rea
     return f"{said} ({'; '.join(filter(None, [ratios or 'not timed', reason]))})."
 
 
-def _allowed(told: Told) -> str:
+def _allowed(parts: SentenceParts) -> str:
     """The hypothesis that a passing k rejects the opposite of."""
-    said = f"at most {_margin(told)} worse"
-    if told.diversity_margin is None:
+    said = f"at most {_margin(parts)} worse"
+    if parts.diversity_margin is None:
         return said
-    return f"{said} and at most {told.diversity_margin:g} nats lower in entropy"
+    return f"{said} and at most {parts.diversity_margin:g} nats lower in entropy"
 
 
-def _margin(told: Told) -> str:
-    unit = {"quality/perplexity": " nats per token", "quality/bits_per_byte": " bits"}.get(told.metric, "")
-    return f"{told.margin:g}{unit}"
+def _margin(parts: SentenceParts) -> str:
+    unit = {"quality/perplexity": " nats per token", "quality/bits_per_byte": " bits"}.get(parts.metric, "")
+    return f"{parts.margin:g}{unit}"
 
 
-def _signed(value: float) -> str:
-    return f"{'-' if value < 0 else '+'}{number(abs(value), 2)}"
+def signed(value: float, digits: int = 3) -> str:
+    """A difference, with its sign."""
+    return f"{'-' if value < 0 else '+'}{number(abs(value), digits)}"
 
 
-def _gate(told: Told) -> str:
-    return f" ({told.doubt})" if told.doubt else ""
+def with_interval(value: float, low: float | None, high: float | None, unit: str = "") -> str:
+    """`12.3 ms [95 % 11.9 to 12.8]`; the value alone where it has no interval."""
+    interval = f" [95 % {number(low)} to {number(high)}]" if low is not None and high is not None else ""
+    return f"{number(value)}{unit}{interval}"
 
 
-def _times(told: Told, claim: str) -> str:
+def _gate(parts: SentenceParts) -> str:
+    return f" ({parts.doubt})" if parts.doubt else ""
+
+
+def _times(parts: SentenceParts, claim: str) -> str:
     """The time ratios where nothing may be claimed of them."""
-    timed = sorted(told.ratios)
-    ends = " and ".join(f"{_ratio(*told.ratios[k])} at k = {k}" for k in dict.fromkeys(timed[:1] + timed[-1:]))
-    return f"; {told.names[1]} is {ends}{_gate(told)}, but no speedup at parity {claim}" if timed else ""
+    timed = sorted(parts.ratios)
+    ends = " and ".join(f"{_ratio(*parts.ratios[k])} at k = {k}" for k in dict.fromkeys(timed[:1] + timed[-1:]))
+    return f"; {parts.names[1]} is {ends}{_gate(parts)}, but no speedup at parity {claim}" if timed else ""
 
 
 def _ratio(ratio: float, low: float | None, high: float | None) -> str:
-    interval = f" [95 % {number(low)} to {number(high)}]" if low is not None and high is not None else ""
-    return f"{number(ratio)}x as fast{interval}"
+    return with_interval(ratio, low, high, "x as fast")
 
 
-def _entropy(told: Told, steps: int) -> str:
+def _entropy(parts: SentenceParts, steps: int) -> str:
     """What happened to diversity at this k."""
-    if told.entropy is None or steps not in told.entropy[1]:
+    if parts.entropy is None or steps not in parts.entropy[1]:
         return ""
-    own, theirs = told.entropy[1][steps], told.entropy[0]
-    said = f"; its entropy at k = {steps} is {own:.2f} nats against {told.names[0]}'s {theirs:.2f}"
+    own, theirs = parts.entropy[1][steps], parts.entropy[0]
+    said = f"; its entropy at k = {steps} is {own:.2f} nats against {parts.names[0]}'s {theirs:.2f}"
     if own < theirs - 0.005:
-        return said + (" (lower, which flatters perplexity)" if told.diversity_margin is not None else " (lower)")
+        return said + (" (lower, which improves perplexity)" if parts.diversity_margin is not None else " (lower)")
     return said + (" (higher)" if own > theirs + 0.005 else " (the same)")

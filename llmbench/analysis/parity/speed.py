@@ -1,8 +1,4 @@
-"""How fast is a candidate against the baseline at each k, and may it be called faster where its quality passes?
-
-speedup(k) = L_e2e(baseline) / L_e2e(candidate at k), its interval from `llmbench.analysis.parity.statistics`. Called by
-`llmbench.analysis.parity`.
-"""
+"""speedup(k) = L_e2e(baseline) / L_e2e(candidate at k), and whether the candidate may be called faster."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +6,12 @@ from statistics import fmean
 
 import numpy as np
 
+from llmbench.analysis.estimates import logged_mean
 from llmbench.analysis.parity import sentences
 from llmbench.analysis.parity.gates import THREADS
 from llmbench.analysis.parity.grouping import Group
 from llmbench.analysis.parity.statistics import repeat_times, shared_batches, speedup_interval
-from llmbench.analysis.parity.verdict import Apart, Gate, MetricParity, Speed, Speedup
+from llmbench.analysis.parity.verdict import ExternalServer, Gate, MetricParity, Speed, Speedup
 from llmbench.record import Record
 
 
@@ -28,7 +25,9 @@ def speedup(
     both = (*baseline, *candidate)
     shared = shared_batches(both)
     alike = all(set(record.repeated_batches) == set(shared) for record in both)
-    upper, lower = (_e2e(side) if alike else _e2e_of(side, shared) for side in (baseline, candidate))
+    upper, lower = (
+        logged_mean(side, "latency/e2e_ms") if alike else _e2e_of(side, shared) for side in (baseline, candidate)
+    )
     if upper is None or not lower:
         return None
     interval = speedup_interval(baseline, candidate, rng)
@@ -42,10 +41,10 @@ def speedup(
     )
 
 
-def against_server(side: Sequence[Record], sides: Group, rng: np.random.Generator) -> Apart:
+def against_server(side: Sequence[Record], sides: Group, rng: np.random.Generator) -> ExternalServer:
     """A server's times against the candidates', both by the host clock."""
     found = [speedup(k, side, tuple(map(_by_wall, candidate)), rng) for k, candidate in sides.candidates]
-    return Apart(
+    return ExternalServer(
         label=side[0].label,
         where=side[0].conditions.get("device_name", ""),
         speedups=tuple(item for item in found if item is not None),
@@ -59,12 +58,6 @@ def _by_wall(record: Record) -> Record:
         metrics = metrics | {"latency/e2e_ms": metrics["latency/e2e_wall_ms"]}
     timings = tuple(replace(timing, e2e_ms=timing.e2e_wall_ms) for timing in record.timings)
     return replace(record, metrics=metrics, timings=timings)
-
-
-def _e2e(side: Sequence[Record]) -> float | None:
-    """The logged L_e2e, over several seeds their mean."""
-    times = [record.metrics["latency/e2e_ms"] for record in side if "latency/e2e_ms" in record.metrics]
-    return fmean(times) if times and len(times) == len(side) else None
 
 
 def _e2e_of(side: Sequence[Record], batches: Sequence[int]) -> float | None:

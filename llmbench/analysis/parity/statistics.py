@@ -1,27 +1,16 @@
-"""How far could a number have come out otherwise? Bounds and intervals from what Records keep, all vectorised.
+"""Bounds and intervals from what Records keep, all vectorised. docs/method.md gives the formulas and their sources.
 
-*Quality.* The unit is the prompt, the value a ratio of sums over prompts, the two sides paired by prompt. With (a, b)
-the baseline's numerator and denominator of a prompt and (c, d) the candidate's,
+*Quality.* The unit is the prompt, the value a ratio of sums over prompts, and the two sides are paired by prompt. With
+(a, b) the baseline's numerator and denominator of a prompt and (c, d) the candidate's,
 
     Delta = sum c / sum d - sum a / sum b
     z_i   = (c_i - f d_i) / mean d - (a_i - Q b_i) / mean b        the linearised ratio, of mean 0
-    lower = Delta - t(1 - alpha, n - 1) sd(z) / sqrt n             the one-sided bound that is tested
+    lower = Delta - max(t, Hall's t) sd(z) / sqrt n                the one-sided bound that is tested
 
-(Cochran, Sampling Techniques, 3rd ed. 1977, 6.4). Where z is skewed to the bad side the t bound claims too much, so
-the bound is the lower of that and of Hall's (JRSS B 54, 1992) with the skewness taken at its own 95 % limit, and
-n >= 25 G^2 prompts are asked for (Cochran, 2.15): never more liberal than t. `resampled_ratios` is the paired
-bootstrap: prompts are drawn whole, both sides and every k with them. `benchmarks.error_rates` measures how far
-the bound keeps its promise.
-
-*Speed.* The estimand is the ratio of the logged values: speedup(k) = L_e2e(LLaMA) / L_e2e(LLaDA at k), where each
-L_e2e is the median over repeats of the mean over the repeated batches (docs/metrics.md); over several seeds the mean
-of theirs. Batches are shared between the two sides (same prompts), so a resample draws one list of batches for both;
-repeats are not shared (nothing links the third repeat of one job with the third of another), so each Record draws its
-own. A repeat is drawn whole: batches of one pass share the machine's mood.
-
-What the speedup's interval covers: chance in repeats and in the choice of batches, within one process. With one
-repeated batch (`timing.batches=1`) it speaks about that batch only. It does not cover another process, day or machine.
-Called by `llmbench.analysis.parity`.
+*Speed.* speedup(k) is the ratio of the logged L_e2e. Batches are shared between the two sides (same prompts), so a
+resample draws one list of batches for both; repeats are not, so each Record draws its own. A repeat is drawn whole,
+because batches of one pass share the state of the machine. The interval covers chance in repeats and in the choice of
+batches, within one process; it does not cover another process, day or machine.
 """
 
 from collections.abc import Sequence
@@ -31,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbench.analysis.estimates import Interval
 from llmbench.record import Record
 
 Array = NDArray[np.float64]
@@ -43,23 +33,6 @@ RESAMPLES = 2000
 
 _CHUNK = 500
 """Resamples at once: 4 MB of weights for 1,000 prompts, which stay in the cache."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A 95 % interval."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A value with its 95 % interval where there is one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -77,7 +50,7 @@ class Differences:
 
     def lower(self, alpha: float) -> Array:
         """The one-sided lower bound: what is tested."""
-        return self.delta - self._width(alpha, self._doubted(self.skewness))
+        return self.delta - self._width(alpha, self._skewness_limit(self.skewness))
 
     def lower_t(self, alpha: float) -> Array:
         """The linearised-ratio t bound alone: what docs/metrics.md defines, recorded beside the one that is tested."""
@@ -90,14 +63,14 @@ class Differences:
 
     def upper(self, alpha: float) -> Array:
         """The one-sided upper bound."""
-        return self.delta + self._width(alpha, self._doubted(-self.skewness))
+        return self.delta + self._width(alpha, self._skewness_limit(-self.skewness))
 
     def enough_below(self) -> NDArray[np.bool_]:
         """Whether the lower bound may be trusted: n >= 25 G^2, or nothing varies at all."""
-        wanted = SKEW_PROMPTS * np.square(np.minimum(self._doubted(self.skewness), 0))
-        return np.asarray((self.prompts >= wanted) | (self.sd <= _FLAT))
+        wanted = SKEW_PROMPTS * np.square(np.minimum(self._skewness_limit(self.skewness), 0))
+        return np.asarray((self.prompts >= wanted) | (self.sd <= _NO_SPREAD))
 
-    def _doubted(self, skewness: Array) -> Array:
+    def _skewness_limit(self, skewness: Array) -> Array:
         """The 95 % lower limit of skewness: a sample that lacks its rare texts shows too little of it."""
         n = self.prompts
         if n < 3:
@@ -117,7 +90,7 @@ class Differences:
         return width
 
 
-_FLAT = 1e-12
+_NO_SPREAD = 1e-12
 
 SKEW_PROMPTS = 25
 """n >= 25 G^2: Cochran's rule for when a normal bound of a skewed mean holds."""
@@ -140,7 +113,7 @@ def difference(baseline: Array, candidate: Array) -> Differences:
         n = z.shape[-1]
         second = np.square(z).mean(axis=-1)
         third = np.einsum("...i,...i,...i->...", z, z, z) / n
-        flat = second <= _FLAT**2  # no spread, no skew
+        flat = second <= _NO_SPREAD**2  # no spread, no skew
         skewness = np.where(flat, 0.0, third / np.where(flat, 1.0, second) ** 1.5)
         return Differences(
             delta=above - below,

@@ -1,17 +1,22 @@
-"""What can be said about parity, as plain frozen data: it prints, goes to JSON and comes back.
+"""A verdict as frozen data that goes to JSON and comes back.
 
 `Status` says what to do next, `Curve` holds one metric over k with what it must be read against, `DeltaTest` the test
-at one k, `MetricParity` the verdict on one metric with the brief's point form beside it, `Parity` all of one set of
-comparable Records. Built by `llmbench.analysis.parity`, read by tracking and report.
+at one k, `MetricParity` the verdict on one metric with the point estimate beside it, `Parity` that of one set of
+comparable Records.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from llmbench.analysis.parity.interim import Taken
+from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import RecordError
+
+JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
+"""Metrics that can reach parity; the first that was asked for is the headline, also where it gave no number."""
+
+DIVERSITY = "quality/entropy"
 
 
 class _Advice(StrEnum):
@@ -28,7 +33,7 @@ class _Advice(StrEnum):
 
 
 class Status(_Advice):
-    """What the tested form says; the first of the six that matches, in this order. `next_step`: what to do about it.
+    """What the test says; the first of the six that matches, in this order. `next_step`: what to do about it.
 
     The last three say that nothing could be tested, because a part of the sweep was not asked for.
     """
@@ -118,7 +123,7 @@ class Assay:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricParity:
-    """The verdict on one metric, and the brief's point form beside it."""
+    """The verdict on one metric, with the point estimate beside it."""
 
     curve: Curve
     status: Status
@@ -134,12 +139,12 @@ class MetricParity:
     stopped_by: str = ""
     flags: tuple[str, ...] = ()
     prompts_needed: int | None = None
-    frequencies: tuple[tuple[int | None, float], ...] = ()  # bootstrap: (S_parity in point form, share); None = none
-    deltas: tuple[tuple[int, float], ...]  # point form: (k, f(k) - Q)
-    s_parity: int | None  # point form
+    frequencies: tuple[tuple[int | None, float], ...] = ()  # bootstrap: (S_parity, share); None = none
+    deltas: tuple[tuple[int, float], ...]  # point estimate: (k, f(k) - Q)
+    s_parity: int | None  # point estimate
     title: str  # the verdict in a line
     sentence: str  # with conditions, speed and diversity: to be quoted
-    point_sentence: str  # the brief's point form
+    point_sentence: str  # the point estimate
 
     @property
     def passing(self) -> tuple[int, ...]:
@@ -165,8 +170,8 @@ class Speedup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Apart:
-    """A server beside the verdict: times over HTTP, from hardware that is not known."""
+class ExternalServer:
+    """A server on hardware that is not known: its times over HTTP, beside the verdict."""
 
     label: str
     where: str  # its software and address
@@ -194,9 +199,9 @@ class Parity:
     identities: tuple[str, ...] = ()  # of the Records behind it
     conditions: dict[str, str] = field(default_factory=dict)
     metrics: tuple[MetricParity, ...] = ()
-    beside: tuple[Curve, ...] = ()
+    diversity_curves: tuple[Curve, ...] = ()
     speedups: tuple[Speedup, ...] = ()
-    apart: tuple[Apart, ...] = ()
+    external_servers: tuple[ExternalServer, ...] = ()
     gates: tuple[Gate, ...] = ()
     warnings: tuple[str, ...] = ()  # what blocks nothing and should be known
     speed: Speed = Speed.NO_PARITY  # at the headline's passing k
@@ -205,8 +210,8 @@ class Parity:
     s_all_metrics: tuple[str, ...] = ()  # the eligible ones
     options: ParityConfig = field(default_factory=ParityConfig)
     alpha: float = 0.05
-    looks_taken: int = 1
-    look: Taken | None = None  # what later verdicts on the same question must count; None where nothing was tested
+    analyses: int = 1  # of this question so far, this one included
+    analysis: PastAnalysis | None = None  # what later verdicts on the question must count; None: nothing was tested
     seed: int = 0  # of the bootstrap
 
     @property
@@ -216,7 +221,7 @@ class Parity:
 
     @property
     def point_sentence(self) -> str:
-        """The brief's point form of the headline metric."""
+        """The point estimate of the headline metric, as a sentence."""
         return self.metrics[0].point_sentence if self.metrics else ""
 
     @property
@@ -225,7 +230,7 @@ class Parity:
         if self.status is not Status.INVALID:
             return self.status.next_step
         judged = {item.curve.metric for item in self.metrics[:1]}  # none where a whole side failed
-        judged |= {"quality/entropy" for item in self.metrics[:1] if item.diversity_margin is not None}
+        judged |= {DIVERSITY for item in self.metrics[:1] if item.diversity_margin is not None}
         blocking = [g for g in self.gates if g.blocks == "parity" and (not g.metrics or judged & {*g.metrics})]
         if not blocking:  # too few prompts for a bound
             return "raise workload.prompts, and run again"
@@ -238,7 +243,9 @@ class Parity:
 
     def curve(self, key: str) -> Curve | None:
         """One metric over k, judged or beside."""
-        return next((item for item in (*(m.curve for m in self.metrics), *self.beside) if item.metric == key), None)
+        return next(
+            (item for item in (*(m.curve for m in self.metrics), *self.diversity_curves) if item.metric == key), None
+        )
 
     def speedup(self, steps: int | None) -> Speedup | None:
         """The time ratio at one k."""
@@ -247,7 +254,7 @@ class Parity:
     def series(self) -> list[tuple[str, int, float]]:
         """Everything as (key, k, value) for a tracker: both sides' curves, floors, deltas, bounds, speedups, S."""
         rows: list[tuple[str, int, float]] = []
-        for curve in (*(item.curve for item in self.metrics), *self.beside):
+        for curve in (*(item.curve for item in self.metrics), *self.diversity_curves):
             short = curve.metric.partition("/")[2]
             flat = {
                 f"{self.baseline}_{short}": curve.baseline,
@@ -269,9 +276,10 @@ class Parity:
             named = {"speedup": speed.ratio, "speedup_ci_low": speed.low, "speedup_ci_high": speed.high}
             named |= {f"{self.baseline}_e2e_ms": speed.baseline_ms, f"{self.candidate}_e2e_ms": speed.candidate_ms}
             rows += [(f"parity/{key}", speed.steps, value) for key, value in named.items() if value is not None]
-        for place, other in enumerate(self.apart, start=1):
-            key = f"parity/speedup_vs_{other.label.replace(' ', '_')}{f'_{place}' if len(self.apart) > 1 else ''}"
-            rows += [(key, speed.steps, speed.ratio) for speed in other.speedups]
+        several = len(self.external_servers) > 1
+        for place, server in enumerate(self.external_servers, start=1):
+            key = f"parity/speedup_vs_{server.label.replace(' ', '_')}{f'_{place}' if several else ''}"
+            rows += [(key, speed.steps, speed.ratio) for speed in server.speedups]
         return rows
 
     def to_dict(self) -> dict[str, Any]:

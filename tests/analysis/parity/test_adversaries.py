@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from llmbench.analysis.parity.analyze import parity, verdicts
 from llmbench.analysis.parity.verdict import MetricParity, Parity, Status
-from llmbench.config.compose import conf_folder
+from llmbench.config.conf_files import conf_folder
 from llmbench.metrics import quality
 from llmbench.record import Output, PromptScore, Record, Timing, load
 from llmbench.report.assemble import sweep_report
@@ -164,7 +164,7 @@ def test_an_echo_of_the_prompt_finds_a_judge_that_loves_echoes_insensitive() -> 
     baseline = rescored(honest("llama"), floor_only)
     verdict, found = judged(*[rescored(record, echoed) for record in all_steps()], baseline=baseline)
     assert (verdict.status, found.s_parity) == (Status.INSENSITIVE, 8)
-    assert "cannot tell LLaMA from its floor" in verdict.sentence
+    assert "does not separate LLaMA from its floor" in verdict.sentence
 
 
 def test_one_lucky_k_below_a_worse_one_is_not_reached() -> None:
@@ -210,13 +210,13 @@ def test_nothing_right_on_both_sides_is_no_parity_in_accuracy() -> None:
 
 def test_nothing_right_on_both_sides_and_on_the_floor_is_insensitive() -> None:
     """The same with sums per prompt, as a checked workload leaves them."""
-    from llmbench.analysis.parity.paired_sums import Samples
+    from llmbench.analysis.parity.paired_sums import PairedSums
     from llmbench.analysis.parity.parity_test import run_test
 
     wrong = np.stack([np.zeros(PROMPTS), np.ones(PROMPTS)], axis=-1)
     names = tuple(map(str, range(PROMPTS)))
     for floor in ((wrong, wrong), None):
-        made = Samples(prompts=names, baseline=wrong, candidates={8: wrong, 16: wrong}, floor=floor)
+        made = PairedSums(prompts=names, baseline=wrong, candidates={8: wrong, 16: wrong}, floor=floor)
         found = run_test(
             made, None, margin=0.02, diversity_margin=0.1, blocked={}, set_blocked="", alpha=0.05,
             rng=np.random.default_rng(0), resamples=100,
@@ -277,7 +277,7 @@ def test_a_judge_that_gives_nothing_but_nan_leaves_no_speed_only_verdict() -> No
     ]
     verdict = parity(sides)
     assert (verdict.status, verdict.headline) == (Status.INVALID, "quality/perplexity")
-    assert verdict.point_sentence.startswith("Point form (the brief): none (no finite perplexity at llama, llada k=8,")
+    assert verdict.point_sentence.startswith("Point estimate: none (no finite perplexity at llama, llada k=8,")
     assert "parity.png" in sweep_report(sides, [verdict]).files
 
 

@@ -30,7 +30,7 @@ def test_parity_is_the_smallest_k_that_is_at_least_as_good() -> None:
     )
     assert found.reached == 32
     assert verdict.point_sentence.startswith(
-        "Point form (the brief): S_parity = 32 (perplexity 40.0 against 45.0), 0.625x as fast [95 % "
+        "Point estimate: S_parity = 32 (perplexity 40.0 against 45.0), 0.625x as fast [95 % "
     )
     at = verdict.speedup(32)
     assert at is not None
@@ -77,7 +77,7 @@ def test_the_sentence_can_be_quoted_alone(reached: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entropy", "said"), [(2.0, "(lower, which flatters perplexity)"), (4.0, "(higher)"), (3.0, "(the same)")]
+    ("entropy", "said"), [(2.0, "(lower, which improves perplexity)"), (4.0, "(higher)"), (3.0, "(the same)")]
 )
 def test_the_sentence_says_what_happened_to_entropy(entropy: float, said: str) -> None:
     sweep = [make_record("llama", perplexity=50, entropy=3.0), make_record("llada", 8, perplexity=40, entropy=entropy)]
@@ -93,7 +93,7 @@ def test_entropy_and_distinct_2_stand_beside_and_reach_no_verdict() -> None:
         "quality/bits_per_byte",
         "quality/bertscore_f1",
     ]
-    assert [curve.metric for curve in verdict.beside] == ["quality/entropy", "quality/distinct_2"]
+    assert [curve.metric for curve in verdict.diversity_curves] == ["quality/entropy", "quality/distinct_2"]
 
 
 def test_floor_and_human_reference_stand_beside_each_metric() -> None:
@@ -130,7 +130,7 @@ def test_a_failed_job_leaves_its_k_missing_and_blocks_what_rests_on_it() -> None
     largest = make_record("llada", 128, status="failed", reason="out of memory")
     (verdict,) = verdicts([*make_sweep(), largest])
     assert verdict.steps == (8, 16, 32, 64)
-    assert (verdict.status, verdict.point_sentence[:40]) == (Status.INVALID, "Point form (the brief): S_parity = 32 (p")
+    assert (verdict.status, verdict.metrics[0].s_parity) == (Status.INVALID, 32)
     assert "settings missing: llada k=128 failed: out of memory" in verdict.sentence
     (verdict,) = verdicts([*make_sweep(), make_record("llada", 48, status="failed", reason="out of memory")])
     found = verdict.metrics[0]
@@ -148,7 +148,7 @@ def test_a_baseline_that_failed_is_no_baseline_that_was_not_asked_for() -> None:
     assert (verdict.status, verdict.metrics, verdict.speedups) == (Status.INVALID, (), ())
     assert "invalid; settings missing: llama failed: CUDA out of memory; " in verdict.sentence
     assert "model=llama,llada" not in verdict.sentence
-    assert verdict.next_step == "settings missing: mend what that job names and add reuse=all; then run again"
+    assert verdict.next_step == "settings missing: correct what made the job fail and add reuse=all; then run again"
     assert [(gate.name, gate.steps) for gate in verdict.gates] == [("settings missing", None)]
     assert Parity.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
     (early,) = verdicts([replace(make_record("llama", **OUT), conditions={}), *candidates])  # before they were known
@@ -161,7 +161,7 @@ def test_candidates_that_all_failed_are_named() -> None:
     (verdict,) = verdicts([llama, *failed])
     assert verdict.status is Status.INVALID
     assert "settings missing: llada k=8 failed: CUDA out of memory; settings missing: llada k=16" in verdict.sentence
-    assert "mend what that job names and add reuse=all" in verdict.next_step
+    assert "correct what made the job fail and add reuse=all" in verdict.next_step
     unplaced = replace(make_record("llada", 8, **OUT), conditions={})
     assert verdicts([llama, unplaced])[0].status is Status.INVALID
     assert verdicts(failed) == ()  # nothing was measured
@@ -239,7 +239,7 @@ def test_a_nucleus_that_the_other_side_lacks_is_mixed_conditions_and_is_said() -
     assert verdict.status is Status.INVALID
     assert "mixed conditions: decoding.top_p is '0.5' at llama and '1.0' at llada k=64" in verdict.sentence
     assert "top_p 0.5 against 1.0" in verdict.sentence
-    assert "mixed conditions: model.decoder.top_p=1.0" in verdict.next_step
+    assert "mixed conditions: top_p=1.0" in verdict.next_step
     whole = parity([nucleus(llama, "1.0"), *others])
     assert whole.status is Status.REACHED
     assert "top_p" not in whole.sentence
@@ -343,7 +343,7 @@ def test_quality_that_falls_again_above_parity_is_named() -> None:
     ]
     (verdict,) = verdicts(sweep)
     assert (verdict.metrics[0].s_parity, verdict.metrics[0].reached) == (16, 64)
-    assert "the point form differs: S_parity = 16" in verdict.metrics[0].flags
+    assert "the point estimate differs: S_parity = 16" in verdict.metrics[0].flags
     assert "perplexity falls below parity again at k = 32" in verdict.warnings
 
 

@@ -16,8 +16,8 @@ from records import make_record, make_sweep, server_record
 def test_a_server_changes_no_verdict_and_has_its_own_speedups() -> None:
     without = verdicts(make_sweep())
     (verdict,) = verdicts([server_record(50.0, perplexity=20.0), *make_sweep()])  # faster and better than LLaMA here
-    assert [replace(verdict, apart=(), identities=())] == [replace(item, identities=()) for item in without]
-    (server,) = verdict.apart
+    assert [replace(verdict, external_servers=(), identities=())] == [replace(item, identities=()) for item in without]
+    (server,) = verdict.external_servers
     assert (server.label, server.where) == ("llama server", "vllm 0.11 at http://host:8000/v1")
     assert {s.steps: s.ratio for s in server.speedups} == pytest.approx(
         {k: 50 / (10 * k + 0.1) for k in (8, 16, 32, 64)}  # the host clock of the helper says 0.1 ms more
@@ -36,7 +36,7 @@ def test_a_servers_speedup_is_wall_clock_over_wall_clock() -> None:
     )
     (verdict,) = verdicts([sweep[0], slow_host, server_record(200.0)])
     assert verdict.speedups[0].ratio == pytest.approx(200 / 80)  # the device's clock, as ever
-    (ours,) = verdict.apart[0].speedups
+    (ours,) = verdict.external_servers[0].speedups
     assert ours.ratio == pytest.approx(200 / 160)
     assert ours.low is not None
     assert ours.low < 200 / 160 * 1.1
@@ -59,7 +59,7 @@ def test_the_table_shows_it_as_a_row_and_a_column() -> None:
 def test_two_servers_have_a_column_each() -> None:
     sweep = [*make_sweep((8,)), server_record(160.0), server_record(40.0, url="http://other:30000/v1")]
     (verdict,) = verdicts(sweep)
-    assert [[s.ratio for s in item.speedups] for item in verdict.apart] == [
+    assert [[s.ratio for s in item.speedups] for item in verdict.external_servers] == [
         [pytest.approx(160 / 80.1)],
         [pytest.approx(40 / 80.1)],
     ]
@@ -72,7 +72,7 @@ def test_two_servers_have_a_column_each() -> None:
 
 def test_the_users_word_makes_it_an_implementation_of_the_baseline() -> None:
     (verdict,) = verdicts([*make_sweep(), server_record(150.0, trust_same_hardware=True)])
-    assert verdict.apart == ()
+    assert verdict.external_servers == ()
     assert verdict.speedups[0].baseline_ms == 150.0
     assert verdict.baseline_choice.startswith("The baseline is llama server, the fastest of its implementations")
     (slower,) = verdicts([*make_sweep(), server_record(250.0, trust_same_hardware=True)])
@@ -89,14 +89,14 @@ def test_a_vouched_server_must_be_asked_for_the_same_text() -> None:
         verdicts([*make_sweep(), chat])
     beside = replace(chat, conditions=chat.conditions | {"decoding.trust_same_hardware": "False"})
     (verdict,) = verdicts([*make_sweep(), beside])
-    assert len(verdict.apart) == 1
+    assert len(verdict.external_servers) == 1
 
 
 def test_without_another_baseline_there_is_no_verdict() -> None:
     (verdict,) = verdicts([*make_sweep()[1:], server_record(100.0)])
     assert verdict.status is Status.MISSING_BASELINE
     assert verdict.speedups == ()
-    assert len(verdict.apart[0].speedups) == 4
+    assert len(verdict.external_servers[0].speedups) == 4
     assert "on Test CPU (cpu, float32)" in verdict.sentence
 
 

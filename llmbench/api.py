@@ -1,0 +1,332 @@
+"""llmbench in Python: measure a job or a sweep, load what was measured, and ask for the verdict.
+
+Settings are those of the command line, as keyword arguments. A list is an axis of the sweep; groups inside groups are
+dicts: `timing={"repeats": 6}`.
+"""
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbench.config.parity import ParityConfig
+from llmbench.errors import ConfigError, RecordError
+from llmbench.record import Record
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from llmbench.analysis.parity.verdict import Parity
+    from llmbench.report.layout import Table
+    from llmbench.sweeps.recorded import RecordedSweep
+
+TABLES = ("latency", "throughput", "memory", "parity", "likelihood", "frontier", "hypotheses")
+"""What `Sweep.table` makes."""
+
+FIGURES = ("parity", "frontier")
+"""What `Sweep.figure` draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The Records of one sweep, and what follows from them."""
+
+    records: tuple[Record, ...]  # finished and failed ones: models without steps first, then by steps
+    folder: Path | None = None  # that holds them; None where they came from a server
+    command: str = ""  # what was typed
+    recipe: str = ""  # the file of conf/experiment; "" for none
+    missing: tuple[str, ...] = ()  # titles of planned jobs of which there is no Record
+    recorded: "RecordedSweep | None" = field(default=None, repr=False)  # plan and earlier analyses behind verdicts
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row per Record: identity, label, status, conditions and metrics.
+
+        Columns of metrics bear the keys and units of docs/metrics.md (`latency/e2e_ms`); a value that could not be
+        computed is absent (NaN).
+        """
+        import pandas
+
+        return pandas.DataFrame([_row(record) for record in self.records])
+
+    def parities(self) -> "tuple[Parity, ...]":
+        """The verdict of every group of Records under equal conditions (one temperature, batch, canvas, workload).
+
+        The margins are those that were fixed before the first job. A planned k of which there is no Record blocks every
+        claim, as a failed job does.
+
+        Raises:
+            RecordError: Records that must be comparable are not.
+        """
+        from llmbench.analysis.parity.analyze import verdicts
+        from llmbench.sweeps import partial
+
+        if self.recorded is None:
+            return verdicts(self.records)
+        known = [*self.records, *partial.stand_ins(self.recorded)]
+        reached = verdicts(known, options=self._terms(), history=self.recorded.history)
+        return tuple(map(partial.verdict, reached))
+
+    def _terms(self) -> "ParityConfig | None":
+        """What the verdicts test, where it was registered."""
+        from llmbench.analysis.parity.interim import AnalysisPlan
+
+        registered = self.recorded.registered if self.recorded else None
+        return AnalysisPlan.from_json(registered).options if registered else None
+
+    def parity(self) -> "Parity":
+        """The verdict, where all Records were made under equal conditions.
+
+        Raises:
+            RecordError: there are several groups, which the message names, or nothing to compare.
+        """
+        found = self.parities()
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise RecordError("no job of this sweep has finished; there is nothing to compare")
+        names = "; ".join(f"{place}: {item.where}" for place, item in enumerate(found))
+        raise RecordError(f"{len(found)} groups of settings, each with its verdict: use parities() ({names})")
+
+    def table(self, name: str = "parity") -> "pandas.DataFrame":
+        """A table of the paper; cells are text with their intervals, as `llmbench report` prints them.
+
+        Args:
+            name: latency, throughput, memory, parity, likelihood, frontier or hypotheses. Where there are several
+                groups of settings, their tables stand below each other, with a first column that names the group.
+
+        Raises:
+            ConfigError: there is no such table.
+            RecordError: Records that must be comparable are not.
+        """
+        import pandas
+
+        made = self._tables(name)
+        frames = [pandas.DataFrame(list(item.rows), columns=_columns(item.header)) for item in made]
+        if len(frames) == 1:
+            return frames[0]
+        return pandas.concat({item.title: frame for item, frame in zip(made, frames, strict=True)}, names=["table"])
+
+    def figure(self, name: str = "parity") -> "Figure":
+        """A figure: `parity` (quality, entropy and time over k) or `frontier` (settings that nothing dominates).
+
+        Raises:
+            ConfigError: there is no such figure.
+            RecordError: several groups of settings, or nothing to draw.
+        """
+        from llmbench.analysis.frontier import frontiers
+        from llmbench.report.figures import parity_figure
+        from llmbench.report.frontier import frontier_figure
+
+        if name not in FIGURES:
+            raise ConfigError(f"there is no figure {name}; there are {', '.join(FIGURES)}")
+        if name == "parity":
+            return parity_figure(self.records, self.parity())
+        found = frontiers(self.records, (self._terms() or ParityConfig()).thresholds)
+        if len(found) != 1:
+            raise RecordError(f"a frontier needs one group of settings with quality, found {len(found)}")
+        return frontier_figure(found[0])
+
+    def _tables(self, name: str) -> "list[Table]":
+        from llmbench.analysis.frontier import frontiers
+        from llmbench.analysis.hypotheses.claims import hypotheses
+        from llmbench.report import hypotheses as hypothesis_report
+        from llmbench.report import tables
+        from llmbench.report.frontier import frontier_tables
+        from llmbench.report.model_tables import likelihood_table
+
+        if name not in TABLES:
+            raise ConfigError(f"there is no table {name}; there are {', '.join(TABLES)}")
+        records = [record for record in self.records if record.status == "finished"]
+        if name == "parity":
+            return [tables.parity_table(records, parity, self.command) for parity in self.parities()]
+        if name == "frontier":
+            found = frontiers(records, (self._terms() or ParityConfig()).thresholds)
+            return frontier_tables(records, found, self.command, "")
+        if name == "hypotheses":
+            return hypothesis_report.hypothesis_tables(records, hypotheses(records, self.recipe), self.command)
+        makers = {
+            "latency": tables.latency_table,
+            "throughput": tables.throughput_table,
+            "memory": tables.memory_table,
+            "likelihood": likelihood_table,
+        }
+        return [makers[name](records, self.command)]
+
+
+def run(*, folder: str | Path | None = None, progress: bool = True, **settings: Any) -> Record:
+    """Measure one job: `llmbench.run(model="llada", steps=16)`.
+
+    Args:
+        folder: where `record.json` is written; None writes nothing. Nothing is logged to MLflow.
+        progress: show it on the standard error stream.
+        settings: as on the command line; what is left out has its default.
+
+    Raises:
+        UsageError: a setting is wrong, or the job cannot run here; nothing was measured.
+        LlmbenchError: it failed while it ran.
+    """
+    from llmbench.config.build import build_job
+    from llmbench.config.compose import composing
+    from llmbench.job.prepare import prepare_job
+    from llmbench.job.run import run_job
+    from llmbench.sweeps.console import Progress
+    from llmbench.sweeps.job_task import quiet_libraries, require_servers
+
+    quiet_libraries()
+    overrides = list(_overrides(settings))
+    if swept := [key for key, values in overrides if len(values) > 1]:
+        raise ConfigError(f"{swept[0]} has several values: one job takes one; use llmbench.sweep(...)")
+    with composing() as compose:
+        job = build_job(compose([f"{key}={values[0]}" for key, values in overrides]))
+    prepared = prepare_job(job)
+    require_servers([prepared.job])
+    with Progress(prepared.job.label, shown=progress) as display:
+        record = run_job(prepared, display.tick)
+    if folder is not None:
+        record.save(Path(folder))
+    return record
+
+
+def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings: Any) -> Sweep:
+    """Measure a grid: `llmbench.sweep(model=["llama", "llada"], steps=[8, 16, 32, 64])`.
+
+    The plan, its order, the Records on disk and the runs in MLflow are those of the command line. A sweep that was
+    interrupted goes on when it is called again with the same settings. A job that fails stops no other: its Record
+    has the status "failed" with the reason.
+
+    Args:
+        folder: of the sweep; None makes one, named by the time, in the folder of results.
+        progress: print the plan, and show progress on the standard error stream.
+        settings: as on the command line; a list is an axis. `experiment="latency"` runs a recipe with its axes.
+
+    Raises:
+        UsageError: a setting is wrong or the store cannot be used; nothing was measured.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from llmbench.config.compose import composing
+    from llmbench.config.conf_files import recipe_axes
+    from llmbench.sweeps import plan
+    from llmbench.sweeps.launchers import in_process
+    from llmbench.sweeps.run import run_grid
+
+    overrides = [f"{key}={','.join(values)}" for key, values in _overrides(settings)]
+    recipe = str(settings.get("experiment") or "")
+    axes = [f"{key}={values}" for key, values in recipe_axes(recipe).items()]
+    place = Path(folder) if folder is not None else _new_folder()
+    with composing() as compose:
+        parsed = OverridesParser.create().parse_overrides([*axes, *overrides])
+        done = run_grid(
+            plan.expand(parsed),
+            compose,
+            folder=place.resolve(),
+            launch=in_process(progress),
+            recipe=recipe,
+            typed=_call(settings),
+            show=progress,
+        )
+    return load(place) if done is not None else Sweep(records=(), command=_call(settings), recipe=recipe)
+
+
+def load(folder: str | Path | None = None, *, run_id: str | None = None, tracking_uri: str | None = None) -> Sweep:
+    """What a sweep left: from its folder, or from MLflow.
+
+    Args:
+        folder: of a sweep, or a folder of results, of which the newest sweep is taken; None with no `run_id` means the
+            folder of results of the command line. A folder that was moved or renamed works.
+        run_id: the parent run of a sweep in MLflow, its name, or the beginning of either.
+        tracking_uri: the store that holds it; None means that of the command line.
+
+    Raises:
+        RecordError: there is no sweep, or a Record cannot be read.
+        TrackingError: the store cannot be used, or has no such sweep.
+    """
+    if run_id is not None:
+        if folder is not None:
+            raise ConfigError("give a folder or a run_id, not both")
+        return _from_store(run_id, tracking_uri)
+    from llmbench.system.paths import results
+
+    return _from_folder(Path(folder) if folder is not None else results())
+
+
+def _from_folder(folder: Path) -> Sweep:
+    from llmbench.sweeps.folder import is_sweep, latest, read_sweep
+
+    place = folder if is_sweep(folder) else latest(folder)
+    return _of(read_sweep(place), place)
+
+
+def _from_store(run_id: str, uri: str | None) -> Sweep:
+    from llmbench import tracking
+    from llmbench.config.job import TrackingConfig
+    from llmbench.sweeps.stored import read_run
+
+    store = tracking.open_store(TrackingConfig(uri=uri), create=False)
+    found = read_run(store, store.sweep(run_id))
+    return _of(found, found.path)
+
+
+def _of(found: "RecordedSweep", folder: Path | None) -> Sweep:
+    return Sweep(
+        records=found.records,
+        folder=folder,
+        command=found.command or "",
+        recipe=found.recipe or "",
+        missing=found.missing,
+        recorded=found,
+    )
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """A Record as a row."""
+    named = {
+        "identity": record.identity,
+        "label": record.label,
+        "model": record.model,
+        "family": record.family,
+        "steps": record.steps,
+        "status": record.status,
+        "reason": record.reason,
+        "started_at": record.started_at,
+        "duration_s": record.duration_s,
+        "prompts": len(record.outputs),
+    }
+    return named | record.conditions | record.metrics
+
+
+def _columns(header: Sequence[str]) -> list[str]:
+    """Names of columns; those without one are numbered, because names must differ."""
+    return [name or ("" if place == 0 else f"column {place}") for place, name in enumerate(header)]
+
+
+def _overrides(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Every key with its values, as Hydra's grammar takes them."""
+    from llmbench.config.conf_files import keys, takes_list, written
+
+    for name, value in settings.items():
+        key = f"{above}{name}"
+        if isinstance(value, Mapping) and key not in keys():
+            yield from _overrides(value, f"{key}.")
+        elif isinstance(value, list | tuple) and not (takes_list(key) and not any(isinstance(v, list) for v in value)):
+            if not value:
+                raise ConfigError(f"{key}: an axis needs at least one value")
+            yield key, [written(item) for item in value]
+        else:
+            yield key, [written(value)]
+
+
+def _call(settings: Mapping[str, Any]) -> str:
+    """The call as it is typed, without a password."""
+    from llmbench import tracking
+
+    given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    return str(tracking.redact(f"llmbench.sweep({given})"))
+
+
+def _new_folder() -> Path:
+    from llmbench.system.paths import results
+
+    return results() / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")

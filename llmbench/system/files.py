@@ -1,0 +1,64 @@
+"""Files that survive a kill or a loss of power, and locks between processes."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes | str) -> Path:
+    """Write a file whole or not at all, and make its folder where it is missing; returns the path.
+
+    Whoever reads meanwhile sees the earlier file or this one. On return it is on the disk.
+
+    Args:
+        path: an earlier file there is replaced.
+        data: text is written as UTF-8.
+
+    Raises:
+        OSError: it cannot be written; an earlier file is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data if isinstance(data, bytes) else data.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        replace_synced(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def replace_synced(source: Path, target: Path) -> None:
+    """Rename a file of the same folder over another, and write the folder's entry to the disk."""
+    source.replace(target)
+    with contextlib.suppress(OSError):  # some systems open no folders, some file systems sync none
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock file; waits while another process holds it. A process that dies lets it go.
+
+    On a file system without locks nothing is held.
+
+    Raises:
+        OSError: the lock file cannot be made.
+    """
+    import filelock
+
+    held = filelock.FileLock(path)
+    with contextlib.suppress(NotImplementedError):
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()

@@ -1,0 +1,3 @@
+"""The version, which Records name."""
+
+__version__ = "0.2.0"

@@ -1,0 +1,160 @@
+"""The public API: what a notebook writes. Every name is used, and every function called twice."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import llmbench
+from llmbench.errors import ConfigError, LlmbenchError, RecordError
+
+SMALL = {
+    "workload": {"prompts": 3, "prompt_words": 5},
+    "canvas": 8,
+    "batch": 2,
+    "timing": {"repeats": 2},
+    "hardware": "cpu",
+    "metric": {"likelihood": False, "bertscore": None},
+}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep made through the API, in a folder of results of its own."""
+    root = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMBENCH_RESULTS", str(root))
+        made = llmbench.sweep(model=["llama", "llada"], steps=[2, 4], progress=False, **SMALL)
+    return root, made
+
+
+def test_import_costs_nothing_and_every_name_is_there():
+    program = (
+        "import sys, llmbench\n"
+        "names = [llmbench.sweep, llmbench.run, llmbench.load, llmbench.Job, llmbench.Record, llmbench.Sweep]\n"
+        "heavy = {'torch', 'transformers', 'mlflow', 'hydra', 'matplotlib', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert llmbench.Parity.__name__ == 'Parity' and set(llmbench.__all__) <= set(dir(llmbench))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = llmbench.nothing
+
+
+def test_no_module_shadows_an_exported_name():
+    """Importing `llmbench.sweep` would overwrite the function in its package."""
+    import pkgutil
+
+    assert not {module.name for module in pkgutil.iter_modules(llmbench.__path__)} & set(llmbench.__all__)
+
+
+def test_a_sweep_has_a_record_for_every_job_of_the_plan(swept):
+    root, made = swept
+    assert [record.label for record in made.records] == ["llama", "llada k=2", "llada k=4"]
+    assert {record.status for record in made.records} == {"finished"}
+    assert made.missing == ()
+    assert made.folder.parent == root
+    assert {record.context.steps_axis for record in made.records} == {(2, 4)}
+    planned = json.loads((made.folder / "plan.json").read_text())
+    assert list(planned["jobs"]) == [f"llama-{made.records[0].identity}"] + [
+        f"llada-k{record.steps}-{record.identity}" for record in made.records[1:]
+    ]
+
+
+def test_a_frame_has_a_row_per_record_with_conditions_and_metrics(swept):
+    _, made = swept
+    frame = made.to_frame()
+    assert list(frame["label"]) == ["llama", "llada k=2", "llada k=4"]
+    assert list(frame["latency/e2e_ms"]) == [record.metrics["latency/e2e_ms"] for record in made.records]
+    assert set(frame["decoding.temperature"]) == {"0.7"}
+    assert frame["latency/prefill_ms"].isna().tolist() == [False, True, True]  # absent is absent
+
+
+def test_verdict_table_and_figure(swept):
+    _, made = swept
+    parity = made.parity()
+    assert isinstance(parity, llmbench.Parity)
+    assert (parity.steps, parity.baseline, parity.candidate) == ((2, 4), "llama", "llada")
+    assert made.parities() == (parity,)
+    assert parity.sentence in str(parity)
+    table = made.table("parity")
+    assert list(table.iloc[:3, 0]) == ["llama", "llada k=2", "llada k=4"]
+    assert len(made.table("latency")) == 3
+    assert made.figure("parity").axes
+    for wrong in (made.table, made.figure):
+        with pytest.raises(ConfigError, match=r"there is no .* nothing; there are "):
+            wrong("nothing")
+
+
+def test_a_sweep_that_was_moved_loads_twice_and_says_the_same(swept, tmp_path):
+    _, made = swept
+    moved = shutil.copytree(made.folder, tmp_path / "elsewhere")
+    for _ in range(2):
+        found = llmbench.load(moved)
+        assert found.records == made.records
+        assert found.parity() == made.parity()
+    assert llmbench.load(str(made.folder.parent)).records == made.records  # the newest of a folder of results
+    by_id = llmbench.load(
+        run_id=made.records[0].context.parent, tracking_uri=f"sqlite:///{made.folder.parent}/mlflow.db"
+    )
+    assert by_id.parity() == made.parity()
+
+
+def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
+    for ask in ({"folder": tmp_path / "nowhere"}, {"folder": tmp_path}):
+        with pytest.raises(LlmbenchError) as caught:
+            llmbench.load(**ask)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="not both"):
+        llmbench.load(tmp_path, run_id="x")
+
+
+def test_one_job_writes_nothing_unless_it_is_told_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path / "results"))
+    first = llmbench.run(model="llada", steps=2, progress=False, **SMALL)
+    second = llmbench.run(model="llada", steps=2, folder=tmp_path / "mine", progress=False, **SMALL)
+    assert [output.text for output in first.outputs] == [output.text for output in second.outputs]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["record.json"]
+    assert (first.label, first.identity, first.steps) == ("llada k=2", second.identity, 2)
+
+
+def test_a_sweep_called_again_takes_nothing_over_from_one_that_ended(swept, monkeypatch):
+    root, made = swept
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(root))
+    again = llmbench.sweep(model="llama", progress=False, folder=root / "again", reuse="none", **SMALL)
+    assert [record.identity for record in again.records] == [made.records[0].identity]
+    assert again.records[0].started_at >= made.records[0].started_at
+    with pytest.raises(RecordError):
+        _ = llmbench.Sweep(records=()).parity()
+
+
+WRONG = {
+    "several values": (llmbench.run, {"steps": [2, 4]}),
+    "stesp: no such key": (llmbench.run, {"stesp": 2}),
+    "steps: input should be a valid integer": (llmbench.sweep, {"steps": [8.5]}),
+    "workload.promts: no such key": (llmbench.sweep, {"workload": {"promts": 3}}),
+    "steps: an axis needs at least one value": (llmbench.sweep, {"steps": []}),
+    "model=lama: no such choice": (llmbench.run, {"model": "lama"}),
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_a_wrong_setting_is_one_line_before_anything_runs(said, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))
+    function, settings = WRONG[said]
+    with pytest.raises(ConfigError, match=said) as caught:
+        function(**settings)
+    assert "\n" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_list_is_one_value_where_the_setting_is_a_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))
+    tasks = {"workload": {"tasks": ["story", "chat"], "prompts": 2}, "batch": 1}
+    planned = llmbench.sweep(**SMALL | tasks, dry_run=True)
+    assert planned.records == ()
+    assert "1 job on cpu" in capsys.readouterr().out
+    llmbench.sweep(**SMALL | tasks | {"workload": {"tasks": [["story"], ["chat"]], "prompts": 2}}, dry_run=True)
+    assert "2 jobs on cpu" in capsys.readouterr().out

@@ -274,7 +274,7 @@ def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int
         command="as typed",
         jobs=len(records),
         recipe="parity",
-        registered=registration(options, axis),
+        registered=AnalysisPlan(options=options, steps=tuple(axis)).to_json(),
         planned={record.identity: record.label for record in records},
         folder=str(folder),
     )

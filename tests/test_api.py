@@ -78,7 +78,7 @@ def test_verdict_table_and_figure(swept):
     assert isinstance(parity, llmbench.Parity)
     assert (parity.steps, parity.baseline, parity.candidate) == ((2, 4), "llama", "llada")
     assert made.parities() == (parity,)
-    assert parity.sentence in str(parity)
+    assert str(parity).splitlines()[0] == f"{parity.status.upper().replace('_', ' ')}. {parity.sentence}"
     table = made.table("parity")
     assert list(table.iloc[:3, 0]) == ["llama", "llada k=2", "llada k=4"]
     assert len(made.table("latency")) == 3

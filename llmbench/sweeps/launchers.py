@@ -25,7 +25,7 @@ def in_process(progress: bool = True) -> Launcher:
 
 
 def through_hydra(launcher: Any) -> Launcher:
-    """Hydra's launcher (basic, joblib, submitit, Ray): each job is a call of `job_task.task` in its folder."""
+    """Hydra's launcher (basic, joblib, submitit, Ray): each job is a call of `job_task.run_hydra_job` in its folder."""
 
     def launch(folders: Sequence[Path]) -> list[JobResult]:
         batch = [

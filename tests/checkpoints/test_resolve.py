@@ -304,9 +304,9 @@ def write_gguf(path, model):
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([EOS, PADDING, MASKED, *sorted(pre_tokenizers.ByteLevel.alphabet())[:-1], "ab"])
+    writer.add_token_list([EOS, PADDING, MASKED, *sorted(pre_tokenizers.ByteLevel.alphabet())[:-2], "ab", "cd"])
     writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * 256)
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "c d"])  # Transformers 5.15 reads an array of one as its element
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(0)
     writer.add_pad_token_id(1)

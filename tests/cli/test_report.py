@@ -2,9 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import ParityConfig
 from llmbench.record import JobContext, Likelihood, Record
 from llmbench.report.assemble import sweep_report
+from llmbench.sweeps import state
 from llmbench.tracking import Store, open_store
 from records import make_record, make_sweep
 
@@ -197,12 +199,13 @@ def test_a_sweep_that_was_cut_off_gets_no_verdict_and_replaces_no_table(
     store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     parent = interrupted_sweep(store, steps)
     for table in ("parity", "frontier"):
-        assert main([table, "--uri", uri, "--sweep", parent, "--out", str(tmp_path / "paper")]) == 0
-        printed = capsys.readouterr().out
+        assert main([table, "--uri", uri, "--sweep", parent, "--out", str(tmp_path / "paper")]) == 3
+        shown = capsys.readouterr()
+        printed = shown.out
         count = f"{1 + len(steps)} of 5 jobs"
         line = f"PARTIAL: {count} of sweep 2026-11-26_10-00-00-5, interrupted; the same command goes on: as typed"
         assert printed.splitlines()[0] == line
-        assert "Nothing is written" in printed
+        assert shown.err == "llmbench report: nothing is written: Records of sweep 2026-11-26_10-00-00-5 are missing\n"
         assert not (tmp_path / "paper").exists()
         if table == "parity":
             assert "INVALID" in printed
@@ -260,3 +263,192 @@ def test_a_reader_that_is_gone_costs_no_report(uri: str, tmp_path: Path) -> None
     assert "BrokenPipe" not in process.stderr.read()
     assert process.wait() == 0
     assert (tmp_path / "paper" / "table4.md").is_file()
+
+
+def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int | None = None) -> str:
+    """A sweep with its plan, in the store and in a folder; only the first so many Records are in the store."""
+    axis = [8, 16, 32, 64]
+    options = ParityConfig()
+    parent = store.start_sweep(
+        name=folder.name,
+        command="as typed",
+        jobs=len(records),
+        recipe="parity",
+        registered=AnalysisPlan(options=options, steps=tuple(axis)).to_json(),
+        planned={record.identity: record.label for record in records},
+        folder=str(folder),
+    )
+    names = {
+        record.identity: f"{record.label.replace(' ', '-').replace('=', '')}-{record.identity}" for record in records
+    }
+    jobs = {names[r.identity]: {"identity": r.identity, "title": r.label, "job": {}, "context": {}} for r in records}
+    plan = {"format": 1, "command": "as typed", "recipe": "parity", "steps_axis": axis, "parity": asdict(options)}
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(json.dumps(plan | {"jobs": jobs}))
+    history = store.looks(parent)
+    reached = verdicts(records, options=options, history=history)
+    with state.running(folder, store, parent) as end:
+        for record in records:
+            record.save(folder / names[record.identity])
+        for record in records[:logged]:
+            store.log_job(record, parent=parent, steps_axis=axis, swept={})
+        unlogged = [record.label for record in records[logged:]] if logged is not None else []
+        store.finish_sweep(parent, reached, records, unlogged=unlogged)
+        statuses = ", ".join(dict.fromkeys(item.status.value for item in reached))
+        end(logged=not unlogged, verdict=statuses, history=[item.dump() for item in history])
+    return parent
+
+
+def parity_table(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
+    assert main(["parity", *map(str, arguments)]) == code
+    return capsys.readouterr().out.partition("\nFrom ")[0]
+
+
+def test_jobs_that_a_store_never_got_are_read_from_the_folder_and_missing_without_it(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path / "elsewhere"))
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    whole = planned_sweep(store, tmp_path / "whole", make_sweep())
+    parent = planned_sweep(store, tmp_path / "swept", make_sweep(), logged=3)
+    assert store.sweep(parent).status == "FAILED"
+    out = ["--out", tmp_path / "paper", "--uri", uri, "--sweep"]
+    expected = parity_table(capsys, *out, whole)
+    assert parity_table(capsys, *out, parent) == expected
+    (tmp_path / "swept").rename(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "paper")
+    printed = parity_table(capsys, *out, parent, code=3)
+    first = "PARTIAL: 3 of 5 jobs of sweep swept; missing: llada k=32, llada k=64; the same command goes on: as typed"
+    assert printed.splitlines()[0] == first
+    assert "INVALID" in printed
+    assert not (tmp_path / "paper").exists()
+
+
+@pytest.mark.parametrize("fault", ["artifact", "damaged", "trash", "no plan"])
+def test_a_finished_sweep_of_which_a_record_is_gone_is_partial(
+    fault: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    parent = planned_sweep(store, tmp_path / "swept", make_sweep())
+    shutil.rmtree(tmp_path / "swept")
+    found = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    (run,) = [run for run in found if run.info.run_name == "llada k=16"]
+    path = tmp_path / "artifacts" / run.info.run_id / "artifacts" / "record.json"
+    if fault == "trash":
+        store.client.delete_run(run.info.run_id)
+    elif fault == "damaged":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        path.unlink()
+    if fault == "no plan":  # as earlier versions logged it: only the number of jobs is known
+        (tmp_path / "artifacts" / parent / "artifacts" / "planned.json").unlink()
+    assert store.sweep(parent).status == "FINISHED"
+    printed = parity_table(capsys, "--uri", uri, "--sweep", parent, "--out", tmp_path / "paper", code=3)
+    line = printed.splitlines()[0]
+    assert line.startswith("PARTIAL: 4 of 5 jobs of sweep swept")
+    assert ("missing: llada k=16" in line) == (fault != "no plan")
+    assert ("not a record" in line) == (fault == "damaged")
+    assert "not reached for k up to" not in printed
+    assert not (tmp_path / "paper").exists()
+
+
+@pytest.mark.parametrize("table", ["parity", "hypotheses"])
+def test_a_folder_that_was_moved_gives_the_same_without_any_store(table: str, uri: str, tmp_path: Path) -> None:
+    """In a process of its own, which never imports MLflow; also where an earlier sweep counts."""
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    planned_sweep(store, tmp_path / "results" / "older", make_sweep((8, 16)))
+    parent = planned_sweep(store, tmp_path / "results" / "swept", make_sweep())
+    program = (
+        "import sys; from llmbench.cli.report import main\n"
+        "code = main(sys.argv[1:]); print('mlflow' in sys.modules, 'torch' in sys.modules); sys.exit(code)"
+    )
+
+    def report(*arguments: object) -> str:
+        command = [sys.executable, "-c", program, table, *map(str, arguments)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    from_store = report("--uri", uri, "--sweep", parent, "--out", tmp_path / "a")
+    (tmp_path / "mlflow.db").unlink()
+    shutil.rmtree(tmp_path / "artifacts")
+    (tmp_path / "results").rename(tmp_path / "moved ? 100%")
+    place = tmp_path / "moved ? 100%"
+    places = [[place / "swept"], [place, "--sweep", parent[:20]] if table == "hypotheses" else [place]]
+    for number, arguments in enumerate(places):
+        out = tmp_path / f"b{number}"
+        shown = report("--folder", *arguments, "--out", out)
+        assert shown.partition("\nFrom ")[0] == from_store.partition("\nFrom ")[0]
+        assert shown.splitlines()[-1] == "False False"
+        for path in (tmp_path / "a").iterdir():
+            assert path.suffix in (".png", ".html") or path.read_text() == (out / path.name).read_text()
+
+
+def test_a_folder_lacks_what_its_plan_names(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    planned_sweep(store, tmp_path / "results" / "swept", make_sweep())
+    planned_sweep(store, tmp_path / "results" / "later", make_sweep())
+    folder = tmp_path / "results" / "later"
+    shutil.rmtree(next(folder.glob("llada-k16-*")))
+    damaged = next(folder.glob("llada-k8-*")) / "record.json"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    printed = parity_table(capsys, "--folder", folder, "--out", tmp_path / "paper", code=3)
+    assert printed.startswith("PARTIAL: 3 of 5 jobs of sweep later; missing: llada k=8 (")
+    assert ", llada k=16; the same command goes on: as typed" in printed.splitlines()[0]
+    assert not (tmp_path / "paper").exists()
+    assert main(["sweeps", "--folder", str(tmp_path / "results")]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[1:6] for line in rows] == [
+        ["later", "finished", "4", "of", "5"],
+        ["swept", "finished", "5", "of", "5"],
+    ]
+
+
+def test_a_folder_of_an_earlier_version_has_no_plan_and_is_read_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "results" / "2026-11-26_10-00-00"
+    for record in make_sweep():
+        record.save(folder / f"{record.label.replace(' ', '-').replace('=', '')}-{record.identity}")
+    ended = {"parent": "1" * 32, "store": "", "host": "h", "pid": 1, "started": "2026-11-26", "ended": True}
+    (folder / "sweep.json").write_text(json.dumps(ended))
+    for place in (folder, tmp_path / "results"):
+        assert "REACHED" in parity_table(capsys, "--folder", place, "--out", tmp_path / "paper")
+    (folder / "sweep.json").write_text('{"parent": "1111')
+    printed = parity_table(capsys, "--folder", folder, "--out", tmp_path / "none", code=3)
+    assert printed.startswith("PARTIAL: 5 jobs of sweep 2026-11-26_10-00-00, interrupted")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--folder", "nowhere"], 3, "--folder nowhere: there is no such folder"),
+        (["--folder", "."], 2, "no finished parity sweep in .; run `make table4` first"),
+        (["--folder", ".", "--uri", "sqlite:///a.db"], 2, "--folder reads no store: leave --uri and --experiment out"),
+        (["--folder", "later"], 3, "later/plan.json: plan format 2, this llmbench reads 1"),
+        (["--folder", "outside"], 3, "outside/plan.json: not a plan: a job is named by its folder"),
+        (["--folder", "cut"], 3, "cut/plan.json: cannot be read"),
+        (["--folder", ".", "--sweep", "x"], 2, "there is no sweep x in ."),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_one_line(
+    arguments: list[str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plans = {
+        "later": '{"format": 2, "jobs": {}}',
+        "outside": '{"format": 1, "jobs": {"../x": {}}}',
+        "cut": '{"format": 1, "jo',
+    }
+    for name, text in plans.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plan.json").write_text(text)
+    assert main(["parity", *arguments]) == code
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert (shown.err.count("\n"), shown.out) == (1, "")

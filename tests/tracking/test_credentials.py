@@ -132,6 +132,6 @@ def test_a_password_in_a_query_and_one_with_a_slash_reach_no_message(monkeypatch
         place = f"127.0.0.1:{listening.getsockname()[1]}/db"
         uris = [f"postgresql+nosuch://{place}?user=ml&password=pa55/word", f"postgresql+nosuch://ml:pa55/word@{place}"]
         for uri in uris:
-            with pytest.raises(TrackingError, match=r"needs the driver|nosuch") as caught:
+            with pytest.raises(TrackingError, match="nosuch") as caught:
                 open_store(TrackingConfig(uri=uri, experiment="x"))
             assert "pa55" not in str(caught.value)

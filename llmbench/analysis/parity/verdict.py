@@ -219,6 +219,17 @@ class Parity:
         """The verdict in a line."""
         return self.metrics[0].title if self.metrics else f"No parity verdict ({self.status.value.replace('_', ' ')})"
 
+    def __str__(self) -> str:
+        """The verdict in words: status and sentence, the point estimate, the speed, and what to do next."""
+        return "\n".join(self.lines)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What `str` says, line by line."""
+        first = f"{self.status.value.replace('_', ' ').upper()}. {self.sentence}"
+        more = (self.point_sentence, self.speed_sentence, f"Next: {self.next_step}." if self.metrics else "")
+        return (first, *filter(None, more))
+
     @property
     def point_sentence(self) -> str:
         """The point estimate of the headline metric, as a sentence."""

@@ -72,7 +72,7 @@ def _table(records: Sequence[Record], item: Frontier, command: str, source: str)
     notes = [
         f"{len(kept)} of {len(item.settings)} settings; {item.where}.",
         "On the frontier: no other setting is at least as fast and as good, and better in one; with *: some are, but "
-        "only with text of lower entropy. Intervals are each setting's own; differences are the parity verdict's.",
+        "only with text of lower entropy. Intervals are each setting's own; for a difference, read the parity verdict.",
     ]
     notes += [f"Left out: {', '.join(item.left_out)}."] if item.left_out else []
     notes += [f"{source}."] if source else []

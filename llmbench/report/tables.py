@@ -195,7 +195,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         if item.speedups
     ]
     if any("memory/peak_rss_bytes" in record.metrics for record in ordered):
-        notes.append("RSS: of the whole process, with what earlier jobs left in it; it compares no models.")
+        notes.append("RSS: of the whole process, with what earlier jobs left in it; do not compare models by it.")
     table = record_table("Steps to quality parity", ordered, columns, command, notes)
     extra = [
         (name, *(_reference(parity, header, field) for header in table.header[1:]))

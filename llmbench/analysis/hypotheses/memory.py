@@ -257,7 +257,7 @@ def _with_length(
     drops = any(later < earlier - SEGMENT for earlier, later in itertools.pairwise(taken))
     shown = f"{number(taken[0] / _MIB)} to {number(taken[-1] / _MIB)} MiB over {span_of}"
     if rise > 2 * SEGMENT and not drops:
-        why = f"{flat}, and is there from it: {shown}"
+        why = f"{flat}, and what that step reserves rises with the length: {shown}"
         return SettingOutcome(setting=name, outcome=Outcome.SUPPORTED, why=why, numbers=tuple(numbers))
     said = "falls in between" if drops else "lies within two of the allocator's segments"
     return _open(name, f"{flat}, but its rise with the length ({shown}) {said}", _ON_GPU, numbers)

@@ -188,7 +188,7 @@ def _point(baseline: Sequence[Record], candidate: Sequence[Record]) -> Point:
 def _judge_setting(name: str, first: Record, over: Sequence[Point]) -> SettingOutcome:
     points = [(point.batch, point.ratio) for point in over if point.ratio is not None]
     found = course(points)
-    doubts = [f"at B = {point.batch} {point.doubt}" for point in over if point.doubt]
+    doubts = [f"at B = {point.batch} ({point.doubt})" for point in over if point.doubt]
     if doubts and found.outcome is Outcome.SUPPORTED:
         why = f"{found.why}, but no speedup may be quoted {'; '.join(doubts)}"
         found = replace(found, outcome=Outcome.UNDECIDED, why=why, wanted="repeats")

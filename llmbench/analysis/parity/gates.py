@@ -130,7 +130,7 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
         if ours[key] != theirs[key]:
             said = f"{key} is {theirs[key]!r} at {other.label} and {ours[key]!r} at {own.label}"
             one = key in own.conditions.keys() & other.conditions.keys()  # else one of them cannot be told
-            change = f"give both sides one {_setting(key)}" if one else f"{_setting(key)}={FULL_NUCLEUS}"
+            change = f"give both sides the same {_setting(key)}" if one else f"{_setting(key)}={FULL_NUCLEUS}"
             yield Gate(name="mixed conditions", reason=said, change=change)
     if own.partition != other.partition:
         said = f"{own.label} has another batch partition than {other.label}"
@@ -138,7 +138,7 @@ def _against(baseline: Sequence[Record], candidate: Sequence[Record], limits: Th
     asked = {output.prompt_id: output.prompt for output in other.outputs}
     changed = [o.prompt_id for o in own.outputs if o.prompt_id in asked and asked[o.prompt_id] != o.prompt]
     if changed:
-        said = f"{own.label} was asked something else than {other.label} under {', '.join(changed[:3])}"
+        said = f"{own.label} and {other.label} had different prompts under {', '.join(changed[:3])}"
         yield Gate(name="mixed conditions", reason=f"{said} ({len(changed)} prompts)", change=_SAME_PROMPTS)
     seeds = [{seed_of(record) for record in side} for side in (baseline, candidate)]
     if seeds[0] != seeds[1] and stochastic(own) and stochastic(other):

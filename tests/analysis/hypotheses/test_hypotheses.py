@@ -58,7 +58,7 @@ def test_a_slow_baseline_supports_nothing() -> None:
     ]
     found = throughput.throughput(slow)
     assert found.outcome is Outcome.UNDECIDED
-    assert "no speedup may be quoted at B = 1 LLaMA at 6 % of its roofline limit" in found.sentence
+    assert "no speedup may be quoted at B = 1 (LLaMA at 6 % of its roofline limit" in found.sentence
     assert "timing.repeats=20" in found.decide
 
 

@@ -151,7 +151,7 @@ def test_prompts_that_changed_places_are_mixed_conditions() -> None:
 
     verdict, _ = judged(*map(turned, all_steps(worse=-0.5)))
     assert verdict.status is Status.INVALID
-    assert "mixed conditions: llada k=32 was asked something else than llama under" in verdict.sentence
+    assert "mixed conditions: llada k=32 and llama had different prompts under" in verdict.sentence
 
 
 def test_an_echo_of_the_prompt_finds_a_judge_that_loves_echoes_insensitive() -> None:

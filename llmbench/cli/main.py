@@ -19,12 +19,13 @@ from llmbench.config.conf_files import conf_folder, recipe_axes
 from llmbench.errors import LlmbenchError, UsageError
 from llmbench.system import paths, signals
 from llmbench.system.output import discard_output, emit, flush_output
+from llmbench.system.redact import clean_arguments
 from llmbench.version import __version__
 
 
 def main() -> None:  # noqa: C901
     """Run the command line and exit the process with its code."""
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] = clean_arguments(sys.argv[1:])  # Hydra, its launchers and errors see no password
     if arguments and arguments[0] in COMMANDS:
         sys.exit(_command(arguments[0], arguments[1:]))
     if not arguments:

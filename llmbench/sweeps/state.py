@@ -67,8 +67,10 @@ def acquire(folder: Path) -> None:
     Of several processes that want one folder in the same instant, one gets it.
 
     Raises:
-        ConfigError: it cannot be written, or a sweep that is still running writes there.
+        ConfigError: it cannot be written, Hydra cannot name it, or a sweep that is still running writes there.
     """
+    if "${" in str(folder):
+        raise ConfigError(f"hydra.sweep.dir={folder}: Hydra reads ${{ as a reference; name another, or {ELSEWHERE}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

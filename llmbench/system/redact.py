@@ -10,7 +10,7 @@ import json
 import os
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 VARIABLE = "LLMBENCH_CREDENTIALS"
@@ -52,6 +52,16 @@ def full_uri(clean: str) -> str:
     """A URI with its credentials: those that `clean_uri` met, or those of the same URI in MLFLOW_TRACKING_URI."""
     named = split_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
     return _known().get(clean) or (named[1] if named[0] == clean else clean)
+
+
+def clean_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command line whose `tracking.uri=...` holds no credentials; they are kept as `clean_uri` keeps them."""
+
+    def clean(match: re.Match[str]) -> str:
+        key, quote, uri = match.groups()
+        return f"{key}{quote}{clean_uri(uri.replace(f'{chr(92)}{quote}', quote) if quote else uri)}{quote}"
+
+    return [re.sub(r"^(\+{0,2}tracking\.uri=)(['\"]?)(.*)\2$", clean, text, flags=re.DOTALL) for text in arguments]
 
 
 def credentials_environment() -> dict[str, str]:

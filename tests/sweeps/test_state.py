@@ -70,6 +70,8 @@ def test_a_running_sweep_keeps_its_folder_and_one_that_is_gone_or_ended_does_not
 def test_a_folder_that_cannot_be_is_one_line():
     with pytest.raises(ConfigError, match=r"^hydra\.sweep\.dir=/proc/nowhere: .+; name another, or "):
         state.acquire(Path("/proc/nowhere"))
+    with pytest.raises(ConfigError, match=r"Hydra reads \$\{ as a reference; name another, or set LLMBENCH_RESULTS"):
+        state.acquire(Path("/tmp/${x}"))
 
 
 def test_a_folder_without_state_has_ended_and_is_as_old_as_its_name(tmp_path):

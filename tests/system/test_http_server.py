@@ -1,4 +1,4 @@
-"""A whole sweep against an MLflow server: while it answers, and when it dies in the middle."""
+"""A whole sweep against an MLflow server: while it answers, when it dies in the middle, and when it comes back."""
 
 import contextlib
 import os
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from records import make_sweep
 
 REPOSITORY = Path(__file__).parents[2]
 SWEEP = [
@@ -152,3 +154,50 @@ def test_a_server_that_dies_costs_no_record_and_the_same_command_logs_them_later
     parents = {run.info.status: run.info.run_id for run in runs(port)[None]}
     assert sorted(parents) == ["FINISHED", "KILLED"]
     assert len(runs(port)[parents["FINISHED"]]) == 3
+
+
+def test_a_server_that_is_away_for_some_jobs_and_back_for_the_verdict_loses_none(
+    tmp_path, port, serve, monkeypatch, capsys
+):
+    """The store alone says what it lacks; with the sweep's folder at hand the table is whole."""
+    from llmbench.analysis.parity.analyze import verdicts
+    from llmbench.cli.report import main
+    from llmbench.config.job import TrackingConfig
+    from llmbench.errors import TrackingError
+    from llmbench.sweeps import state
+    from llmbench.tracking import open_store
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path / "results"))
+    server = serve()
+    uri = f"http://127.0.0.1:{port}"
+    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    records, folder = make_sweep(), tmp_path / "results" / "swept"
+    planned = {record.identity: record.label for record in records}
+    parent = store.start_sweep(name="swept", command="as typed", jobs=5, recipe="parity", planned=planned)
+    unlogged = []
+    with state.running(folder, store, parent) as end:
+        for record in records:
+            record.save(folder / f"{record.model}-{record.identity}")
+            if record.steps == 8:
+                kill(server)
+            try:
+                store.log_job(record, parent=parent, steps_axis=[8, 16, 32, 64], swept={})
+            except TrackingError:
+                unlogged.append(record.label)
+            if record.steps == 16:
+                server = serve()
+        store.finish_sweep(parent, verdicts(records), records, unlogged=unlogged)
+        end(logged=not unlogged, verdict="reached")
+    assert unlogged == ["llada k=8", "llada k=16"]
+    assert store.sweep(parent).status == "FAILED"
+    assert not state.ended(folder), "the same command takes its Records over"
+
+    arguments = ["parity", "--uri", uri, "--sweep", parent, "--out", str(tmp_path / "paper")]
+    assert main(arguments) == 0
+    assert "REACHED. LLaDA matches LLaMA's perplexity at k = 32" in capsys.readouterr().out
+    folder.rename(tmp_path / "away")
+    assert main(arguments) == 3
+    shown = capsys.readouterr().out
+    assert shown.startswith("PARTIAL: 3 of 5 jobs of sweep swept; missing: llada k=8, llada k=16; the same command")
+    assert "INVALID" in shown

@@ -1,10 +1,19 @@
 """No user name and no password of a URI is shown, whatever characters it holds and wherever it stands."""
 
 import json
+from urllib.parse import quote
 
 import pytest
 
-from llmbench.system.redact import VARIABLE, clean_uri, credentials_environment, full_uri, redact, split_uri
+from llmbench.system.redact import (
+    VARIABLE,
+    clean_arguments,
+    clean_uri,
+    credentials_environment,
+    full_uri,
+    redact,
+    split_uri,
+)
 
 PASSWORDS = [
     "pa55word",
@@ -100,3 +109,15 @@ def test_credentials_travel_by_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert full_uri("postgresql://host/db") == "postgresql://ml:pa55@host/db"
     monkeypatch.setenv(VARIABLE, "{damaged")
     assert full_uri("http://host:5000") == "http://host:5000"
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("form", ["tracking.uri={}", "+tracking.uri={}", "++tracking.uri={}", "tracking.uri='{}'"])
+def test_a_command_line_loses_its_password_before_hydra_reads_it(form: str, password: str) -> None:
+    uri = f"http://ml:{password}@host:5000"
+    typed = form.format(uri.replace("'", "\\'") if "'" in form else uri)
+    assert clean_arguments(["-m", typed, "steps=8"]) == ["-m", form.format("http://host:5000"), "steps=8"]
+    decoded = "/pa55" if password == "%2Fpa55" else password
+    assert full_uri("http://host:5000") == f"http://ml:{quote(decoded, safe='')}@host:5000"
+    untouched = ["tracking.uri=sqlite:///a@b.db", "workload.source=http://a:b@c", "tracking.uri=null"]
+    assert clean_arguments(untouched) == untouched

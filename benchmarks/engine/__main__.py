@@ -61,7 +61,9 @@ def _load(folder: Path | None, *, smoke: bool) -> int:
     from llmbench.checkpoints.resolve import resolve_checkpoint
     from llmbench.config.job import HardwareConfig
     from llmbench.measure import device
+    from llmbench.measure.probes import set_libraries_aside
 
+    set_libraries_aside()
     config = resolve_checkpoint("bundled:llama" if smoke else "shape:llama-3-8b", "dummy").config
     hardware = device.resolve(HardwareConfig(device="auto" if smoke else "cuda", dtype="auto"))
     for line in load.measure(config, hardware, folder):
@@ -74,7 +76,9 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool) ->
     from benchmarks.engine import measure, turns
     from llmbench.config.job import HardwareConfig
     from llmbench.measure import device
+    from llmbench.measure.probes import set_libraries_aside
 
+    set_libraries_aside()
     hardware = device.resolve(HardwareConfig(device="auto" if smoke else "cuda", dtype="auto"))
     probe = device.probe(hardware)
     results: dict[str, Any] = {
@@ -126,8 +130,8 @@ def _write(results: dict[str, Any], folder: Path, stem: str) -> str:
     return f"{page.tables(results)}\nWritten: {folder / stem}.md, .json, .png"
 
 
-def _told(arguments: list[str]) -> int:
-    """`main`, with a wrong request told in one line."""
+def run_or_explain(arguments: list[str]) -> int:
+    """`main`; without a GPU one line says what runs."""
     try:
         return main(arguments)
     except HardwareError as error:
@@ -136,4 +140,4 @@ def _told(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_told(sys.argv[1:]))
+    sys.exit(run_or_explain(sys.argv[1:]))

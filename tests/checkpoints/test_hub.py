@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -263,6 +264,7 @@ def test_a_repository_of_pickles(server, fetch):
 
 RESOLVE = """
 import json, sys
+from huggingface_hub import snapshot_download
 from llmbench.checkpoints.load import load_checkpoint
 from llmbench.checkpoints.resolve import resolve_checkpoint
 from llmbench.config.job import HardwareConfig
@@ -285,7 +287,10 @@ files = resolve_checkpoint(place, family="diffusion")
 loaded = load_checkpoint(files, HardwareConfig(device="cpu", dtype="float32"), "real")
 local = resolve_checkpoint(folder)
 told |= {"name": files.name, "digest": files.digest, "local": local.digest, "bytes": loaded.weight_bytes}
-target = next(path for path in files.path.glob("*.safetensors")).resolve()
+snapshot_download(place.removeprefix("hub:"), allow_patterns=["model.safetensors"])  # another program
+told["together"] = [path.name for path in sorted(files.path.glob("*.safetensors"))]
+told["again"] = resolve_checkpoint(place, family="diffusion").digest
+target = next(path for path in files.path.glob("model-*.safetensors")).resolve()
 damaged = bytearray(target.read_bytes())
 damaged[-1] ^= 1
 target.write_bytes(damaged)
@@ -297,14 +302,18 @@ print(json.dumps(told))
 """
 
 
-def test_a_checkpoint_of_the_hub_is_the_folder_it_would_be(server, fetch):
-    told = fetch(f"hub:{REPO}", str(server.folder), script=RESOLVE)
+def test_a_checkpoint_of_the_hub_is_the_folder_it_would_be(server, fetch, tmp_path):
+    local = shutil.copytree(server.folder, tmp_path / "local")
+    (server.folder / "model.safetensors").write_bytes(b"the same weights in one file")
+    told = fetch(f"hub:{REPO}", str(local), script=RESOLVE)
     assert told["name"] == f"hub:{REPO}@{SHA}"
     assert told["digest"] == told["local"]
     assert told["bytes"] > 0
     assert told["early"] == []  # what is wrong was said before the weights came
     assert "is diffusion, the decoder is autoregressive" in told["wrong"]
     assert told["unfit"] == "the context is 128, 5 tokens"
+    assert told["together"] == [FIRST, SECOND, "model.safetensors"]
+    assert told["again"] == told["digest"]  # what the index lists counts, not what another program fetched beside it
     assert "was damaged after its download; delete " in told["damaged"]
     assert not hub.ran(server.folder.parent)
 
@@ -312,11 +321,12 @@ def test_a_checkpoint_of_the_hub_is_the_folder_it_would_be(server, fetch):
 PREPARE = """
 import json, sys
 from hydra import compose, initialize_config_dir
+from llmbench.checkpoints import hub
 from llmbench.checkpoints.resolve import resolve_checkpoint
 from llmbench.config.conf_files import conf_folder
 from llmbench.config.build import build_job
 from llmbench.job.prepare import conditions, prepare_job
-place, fetch = sys.argv[1:]
+place = sys.argv[1]
 asked = ["model=llama_server", "metric=speed", "hardware=cpu", "workload.prompts=4", f"model.checkpoint='{place}'"]
 def planned():
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -324,8 +334,8 @@ def planned():
     return [prepared.identity, prepared.signatures, conditions(prepared, "", {})], prepared.checkpoint.path
 first, folder = planned()
 before = sorted(path.name for path in folder.glob("*.safetensors"))
-if fetch == "fetch":
-    resolve_checkpoint(place, family="autoregressive")
+resolve_checkpoint(place, family="autoregressive")
+hub.small_files.cache_clear()  # as in a process of its own
 print(json.dumps({"first": first, "later": planned()[0], "before": before,
                   "after": sorted(path.name for path in folder.glob("*.safetensors"))}))
 """
@@ -333,31 +343,9 @@ print(json.dumps({"first": first, "later": planned()[0], "before": before,
 
 def test_a_servers_identity_is_the_same_before_and_after_its_weights_arrive(server, fetch):
     server.folder = BUNDLED / "llama"
-    told = fetch(f"hub:{REPO}", "fetch", script=PREPARE)
+    told = fetch(f"hub:{REPO}", script=PREPARE)
     assert (told["before"], told["after"]) == ([], ["model.safetensors"])
     assert told["later"] == told["first"]
-    resumed = fetch(f"hub:{REPO}", "nothing", script=PREPARE)  # a resumed sweep, in a process of its own
-    assert resumed["before"] == ["model.safetensors"]
-    assert resumed["first"] == told["first"]
-
-
-DIGEST = """
-import json, sys
-from llmbench.checkpoints.resolve import resolve_checkpoint
-if len(sys.argv) > 2:
-    from huggingface_hub import snapshot_download
-    snapshot_download(sys.argv[1].removeprefix("hub:"), allow_patterns=["model.safetensors"])
-files = resolve_checkpoint(sys.argv[1])
-print(json.dumps({"digest": files.digest, "files": sorted(path.name for path in files.path.glob("*.safetensors"))}))
-"""
-
-
-def test_the_same_weights_in_one_file_that_another_program_fetched_change_nothing(server, fetch):
-    (server.folder / "model.safetensors").write_bytes(b"the same weights in one file")
-    before = fetch(f"hub:{REPO}", script=DIGEST)
-    after = fetch(f"hub:{REPO}", "and another program", script=DIGEST)
-    assert (before["files"], after["files"]) == ([FIRST, SECOND], [FIRST, SECOND, "model.safetensors"])
-    assert after["digest"] == before["digest"]
 
 
 def test_a_download_that_broke_off_is_one_line_and_goes_on_later(server, fetch):

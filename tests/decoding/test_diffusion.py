@@ -277,9 +277,24 @@ def few_sizes(settings, device):
     return sorted({0, settings.block_length // 3, settings.block_length})
 
 
-@pytest.mark.parametrize("changes", CASES + FAST_CASES, ids=str)
-@pytest.mark.parametrize("lengths", [[4, 4], [6, 3, 1]], ids=["even", "padded"])
-@pytest.mark.parametrize("sizes", ["every", "few"])
+ENGINE_CASES = [
+    {},
+    {"steps": 5},
+    {"block_length": 8, "steps": 6},
+    {"block_length": 1, "steps": 16},
+    {"block_length": 4, "steps": 24},
+    {"cfg_scale": 0.5, "block_length": 8, "temperature": 0.7},
+    {"cfg_scale": 1.0, "block_length": 8, "cache": "dual"},
+    {"suppress_eos": True, "late_eos": True, "temperature": 1.0},
+    {"remasking": "random", "temperature": 0.7, "block_length": 8},
+    {"confidence_dtype": "bfloat16"},
+    *FAST_CASES,
+]
+"""Of the options that decide what is chosen a few are enough: an engine sees what is read, how often and where."""
+
+
+@pytest.mark.parametrize("changes", ENGINE_CASES, ids=str)
+@pytest.mark.parametrize(("lengths", "sizes"), [([4, 4], "every"), ([6, 3, 1], "few")], ids=["even", "padded"])
 def test_the_fused_engine_writes_the_same_tokens(monkeypatch, changes, lengths, sizes):
     """Also with the few sizes of a GPU; there, candidates that fill a size up draw noise, in both engines alike."""
     if sizes == "few":

@@ -1,10 +1,8 @@
 """Matrices in 8 or 4 bits: the rounding that is promised, the same model otherwise, and no more memory than that."""
 
-import json
 import os
 import subprocess
 import sys
-import textwrap
 
 import pytest
 import tiny_models
@@ -169,70 +167,3 @@ def test_the_library_fetches_no_compiled_code(tmp_path):
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "fetched").exists()
-
-
-CHILD = """
-import json, sys, threading, time
-import torch
-from llmbench.checkpoints.load import load_checkpoint
-from llmbench.checkpoints.resolve import resolve_checkpoint
-from llmbench.config.job import HardwareConfig
-from llmbench.models import llama, quantization, streaming
-
-streaming.PIECE = 2**18
-torch.set_num_threads(1)
-folder, kind = sys.argv[1:]
-files = resolve_checkpoint(folder)
-# libraries and code are read before the count begins
-small = files.config.from_dict(files.config.to_dict() | {"vocab_size": 8, "hidden_size": 64, "intermediate_size": 64})
-for each in ("int8", "nf4"):
-    llama.dummy(small, torch.float32, "cpu", quantized=each)
-peak, ended = 0, False
-
-def resident():  # without mapped files: the system takes pages of libraries back, and brings them again, as it likes
-    with open("/proc/self/status") as file:
-        (line,) = [line for line in file if line.startswith("RssAnon:")]
-    return int(line.split()[1]) * 1024
-
-def watch():
-    global peak
-    while not ended:
-        peak = max(peak, resident())
-        time.sleep(0.001)
-
-before = resident()
-watcher = threading.Thread(target=watch)
-watcher.start()
-hardware = HardwareConfig(device="cpu", dtype="float32", engine="eager", quantization=kind)
-loaded = load_checkpoint(files, hardware, "real")
-ended = True
-watcher.join()
-peak = max(peak, resident())
-print(json.dumps({"grown": peak - before, "weights": loaded.weight_bytes}))
-"""
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_loading_takes_the_memory_of_the_narrow_weights_and_of_one_wide_block(tmp_path, kind):
-    """Sixteen blocks of 4.2 million weights: 268 MB in float32, of which 17 MB may be there at once."""
-    from tiny_models import write_tokenizer
-
-    values = tiny_models.config(kv_heads=4)
-    values.hidden_size, values.intermediate_size, values.head_dim, values.num_hidden_layers = 512, 2048, 128, 16
-    model = llama.dummy(values, torch.bfloat16, "cpu")
-    model.save_pretrained(tmp_path)
-    block = 4 * sum(weight.numel() for weight in model.model.layers[0].parameters())
-    write_tokenizer(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path), kind],
-        capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    whole = 16 * block
-    assert whole > 260e6
-    assert told["weights"] < whole * (0.29 if kind == "int8" else 0.16)
-    buffers = 8 * 4 * 2**18
-    assert told["grown"] < told["weights"] + 2 * block + buffers + 30e6
-    assert told["grown"] < whole / 1.9

@@ -1,10 +1,5 @@
 """Weights come in pieces: the right bytes, in any dtype, and hardly more memory than they take."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
 
@@ -37,68 +32,3 @@ def test_a_file_that_shrinks_meanwhile(tmp_path):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(OSError, match=r"x.safetensors ended early"):
         streaming.fill([(torch.empty(100), found["a"])])
-
-
-CHILD = """
-import json, sys, threading, time
-import torch
-from llmbench.checkpoints.load import load_checkpoint
-from llmbench.checkpoints.resolve import resolve_checkpoint
-from llmbench.config.job import HardwareConfig
-from llmbench.models import streaming
-
-torch.set_num_threads(1)
-folder, dtype = sys.argv[1:]
-hardware = HardwareConfig(device="cpu", dtype=dtype, engine="eager")
-load_checkpoint(resolve_checkpoint("bundled:llama"), hardware, "real")  # whatever loading imports, before the count
-files = resolve_checkpoint(folder)
-peak, ended = 0, False
-
-def resident():  # without mapped files: the system takes pages of libraries back, and brings them again, as it likes
-    with open("/proc/self/status") as file:
-        (line,) = [line for line in file if line.startswith("RssAnon:")]
-    return int(line.split()[1]) * 1024
-
-def watch():
-    global peak
-    while not ended:
-        peak = max(peak, resident())
-        time.sleep(0.001)
-
-before = resident()
-watcher = threading.Thread(target=watch)
-watcher.start()
-loaded = load_checkpoint(files, hardware, "real")
-ended = True
-watcher.join()
-peak = max(peak, resident())
-print(json.dumps({"grown": peak - before, "weights": loaded.weight_bytes}))
-"""
-
-
-@pytest.mark.parametrize(("dtype", "buffers"), [("bfloat16", 0), ("float32", 8 * 4 * 2**20)])
-def test_loading_takes_the_memory_of_the_weights_and_a_few_pieces(tmp_path, dtype, buffers):
-    """A second copy of the weights, as a whole or of the file, would be 140 MB and more."""
-    import json
-
-    import tiny_models
-    from tiny_models import write_tokenizer
-
-    from llmbench.models import llama
-
-    config = tiny_models.config(vocab=2**15)
-    config.hidden_size, config.intermediate_size, config.head_dim = 1024, 1024, 256
-    model = llama.dummy(config, torch.bfloat16, "cpu")
-    model.save_pretrained(tmp_path)
-    write_tokenizer(tmp_path)
-    size = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
-    assert size > 140e6
-    child = f"from llmbench.models import streaming; streaming.PIECE = 2**20\n{textwrap.dedent(CHILD)}"
-    done = subprocess.run(
-        [sys.executable, "-c", child, str(tmp_path), dtype], capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["weights"] == pytest.approx(size * (2 if dtype == "float32" else 1), rel=0.01)
-    assert told["grown"] - told["weights"] < buffers + 30e6

@@ -12,7 +12,7 @@ FINALIZER = """
 import os, signal, sys
 from llmbench.system import signals
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # under nohup it is ignored, and stays so
+signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and `&` had it ignored
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signals.install_signal_handlers()
 

@@ -1,7 +1,7 @@
 """May a job run, and what is known of it without its weights? Everything here is cheap and refuses in one line.
 
-`prepare_job` reads prompts, tokenizer and the checkpoint's configuration, and builds the job's identity; a sweep does it
-for every cell before the first job. `conditions` says what must agree before two Records are compared.
+`prepare_job` reads prompts, tokenizer and the checkpoint's configuration, and builds the job's identity; a sweep does
+it for every cell before the first job. `conditions` says what must agree before two Records are compared.
 """
 
 from dataclasses import fields, replace

@@ -164,7 +164,7 @@ def _locate(source: str) -> Path:
         return folder
     root = _package(source)
     if root is None:
-        remedy = INSTALL if source == DEFAULT else f"give {DEFAULT} or a folder"
+        remedy = INSTALL if source == ENCODER else f"give {ENCODER} or a folder"
         raise CheckpointError(f"metric.bertscore={source}: not installed; {remedy}, or set metric.bertscore=null")
     return root / "model" if (root / "model").is_dir() else root
 

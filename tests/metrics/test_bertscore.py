@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from llmbench.config.conf_files import conf_folder
-from llmbench.config.job import HardwareConfig
+from llmbench.config.job import ENCODER, HardwareConfig
 from llmbench.data.workloads import Prompt, Workload
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.metrics import bertscore, scoring
@@ -140,7 +140,7 @@ def test_a_missing_default_encoder_names_its_install_line(monkeypatch):
 
 def test_only_the_default_encoder_may_be_missing(monkeypatch):
     tree = yaml.safe_load((conf_folder() / "metric" / "default.yaml").read_text())
-    assert tree["bertscore"] == PACKAGE == bertscore.DEFAULT
+    assert tree["bertscore"] == PACKAGE == ENCODER
     assert not bertscore.default_is_missing(PACKAGE)
     monkeypatch.setattr(bertscore.importlib.util, "find_spec", lambda name: None)
     assert bertscore.default_is_missing(PACKAGE)

@@ -29,14 +29,15 @@ def test_the_first_look_goes_from_a_sweep_to_its_figure(tmp_path: Path, monkeypa
     for cell in notebook.cells:
         # the same sweep of fewer passes
         cell.source = cell.source.replace('workload={"prompts": 8}', SHORTER)
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
 
     shown = str([cell.get("outputs") for cell in notebook.cells])
     assert "llada k=16" in shown
+    assert "No verdict" in shown or "LLaDA" in shown.partition("Status.")[0]
     assert "text/html" in shown  # the DataFrames
     assert "image/png" in shown
-    assert len(list((tmp_path / "multirun").glob("*/*/record.json"))) == 4
+    assert len(list((tmp_path / "multirun").glob("*/*/record.json"))) == 3
 
 
 SHORTER = 'workload={"prompts": 4}, timing={"repeats": 2}, metric={"likelihood": False}, hardware="cpu"'

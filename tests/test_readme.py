@@ -1,5 +1,6 @@
 """What the documentation tells people to type exists and is accepted. CI runs `make run` and `make test` themselves."""
 
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -14,7 +15,7 @@ from llmbench.cli.report import parser
 from llmbench.config.build import build_job
 from llmbench.config.conf_files import conf_folder
 from llmbench.report.assemble import RECIPES
-from llmbench.sweeps import plan
+from llmbench.sweeps import plan, state
 from records import make_sweep
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +80,7 @@ def test_every_report_is_one():
             parser().parse_args([word for word in words[1:] if word not in ("FOLDER", "RUN_ID")])
 
 
-def test_the_python_of_the_readme_gives_the_verdict_of_a_folder_that_was_moved(tmp_path):
+def test_the_python_of_the_readme_gives_the_verdict_of_a_folder_that_was_moved(tmp_path, capsys):
     block = next(
         block
         for block in re.findall(r"(?:^    .*\n|^\n)+", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
@@ -87,9 +88,11 @@ def test_the_python_of_the_readme_gives_the_verdict_of_a_folder_that_was_moved(t
     )
     for record in make_sweep():
         record.save(tmp_path / "moved" / record.identity)
+    (tmp_path / "moved" / state.SWEEP_FILE).write_text(json.dumps({"ended": True}))
     lines = textwrap.dedent(block).replace("multirun/2026-...", str(tmp_path / "moved"))
     names: dict[str, Any] = {}
     exec(lines, names)
+    assert "LLaDA matches LLaMA's perplexity at k = 32" in capsys.readouterr().out
     assert names["sweep"].parity().status == "reached"
     assert len(names["sweep"].to_frame()) == len(make_sweep())
 

@@ -1,0 +1,99 @@
+"""Jobs travel as values: an entry of the plan is all that a worker needs, and a failure leaves its traceback."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from llmbench import record
+from llmbench.config.build import build_job
+from llmbench.config.compose import composing
+from llmbench.config.parity import ParityConfig
+from llmbench.errors import RecordError
+from llmbench.job import run
+from llmbench.job.prepare import prepare_job
+from llmbench.record import JobContext
+from llmbench.sweeps import job_task, plan, plan_file
+
+SMALL = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=2", "batch=2", "timing.repeats=1"]
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """The folder of one job of a sweep whose plan is written, and the job as it was prepared."""
+    with composing() as compose:
+        job = build_job(compose(["model=llada", "steps=2", f"tracking.uri='sqlite:///{tmp_path}/mlflow.db'", *SMALL]))
+    cell = plan.Cell(swept={"model": "llada", "steps": "2", "seed": "0"}, prepared=prepare_job(job))
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    entry = plan.entry(cell, job.tracking.uri, sweep.name, "", [2, 4])
+    file = plan_file.PlanFile(
+        command="as typed", recipe="", steps_axis=(2, 4), parity=ParityConfig(), jobs={cell.name: entry}
+    )
+    file.save(sweep)
+    assert plan_file.load(sweep) == file  # types come back, nested ones too
+    return sweep / cell.name, cell
+
+
+def test_another_process_runs_a_planned_job_from_its_folder_alone(planned):
+    folder, cell = planned
+    program = "import sys; from pathlib import Path; from llmbench.sweeps.job_task import run_planned\n"
+    program += "print(run_planned(Path(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = record.load(folder / "record.json")
+    assert (found.status, found.identity, found.traceback) == ("finished", cell.prepared.identity, None)
+    axes = {"model": "llada", "steps": "2", "seed": "0"}
+    assert found.context == JobContext(sweep="sweep", parent="", steps_axis=(2, 4), swept=axes)
+    assert "status='finished'" in done.stdout
+
+
+def test_what_was_prepared_while_it_was_planned_is_not_prepared_again(planned, monkeypatch):
+    folder, cell = planned
+    job_task.keep_prepared(folder, cell.prepared)
+    monkeypatch.setattr("llmbench.job.prepare.prepare_job", None)
+    assert job_task.run_planned(folder, progress=False).status == "finished"
+
+
+def test_a_job_that_dies_leaves_its_reason_and_its_traceback_in_its_record(planned, monkeypatch):
+    folder, _ = planned
+
+    def broken(*arguments):
+        raise ZeroDivisionError("in the middle of it")
+
+    monkeypatch.setattr(run, "_generate", broken)
+    result = job_task.run_planned(folder, progress=False)
+    found = record.load(folder / "record.json")
+    assert (result.status, result.reason) == ("failed", "ZeroDivisionError: in the middle of it")
+    assert (found.status, found.reason, found.metrics) == ("failed", result.reason, {})
+    assert found.traceback.startswith("Traceback (most recent call last)")
+    assert found.traceback.endswith("ZeroDivisionError: in the middle of it")
+    assert found.context.steps_axis == (2, 4)
+
+
+def test_a_folder_that_stands_in_no_plan_is_a_failed_job_and_no_exception(planned):
+    folder, _ = planned
+    for odd in (folder.parent / "llada-k2-000000000000", folder.parent.parent / "nowhere" / "job"):
+        result = job_task.run_planned(odd)
+        assert (result.status, result.label) == ("failed", odd.name)
+        assert "is in no plan" in result.reason
+        assert not odd.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": 2}', "[1]"])
+def test_a_plan_that_cannot_be_read_is_one_line(planned, content):
+    folder, _ = planned
+    (folder.parent / plan_file.FILE).write_text(content)
+    with pytest.raises(RecordError) as caught:
+        plan_file.load(folder.parent)
+    assert str(folder.parent) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_holds_jobs_as_data_and_no_line_that_was_typed_for_hydra(planned):
+    folder, cell = planned
+    written = json.loads((folder.parent / plan_file.FILE).read_text())["jobs"][folder.name]
+    assert written["job"]["model"]["decoder"] == dataclasses.asdict(cell.prepared.job.model.decoder)
+    assert set(written) == {"identity", "title", "job", "context"}

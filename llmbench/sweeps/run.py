@@ -214,7 +214,7 @@ def _finish(
 def _history(store: "Store", parent: str) -> "list[Taken]":
     """Looks that earlier sweeps took; a store that does not answer is said, and costs no table."""
     try:
-        return store.looks(parent)
+        return store.past_analyses(parent)
     except TrackingError as error:
         emit(f"Earlier looks are not counted ({error})", sys.stderr)
         return []

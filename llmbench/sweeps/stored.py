@@ -52,7 +52,7 @@ def read_run(store: Store, sweep: SweepSummary) -> RecordedSweep:
         records=tuple(records),
         planned=planned,
         missing=_missing(planned, records, reasons),
-        history=tuple(store.looks(sweep.run_id)),
+        history=tuple(store.past_analyses(sweep.run_id)),
     )
     folder = None if found.is_whole else _folder(store, sweep)
     if folder is None:

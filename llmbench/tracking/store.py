@@ -31,7 +31,7 @@ _BATCH = 900
 _TAGS = 100
 """Tags in one request."""
 
-_LOOK = "look."
+_ANALYSIS = "look."
 """Tags of a parent run, one for each of its verdicts: what later ones on the same question must count."""
 
 _PLANNED = "planned.json"
@@ -148,7 +148,7 @@ class Store:
         tags["unlogged_jobs"] = ", ".join(unlogged)[:5000]
         tags["verdict"] = ", ".join(dict.fromkeys(item.status.value for item in verdicts))
         tags |= run_payload.hardware(records[0]) if records else {}
-        tags |= {f"{_LOOK}{i}": item.look.dump() for i, item in enumerate(verdicts) if item.look is not None}
+        tags |= {f"{_ANALYSIS}{i}": item.look.dump() for i, item in enumerate(verdicts) if item.look is not None}
         with store_uri.translated("cannot log the verdict"):
             if len(verdicts) == 1:
                 self._log_batch(parent, verdicts[0].series(), {}, int(time.time() * 1000))
@@ -249,14 +249,14 @@ class Store:
         with tempfile.TemporaryDirectory() as folder:
             return Path(self.client.download_artifacts(run.info.run_id, name, folder)).read_bytes()
 
-    def looks(self, before: str) -> list[Taken]:
-        """The looks that other sweeps had taken when the sweep `before` ended (or until now), oldest first.
+    def past_analyses(self, before: str) -> list[Taken]:
+        """The interim analyses that other sweeps had made when the sweep `before` ended (or until now), oldest first.
 
         A sweep that was deleted and is still there counts: what was seen was seen.
         """
         from mlflow.entities import ViewType
 
-        with store_uri.translated("cannot read earlier looks"):
+        with store_uri.translated("cannot read earlier analyses"):
             end = self.client.get_run(before).info.end_time
             runs = [
                 run
@@ -265,8 +265,8 @@ class Store:
             ]
         found: list[Taken] = []
         for run in sorted(runs, key=lambda run: int(run.info.end_time)):
-            tags = {key: value for key, value in run.data.tags.items() if key.startswith(_LOOK)}
-            for key in sorted(tags, key=lambda key: int(key.removeprefix(_LOOK))):
+            tags = {key: value for key, value in run.data.tags.items() if key.startswith(_ANALYSIS)}
+            for key in sorted(tags, key=lambda key: int(key.removeprefix(_ANALYSIS))):
                 with contextlib.suppress(RecordError):  # of a later version: nothing that can be compared
                     found.append(Taken.parse(tags[key]))
         return found
@@ -299,16 +299,18 @@ class Store:
             for key, step, value in rows
             if value is not None and math.isfinite(value)
         ]
-        own = [Param(run_payload.name(key), str(redact(value))[:500]) for key, value in params.items()]
+        parameters = [Param(run_payload.name(key), str(redact(value))[:500]) for key, value in params.items()]
         for first in range(0, max(len(metrics), 1), _BATCH):
-            self.client.log_batch(run_id, metrics=metrics[first : first + _BATCH], params=own if first == 0 else ())
+            self.client.log_batch(
+                run_id, metrics=metrics[first : first + _BATCH], params=parameters if first == 0 else ()
+            )
 
     def _log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        own = [RunTag(key, value) for key, value in tags.items() if value]
-        for first in range(0, len(own), _TAGS):
-            self.client.log_batch(run_id, tags=own[first : first + _TAGS])
+        pairs = [RunTag(key, value) for key, value in tags.items() if value]
+        for first in range(0, len(pairs), _TAGS):
+            self.client.log_batch(run_id, tags=pairs[first : first + _TAGS])
 
     def _log_files(self, run_id: str, record: Record) -> None:
         """Configuration and Record, and the generations as a table."""

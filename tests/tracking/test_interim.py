@@ -32,7 +32,7 @@ def swept(store: Store, records: Sequence[Record], options: ParityConfig | None 
     )
     for record in records:
         store.log_job(record, parent=parent, steps_axis=AXIS, swept={})
-    found = list(verdicts(records, options=options, history=store.looks(parent)))
+    found = list(verdicts(records, options=options, history=store.past_analyses(parent)))
     store.finish_sweep(parent, found, records)
     return parent, found
 
@@ -93,7 +93,7 @@ def test_many_verdicts_of_one_sweep_are_all_remembered(store: Store) -> None:
     parent = store.start_sweep(name="wide", command="", jobs=len(distinct))
     store.finish_sweep(parent, found, distinct)
     after = store.start_sweep(name="next", command="", jobs=1)
-    assert len(store.looks(after)) == 60
+    assert len(store.past_analyses(after)) == 60
 
 
 def test_a_sweep_registers_thresholds_and_margins_before_its_jobs(store: Store) -> None:

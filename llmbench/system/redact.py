@@ -18,7 +18,7 @@ VARIABLE = "LLMBENCH_CREDENTIALS"
 
 _WITHOUT_HOST = ("sqlite", "file")
 _SECRET_KEYS = ("user", "username", "password", "passwd", "pwd", "pass", "token", "secret", "sslpassword", "api_key")
-_IN_QUERY = re.compile(rf"(?<=[?&])(?:{'|'.join(_SECRET_KEYS)})=[^&#]*&?", re.IGNORECASE)
+_IN_QUERY = re.compile(rf"(?<=[?&])({'|'.join(_SECRET_KEYS)})=([^&]*)(&?)", re.IGNORECASE)
 _URI = re.compile(r"\b([a-zA-Z][\w+.-]*)://[^\s'\"]+")
 _WHOLE = re.compile(r"[+~]*[\w.]*=?['\"]?([a-zA-Z][\w+.-]*)://[^\n]+")
 
@@ -36,7 +36,8 @@ def split_uri(uri: str) -> tuple[str, str]:
     user, colon, password = rest[: max(end, 0)].partition(":")
     place = rest[end + 1 :]
     encoded = "".join([_encoded(user), colon, _encoded(password), "@"]) if end >= 0 else ""
-    clean = re.sub(r"[?&](?=#|$)", "", _IN_QUERY.sub("", place))
+    clean = _IN_QUERY.sub("", place).rstrip("?&")
+    place = _IN_QUERY.sub(lambda found: f"{found[1]}={_encoded(found[2], '+')}{found[3]}", place)
     return f"{scheme}://{clean}", f"{scheme}://{encoded}{place}"
 
 
@@ -105,8 +106,8 @@ def _end_of_credentials(rest: str) -> int:
     return rest.rfind("@") if raw and "@" not in head else -1
 
 
-def _encoded(text: str) -> str:
-    return urllib.parse.quote(urllib.parse.unquote(text), safe="")
+def _encoded(text: str, safe: str = "") -> str:
+    return urllib.parse.quote(urllib.parse.unquote(text), safe=safe)
 
 
 def _known() -> dict[str, str]:

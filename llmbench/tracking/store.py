@@ -303,16 +303,18 @@ class Store:
             for key, step, value in rows
             if value is not None and math.isfinite(value)
         ]
-        own = [Param(run_payload.name(key), str(redact(value))[:500]) for key, value in params.items()]
+        parameters = [Param(run_payload.name(key), str(redact(value))[:500]) for key, value in params.items()]
         for first in range(0, max(len(metrics), 1), _BATCH):
-            self.client.log_batch(run_id, metrics=metrics[first : first + _BATCH], params=own if first == 0 else ())
+            self.client.log_batch(
+                run_id, metrics=metrics[first : first + _BATCH], params=parameters if first == 0 else ()
+            )
 
     def _log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        own = [RunTag(key, value) for key, value in tags.items() if value]
-        for first in range(0, len(own), _TAGS):
-            self.client.log_batch(run_id, tags=own[first : first + _TAGS])
+        pairs = [RunTag(key, value) for key, value in tags.items() if value]
+        for first in range(0, len(pairs), _TAGS):
+            self.client.log_batch(run_id, tags=pairs[first : first + _TAGS])
 
     def _log_files(self, run_id: str, record: Record) -> None:
         """Configuration and Record, and the generations as a table."""

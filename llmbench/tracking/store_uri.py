@@ -154,7 +154,10 @@ def _check_database(uri: str) -> None:
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, ValueError, TypeError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise TrackingError(f"tracking.uri={uri}: {redact(reason)}") from error
+        change = (
+            "" if full_uri(uri) != uri else "; write user:password@ in front of the host, or set MLFLOW_TRACKING_URI"
+        )
+        raise TrackingError(f"tracking.uri={uri}: {redact(reason)}{change}") from error
 
 
 def _any_certificate() -> Any:

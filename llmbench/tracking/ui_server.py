@@ -1,4 +1,4 @@
-"""How does a person look at a local store? MLflow's own pages, on this machine only, opened where the runs are.
+"""MLflow's own pages over a local store, on this machine only, opened where the runs are.
 
 `serve` starts `mlflow server` on the loopback address over the store, waits until it answers, and says which address
 shows the curves: MLflow's front page is about traces and would look empty. Ends with Ctrl-C or SIGTERM, and takes its
@@ -80,7 +80,7 @@ def _wait(process: "subprocess.Popen[bytes]", base: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise TrackingError(f"MLflow's server ended with code {process.returncode}; its own message is above")
+            raise TrackingError(f"MLflow's server ended with code {process.returncode}; what it printed is above")
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{base}/health", timeout=2):
             return
         time.sleep(0.2)

@@ -285,7 +285,7 @@ def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int
     plan = {"format": 1, "command": "as typed", "recipe": "parity", "steps_axis": axis, "parity": asdict(options)}
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(json.dumps(plan | {"jobs": jobs}))
-    history = store.looks(parent)
+    history = store.past_analyses(parent)
     reached = verdicts(records, options=options, history=history)
     with state.running(folder, store, parent) as end:
         for record in records:

@@ -51,6 +51,18 @@ def test_a_password_of_any_characters_is_taken_out_and_read_by_libraries(passwor
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
+def test_a_password_of_any_characters_in_a_query_is_taken_out_and_read_by_libraries(password: str) -> None:
+    import sqlalchemy
+
+    uri = f"postgresql://host:5432/db?user=ml&password={password}"
+    clean, full = split_uri(uri)
+    assert clean == "postgresql://host:5432/db"
+    decoded = "/pa55" if password == "%2Fpa55" else password
+    assert dict(sqlalchemy.make_url(full).query) == {"user": "ml", "password": decoded}
+    assert redact([f"tracking.uri={uri}"]) == [f"tracking.uri={clean}"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
 def test_a_password_that_was_met_is_found_in_any_text(password: str) -> None:
     decoded = "/pa55" if password == "%2Fpa55" else password
     clean_uri(f"postgresql://ml:{password}@host/db")

@@ -41,7 +41,7 @@ def measure(config: Any, hardware: HardwareConfig, parent: Path | None = None) -
         llama.dummy(config, dtype, hardware.device).save_pretrained(folder, max_shard_size="5GB")
         _free(hardware.device)
         files = weights.find(folder, "dummy")
-        found = weights.check(files, llama.shapes(config), "dummy")
+        found = weights.locate(files, llama.shapes(config), "dummy")
         size = sum(path.stat().st_size for path in files)
         host = CpuProbe()
         for state, rounds in ROUNDS.items():

@@ -107,7 +107,7 @@ class FusedEngine:
             padded=[False],
         )
 
-    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+    def reuse(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned when this key came first."""
         if key not in self._kept:
             begun = time.perf_counter()

@@ -64,7 +64,7 @@ def load(
 
     Args:
         config: of one of the kinds in `BLOCKS`.
-        stored: where every tensor of `shapes` lies, from `weights.check`; it may name those of `copies` as well.
+        stored: where every tensor of `shapes` lies, from `weights.locate`; it may name those of `copies` as well.
         dtype: of all weights.
         device: where they go.
         quantized: how the blocks' matrices are stored; None: in `dtype`.

@@ -2,7 +2,7 @@
 
 "Reading" is what the disk and the page cache give to a plain program: the same files, by one thread and by as many as
 the loader uses, into memory that is thrown away. It is done in turn with loading: with the files in the page cache, and
-after they were dropped from it. What the process holds in memory at most while it loads is said as well: on a GPU that
+after they were dropped from it. The most memory that the process holds while it loads is printed too: on a GPU that
 is the libraries, the driver's share and a few pieces of the files.
 """
 
@@ -41,7 +41,7 @@ def measure(config: Any, hardware: HardwareConfig, parent: Path | None = None) -
         llama.dummy(config, dtype, hardware.device).save_pretrained(folder, max_shard_size="5GB")
         _free(hardware.device)
         files = weights.find(folder, "dummy")
-        found = weights.check_tensors(files, llama.shapes(config), "dummy")
+        found = weights.locate(files, llama.shapes(config), "dummy")
         size = sum(path.stat().st_size for path in files)
         host = CpuProbe()
         for state, rounds in ROUNDS.items():

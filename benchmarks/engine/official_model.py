@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from llmbench.models.architecture import head_dim
+
 
 class OfficialModel(nn.Module):
     """A bidirectional language model in the authors' modules."""
@@ -100,7 +102,7 @@ class _Block(nn.Module):
         self.ff_proj, self.up_proj, self.ff_out = ffn.gate_proj, ffn.up_proj, ffn.down_proj
         self.act, self.dropout = nn.SiLU(), _Dropout(0.0)
         self._heads, self._groups = config.num_attention_heads, config.num_key_value_heads
-        self._width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._width = head_dim(config)
         theta = (config.rope_parameters or {}).get("rope_theta", 10000.0)
         self.rotary = _Rotary(self._width, theta, config.max_position_embeddings)
 

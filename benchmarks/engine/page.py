@@ -72,7 +72,7 @@ step one kind of work pays for what the other drew: the column "by turns" shows 
 
 
 def _static(results: dict[str, Any]) -> str:
-    """What is said of the baseline that is compiled."""
+    """The paragraph about the compiled baseline."""
     if any(STATIC in row["samples"] for row in results["rows"]):
         return "Transformers' static cache was compiled for B=1 alone: it takes most of a minute per shape."
     return "Transformers' static cache with compile was left out of this run."

@@ -5,7 +5,7 @@ bursts of a full canvas a step took 9.8 ms one second after the begin, 10.5 a th
 second later, the same in every burst, while the floor's fell from 9.5 to 8.6 (one H100). So floor and decoder run in
 *bursts*, of which the first second is not timed and the next ones are; a sample is the mean over some 0.4 s of a burst,
 a ratio is taken per pair of samples. The ratio in turns of one step stands beside it. Between the bursts the loops of
-others have a turn. `measure` is the caller.
+others have a turn.
 """
 
 import itertools

@@ -122,10 +122,7 @@ def load_checkpoint(
     key = (files.digest, hardware.device, hardware.dtype, hardware.quantization, weights)
     if _loaded is not None and _loaded[0] == key:
         return _loaded[1]
-    _loaded = None
-    gc.collect()
-    if hardware.device == "cuda":
-        torch.cuda.empty_cache()
+    _drop(hardware.device)
     dtype: torch.dtype = getattr(torch, hardware.dtype)
     model = _model(files, dtype, hardware.device, weights, hardware.quantization)
     checkpoint = Checkpoint(
@@ -145,16 +142,21 @@ def kept_bytes(hardware: "HardwareConfig") -> int:
 
 def make_room(needed: int, hardware: "HardwareConfig") -> None:
     """Drop the kept model if `needed` more bytes do not fit beside it; the next job then reads it again."""
+    from llmbench.measure import device as devices
+
+    if needed > devices.free_bytes(hardware):
+        _drop(hardware.device)
+
+
+def _drop(device: str) -> None:
+    """Free the kept model's memory."""
     import torch
 
-    from llmbench.measure import device
-
     global _loaded
-    if needed > device.free_bytes(hardware):
-        _loaded = None
-        gc.collect()
-        if hardware.device == "cuda":
-            torch.cuda.empty_cache()
+    _loaded = None
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def elements(files: CheckpointFiles) -> int:

@@ -195,7 +195,7 @@ def stored(
     from llmbench.models import llama, weights
 
     copies = llama.copies(config) if shapes else {}
-    return weights.check_tensors(
+    return weights.locate(
         files,
         shapes | {copy: shapes[original] for copy, original in copies.items()},
         name,

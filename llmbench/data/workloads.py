@@ -134,7 +134,7 @@ def load(config: WorkloadConfig) -> Workload:
         )
         for prompt in itertools.islice(_in_turn(prompts), config.prompts)
     )
-    return replace(_workload(name, selected, [_content(p) for p in selected]), notes=notes)
+    return replace(_workload(name, selected, [_digested(p) for p in selected]), notes=notes)
 
 
 def _perhaps(key: str) -> str:
@@ -143,7 +143,7 @@ def _perhaps(key: str) -> str:
     return f"{key!r} (did you mean {close[0]!r}?)" if close else repr(key)
 
 
-def _content(prompt: Prompt) -> tuple[str | None, ...]:
+def _digested(prompt: Prompt) -> tuple[str | None, ...]:
     """What the digest is taken over; an answer only where there is one."""
     common = (prompt.id, prompt.task, prompt.text, prompt.reference, prompt.gap)
     return common if prompt.answer is None else (*common, prompt.answer)

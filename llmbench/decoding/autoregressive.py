@@ -33,7 +33,7 @@ class AutoregressiveDecoder:
         """The static memory and captured steps for batches of this shape."""
         shape = (*batch.ids.shape, batch.mask is not None)
         key = self._settings, self._stop_ids, shape
-        return engine.loop_for(key, lambda: _Loop(self._settings, self._stop_ids, self._pad_id, engine, shape))
+        return engine.reuse(key, lambda: _Loop(self._settings, self._stop_ids, self._pad_id, engine, shape))
 
     @torch.inference_mode()
     def generate(self, engine: Engine, batch: PromptBatch, *, seed: int, on_step: OnStep | None) -> DecodedBatch:

@@ -47,7 +47,7 @@ class Engine(Protocol):
     """A model that is ready to run. Logits come in the model's dtype, and the caller may overwrite them.
 
     A decoder puts all that a generation works on into static memory (a *loop*); a step is a function of that memory
-    alone. So `keep` and `capture` can replay steps as CUDA graphs. An engine without graphs makes a new loop for every
+    alone. So `reuse` and `capture` can replay steps as CUDA graphs. An engine without graphs makes a new loop for every
     generation and calls its steps as they are.
     """
 
@@ -60,7 +60,7 @@ class Engine(Protocol):
         """Memory for keys and values of `rows` sequences of at most `length` positions."""
         ...
 
-    def loop_for(self, key: Hashable, make: Callable[[], T]) -> T:
+    def reuse(self, key: Hashable, make: Callable[[], T]) -> T:
         """The loop of a shape: what `make` returns, or returned when this key came first."""
         ...
 

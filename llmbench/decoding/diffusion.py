@@ -79,7 +79,7 @@ class DiffusionDecoder:
         """The static memory and captured steps for batches of this shape."""
         shape = (*batch.ids.shape, batch.mask is not None)
         key = self._settings, self._stop_ids, shape
-        return engine.loop_for(
+        return engine.reuse(
             key, lambda: _Loop(self._settings, self._stop_ids, self._mask_id, self._shift, engine, shape)
         )
 
@@ -194,13 +194,13 @@ class _Loop:
         return bool(written.any(-1).any(-1).all())
 
     # ------------------------------------------------------------------------------------------------------------
-    # What a step reads: everything (_WHOLE), everything into the cache (_FILL), the block (_BLOCK), or all from `begin`
+    # What a step reads: everything (_ALL), everything into the cache (_FILL), the block (_BLOCK), or all from `begin`
 
     def _span(self, start: int, index: int) -> int:
         """What step `index` of the block at `start` reads."""
         match self._settings.cache:
             case "none":
-                return _WHOLE
+                return _ALL
             case _ if index == 0:
                 return _FILL
             case "dual":
@@ -212,7 +212,7 @@ class _Loop:
         """How many positions of a row are read."""
         if begin == _BLOCK:
             return self._settings.block_length + self._shift
-        return self._length if begin in (_WHOLE, _FILL) else self._length - begin + self._shift
+        return self._length if begin in (_ALL, _FILL) else self._length - begin + self._shift
 
     def _capture_block(self, start: int) -> None:
         """Make the steps ready that the block at `start` may need and earlier ones did not."""
@@ -230,7 +230,7 @@ class _Loop:
     def _warm_up(self, start: int, begin: int) -> None:
         """A state from which a step may run."""
         self.begin_block(start)
-        if begin not in (_WHOLE, _FILL):
+        if begin not in (_ALL, _FILL):
             self._read(_FILL, self._open[:, :0])
 
     def _step(self, begin: int, size: int) -> None:
@@ -255,7 +255,7 @@ class _Loop:
             canvas = torch.cat([canvas, canvas.masked_fill(self._given, self._mask_id)])
             mask = None if mask is None else torch.cat([mask, mask])
             positions = torch.cat([positions, positions])
-        if begin in (_WHOLE, _FILL):
+        if begin in (_ALL, _FILL):
             return self._engine.denoise(canvas, mask, positions, self._cache)
         where = self._where
         if begin != _BLOCK:
@@ -263,7 +263,7 @@ class _Loop:
         return self._engine.refine(canvas.index_select(1, where), mask, where, positions, self._cache)
 
 
-_WHOLE, _FILL, _BLOCK = -3, -2, -1
+_ALL, _FILL, _BLOCK = -3, -2, -1
 
 
 def _sizes(settings: Diffusion, device: torch.device) -> list[int]:

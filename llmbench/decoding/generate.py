@@ -9,7 +9,7 @@ CPU it does not).
   distribution from other draws: `generate` draws with `multinomial` from torch's global generator, which is seeded
   for the call and put back afterwards.
 - Nothing but the settings counts: what the checkpoint's generation_config.json says (temperature, penalties, stop
-  tokens) is kept out, and `top_k`, 50 unless said otherwise, is off.
+  tokens) is kept out, and `top_k`, whose default is 50, is off.
 - `on_step(i)` is called from a stopping criterion: token i of every row is chosen, padded where the row had stopped,
   and appended; the host has not looked yet whether all rows have stopped. The criterion is there in every pass, since
   it counts the forwards (newer versions may run one more than there are tokens). It costs an `or` of B booleans per

@@ -1,6 +1,6 @@
-"""lm-eval's model `llmbench`: its requests in our words, our answers in its own. Importing this registers it.
+"""lm-eval's model `llmbench`: translates its requests and our answers. Importing this registers it.
 
-The arithmetic and the decoding are in `side`. lm-eval's own conventions are kept where there are any: a context and a
+The arithmetic and the decoding are in `side`. lm-eval's conventions are kept: a context and a
 continuation are tokenised together (`TemplateLM`), documents longer than the context are scored in rolling windows,
 each token once (`lm_eval.utils.get_rolling_token_windows`), and `until`, `max_gen_toks`, `temperature` come from the
 task or `--gen_kwargs`.
@@ -20,7 +20,7 @@ from llmbench.harness import side
 _LOG = logging.getLogger(__name__)
 
 _DEFAULT_DEVICE = "cuda:0"
-"""What lm-eval says when nobody said --device, on a CPU too; llmbench's `hardware` decides then."""
+"""lm-eval's default for --device, on a CPU too; llmbench's `hardware` decides then."""
 
 
 @register_model("llmbench")
@@ -64,7 +64,7 @@ class Llmbench(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return self.side.tokenize(string, special=add_special_tokens is not False)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Ids of a context and of what follows it; lm-eval's own way, which would forget that a context is a chat."""
+        """Ids of a context and of its continuation; lm-eval's own method would lose the type `Chat`."""
         if not isinstance(context, side.Chat):
             pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
             return pair
@@ -155,7 +155,7 @@ class Llmbench(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return f"{files.name}@{files.digest}".replace("/", "__")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> side.Chat:
-        """A chat in the words of the checkpoint's template, with `--apply_chat_template`.
+        """A chat rendered by the checkpoint's template, with `--apply_chat_template`.
 
         Raises:
             ConfigError: it has none.
@@ -167,7 +167,7 @@ class Llmbench(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return side.Chat(chat_template.render(self.tokenizer, chat_history, files.name, answer=add_generation_prompt))
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval keeps beside its results."""
+        """What lm-eval stores with its results."""
         return self.side.about()
 
 

@@ -1,4 +1,4 @@
-"""One side of the comparison, answering a harness: texts for prompts, log-likelihoods for continuations.
+"""A checkpoint with its decoder, as a harness asks for it: texts for prompts, log-likelihoods for continuations.
 
 Arguments are llmbench's own keys (`model=llada steps=64 canvas=256 block_length=32 cache=dual checkpoint=local
 model.checkpoint=/path hardware.dtype=bfloat16 seed=1`), composed and checked as the sweep composes them, so a setting
@@ -6,8 +6,8 @@ means here what it means in a table. What differs from a job:
 
 - A task says at which temperature it is answered (greedily, for nearly all of them) and what ends an answer.
 - `canvas` is the most tokens that are generated, for both families, whatever a task allows: the canvas of a diffusion
-  model is a decoding setting. What a task allows less is cut off behind.
-- Prompts of every length come along, and an engine of captured graphs would capture every one: modules run eagerly.
+  model is a decoding setting. Where a task allows fewer, the rest is cut off.
+- Modules run eagerly: prompts have many lengths, and an engine of captured graphs would capture each.
 
 Log-likelihoods are exact for an autoregressive side. For a diffusion side they are minus the Monte-Carlo upper bound of
 `llmbench.metrics.likelihood`, the context given and never masked (Nie et al. 2025, arXiv:2502.09992): a continuation's
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llmbench.checkpoints.load import Checkpoint
     from llmbench.config.decoders import DecoderConfig
     from llmbench.config.job import Job
+    from llmbench.decoding.base import Decoder
 
 SAMPLES = 128
 """Monte-Carlo samples per continuation, as in LLaDA's own evaluation (ML-GSAI/LLaDA eval_llada.py)."""
@@ -37,10 +38,10 @@ Done = Callable[[int], Any]
 
 
 class Chat(str):
-    """What a chat template wrote, special tokens included: tokenized without adding any, as in a job.
+    """A rendered chat, special tokens included: tokenized without adding any, as in a job.
 
-    A kind of text, because lm-eval makes prompts first (or finds them in its cache), and hands them back later without
-    a word on where they came from.
+    A subclass of `str`, because lm-eval makes prompts first (or reads them from its cache) and hands them back later
+    without their origin.
     """
 
     __slots__ = ()
@@ -109,19 +110,14 @@ class Side:
                 asked for; nothing has been generated then.
             HardwareError: the longest prompt and its canvas do not fit into memory, as in a job; likewise.
         """
-        from llmbench import decoding
         from llmbench.job import memory_estimate
 
         settings = decoder_settings(self.job.model.decoder, how)
         ids = [self.tokenize(prompt) for prompt in prompts]
         self._require_room([len(row) + settings.canvas for row in ids], "lower canvas or --num_fewshot")
-        files = self.checkpoint.files
         rows = replace(self.job, batch=max(1, min(self.job.batch, len(ids))))
-        memory_estimate.require_model(rows, files, max(map(len, ids), default=0))
-        decoder = decoding.build(
-            settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id, logit_shift=files.logit_shift
-        )
-        engine = self.checkpoint.engine("eager")
+        memory_estimate.require_model(rows, self.checkpoint.files, max(map(len, ids), default=0))
+        decoder, engine = self._decoder(settings), self.checkpoint.engine("eager")
         answers = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda i: -len(ids[i]))
         for number, start in enumerate(range(0, len(order), self.job.batch)):
@@ -156,8 +152,7 @@ class Side:
         scores: list[tuple[float, bool]] = [(0.0, True)] * len(read)  # of nothing: certain
         todo = [i for i, (_, rest) in enumerate(read) if rest]
         exact = self.job.model.decoder.family == "autoregressive"
-        found = self._exact(read, todo) if exact else self._bound(read, todo)
-        for i, score in found:
+        for i, score in self._exact(read, todo) if exact else self._bound(read, todo):
             scores[i] = score
             done(1)
         done(len(pairs) - len(todo))
@@ -206,17 +201,21 @@ class Side:
             yield i, (-nll, self.greedy and self._greedy(engine, context, rest))
 
     def _greedy(self, engine: Any, context: list[int], rest: list[int]) -> bool:
-        from llmbench import decoding
         from llmbench.config.decoders import Diffusion
 
         size = len(rest)
         plain = Diffusion(kind="diffusion", steps=size, canvas=size, block_length=size, temperature=0.0)
-        files = self.checkpoint.files
-        decoder = decoding.build(
-            plain, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id, logit_shift=files.logit_shift
-        )
-        made = decoder.generate(engine, self.checkpoint.to_device([context]), seed=0, on_step=None)
+        batch = self.checkpoint.to_device([context])
+        made = self._decoder(plain).generate(engine, batch, seed=0, on_step=None)
         return bool(made.tokens[0].tolist() == rest)
+
+    def _decoder(self, settings: "DecoderConfig") -> "Decoder":
+        from llmbench import decoding
+
+        files = self.checkpoint.files
+        return decoding.build(
+            settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id, logit_shift=files.logit_shift
+        )
 
     def _require_room(self, lengths: Sequence[int], change: str) -> None:
         if lengths and max(lengths) > self.context:
@@ -229,19 +228,16 @@ class Side:
     # ------------------------------------------------------------------------------------------------------------
 
     def about(self) -> dict[str, Any]:
-        """What belongs beside every result."""
-        decoder = asdict(self.job.model.decoder) | {"temperature": "the task's"}
+        """The provenance of every result."""
         files = self.checkpoint.files
-        found: dict[str, Any] = {
+        bound = f"Monte-Carlo upper bound of -log p, {self.samples} samples"
+        return {
             "llmbench_checkpoint": f"{files.name}@{files.digest}",
-            "llmbench_decoder": decoder,
+            "llmbench_decoder": asdict(self.job.model.decoder) | {"temperature": "the task's"},
             "llmbench_hardware": asdict(self.job.hardware),
             "llmbench_seed": self.job.seed,
-            "llmbench_likelihood": "exact",
+            "llmbench_likelihood": bound if files.family == "diffusion" else "exact",
         }
-        if files.family == "diffusion":
-            found["llmbench_likelihood"] = f"Monte-Carlo upper bound of -log p, {self.samples} samples"
-        return found
 
 
 def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool = True) -> Side:

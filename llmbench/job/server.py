@@ -29,7 +29,7 @@ from llmbench.config.decoders import ServerDecoder
 from llmbench.job import generation_result, openai_client
 from llmbench.job.generation_result import GenerationResult
 from llmbench.measure import passes
-from llmbench.measure.probes import ServerProbe
+from llmbench.measure.probes import Probe
 from llmbench.measure.timing import OnStep
 from llmbench.record import Marks
 
@@ -126,7 +126,7 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
             batches=len(prepared.partition),
             repeated=repeated,
             plan=replace(plan, token_timing_repeats=0),
-            probe=ServerProbe(),
+            probe=Probe(),  # nothing of a server's device can be read
             marks_first=True,
             valid=lambda made: made.size,
             tick=tick,

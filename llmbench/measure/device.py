@@ -104,7 +104,7 @@ def _default_threads() -> int:
 
 
 def ceilings(hardware: HardwareConfig, weight_bytes: int) -> Ceilings:
-    """What this device can do at most, and whether that bounds a model of `weight_bytes` (see `measure.ceilings`)."""
+    """What this device can do at most, and whether that bounds a model of `weight_bytes`."""
     return _ceilings.measure(hardware, weight_bytes)
 
 

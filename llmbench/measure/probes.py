@@ -1,4 +1,4 @@
-"""What does the device use right now? One role, `Probe`, with a CPU and a CUDA side; what cannot be known is None.
+"""What does the device use right now? `CpuProbe` and `CudaProbe` read what they can; the rest is None.
 
 Cleaning belongs here too, because a reading means nothing without it: peaks count from the last reset, and what an
 earlier model, judge or matrix product left in the allocator's cache would be charged to the next one.
@@ -10,7 +10,7 @@ import functools
 import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 
@@ -24,16 +24,18 @@ _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
-class Probe(Protocol):
-    """Readings of a device; None where it does not tell."""
+class Probe:
+    """Readings of a device; None where it does not tell. This class reads nothing but the host's clock."""
 
-    kind: Literal["cpu", "cuda"]
+    kind: Literal["cpu", "cuda"] = "cpu"
 
     def clock(self) -> Clock:
         """The clock of this device."""
+        return HostClock()
 
     def clean(self) -> None:
         """Collect garbage, empty the allocator's cache, reset all peaks."""
+        gc.collect()
 
     def reset_peaks(self) -> None:
         """Count peaks from now on."""
@@ -43,49 +45,54 @@ class Probe(Protocol):
 
     def reserved_bytes(self) -> int | None:
         """M_reserved now: what the caching allocator holds."""
+        return None
 
     def allocated_bytes(self) -> int | None:
         """In live tensors now."""
+        return None
 
     def peak_reserved_bytes(self) -> int | None:
         """Most reserved since the last reset."""
+        return None
 
     def peak_allocated_bytes(self) -> int | None:
         """Most allocated in live tensors since the last reset."""
+        return None
 
     def device_used_bytes(self) -> int | None:
         """In use on the device now by the driver's count, other processes included."""
+        return None
 
     def peak_rss_bytes(self) -> int | None:
         """Peak resident set of the process since the last reset (CPU runs only)."""
+        return None
 
     def energy_joules(self) -> float | None:
         """The device's energy counter."""
+        return None
 
     def sm_clock_mhz(self) -> int | None:
         """Present clock."""
+        return None
 
     def throttle_reasons(self) -> tuple[str, ...] | None:
         """What holds the clocks down now (names of `llmbench.measure.nvml`)."""
+        return None
 
     def busy_ms(self, run: Callable[[], T]) -> tuple[float | None, T]:
         """Run under a profiler: the time in which the device worked, and what `run` returned."""
+        return None, run()
 
     def notes(self) -> tuple[str, ...]:
         """What a reader must know about these readings."""
+        return ()
 
 
-class CpuProbe:
+class CpuProbe(Probe):
     """The process itself. Linux resets the peak resident set; elsewhere the peak counts from the process's start."""
-
-    kind: Literal["cpu", "cuda"] = "cpu"
 
     def __init__(self) -> None:
         self._resettable = True
-
-    def clock(self) -> Clock:
-        """The monotonic host clock."""
-        return HostClock()
 
     def clean(self) -> None:
         """Collect garbage and reset the peak resident set."""
@@ -100,24 +107,6 @@ class CpuProbe:
             _CLEAR_REFS.write_text("5")
         except OSError:
             self._resettable = False
-
-    def synchronize(self) -> None:
-        """Nothing to wait for: a CPU call returns when its work is done."""
-
-    def reserved_bytes(self) -> None:
-        """The CPU has no caching allocator."""
-
-    def allocated_bytes(self) -> None:
-        """Not tracked on the CPU."""
-
-    def peak_reserved_bytes(self) -> None:
-        """The CPU has no caching allocator."""
-
-    def peak_allocated_bytes(self) -> None:
-        """Not tracked on the CPU."""
-
-    def device_used_bytes(self) -> None:
-        """Not defined for the CPU."""
 
     def peak_rss_bytes(self) -> int | None:
         """VmHWM of /proc/self/status, else getrusage's maximum resident set, else None."""
@@ -135,19 +124,6 @@ class CpuProbe:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
-    def energy_joules(self) -> None:
-        """Not read on the CPU."""
-
-    def sm_clock_mhz(self) -> None:
-        """Not read on the CPU."""
-
-    def throttle_reasons(self) -> None:
-        """Not read on the CPU."""
-
-    def busy_ms(self, run: Callable[[], T]) -> tuple[float | None, T]:
-        """Run without a profiler: host overhead is a question about a device beside the host."""
-        return None, run()
-
     def notes(self) -> tuple[str, ...]:
         """Says so where the peak resident set could not be reset."""
         if self._resettable:
@@ -155,22 +131,7 @@ class CpuProbe:
         return ("memory/peak_rss_bytes counts from the start of the process: this system does not let it be reset",)
 
 
-class ServerProbe(CpuProbe):
-    """A server's device: none of it can be read. The host clock alone is used."""
-
-    def clean(self) -> None:
-        """Collect garbage, so that it is not collected while a stream is read."""
-        gc.collect()
-
-    def peak_rss_bytes(self) -> None:
-        """This process does not hold the model."""
-
-    def notes(self) -> tuple[str, ...]:
-        """None: the server's own note says what is absent."""
-        return ()
-
-
-class CudaProbe:
+class CudaProbe(Probe):
     """The current CUDA device: torch's caching allocator, the driver, NVML and the profiler."""
 
     kind: Literal["cpu", "cuda"] = "cuda"
@@ -225,9 +186,6 @@ class CudaProbe:
         """Total minus free by cudaMemGetInfo: context, libraries and other processes included."""
         free, total = torch.cuda.mem_get_info()
         return total - free
-
-    def peak_rss_bytes(self) -> None:
-        """A different quantity, of CPU runs."""
 
     def energy_joules(self) -> float | None:
         """NVML's total energy counter."""

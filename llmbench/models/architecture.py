@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from llmbench.config.job import Quantization
 
 
+BLOCK = 64
+"""Consecutive weights of a row that share a scale when they are quantized."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """Shapes of a Llama-style Transformer: grouped-query attention, gated feed-forward."""
@@ -83,21 +87,30 @@ class Architecture:
         return 2 * self.layers * self.kv_heads * self.head_dim * self.bytes_per_element
 
 
+def stored_bytes(kind: "Quantization") -> float:
+    """Bytes of one quantized weight with its share of a float32 scale."""
+    return {"int8": 8, "nf4": 4}[kind] / 8 + 4 / BLOCK
+
+
+def head_dim(config: Any) -> int:
+    """Channels of one head of a Transformers configuration."""
+    width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return width
+
+
 def from_config(config: Any, bytes_per_element: int, quantized: "Quantization | None" = None) -> Architecture:
     """Read the shapes from a Transformers configuration of one of the kinds in `llama.BLOCKS`."""
-    from llmbench.models import quantization
-
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    queries, keys = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
+    width = head_dim(config)
+    queries, keys = config.num_attention_heads * width, config.num_key_value_heads * width
     biases = {"attention_bias": queries + 2 * keys + config.hidden_size,
               "mlp_bias": 2 * config.intermediate_size + config.hidden_size}  # fmt: skip
-    always = {"qwen2": queries + 2 * keys, "qwen3": 2 * head_dim}  # biases of q, k and v; norms of q and k
+    always = {"qwen2": queries + 2 * keys, "qwen3": 2 * width}  # biases of q, k and v; norms of q and k
     return Architecture(
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
-        head_dim=head_dim,
+        head_dim=width,
         more_vectors=always.get(config.model_type, 0)
         + sum(size for key, size in biases.items() if getattr(config, key, False)),
         ffn=config.intermediate_size,
@@ -105,7 +118,7 @@ def from_config(config: Any, bytes_per_element: int, quantized: "Quantization | 
         tied=config.tie_word_embeddings,
         causal=getattr(config, "is_causal", True) is not False,
         bytes_per_element=bytes_per_element,
-        matrix_bytes=quantization.stored_bytes(quantized) if quantized else None,
+        matrix_bytes=stored_bytes(quantized) if quantized else None,
     )
 
 

@@ -84,7 +84,7 @@ class EagerEngine:
 
         return GrowingCache(DynamicCache(config=self._body.config)) if self._causal else CanvasCache()
 
-    def loop_for(self, key: Hashable, make: Callable[[], T]) -> T:
+    def reuse(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returns, new every time: nothing outlives a generation."""
         return make()
 

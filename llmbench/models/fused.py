@@ -27,6 +27,7 @@ import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from llmbench.models import blocks, compiling, kernels
+from llmbench.models.architecture import head_dim
 from llmbench.models.blocks import Block
 from llmbench.models.graphs import Graph
 from llmbench.models.llama import is_causal
@@ -73,7 +74,7 @@ class FusedEngine:
         self._norm: torch.Tensor = body.norm.weight
         self._head: torch.Tensor = self.model.lm_head.weight
         self._epsilon: float = config.rms_norm_eps
-        self._width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._width = head_dim(config)
         self._heads: int = config.num_attention_heads
         self._groups: int = config.num_key_value_heads
         with torch.inference_mode():
@@ -106,7 +107,7 @@ class FusedEngine:
             padded=[False],
         )
 
-    def loop_for(self, key: Hashable, make: Callable[[], T]) -> T:
+    def reuse(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned when this key came first."""
         if key not in self._kept:
             begun = time.perf_counter()

@@ -1,9 +1,9 @@
 """One Transformer for both families: Transformers' own Llama, causal or bidirectional.
 
 LLaDA is Llama without the causal mask; so both sides run the same modules and the same kernels, and no code that came
-with a checkpoint is ever run. Bidirectional is said on the *configuration* (`is_causal = False`). Said on the
+with a checkpoint is ever run. `is_causal = False` is set on the *configuration*. Set on the
 attention layers alone it works until a padding mask is passed, and then silently turns causal
-(tests/models/test_llama.py). It is said in both places here, so that the kernel flag and the mask cannot disagree in
+(tests/models/test_llama.py). Here it is set in both places, so that the kernel flag and the mask cannot disagree in
 any version.
 
 Attention is `scaled_dot_product_attention` for both; it picks the kernel by shape, by the same rule.
@@ -64,7 +64,7 @@ def load(
 
     Args:
         config: of one of the kinds in `BLOCKS`.
-        stored: where every tensor of `shapes` lies, from `weights.check`; it may name those of `copies` as well.
+        stored: where every tensor of `shapes` lies, from `weights.locate`; it may name those of `copies` as well.
         dtype: of all weights.
         device: where they go.
         quantized: how the blocks' matrices are stored; None: in `dtype`.

@@ -27,21 +27,13 @@ import torch
 
 from llmbench.config.job import Quantization
 from llmbench.errors import ConfigError
+from llmbench.models.architecture import BLOCK, head_dim
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_BITS: dict[Quantization, int] = {"int8": 8, "nf4": 4}
-BLOCK = 64
-"""Consecutive weights of a row that share a scale."""
-
 _PORTION = 2**18
 """Most weights that are quantized at once on a CPU, where that takes 20 bytes and more for each."""
-
-
-def stored_bytes(kind: Quantization) -> float:
-    """Bytes of one weight with its share of a scale."""
-    return _BITS[kind] / 8 + 4 / BLOCK
 
 
 def require_whole_blocks(config: Any) -> None:
@@ -50,8 +42,7 @@ def require_whole_blocks(config: Any) -> None:
     Raises:
         ConfigError: a width that is no multiple of `BLOCK`.
     """
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    for width in (config.hidden_size, config.num_attention_heads * head_dim, config.intermediate_size):
+    for width in (config.hidden_size, config.num_attention_heads * head_dim(config), config.intermediate_size):
         if width % BLOCK:
             raise ConfigError(
                 f"hardware.quantization: the model has rows of {width} weights, which is no multiple of {BLOCK}; "

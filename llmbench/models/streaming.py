@@ -31,34 +31,27 @@ class _Piece:
     target: torch.Tensor  # [n], a view of the weight
 
 
-def fill(targets: Iterable[tuple[torch.Tensor, Stored]]) -> None:
-    """Overwrite contiguous tensors, all of one device, with what the files hold.
-
-    Raises:
-        OSError: a file cannot be read, or ends before its header says.
-    """
-    with Reader() as reader:
-        reader.fill(targets)
-
-
 class Reader:
     """Threads that read pieces; each has a buffer and, on a GPU, a stream, and keeps them until the reader is left."""
 
     def __init__(self) -> None:
-        """Start nothing yet."""
         self._own = threading.local()
         self._pool = ThreadPoolExecutor(max_workers=THREADS)
 
     def __enter__(self) -> "Reader":
-        """As it is."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the threads."""
         self._pool.shutdown()
 
     def fill(self, targets: Iterable[tuple[torch.Tensor, Stored]]) -> None:
-        """As `fill` of this module; may be called again while earlier weights are in use."""
+        """Overwrite contiguous tensors, all of one device, with what the files hold.
+
+        May be called again while earlier weights are in use.
+
+        Raises:
+            OSError: a file cannot be read, or ends before its header says.
+        """
         pieces = [
             _Piece(stored, begin, target.view(-1)[begin : begin + PIECE])
             for target, stored in targets

@@ -87,7 +87,7 @@ def shards(folder: Path, name: str) -> list[str]:
     return files
 
 
-def check_tensors(
+def locate(
     files: Iterable[Path],
     expected: dict[str, tuple[int, ...]],
     name: str,
@@ -95,7 +95,7 @@ def check_tensors(
     stored_name: Callable[[str], str] = lambda name: name,
     optional: frozenset[str] = frozenset(),
 ) -> dict[str, Stored]:
-    """Compare the tensors in `files` with the names and shapes that the configuration asks for.
+    """Find the tensors that a configuration asks for, and compare names and shapes.
 
     Args:
         files: of one checkpoint.
@@ -118,8 +118,8 @@ def check_tensors(
             found[key] = stored
     if not expected:
         return {}
-    wanted = {own: stored_name(own) for own in expected}
-    missing = sorted(stored for own, stored in wanted.items() if stored not in found and own not in optional)
+    wanted = {tensor: stored_name(tensor) for tensor in expected}
+    missing = sorted(stored for tensor, stored in wanted.items() if stored not in found and tensor not in optional)
     if missing:
         raise CheckpointError(
             f"checkpoint {name}: its weights lack {missing[0]}{_more(missing)}, config.json asks for it"
@@ -130,10 +130,10 @@ def check_tensors(
             f"checkpoint {name}: its weights hold {unknown[0]}{_more(unknown)}, which a model of this config.json "
             "does not have"
         )
-    for own, shape in expected.items():
-        if wanted[own] in found:
-            _require_fit(wanted[own], found[wanted[own]], shape, name)
-    return {own: found[stored] for own, stored in wanted.items() if stored in found}
+    for tensor, shape in expected.items():
+        if wanted[tensor] in found:
+            _require_fit(wanted[tensor], found[wanted[tensor]], shape, name)
+    return {tensor: found[stored] for tensor, stored in wanted.items() if stored in found}
 
 
 def header(path: Path, name: str) -> dict[str, Stored]:

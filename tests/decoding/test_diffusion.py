@@ -345,7 +345,7 @@ class FixedLogits:
         self.scale = scale
         self.canvases, self.positions, self.masks = [], [], []
 
-    def loop_for(self, key, make):
+    def reuse(self, key, make):
         return make()
 
     def compile(self, calls, *, padded): ...

@@ -19,7 +19,7 @@ def test_blocks_stream_in_and_are_narrow(tmp_path, kind, causal):
     values.hidden_size, values.intermediate_size, values.head_dim, values.num_hidden_layers = 512, 2048, 128, 16
     stored = llama.dummy(values, torch.bfloat16, "cpu")
     stored.save_pretrained(tmp_path)
-    found = weights.check_tensors(weights.find(tmp_path, "x"), llama.shapes(values), "x")
+    found = weights.locate(weights.find(tmp_path, "x"), llama.shapes(values), "x")
     llama.load(values, found, torch.bfloat16, "cuda", kind)  # libraries and kernels are loaded
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

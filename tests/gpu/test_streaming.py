@@ -16,6 +16,7 @@ def test_every_element_arrives_once(tmp_path, monkeypatch, stored, wanted):
     save_file(tensors, tmp_path / "x.safetensors")
     found = weights.header(tmp_path / "x.safetensors", "x")
     made = {name: torch.full(value.shape, float("nan"), dtype=wanted, device="cuda") for name, value in tensors.items()}
-    streaming.fill((made[name], found[name]) for name in tensors)
+    with streaming.Reader() as reader:
+        reader.fill((made[name], found[name]) for name in tensors)
     for name, value in tensors.items():
         assert torch.equal(made[name].cpu(), value.to(wanted))

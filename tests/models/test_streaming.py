@@ -21,7 +21,8 @@ def test_every_element_arrives_once(tmp_path, monkeypatch, piece, stored, wanted
     tensors = {"a": torch.randn(5, 13).to(stored), "b": torch.randn(3).to(stored), "c": torch.zeros(0, 4).to(stored)}
     found = store(tmp_path / "x.safetensors", **tensors)
     made = {name: torch.full(value.shape, float("nan"), dtype=wanted) for name, value in tensors.items()}
-    streaming.fill((made[name], found[name]) for name in tensors)
+    with streaming.Reader() as reader:
+        reader.fill((made[name], found[name]) for name in tensors)
     for name, value in tensors.items():
         assert torch.equal(made[name], value.to(wanted))
 
@@ -30,5 +31,5 @@ def test_a_file_that_shrinks_meanwhile(tmp_path):
     found = store(tmp_path / "x.safetensors", a=torch.ones(100))
     path = tmp_path / "x.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(OSError, match=r"x.safetensors ended early"):
-        streaming.fill([(torch.empty(100), found["a"])])
+    with pytest.raises(OSError, match=r"x.safetensors ended early"), streaming.Reader() as reader:
+        reader.fill([(torch.empty(100), found["a"])])

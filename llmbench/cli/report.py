@@ -129,11 +129,11 @@ def list_sweeps(source: "RecordedSweeps") -> None:
             (item.verdict or "").replace("_", " "),
             item.command or "",
         ]
-        for item, count in source.summaries()
+        for item, count in source.newest_first()
     ]
     headers = ["run id", "sweep", "status", "jobs", "verdict", "command"]
     shown = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
-    emit(shown if rows else f"There is no sweep in {source.place} yet.")
+    emit(shown if rows else f"There is no sweep in {source.location} yet.")
 
 
 def table(source: "RecordedSweeps", options: argparse.Namespace) -> None:
@@ -150,7 +150,7 @@ def table(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     name, number = options.table, RECIPES.index(options.table) + 1
     chosen = _chosen(source, options, lambda item: _makes(item, name, source))
     if chosen is None:
-        raise TrackingError(f"no finished {name} sweep in {source.place}; run `make table{number}` first")
+        raise TrackingError(f"no finished {name} sweep in {source.location}; run `make table{number}` first")
     sweep = source.read(chosen)
     warning, command, plan = partial.warning(sweep), sweep.command or "", _terms(sweep)
     known = [*sweep.records, *partial.stand_ins(sweep)]
@@ -185,7 +185,7 @@ def likelihood(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     sweep = source.read(chosen) if chosen else None
     made = likelihood_table(sweep.records, sweep.command or "") if sweep else None
     if sweep is None or made is None or not made.rows:
-        where = f"sweep {sweep.name} has" if sweep else f"there is in {source.place}"
+        where = f"sweep {sweep.name} has" if sweep else f"there is in {source.location}"
         raise TrackingError(f"{where} no likelihood; run `python -m llmbench -m experiment={LIKELIHOOD}`")
     _print([made], _files(LIKELIHOOD, LIKELIHOOD, [made]), [sweep], options)
 
@@ -204,7 +204,7 @@ def frontier(source: "RecordedSweeps", options: argparse.Namespace) -> None:
 
     chosen = _chosen(source, options, fits)
     if chosen is None:
-        raise TrackingError(f"no finished sweep with quality in {source.place}; run `make run` first")
+        raise TrackingError(f"no finished sweep with quality in {source.location}; run `make run` first")
     sweep = source.read(chosen)
     plan, above = _terms(sweep), f"From {sweep.title}"
     made, files = frontier_files(sweep.records, sweep.command or "", source=above, options=plan)
@@ -212,7 +212,7 @@ def frontier(source: "RecordedSweeps", options: argparse.Namespace) -> None:
         warning = partial.warning(sweep)
         none = f"sweep {sweep.name} measured no quality; run `make run`, or name another with --sweep"
         raise TrackingError(f"{warning}. There is nothing to show yet" if warning else none)
-    count = 0 if options.sweep else sum(fits(item) for item, _ in source.summaries())
+    count = 0 if options.sweep else sum(fits(item) for item, _ in source.newest_first())
     newest = f", the newest of {count} with quality (--sweep RUN_ID takes another)" if count > 1 else ""
     _print(made, files | _files("frontier", "frontier", made), [sweep], options, newest)
 
@@ -251,9 +251,9 @@ def _chosen(
     from llmbench.sweeps.folder import is_sweep
     from llmbench.tracking.summary import find_sweep
 
-    every = [item for item, _ in source.summaries()]
+    every = [item for item, _ in source.newest_first()]
     if options.sweep:
-        return find_sweep(every, options.sweep, source.place)
+        return find_sweep(every, options.sweep, source.location)
     if options.folder is not None and is_sweep(Path(options.folder)):
         return every[0] if every else None
     return next((item for item in every if item.status == "FINISHED" and fits(item)), None)

@@ -89,7 +89,7 @@ class FolderSweeps:
     folder: Path
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The folder."""
         return str(self.folder)
 
@@ -100,7 +100,7 @@ class FolderSweeps:
 
         return f" --folder {shlex.quote(str(self.folder))}"
 
-    def summaries(self) -> list[tuple[SweepSummary, int]]:
+    def newest_first(self) -> list[tuple[SweepSummary, int]]:
         """Every sweep, newest first, with the number of its Records.
 
         Raises:

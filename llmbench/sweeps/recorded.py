@@ -39,14 +39,14 @@ class RecordedSweeps(Protocol):
     """Where sweeps are read from."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Store or folder, for messages."""
 
     @property
     def options(self) -> str:
         """What `report` needs to read from here again, with a space in front."""
 
-    def summaries(self) -> list[tuple[SweepSummary, int]]:
+    def newest_first(self) -> list[tuple[SweepSummary, int]]:
         """Every sweep, newest first, with the number of its Records.
 
         Raises:

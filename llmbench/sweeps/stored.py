@@ -20,7 +20,7 @@ class StoredSweeps:
     store: Store
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The URI."""
         return self.store.uri
 
@@ -29,7 +29,7 @@ class StoredSweeps:
         """`--uri` and `--experiment`, where they are not the usual ones."""
         return self.store.options
 
-    def summaries(self) -> list[tuple[SweepSummary, int]]:
+    def newest_first(self) -> list[tuple[SweepSummary, int]]:
         """See `RecordedSweeps`."""
         logged = self.store.logged()
         return [(sweep, logged.get(sweep.run_id, 0)) for sweep in self.store.sweeps()]

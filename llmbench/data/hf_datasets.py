@@ -22,7 +22,7 @@ from llmbench.system.offline import why_unreachable
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
-_INSTALL = 'pip install -e ".[datasets]"'
+_INSTALL = 'pip install "llmbench[datasets]"'
 
 
 @dataclass(frozen=True, kw_only=True)

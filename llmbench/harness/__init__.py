@@ -2,5 +2,5 @@
 
 `python -m llmbench eval` is lm-eval's own command line with one more model, `llmbench`. The harness asks for texts
 and for log-likelihoods; `adapter` speaks its language, `side` does the work and needs nothing of it. lm-eval is an
-optional extra (`pip install -e ".[lm-eval]"`); no other room imports it.
+optional extra (`pip install "llmbench[lm-eval]"`); no other room imports it.
 """

@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     """Run lm-eval's command line; returns the exit code."""
     try:
         if importlib.util.find_spec("lm_eval") is None:
-            raise UsageError('lm-eval is not installed; pip install -e ".[lm-eval]"')
+            raise UsageError('lm-eval is not installed; pip install "llmbench[lm-eval]"')
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from lm_eval.__main__ import cli_evaluate
 

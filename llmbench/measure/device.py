@@ -78,7 +78,7 @@ def _require_library(hardware: HardwareConfig) -> None:
     if hardware.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
         raise HardwareError(
             f"hardware.quantization: {hardware.quantization} needs bitsandbytes, which is not installed; "
-            'pip install -e ".[quantization]"'
+            'pip install "llmbench[quantization]"'
         )
 
 

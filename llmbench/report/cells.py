@@ -110,7 +110,10 @@ def record_table(
     """One row per Record; columns without a single value are left out."""
     cells = [[cell(record) for _, cell in columns] for record in records]
     kept = [i for i in range(len(columns)) if i == 0 or any(row[i] != ABSENT for row in cells)]
-    own = dict.fromkeys(f"{record.label}: {note}" for record in records for note in record.notes)
+    common = set[str].intersection(*(set(record.notes) for record in records)) if len(records) > 1 else set()
+    own = dict.fromkeys(
+        f"{'All jobs' if note in common else record.label}: {note}" for record in records for note in record.notes
+    )
     return Table(
         title=title,
         header=tuple(columns[i][0] for i in kept),

@@ -129,7 +129,7 @@ def test_a_name_on_the_hub_never_means_what_lies_here(tmp_path, monkeypatch):
 
 def test_without_the_library_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert 'not installed; pip install -e ".[datasets]"' in refusal(write(tmp_path / "rows.jsonl"))
+    assert 'not installed; pip install "llmbench[datasets]"' in refusal(write(tmp_path / "rows.jsonl"))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_without_lm_eval_one_line_says_what_to_install():
     code = "import sys; sys.modules['lm_eval'] = None\nfrom llmbench.harness.command import main; sys.exit(main([]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == 'llmbench eval: lm-eval is not installed; pip install -e ".[lm-eval]"\n'
+    assert done.stderr == 'llmbench eval: lm-eval is not installed; pip install "llmbench[lm-eval]"\n'
 
 
 @pytest.fixture(scope="module")

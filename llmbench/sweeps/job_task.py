@@ -90,7 +90,8 @@ def run_planned(folder: Path, progress: bool = True) -> JobResult:
         return JobResult(folder=str(folder), label=folder.name, status="failed", reason=reason, tracked=None)
     prepared = _prepared.pop(folder, None)
     job = prepared.job if prepared else entry.job
-    record = replace(measure(job, entry.title, prepared, progress), context=entry.context)
+    record = measure(job, entry.title, prepared, progress)
+    record = replace(record, context=entry.context, notes=tuple(dict.fromkeys((*record.notes, *entry.notes))))
     try:
         record.save(folder)
     except OSError as error:

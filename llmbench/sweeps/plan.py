@@ -204,6 +204,7 @@ def entry(cell: Cell, uri: str, sweep: str, parent: str, axis: Sequence[int]) ->
         identity=cell.prepared.identity,
         title=cell.title,
         job=replace(job, tracking=replace(job.tracking, uri=uri)),
+        notes=cell.prepared.notes,
         context=JobContext(sweep=sweep, parent=parent, steps_axis=tuple(axis), swept=cell.swept),
     )
 

@@ -28,6 +28,7 @@ class Entry:
     title: str  # what tells this job from the others, for people
     job: Job  # hardware and chat resolved; the store's URI without credentials
     context: JobContext
+    notes: tuple[str, ...] = ()  # what was left out while it was planned, and how to get it
 
 
 @dataclass(frozen=True, kw_only=True)

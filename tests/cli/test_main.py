@@ -52,7 +52,7 @@ WRONG = {
     "--hlp": "--hlp: no such option; see --help",
     "model=llama -m steps=8": "steps=8: options go in front: llmbench -m",
     "--help wrkload": "wrkload: no such key or group; did you mean workload?",
-    "metric.judge=smollm2": "metric.judge: no such key or group; did you mean metric.perplexity.judge?",
+    "metric.judge=smollm2": "metric.judge: this is called metric.perplexity.judge now; write that",
     "hardware=tpu": "hardware=tpu: no such choice; available:",
     "model=llama,llada": "model=llama,llada is a sweep: add -m",
     "steps": "an override is key=value",

@@ -295,7 +295,7 @@ def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int
         unlogged = [record.label for record in records[logged:]] if logged is not None else []
         store.finish_sweep(parent, reached, records, unlogged=unlogged)
         statuses = ", ".join(dict.fromkeys(item.status.value for item in reached))
-        end(logged=not unlogged, verdict=statuses, history=[item.dump() for item in history])
+        end(logged=not unlogged, verdict=statuses, history=[item.to_json() for item in history])
     return parent
 
 

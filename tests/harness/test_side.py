@@ -107,7 +107,7 @@ def test_steps_blocks_and_caches_are_the_decoders(llada):
     assert build("llada", steps=8).write(PROMPTS, Answering()) != whole
     blocks = {"steps": 8, "block_length": 4}
     assert build("llada", **blocks, cache="dual").write(PROMPTS, Answering()) != whole
-    assert build("llada", **{"model.decoder.threshold": 0.01}).job.model.decoder.threshold == 0.01
+    assert build("llada", **{"threshold": 0.01}).job.model.decoder.threshold == 0.01
     sampled = Answering(temperature=1.0)
     assert llada.write(PROMPTS, sampled) == llada.write(PROMPTS, sampled)
     assert llada.write(PROMPTS, sampled) != build("llada", seed=1).write(PROMPTS, sampled)

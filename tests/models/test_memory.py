@@ -13,14 +13,14 @@ import torch
 from llmbench.models import llama
 
 CHILD = """
-import ctypes, gc, json, os, sys, threading, time
+import ctypes, gc, json, sys, threading, time
 import torch
 from llmbench.checkpoints import load
 from llmbench.checkpoints.resolve import resolve_checkpoint
 from llmbench.config.job import HardwareConfig
 from llmbench.models import streaming
 
-cases = json.loads(sys.argv[1])
+folder, dtype, kind = json.loads(sys.argv[1])
 streaming.PIECE = 2**18
 torch.set_num_threads(1)
 
@@ -62,18 +62,10 @@ def measure(folder, dtype, kind):
     print(json.dumps({"grown": max(peak, resident()) - before, "weights": weights}), flush=True)
 
 
-# libraries and code are read before the count begins
-bundled = resolve_checkpoint("bundled:llama")
-for kind in {kind for _, _, kind in cases}:
-    read(bundled, "float32", kind)
+read(resolve_checkpoint("bundled:llama"), "float32", kind)  # libraries and code are read before the count begins
 forget()
 gc.freeze()
-for case in cases:  # each in a process of its own: what one leaves in malloc's heap would change the next
-    child = os.fork()
-    if not child:
-        measure(*case)
-        os._exit(0)
-    os.waitpid(child, 0)
+measure(folder, dtype, kind)
 """
 
 BUFFERS = 8 * 4 * 2**18
@@ -102,14 +94,17 @@ def measured(tmp_path_factory):
     block = 4 * sum(weight.numel() for weight in stored(blocks, values).model.layers[0].parameters())
     cases = [(str(tables), "bfloat16", None), (str(tables), "float32", None)]
     cases += [(str(blocks), "float32", kind) for kind in KINDS]
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps(cases)], capture_output=True, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    told = {}
+    for name, case in zip(["bfloat16", "float32", *KINDS], cases, strict=True):
+        # a process each: what one leaves in malloc's heap would change the next, and a fork with threads may hang
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, json.dumps(case)], capture_output=True, text=True, timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        told[name] = json.loads(done.stdout)
     size = sum(path.stat().st_size for path in tables.glob("*.safetensors"))
-    names = ["bfloat16", "float32", *KINDS]
-    return size, block, dict(zip(names, map(json.loads, done.stdout.splitlines()), strict=True))
+    return size, block, told
 
 
 @pytest.mark.parametrize(("dtype", "wider", "buffers"), [("bfloat16", 1, 0), ("float32", 2, BUFFERS)])

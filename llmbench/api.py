@@ -5,7 +5,8 @@ dicts: `timing={"repeats": 6}`.
 """
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import ConfigError, RecordError
 from llmbench.record import Record
+from llmbench.system.output import emit
+from llmbench.system.paths import results
+from llmbench.system.redact import clean_uri
 
 if TYPE_CHECKING:
     import pandas
@@ -98,15 +102,18 @@ class Sweep:
 
         Raises:
             ConfigError: there is no such table.
-            RecordError: Records that must be comparable are not.
+            RecordError: Records that must be comparable are not, or there is nothing to show.
         """
         import pandas
 
         made = self._tables(name)
-        frames = [pandas.DataFrame(list(item.rows), columns=_columns(item.header)) for item in made]
+        if not made:
+            raise RecordError(f"no finished job of this sweep gives a table of {name}")
+        frames = [pandas.DataFrame(list(item.rows), columns=_columns(item.header)) for _, item in made]
         if len(frames) == 1:
             return frames[0]
-        return pandas.concat({item.title: frame for item, frame in zip(made, frames, strict=True)}, names=["table"])
+        names = [f"{place}: {group}" for place, (group, _) in enumerate(made)]
+        return pandas.concat(frames, keys=names, names=["group"])
 
     def figure(self, name: str = "parity") -> "Figure":
         """A figure: `parity` (quality, entropy and time over k) or `frontier` (settings that nothing dominates).
@@ -128,7 +135,8 @@ class Sweep:
             raise RecordError(f"a frontier needs one group of settings with quality, found {len(found)}")
         return frontier_figure(found[0])
 
-    def _tables(self, name: str) -> "list[Table]":
+    def _tables(self, name: str) -> "list[tuple[str, Table]]":
+        """The tables of a name, each with what tells its group from the others."""
         from llmbench.analysis.frontier import frontiers
         from llmbench.analysis.hypotheses.claims import hypotheses
         from llmbench.report import hypotheses as hypothesis_report
@@ -140,19 +148,20 @@ class Sweep:
             raise ConfigError(f"there is no table {name}; there are {', '.join(TABLES)}")
         records = [record for record in self.records if record.status == "finished"]
         if name == "parity":
-            return [tables.parity_table(records, parity, self.command) for parity in self.parities()]
+            return [(item.where, tables.parity_table(records, item, self.command)) for item in self.parities()]
         if name == "frontier":
             found = frontiers(records, (self._terms() or ParityConfig()).thresholds)
-            return frontier_tables(records, found, self.command, "")
+            return [(item.title, item) for item in frontier_tables(records, found, self.command, "")]
         if name == "hypotheses":
-            return hypothesis_report.hypothesis_tables(records, hypotheses(records, self.recipe), self.command)
+            decided = hypotheses(records, self.recipe)
+            return [(item.title, item) for item in hypothesis_report.hypothesis_tables(records, decided, self.command)]
         makers = {
             "latency": tables.latency_table,
             "throughput": tables.throughput_table,
             "memory": tables.memory_table,
             "likelihood": likelihood_table,
         }
-        return [makers[name](records, self.command)]
+        return [(name, makers[name](records, self.command))] if records else []
 
 
 def run(*, folder: str | Path | None = None, progress: bool = True, **settings: Any) -> Record:
@@ -169,18 +178,27 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     """
     from llmbench.config.build import build_job
     from llmbench.config.compose import composing
+    from llmbench.config.conf_files import recipe_axes
     from llmbench.job.prepare import prepare_job
     from llmbench.job.run import run_job
     from llmbench.sweeps.console import Progress
     from llmbench.sweeps.job_task import quiet_libraries, require_servers
 
     quiet_libraries()
-    overrides = list(_overrides(settings))
+    if settings.get("dry_run"):
+        raise ConfigError("dry_run: one job has no plan to show; use llmbench.sweep(..., dry_run=True)")
+    if axes := set(recipe_axes(_recipe(settings))) - settings.keys():
+        raise ConfigError(
+            f"experiment={_recipe(settings)} is a sweep (over {', '.join(sorted(axes))}): use llmbench.sweep"
+        )
+    overrides = list(_overrides(_without_credentials(settings)))
     if swept := [key for key, values in overrides if len(values) > 1]:
         raise ConfigError(f"{swept[0]} has several values: one job takes one; use llmbench.sweep(...)")
     with composing() as compose:
         job = build_job(compose([f"{key}={values[0]}" for key, values in overrides]))
     prepared = prepare_job(job)
+    for note in prepared.notes:
+        emit(f"Note: {note}", sys.stderr)
     require_servers([prepared.job])
     with Progress(prepared.job.label, shown=progress) as display:
         record = run_job(prepared, display.tick)
@@ -199,7 +217,8 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
     Args:
         folder: of the sweep; None makes one, named by the time, in the folder of results.
         progress: print the plan, and show progress on the standard error stream.
-        settings: as on the command line; a list is an axis. `experiment="latency"` runs a recipe with its axes.
+        settings: as on the command line; a list is an axis. `experiment="latency"` runs a recipe with its axes. A group
+            and a key in it at once: `workload="jsonl", **{"workload.source": "prompts.jsonl"}`.
 
     Raises:
         UsageError: a setting is wrong or the store cannot be used; nothing was measured.
@@ -212,10 +231,13 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
     from llmbench.sweeps.launchers import in_process
     from llmbench.sweeps.run import run_grid
 
+    settings = _without_credentials(settings)
     overrides = [f"{key}={','.join(values)}" for key, values in _overrides(settings)]
-    recipe = str(settings.get("experiment") or "")
+    recipe = _recipe(settings)
     axes = [f"{key}={values}" for key, values in recipe_axes(recipe).items()]
     place = Path(folder) if folder is not None else _new_folder()
+    if place.resolve() == results().resolve():
+        raise ConfigError(f"folder={place} holds all results; name a folder in it")
     with composing() as compose:
         parsed = OverridesParser.create().parse_overrides([*axes, *overrides])
         done = run_grid(
@@ -227,17 +249,28 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
             typed=_call(settings),
             show=progress,
         )
-    return load(place) if done is not None else Sweep(records=(), command=_call(settings), recipe=recipe)
+    if done is None:
+        return Sweep(records=(), command=_call(settings), recipe=recipe)
+    for line in [*(item.tracked for item in done.results if item.tracked), *filter(None, [done.unlogged])]:
+        emit(f"Warning: {line}", sys.stderr)
+    return load(place)
 
 
-def load(folder: str | Path | None = None, *, run_id: str | None = None, tracking_uri: str | None = None) -> Sweep:
+def load(
+    folder: str | Path | None = None,
+    *,
+    run_id: str | None = None,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+) -> Sweep:
     """What a sweep left: from its folder, or from MLflow.
 
     Args:
-        folder: of a sweep, or a folder of results, of which the newest sweep is taken; None with no `run_id` means the
-            folder of results of the command line. A folder that was moved or renamed works.
+        folder: of a sweep, or a folder of results, of which the newest sweep that ended is taken; None with no
+            `run_id` means the folder of results of the command line. A folder that was moved or renamed works.
         run_id: the parent run of a sweep in MLflow, its name, or the beginning of either.
         tracking_uri: the store that holds it; None means that of the command line.
+        experiment: of the store; None means that of the command line.
 
     Raises:
         RecordError: there is no sweep, or a Record cannot be read.
@@ -246,9 +279,9 @@ def load(folder: str | Path | None = None, *, run_id: str | None = None, trackin
     if run_id is not None:
         if folder is not None:
             raise ConfigError("give a folder or a run_id, not both")
-        return _from_store(run_id, tracking_uri)
-    from llmbench.system.paths import results
-
+        return _from_store(run_id, tracking_uri, experiment)
+    if tracking_uri is not None or experiment is not None:
+        raise ConfigError("tracking_uri and experiment need a run_id; without one a folder is read")
     return _from_folder(Path(folder) if folder is not None else results())
 
 
@@ -259,12 +292,13 @@ def _from_folder(folder: Path) -> Sweep:
     return _of(read_sweep(place), place)
 
 
-def _from_store(run_id: str, uri: str | None) -> Sweep:
+def _from_store(run_id: str, uri: str | None, experiment: str | None) -> Sweep:
     from llmbench import tracking
     from llmbench.config.job import TrackingConfig
     from llmbench.sweeps.stored import read_run
 
-    store = tracking.open_store(TrackingConfig(uri=uri), create=False)
+    where = TrackingConfig(uri=uri) if experiment is None else TrackingConfig(uri=uri, experiment=experiment)
+    store = tracking.open_store(where, create=False)
     found = read_run(store, store.sweep(run_id))
     return _of(found, found.path)
 
@@ -304,18 +338,52 @@ def _columns(header: Sequence[str]) -> list[str]:
 
 def _overrides(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[str]]]:
     """Every key with its values, as Hydra's grammar takes them."""
-    from llmbench.config.conf_files import keys, takes_list, written
+    from llmbench.config.conf_files import groups, keys, written
 
     for name, value in settings.items():
         key = f"{above}{name}"
-        if isinstance(value, Mapping) and key not in keys():
+        if isinstance(value, Mapping) and key not in (*keys(), "judges"):
             yield from _overrides(value, f"{key}.")
-        elif isinstance(value, list | tuple) and not (takes_list(key) and not any(isinstance(v, list) for v in value)):
-            if not value:
+        elif isinstance(value, Mapping):  # its keys are the user's own: server.extra, judges
+            yield from ((f"++{key}.{own}", [written(item)]) for own, item in value.items())
+        elif (axis := _axis(key, value)) is not None:
+            if not axis:
                 raise ConfigError(f"{key}: an axis needs at least one value")
-            yield key, [written(item) for item in value]
+            yield key, [written(item) for item in axis]
+        elif value is None and key in groups():
+            raise ConfigError(f"{key}: choose one of {', '.join(name for name, _ in groups()[key])}")
         else:
             yield key, [written(value)]
+
+
+def _axis(key: str, value: Any) -> list[Any] | None:
+    """The values of a sweep's axis; None for one value."""
+    from llmbench.config.conf_files import takes_list
+
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+        return None
+    values = list(value)
+    one = takes_list(key) and not any(isinstance(item, list | tuple) for item in values)
+    return None if one else values
+
+
+def _recipe(settings: Mapping[str, Any]) -> str:
+    """The file of conf/experiment that is asked for; "" for none."""
+    recipe = settings.get("experiment")
+    if recipe is not None and not isinstance(recipe, str):
+        raise ConfigError("experiment: one recipe at a time; a recipe brings its own sweep")
+    return recipe or ""
+
+
+def _without_credentials(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings with a store's user and password in the environment, where workers find them."""
+    cleaned = dict(settings)
+    if isinstance(cleaned.get("tracking.uri"), str):
+        cleaned["tracking.uri"] = clean_uri(cleaned["tracking.uri"])
+    own = cleaned.get("tracking")
+    if isinstance(own, Mapping) and isinstance(own.get("uri"), str):
+        cleaned["tracking"] = {**own, "uri": clean_uri(own["uri"])}
+    return cleaned
 
 
 def _call(settings: Mapping[str, Any]) -> str:
@@ -327,6 +395,4 @@ def _call(settings: Mapping[str, Any]) -> str:
 
 
 def _new_folder() -> Path:
-    from llmbench.system.paths import results
-
     return results() / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")

@@ -275,7 +275,7 @@ def total(sizes: Iterable[int | None]) -> int | None:
 
 
 def from_server(record: Record) -> bool:
-    """Whether a server wrote it (`model.decoder=server`): by wall clock, on hardware that is not known."""
+    """Whether a server wrote it (`model=llama_server`): by wall clock, on hardware that is not known."""
     return record.conditions.get("engine") == "server"
 
 

@@ -4,11 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import llmbench
+from llmbench import api
 from llmbench.errors import ConfigError, LlmbenchError, RecordError
+from records import make_sweep
 
 SMALL = {
     "workload": {"prompts": 3, "prompt_words": 5},
@@ -88,6 +92,20 @@ def test_verdict_table_and_figure(swept):
             wrong("nothing")
 
 
+def test_a_table_of_several_groups_holds_all_of_them():
+    records = [replace(r, identity=f"{r.identity}-{t}") for t in (0.0, 0.7) for r in make_sweep(temperature=t)]
+    several = llmbench.Sweep(records=tuple(records))
+    parities = several.parities()
+    assert len(parities) == 2
+    table = several.table("parity")
+    assert list(table.index.unique("group")) == [f"{place}: {item.where}" for place, item in enumerate(parities)]
+    assert len(table) == 2 * len(llmbench.Sweep(records=tuple(records[:5])).table("parity"))
+    with pytest.raises(RecordError, match="2 groups of settings"):
+        several.parity()
+    with pytest.raises(RecordError, match="gives a table of latency"):
+        llmbench.Sweep(records=()).table("latency")
+
+
 def test_a_sweep_that_was_moved_loads_twice_and_says_the_same(swept, tmp_path):
     _, made = swept
     moved = shutil.copytree(made.folder, tmp_path / "elsewhere")
@@ -137,6 +155,12 @@ WRONG = {
     "workload.promts: no such key": (llmbench.sweep, {"workload": {"promts": 3}}),
     "steps: an axis needs at least one value": (llmbench.sweep, {"steps": []}),
     "model=lama: no such choice": (llmbench.run, {"model": "lama"}),
+    "model: choose one of llada, llama": (llmbench.run, {"model": None}),
+    "one job has no plan": (llmbench.run, {"dry_run": True}),
+    "experiment=latency is a sweep": (llmbench.run, {"experiment": "latency"}),
+    "one recipe at a time": (llmbench.sweep, {"experiment": ["latency"]}),
+    "endpoint: this is called server now": (llmbench.run, {"+endpoint": "x"}),
+    "judges: give names": (llmbench.run, {"judges": "x"}),
 }
 
 
@@ -148,6 +172,40 @@ def test_a_wrong_setting_is_one_line_before_anything_runs(said, tmp_path, monkey
         function(**settings)
     assert "\n" not in str(caught.value)
     assert not any(tmp_path.iterdir())
+
+
+def test_values_of_other_libraries_and_the_users_own_keys_arrive(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))
+    given = {"steps": range(2, 5, 2), "seed": np.int64(3), "server": {"extra": {"min_p": 0.1}}}
+    written = dict(api._overrides(given | {"batch": np.array([1, 2]), "judges": {"mine": tmp_path}}))
+    assert written == {
+        "steps": ["2", "4"],
+        "seed": ["3"],
+        "++server.extra.min_p": ["0.1"],
+        "batch": ["1", "2"],
+        "++judges.mine": [f"'{tmp_path}'"],
+    }
+    planned = llmbench.sweep(**SMALL | given | {"model": "llada"}, dry_run=True)
+    assert planned.command.startswith("llmbench.sweep(")
+
+
+def test_a_password_goes_into_the_environment_and_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMBENCH_CREDENTIALS", "{}")
+    settings = api._without_credentials({"tracking": {"uri": "postgresql://u:sec ret1'@h/db"}, "steps": 2})
+    assert settings == {"tracking": {"uri": "postgresql://h/db"}, "steps": 2}
+    assert "sec" not in api._call(settings)
+
+
+def test_it_works_inside_a_program_that_uses_hydra_itself(tmp_path):
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from llmbench.config.compose import composing
+
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        with composing() as compose:
+            assert compose(["steps=3"]).steps == 3
+        assert GlobalHydra.instance().is_initialized()
 
 
 def test_a_list_is_one_value_where_the_setting_is_a_list(tmp_path, monkeypatch, capsys):

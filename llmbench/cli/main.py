@@ -74,8 +74,9 @@ def _command(name: str, arguments: list[str]) -> int:
 
         return evaluate(arguments)
     from llmbench.cli.report import main as report
+    from llmbench.cli.report import ui
 
-    return report(["ui", *arguments] if name == "ui" else arguments)
+    return (ui if name == "ui" else report)(arguments)
 
 
 def _complete_command(line: str) -> bool:

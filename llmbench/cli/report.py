@@ -1,7 +1,7 @@
 """`llmbench report parity`: a table again, from what a sweep left in MLflow or in its folder. Nothing is measured.
 
 Takes the newest finished sweep that ran the table's recipe (`conf/experiment/<table>.yaml`; parity also takes the main
-job, `make run`; likelihood any sweep that is no table of speed), or the one named by --sweep. Writes
+job; likelihood any sweep that is no table of speed), or the one named by --sweep. Writes
 `paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... frontier`
 shows the settings that nothing dominates (of the newest sweep with quality; its files name the sweep), `... hypotheses`
 the four hypotheses, each from the newest sweep of its recipe. The last line names the sweep and the files that were
@@ -34,22 +34,36 @@ Files = dict[str, str | bytes]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    try:
-        options = parser().parse_args(arguments)
-    except SystemExit:
-        flush_output()  # the help, whose reader may be gone
-        raise
-    try:
-        if options.table == "ui":
-            show(options)
-        elif options.table == SWEEPS:
+    """Run `llmbench report`; returns the exit code."""
+
+    def run(options: argparse.Namespace) -> None:
+        if options.table == SWEEPS:
             list_sweeps(_source(options))
         else:
             make = {LIKELIHOOD: likelihood, "frontier": frontier, "hypotheses": hypotheses}.get(options.table, table)
             make(_source(options), options)
+
+    return _run(parser(), arguments, run)
+
+
+def ui(arguments: list[str] | None = None) -> int:
+    """Run `llmbench ui`; returns the exit code."""
+    return _run(ui_parser(), arguments, show)
+
+
+def _run(
+    command: argparse.ArgumentParser, arguments: list[str] | None, work: Callable[[argparse.Namespace], None]
+) -> int:
+    """Read a command line and do its work; whatever is wrong is one line and an exit code."""
+    try:
+        options = command.parse_args(arguments)
+    except SystemExit:
+        flush_output()  # the help, whose reader may be gone
+        raise
+    try:
+        work(options)
     except LlmbenchError as error:
-        emit(f"llmbench report: {error}", sys.stderr)
+        emit(f"{command.prog}: {error}", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -59,23 +73,32 @@ def main(arguments: list[str] | None = None) -> int:
 _WHICH = "run id or name of a sweep, or its beginning, as `sweeps` lists them (default: the newest that fits)"
 
 
+def ui_parser() -> argparse.ArgumentParser:
+    """The command line of `llmbench ui`."""
+    options = argparse.ArgumentParser(prog="llmbench ui", description="MLflow's pages of what was run.")
+    options.add_argument("--uri", default=None, help="MLflow store (default: mlflow.db in the folder of results)")
+    options.add_argument("--experiment", default=None, help=f"MLflow experiment (default: {EXPERIMENT})")
+    options.add_argument("--port", type=int, default=5000, help="the first to try (default: %(default)s)")
+    options.set_defaults(folder=None)
+    return options
+
+
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line of `llmbench report`."""
     options = argparse.ArgumentParser(
-        prog="llmbench report", description="A table of the paper again, from what a sweep left in MLflow."
+        prog="llmbench report", description="A table of the paper again, from what a sweep left: nothing is measured."
     )
     add = options.add_argument
     add(
         "table",
-        choices=(*RECIPES, LIKELIHOOD, *VIEWS, SWEEPS, "ui"),
-        help="table 1 to 4, the models' own likelihood, a view of them, a list of all sweeps, or MLflow's pages",
+        choices=(*RECIPES, LIKELIHOOD, *VIEWS, SWEEPS),
+        help="table 1 to 4, the models' own likelihood, a view of them, or a list of all sweeps",
     )
     add("--folder", default=None, help="read a sweep's folder, or a folder of results, and no store")
     add("--uri", default=None, help="MLflow store or server (default: mlflow.db in the folder of results)")
     add("--experiment", default=None, help=f"MLflow experiment (default: {EXPERIMENT})")
     add("--sweep", default=None, metavar="RUN_ID", help=_WHICH)
     add("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
-    add("--port", type=int, default=5000, help="of ui (default: %(default)s, or the next that is free)")
     return options
 
 
@@ -150,13 +173,13 @@ def table(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     name, number = options.table, RECIPES.index(options.table) + 1
     chosen = _chosen(source, options, lambda item: _makes(item, name, source))
     if chosen is None:
-        raise TrackingError(f"no finished {name} sweep in {source.location}; run `make table{number}` first")
+        raise TrackingError(f"no finished {name} sweep in {source.location}; run `llmbench -m experiment={name}` first")
     sweep = source.read(chosen)
     warning, command, plan = partial.warning(sweep), sweep.command or "", _terms(sweep)
     known = [*sweep.records, *partial.stand_ins(sweep)]
     reached = tuple(map(partial.verdict, verdicts(known, options=plan, history=sweep.history)))
     if not reached:
-        raise TrackingError(warning or f"sweep {sweep.name} has no finished job; run `make table{number}`")
+        raise TrackingError(warning or f"sweep {sweep.name} has no finished job; run `llmbench -m experiment={name}`")
     if warning and name == "parity" and all(item.status in _ONE_SIDE for item in reached):
         raise TrackingError(f"{warning}. There is nothing to compare yet")
     stem = f"table{number}"
@@ -204,13 +227,17 @@ def frontier(source: "RecordedSweeps", options: argparse.Namespace) -> None:
 
     chosen = _chosen(source, options, fits)
     if chosen is None:
-        raise TrackingError(f"no finished sweep with quality in {source.location}; run `make run` first")
+        raise TrackingError(
+            f"no finished sweep with quality in {source.location}; run `llmbench -m experiment=parity` first"
+        )
     sweep = source.read(chosen)
     plan, above = _terms(sweep), f"From {sweep.title}"
     made, files = frontier_files(sweep.records, sweep.command or "", source=above, options=plan)
     if not made:
         warning = partial.warning(sweep)
-        none = f"sweep {sweep.name} measured no quality; run `make run`, or name another with --sweep"
+        none = (
+            f"sweep {sweep.name} measured no quality; run `llmbench -m experiment=parity`, or name another with --sweep"
+        )
         raise TrackingError(f"{warning}. There is nothing to show yet" if warning else none)
     count = 0 if options.sweep else sum(fits(item) for item, _ in source.newest_first())
     newest = f", the newest of {count} with quality (--sweep RUN_ID takes another)" if count > 1 else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from llmbench.config.decoders import DECODERS, ServerConfig, ServerDecoder, options, shared_keys
+from llmbench.config.hydra_errors import renamed
 from llmbench.config.job import HUB_DATASET, Job
 from llmbench.errors import ConfigError
 
@@ -34,7 +35,7 @@ def build_job(tree: "DictConfig") -> Job:
     shared = {key: values.pop(key) for key in (*shared_keys(), SERVER) if key in values}
     values.pop("pair", None)  # the model and the judge have taken from it what they use
     _name_judge(values)
-    decoder = values.get("model", {}).get("decoder", {})
+    decoder = _decoder(values)
     kind = DECODERS.get(str(decoder.get("kind")))
     read = _given_to(kind, shared) if kind else {}
     for name in sorted(read.keys() & decoder.keys()):
@@ -48,6 +49,19 @@ def build_job(tree: "DictConfig") -> Job:
         raise ConfigError("; ".join(dict.fromkeys(_explain(item, raw, kind) for item in error.errors()))) from error
     _check_unread(kind, shared)
     return job
+
+
+def _decoder(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the chosen decoder.
+
+    Raises:
+        ConfigError: no model, or no decoder, was chosen.
+    """
+    model = values.get("model")
+    decoder = model.get("decoder") if isinstance(model, dict) else None
+    if not isinstance(decoder, dict):
+        raise ConfigError("model: choose one, as model=llama (see --help model)")
+    return decoder
 
 
 def unread_options(tree: "DictConfig", job: Job) -> set[str]:
@@ -178,7 +192,7 @@ def _message(item: Any, key: str) -> str:
     message = item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if item["type"] == "unexpected_keyword_argument":
-        return f"{key}: no such key; see --help"
+        return renamed(key) or f"{key}: no such key; see --help"
     if item["type"] == "missing":
         return f"{key}: missing"
     if item["type"] == "value_error":

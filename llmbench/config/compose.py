@@ -20,6 +20,8 @@ def composing() -> "Iterator[Callable[..., DictConfig]]":
         ConfigError: an override is wrong; one line that says what to write.
     """
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
     def composed(overrides: list[str], **more: bool) -> "DictConfig":
         try:
@@ -31,5 +33,10 @@ def composing() -> "Iterator[Callable[..., DictConfig]]":
             raise ConfigError(line) from error
         return made
 
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        yield composed
+    outer = get_gh_backup()  # of a program that uses Hydra itself
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            yield composed
+    finally:
+        restore_gh_from_backup(outer)

@@ -21,6 +21,8 @@ def override(key: str, value: Any) -> str:
 
 def written(value: Any) -> str:
     """A Python value as Hydra's grammar takes it."""
+    if hasattr(value, "item") and not isinstance(value, str):  # a number of NumPy or torch
+        value = value.item()
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, dict):

@@ -167,7 +167,7 @@ class ServerDecoder(ServerConfig, _OneByOne):
     kind: Literal["server"] = option("server", implementation=True)
 
     def __post_init__(self) -> None:
-        """Refuse what a text that comes over the wire does not show."""
+        """Refuse what a server's text does not show, and one thing set twice."""
         super().__post_init__()
         if self.top_k is not None and "top_k" in self.extra:
             raise ValueError("extra.top_k and top_k set the same thing; leave one of them out")

@@ -13,6 +13,7 @@ RENAMED = {
     "metric.judge": "metric.perplexity.judge",
     "parity.looks": "parity.planned_analyses",
     "scale": "pair",
+    "server.same_hardware": "server.trust_same_hardware",
     "timing.marked_repeats": "timing.token_timing_repeats",
 }
 """What keys were called before 0.2.0."""
@@ -44,6 +45,14 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str | None:
     return first
 
 
+def renamed(key: str) -> str:
+    """What to say of a key of an earlier version; "" for any other."""
+    for old, new in RENAMED.items():
+        if key == old or key.startswith(f"{old}."):
+            return f"{key}: this is called {new}{key.removeprefix(old)} now; write that"
+    return ""
+
+
 def unknown_key(key: str, arguments: Sequence[str] = ()) -> str:
     """What to say of a key that the composed configuration does not have.
 
@@ -52,9 +61,8 @@ def unknown_key(key: str, arguments: Sequence[str] = ()) -> str:
         arguments: the command line, for the value that was to be set.
     """
     key = key.lstrip("+~")
-    for old, new in RENAMED.items():
-        if key == old or key.startswith(f"{old}."):
-            return f"{key}: this is called {new}{key.removeprefix(old)} now; write that"
+    if line := renamed(key):
+        return line
     known, leaf = keys(), key.rpartition(".")[2]
     if leaf in known and key.startswith("model.decoder."):
         given = [text.partition("=")[2] for text in arguments if text.partition("=")[0].lstrip("+") == key]

@@ -37,9 +37,7 @@ def build(
             return TransformersDecoder(settings, stop_ids=tuple(stop_ids), pad_id=pad_id)
         case Diffusion():
             if mask_id is None:
-                raise ConfigError(
-                    "model.decoder=diffusion needs a checkpoint with a mask token; use model=llama for this one"
-                )
+                raise ConfigError("model=llada needs a checkpoint with a mask token; use model=llama for this one")
             return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id, logit_shift=logit_shift)
         case ServerDecoder():
-            raise ConfigError("model.decoder=server has no decoder here: the server decodes")
+            raise ConfigError("model=llama_server has no decoder here: the server decodes")

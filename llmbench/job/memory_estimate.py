@@ -5,11 +5,11 @@ forward holds at once. It is not M_peak: allocators round up, kernels keep works
 its libraries come on top. So it errs on the small side, and a device that has less is refused without doubt; one that
 has a little more may still run out.
 
-The judge and the encoder are loaded after generation, when the model under test can go (`checkpoints.make_room`), so
-they count by themselves: their weights, in float32.
+The judge and the encoder are loaded after generation, when the model under test can go, so they count by themselves:
+their weights, in float32.
 
-`preparation.prepare` refuses, unless the run is dry; `forecast` shows the estimate. The harness, which learns its
-prompts late, asks twice (`require_model`): for the weights before it loads them, for all before it generates.
+A job is refused unless the run is dry, which shows the estimate. lm-eval's prompts come late, so its jobs ask twice
+(`require_model`): for the weights before it loads them, for all before it generates.
 """
 
 from collections.abc import Mapping

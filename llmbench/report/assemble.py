@@ -36,7 +36,7 @@ def sweep_report(
 
     Args:
         records: of the sweep; failed ones are left out of every table.
-        verdicts: from `llmbench.analysis.parity.verdicts(records)`.
+        verdicts: from `verdicts(records)`.
         recipe: the file of conf/experiment that was run, if any.
         command: what was typed.
     """

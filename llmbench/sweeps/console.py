@@ -1,7 +1,7 @@
 """What does a person see in the terminal: the plan, progress, a job's numbers, the ending?
 
 Progress is a tqdm bar on a terminal and a line per phase in a log file, so that long work is visible in both.
-Everything else is text that the sweep prints; the tables come from `llmbench.report.tables` and `summaries`.
+Everything else is text that the sweep prints; the tables come from `llmbench.report`.
 """
 
 import contextlib

@@ -56,13 +56,17 @@ def read_sweep(folder: Path) -> RecordedSweep:
 
 
 def latest(results: Path, wanted: Callable[[SweepSummary], bool] = lambda sweep: True) -> Path:
-    """The folder of the newest finished sweep in a folder of results.
+    """The folder of the newest sweep that came to its end in a folder of results; one whose plan is damaged has not.
 
     Raises:
         RecordError: there is none that is wanted.
     """
-    found = (folder for folder in _folders(results) if (item := summary(folder)).status == "FINISHED" and wanted(item))
-    newest = next(found, None)
+    newest = None
+    for folder in _folders(results):
+        with suppress(RecordError):
+            if (item := summary(folder)).ended and wanted(item):
+                newest = folder
+                break
     if newest is None:
         raise RecordError(f"{results}: there is no finished sweep; name a sweep's folder, or another folder of results")
     return newest

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbench.config.decoders import ServerDecoder
-from llmbench.errors import JobsFailedError, LlmbenchError, RecordError
+from llmbench.errors import ConfigError, JobsFailedError, LlmbenchError, RecordError
 from llmbench.system import signals
 from llmbench.system.output import emit
 from llmbench.system.paths import results
@@ -84,14 +84,17 @@ def run_planned(folder: Path, progress: bool = True) -> JobResult:
 
     quiet_libraries()
     try:
-        entry = plan_file.load(folder.parent).jobs[folder.name]
+        plan = plan_file.load(folder.parent)
+        entry = plan.jobs[folder.name]
     except (RecordError, KeyError) as error:
         reason = f"{folder} is in no plan ({error})"
         return JobResult(folder=str(folder), label=folder.name, status="failed", reason=reason, tracked=None)
     prepared = _prepared.pop(folder, None)
     job = prepared.job if prepared else entry.job
-    record = measure(job, entry.title, prepared, progress)
-    record = replace(record, context=entry.context, notes=tuple(dict.fromkeys((*record.notes, *entry.notes))))
+    with contextlib.chdir(plan.working_directory) if prepared is None else contextlib.nullcontext():
+        record = measure(job, entry.title, prepared, progress, planned=entry.identity)
+    notes = tuple(dict.fromkeys((*record.notes, *entry.notes)))
+    record = replace(record, identity=entry.identity, context=entry.context, notes=notes)
     try:
         record.save(folder)
     except OSError as error:
@@ -149,7 +152,9 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
-def measure(job: "Job", title: str, prepared: "Prepared | None" = None, progress: bool = True) -> "Record":
+def measure(
+    job: "Job", title: str, prepared: "Prepared | None" = None, progress: bool = True, planned: str = ""
+) -> "Record":
     """Run a job with its progress on the screen; a failure becomes a Record that says why.
 
     Args:
@@ -157,6 +162,7 @@ def measure(job: "Job", title: str, prepared: "Prepared | None" = None, progress
         title: what the plan calls it.
         prepared: the job, where it was prepared already.
         progress: show it on the standard error stream.
+        planned: the identity that it must have; "" for any.
     """
     from llmbench.job.memory_estimate import require
     from llmbench.job.prepare import prepare_job
@@ -174,6 +180,8 @@ def measure(job: "Job", title: str, prepared: "Prepared | None" = None, progress
             signals.raise_if_stopped()
             if prepared is None:
                 prepared = prepare_job(job)
+                if planned and prepared.identity != planned:
+                    raise ConfigError("what the job reads has changed since it was planned; run the sweep again")
             else:
                 require(prepared)  # memory may have gone since it was planned
             return run_job(prepared, tick)
@@ -253,7 +261,7 @@ def forecasts(cells: "list[Cell]", beside: Sequence[Path]) -> "list[Forecast]":
 
 def pages(store: "Store") -> str:
     """What opens MLflow's pages."""
-    return f"{'' if store.options else '`make ui` or '}python -m llmbench report ui{store.options}"
+    return f"llmbench ui{store.options}"
 
 
 def command() -> str:

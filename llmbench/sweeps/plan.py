@@ -8,6 +8,7 @@ once. The sweeper (`llmbench.sweeps.run`) calls it, and `llmbench.sweeps.job_tas
 
 import contextlib
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,7 +45,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Label and identity: what people and folders call this job."""
-        return f"{self.prepared.job.label.replace(' ', '-').replace('=', '')}-{self.prepared.identity}"
+        label = re.sub(r"[^\w.+-]+", "-", self.prepared.job.label.replace("=", ""))
+        return f"{label}-{self.prepared.identity}"
 
 
 def title(job: Job, swept: Mapping[str, str]) -> str:
@@ -92,9 +94,16 @@ def expand(overrides: Iterable[Any]) -> list[tuple[tuple[str, ...], dict[str, st
         axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         swept.append(key)
     return [
-        (cell, {key: text.partition("=")[2] for key, text in zip(axes, cell, strict=True) if key in swept})
+        (cell, {key: _unquoted(text.partition("=")[2]) for key, text in zip(axes, cell, strict=True) if key in swept})
         for cell in itertools.product(*axes.values())
     ]
+
+
+def _unquoted(value: str) -> str:
+    """A value without the quotes of Hydra's grammar."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1].replace(f"\\{value[0]}", value[0])
+    return value
 
 
 def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Callable[[list[str]], Any]) -> list[Cell]:

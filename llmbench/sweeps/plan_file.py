@@ -4,7 +4,8 @@ Any worker that sees the folder can run a job from it. Whoever reads the results
 """
 
 import functools
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -40,6 +41,7 @@ class PlanFile:
     steps_axis: tuple[int, ...]  # K
     parity: ParityConfig
     jobs: dict[str, Entry]  # by the name of a job's folder
+    working_directory: str = field(default_factory=os.getcwd)  # where relative paths of the jobs begin
     format: Literal[1] = 1
 
     def save(self, folder: Path) -> None:

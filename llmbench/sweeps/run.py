@@ -131,6 +131,9 @@ def run_grid(
     warning = parallel(cells)
     if show or first.dry_run:
         _show_plan(cells, len(grid), folder)
+    else:
+        for note in plan.notes(cells):
+            emit(note, sys.stderr)
     if warning:
         emit(warning, sys.stderr)
     if first.dry_run:
@@ -179,6 +182,7 @@ def _run(
         done = [_take(cell.reused, folder / cell.name, entries[cell.name]) for cell in cells if cell.reused is not None]
         left = [cell for cell in cells if cell.reused is None]
         for cell in left:
+            (folder / cell.name / plan.RECORD_FILE).unlink(missing_ok=True)  # of an earlier sweep in this folder
             keep_prepared(folder / cell.name, replace(cell.prepared, job=entries[cell.name].job))
         done += launch([folder / cell.name for cell in left])
         taken = [cell.reused for cell in cells if cell.reused is not None]
@@ -251,7 +255,7 @@ def _finish(
         unlogged = f"the verdict is not in MLflow ({error})"
     where = [
         f"Curves and runs: {pages(store)}; run {parent}",
-        f"This table again: python -m llmbench report {recipe or 'parity'}{store.options} --sweep {parent}",
+        f"This table again: llmbench report {recipe or 'parity'}{store.options} --sweep {parent}",
     ]
     where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
     text = console.ending(shown.text, jobs, failed, folder, where, seconds, taken)

@@ -69,21 +69,11 @@ def read_run(store: Store, sweep: SweepSummary) -> RecordedSweep:
 def _missing(
     planned: Mapping[str, str] | None, records: Sequence[Record], reasons: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Titles of the planned jobs without a Record, or of the unreadable ones where no plan is known.
-
-    The Record of a job that failed before it was prepared has an identity that no plan knows: it stands for the first
-    missing job of its label.
-    """
+    """Titles of the planned jobs without a Record, or of the unreadable ones where no plan is known."""
     known = {record.identity for record in records}
     if planned is None:
         return tuple(f"{identity} ({reason})" for identity, reason in reasons.items() if identity not in known)
     left = {identity: title for identity, title in planned.items() if identity not in known}
-    for record in records:
-        if record.status == "failed" and record.identity not in planned:
-            labelled = (
-                key for key, title in left.items() if title == record.label or title.startswith(f"{record.label} ")
-            )
-            left.pop(next(labelled, ""), None)
     return tuple(f"{title} ({reasons[key]})" if key in reasons else title for key, title in left.items())
 
 

@@ -1,6 +1,6 @@
 """What if nobody reads any more? A pager that was quit, `| head` or a lost connection costs text, never work.
 
-All that a sweep or a report prints goes through `say`; a command line ends in `flush`.
+All that a sweep or a report prints goes through `emit`; a command line ends in `flush_output`.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""Signals that end a sweep with its books closed: Ctrl-C, `kill`, and a connection that is lost. Only `kill -9` cannot.
+"""Signals that end a sweep in order: Ctrl-C, `kill`, and a connection that is lost. Only `kill -9` cannot.
 
 Python calls a handler wherever the program happens to be. Inside a finalizer, or a callback of compiled code, what the
 handler raises is dropped, and the sweep would go on as if nobody had asked. So the handler also notes the signal, and
-`check`, which every step of a job passes, raises it again.
+`raise_if_stopped`, which every step of a job passes, raises it again.
 """
 
 import signal

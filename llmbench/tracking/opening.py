@@ -26,7 +26,9 @@ def open_store(config: TrackingConfig, *, create: bool = True) -> Store:
     client, experiment = _open(uri, config.experiment)
     where = f"experiment {config.experiment} of {uri}"
     if experiment is None and not create:
-        raise TrackingError(f"there is no {where}; run `make run` first, or name another with --experiment")
+        raise TrackingError(
+            f"there is no {where}; run `llmbench -m experiment=parity` first, or name another with --experiment"
+        )
     with store_uri.translated(f"cannot create {where}"):
         if create:
             experiment = _for_writing(client, experiment, config.experiment, uri)

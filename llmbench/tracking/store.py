@@ -144,7 +144,7 @@ class Store:
             failed: labels of the jobs that failed.
             unlogged: labels of the jobs that could not be logged; a table made from this run alone would lack them.
             note: Markdown that the UI shows as the description.
-            files: further artifacts by name (figures, tables), as `llmbench.report.sweep_report` makes them.
+            files: further artifacts by name (figures, tables), as `sweep_report` makes them.
         """
         files = {"parity.json": json.dumps([item.to_dict() for item in verdicts], indent=1), **(files or {})}
         tags = {"mlflow.note.content": redact(note)[:7900], "failed_jobs": ", ".join(failed)[:5000]}

@@ -172,7 +172,8 @@ def _any_certificate() -> Any:
 def _check_file(path: Path, create: bool, touch: bool) -> None:
     if not path.exists() and not create:
         raise TrackingError(
-            f"there is no MLflow store {path}; run `make run` first, name another with --uri, or read the sweeps of a "
+            f"there is no MLflow store {path}; run `llmbench -m experiment=parity` first, name another with --uri, or "
+            "read the sweeps of a "
             "folder with --folder"
         )
     head = b""

@@ -12,7 +12,7 @@ import pytest
 
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.analysis.parity.interim import AnalysisPlan
-from llmbench.cli.report import main
+from llmbench.cli.report import main, ui
 from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import ParityConfig
 from llmbench.record import JobContext, Likelihood, Record
@@ -92,7 +92,7 @@ def test_the_frontier_and_the_hypotheses_come_from_the_store(
     assert main(["hypotheses", *out]) == 0  # nothing was run: all open, with what to run
     printed = capsys.readouterr().out
     assert printed.count("Undecided:") == 4
-    for wanted in ("make table1", "make table2", "make table3, on a GPU", "From no sweep"):
+    for wanted in ("experiment=latency", "experiment=throughput", "experiment=memory, on a GPU", "From no sweep"):
         assert wanted in printed
     record_sweep(store, make_sweep(), "")
     record_sweep(store, [r for b in (1, 2, 4) for r in make_sweep((16,), batch=b, perplexity=None)], "throughput")
@@ -144,13 +144,13 @@ def test_one_sweep_can_be_asked_for_all_of_them(uri: str, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["parity"], "no finished parity sweep in sqlite:///.*; run `make table4` first"),
-        (["latency"], "run `make table1` first"),
+        (["parity"], "no finished parity sweep in sqlite:///.*; run `llmbench -m experiment=parity` first"),
+        (["latency"], "run `llmbench -m experiment=latency` first"),
         (["parity", "--sweep", "123"], "there is no sweep 123"),
         (["parity", "--experiment", "other"], "there is no experiment other"),
         (
             ["parity", "--uri", "sqlite:///nowhere/a.db"],
-            "there is no MLflow store .*nowhere/a.db; run `make run` first",
+            "there is no MLflow store .*nowhere/a.db; run `llmbench -m experiment=parity` first",
         ),
         (["parity", "--uri", "mlruns"], "no longer writes to folders"),
     ],
@@ -249,8 +249,8 @@ def test_sweeps_are_listed_and_found_by_name_and_by_a_beginning_that_only_one_ha
 
 def test_a_port_that_is_none_is_refused_in_one_line(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     open_store(TrackingConfig(uri=uri, experiment="llmbench"))
-    assert main(["ui", "--uri", uri, "--port", "80000"]) == 2
-    assert capsys.readouterr().err == "llmbench report: --port 80000: a port is a number from 1 to 65535\n"
+    assert ui(["--uri", uri, "--port", "80000"]) == 2
+    assert capsys.readouterr().err == "llmbench ui: --port 80000: a port is a number from 1 to 65535\n"
 
 
 def test_a_reader_that_is_gone_costs_no_report(uri: str, tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_a_folder_of_an_earlier_version_has_no_plan_and_is_read_all_the_same(
     ("arguments", "code", "said"),
     [
         (["--folder", "nowhere"], 3, "--folder nowhere: there is no such folder"),
-        (["--folder", "."], 2, "no finished parity sweep in .; run `make table4` first"),
+        (["--folder", "."], 2, "no finished parity sweep in .; run `llmbench -m experiment=parity` first"),
         (["--folder", ".", "--uri", "sqlite:///a.db"], 2, "--folder reads no store: leave --uri and --experiment out"),
         (["--folder", "later"], 3, "later/plan.json: plan format 2, this llmbench reads 1"),
         (["--folder", "outside"], 3, "outside/plan.json: not a plan: a job is named by its folder"),

@@ -73,6 +73,26 @@ def test_a_job_that_dies_leaves_its_reason_and_its_traceback_in_its_record(plann
     assert found.context.steps_axis == (2, 4)
 
 
+def test_a_worker_runs_what_was_planned_or_nothing(planned):
+    """Its prompts have changed since: a finished Record would bear the identity of another job."""
+    folder, cell = planned
+    file = plan_file.load(folder.parent)
+    entry = file.jobs[folder.name]
+    other = dataclasses.replace(entry.job, seed=7)
+    dataclasses.replace(file, jobs={folder.name: dataclasses.replace(entry, job=other)}).save(folder.parent)
+    result = job_task.run_planned(folder, progress=False)
+    found = record.load(folder / "record.json")
+    assert (result.status, found.status, found.identity) == ("failed", "failed", cell.prepared.identity)
+    assert "changed since it was planned" in found.reason
+
+
+def test_a_name_with_a_slash_makes_one_folder(planned):
+    _, cell = planned
+    model = dataclasses.replace(cell.prepared.job.model, name="org/Model 8B")
+    prepared = dataclasses.replace(cell.prepared, job=dataclasses.replace(cell.prepared.job, model=model))
+    assert dataclasses.replace(cell, prepared=prepared).name == f"org-Model-8B-k2-{prepared.identity}"
+
+
 def test_a_folder_that_stands_in_no_plan_is_a_failed_job_and_no_exception(planned):
     folder, _ = planned
     for odd in (folder.parent / "llada-k2-000000000000", folder.parent.parent / "nowhere" / "job"):
@@ -96,4 +116,4 @@ def test_a_plan_holds_jobs_as_data_and_no_line_that_was_typed_for_hydra(planned)
     folder, cell = planned
     written = json.loads((folder.parent / plan_file.FILE).read_text())["jobs"][folder.name]
     assert written["job"]["model"]["decoder"] == dataclasses.asdict(cell.prepared.job.model.decoder)
-    assert set(written) == {"identity", "title", "job", "context"}
+    assert set(written) == {"identity", "title", "job", "context", "notes"}

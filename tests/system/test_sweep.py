@@ -68,7 +68,7 @@ def test_the_main_command_ends_with_table_verdict_and_where_to_look(swept):
     for text in ("llama", "llada k=4", "llada k=8", "speedup", "perplexity", "entropy"):
         assert text.lower() in result.stdout.lower()
     assert "3 of 3 jobs finished" in result.stdout
-    assert "make ui" in result.stdout
+    assert "Curves and runs: llmbench ui; run " in result.stdout
 
 
 def test_llama_runs_once_and_every_run_is_finished(swept):
@@ -287,7 +287,7 @@ def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_aske
     assert "perplexity" not in result.stdout
     (path,) = elsewhere.glob("*/record.json")
     assert f"Record: {path}" in result.stdout
-    assert "python -m llmbench report ui" in result.stdout
+    assert "Its run: llmbench ui" in result.stdout
     assert "python -m llmbench model=llada steps=4" in result.stdout  # what recreates it
     assert (elsewhere / "mlflow.db").is_file()
     assert not list(here.iterdir())

@@ -23,7 +23,7 @@ def test_ui_serves_the_runs_and_takes_its_server_along_when_it_ends(tmp_path: Pa
     parent = store.start_sweep(name="sweep", command="", jobs=2)
     for record in records:
         store.log_job(record, parent=parent, steps_axis=[8], swept={})
-    command = [sys.executable, "-u", "-m", "llmbench", "report", "ui", "--uri", uri, "--port", "5951"]
+    command = [sys.executable, "-u", "-m", "llmbench", "ui", "--uri", uri, "--port", "5951"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -52,8 +52,7 @@ ROWS = 8
 _MIB = 2.0**20
 _NEEDS_GPU = "M_reserved exists on CUDA only, and none was recorded: run the command below on a GPU"
 _ON_GPU = (
-    "python -m llmbench -m experiment=memory pair=8b weights=dummy workload=synthetic canvas=256,512,1024,2048 "
-    "hardware=cuda"
+    "llmbench -m experiment=memory pair=8b weights=dummy workload=synthetic canvas=256,512,1024,2048 hardware=cuda"
 )
 
 
@@ -217,7 +216,7 @@ def constant(records: Sequence[Record]) -> Hypothesis:
     curves = [sorted(members, key=_canvas) for members in series(known, "canvas")]
     names = labels([members[0] for members in curves], "canvas")
     settings = [_stays(name, members) for name, members in zip(names, curves, strict=True)]
-    return conclude(CONSTANT, settings, _NEEDS_GPU, "make table3, on a GPU", known)
+    return conclude(CONSTANT, settings, _NEEDS_GPU, "llmbench -m experiment=memory, on a GPU", known)
 
 
 def _stays(name: str, members: Sequence[Record]) -> SettingOutcome:

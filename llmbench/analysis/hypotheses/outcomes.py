@@ -98,7 +98,7 @@ def conclude(
     )
 
 
-PARITY = "make table4"
+PARITY = "llmbench -m experiment=parity"
 """Where settings differ, the one to ask about is the k at which quality passes."""
 
 
@@ -152,7 +152,7 @@ def labels(firsts: Sequence[Record], axis: str | None) -> list[str]:
 
 def sweep_that_decides(recipe: str, *overrides: str) -> str:
     """What to run for an answer: the sweep of a file of conf/experiment, with what the answer needs besides."""
-    line = " ".join([f"python -m llmbench -m experiment={recipe}", *overrides])
+    line = " ".join([f"llmbench -m experiment={recipe}", *overrides])
     return f"with the settings of this sweep, {line}"
 
 

@@ -85,7 +85,7 @@ def throughput(records: Sequence[Record]) -> Hypothesis:
         for name, members in zip(names, curves, strict=True)
     ]
     missing = "no batch size was run with both models and text to count"
-    return conclude(CLAIM, settings, missing, "make table2", known)
+    return conclude(CLAIM, settings, missing, "llmbench -m experiment=throughput", known)
 
 
 def course(points: Sequence[tuple[int, Estimate]]) -> Course:

@@ -177,7 +177,7 @@ def test_too_few_batches_or_repeats_decide_nothing_and_say_what_would() -> None:
     assert (few.outcome, "2 batch sizes are too few" in few.sentence) == (Outcome.UNDECIDED, True)
     assert few.decide == (
         "with the settings of this sweep, "
-        "python -m llmbench -m experiment=throughput steps=16 batch=1,4,16 workload.prompts=16 timing.repeats=6"
+        "llmbench -m experiment=throughput steps=16 batch=1,4,16 workload.prompts=16 timing.repeats=6"
     )
     short = throughput.throughput(over_batches({1: 0.5, 4: 1.0, 16: 2.0}, repeats=3))
     assert (short.outcome, "fewer than 6 repeats" in short.sentence) == (Outcome.UNDECIDED, True)
@@ -209,7 +209,7 @@ def test_each_k_is_judged_by_itself_and_a_mixed_answer_is_no_answer() -> None:
         "llada k=16": Outcome.SUPPORTED,
         "llada k=64": Outcome.REFUTED,
     }
-    assert (found.outcome, found.decide) == (Outcome.UNDECIDED, "make table4")
+    assert (found.outcome, found.decide) == (Outcome.UNDECIDED, "llmbench -m experiment=parity")
 
 
 def test_mixed_hardware_or_versions_are_refused() -> None:
@@ -226,7 +226,7 @@ def test_weights_that_write_no_text_have_no_bytes() -> None:
         for r in over_batches({1: 0.5, 4: 1.0, 16: 2.0})
     ]
     found = throughput.throughput(records)
-    assert (found.outcome, found.settings, found.decide) == (Outcome.UNDECIDED, (), "make table2")
+    assert (found.outcome, found.settings, found.decide) == (Outcome.UNDECIDED, (), "llmbench -m experiment=throughput")
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -477,12 +477,12 @@ def test_seeds_of_a_setting_are_one_finding_by_the_means_of_their_times() -> Non
 
 def test_other_batches_say_nothing_about_chat() -> None:
     found = chat.chat([make_record("llada", 8, batch=4)])
-    assert (found.outcome, found.settings, found.decide) == (Outcome.UNDECIDED, (), "make table1")
+    assert (found.outcome, found.settings, found.decide) == (Outcome.UNDECIDED, (), "llmbench -m experiment=latency")
 
 
 def test_k_decides_and_the_parity_table_says_which_k() -> None:
     found = chat.chat([at_batch_1(400.0, 8), at_batch_1(4000.0, 64)])
-    assert (found.outcome, found.decide) == (Outcome.UNDECIDED, "make table4")
+    assert (found.outcome, found.decide) == (Outcome.UNDECIDED, "llmbench -m experiment=parity")
     assert "supported for llada k=8" in found.sentence
     assert "refuted for llada k=64" in found.sentence
 
@@ -498,7 +498,7 @@ def test_four_answers_in_order_or_those_of_a_recipe_and_none_without_records() -
     assert [item.number for item in hypotheses(records, "memory")] == [2, 3]
     for item in hypotheses([]):
         assert item.outcome is Outcome.UNDECIDED
-        assert item.decide.startswith(("make table", "python -m llmbench"))
+        assert item.decide.startswith(("llmbench -m experiment=", "with the settings of this sweep, llmbench"))
     json.dumps([item.to_dict() for item in found])
 
 

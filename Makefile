@@ -35,7 +35,7 @@ run: setup ## the main job: LLaMA and LLaDA over 8, 16, 32, 64 steps, and the ve
 	$(SWEEP) model=llama,llada steps=8,16,32,64
 
 test: $(VENV)/.developer ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 # in a folder of its own: where torch finds Triton it imports it into every process
 $(VENV)/.triton: $(VENV)/.developer
@@ -56,7 +56,7 @@ check: $(VENV)/.developer ## format, lint, types, layers, words
 # A target of its own: on Python 3.11 counting lines slows the tests (tests/analysis/parity and tests/decoding: 36 s of CPU, 52 s
 # counted; on 3.13, through sys.monitoring, 36 and 39 s), so the public workflow counts on 3.13.
 coverage: $(VENV)/.developer ## the tests, with the share of lines that they run
-	COVERAGE_CORE=sysmon OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --cov=llmbench --cov-report=term
+	COVERAGE_CORE=sysmon OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --cov=llmbench --cov-report=term
 
 wheel: $(VENV)/.developer ## the wheel alone, in a new environment and an empty folder, runs a sweep
 	PYTHON=$(PYTHON) checks/wheel $(BIN)/uv

@@ -29,3 +29,16 @@ def load() -> Callable[..., Job]:
             return build_job(compose("config", overrides=list(overrides)))
 
     return build
+
+
+SHARED = ("measured", "swept")
+"""Fixtures of a module that take long: their tests run in one worker, so that each is made once."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist which tests belong together (`--dist loadgroup`)."""
+    for item in items:
+        for name in SHARED:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{name}"))

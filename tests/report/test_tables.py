@@ -319,7 +319,7 @@ def test_each_recipe_ends_with_the_hypotheses_it_speaks_to() -> None:
     assert numbers == {"latency": ["4"], "throughput": ["1"], "memory": ["2", "3"], "parity": []}
     table = recipe_tables(records, (), "throughput", "as typed")[1]
     assert table.lead[0].startswith("Undecided: LLaDA's throughput is superior at high batch")
-    assert "python -m llmbench -m experiment=throughput" in table.lead[1]
+    assert "llmbench -m experiment=throughput" in table.lead[1]
     assert [row[1] for row in table.rows] == ["R(1)", "R(2)", "R(4)"]
     assert table.provenance.endswith("as typed")
 

@@ -109,7 +109,7 @@ def test_a_sweep_is_logged_to_a_server_and_its_last_line_finds_it_there(tmp_path
     assert not list(tmp_path.rglob("mlflow.db"))
 
     line = next(line for line in result.stdout.splitlines() if line.startswith("This table again: "))
-    again = python(tmp_path, *line.partition("python -m ")[2].split())
+    again = python(tmp_path, *line.partition("This table again: ")[2].split())
     assert again.returncode == 0, again.stderr
     rows = [line for line in result.stdout.splitlines() if line.startswith(("llama ", "llada k="))]
     assert len(rows) == 3

@@ -26,6 +26,13 @@ OPEN = (
 )
 
 
+def has_reached(folder: Path, pattern: str, size: int) -> bool:
+    """Whether one of the files has so many bytes; a file may be renamed meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return any(path.stat().st_size >= size for path in folder.glob(pattern))
+    return False
+
+
 def killed_at(program: Callable[[str], object], uri: str, folder: Path, pattern: str, size: int) -> None:
     """Run a program in a process and kill it when a file has reached a size; one that is faster ends by itself."""
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (once, and not in each process)
@@ -35,8 +42,9 @@ def killed_at(program: Callable[[str], object], uri: str, folder: Path, pattern:
         with contextlib.suppress(BaseException):
             program(uri)
         os._exit(0)
+    begun = time.monotonic()
     while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if any(path.exists() and path.stat().st_size >= size for path in folder.glob(pattern)):
+        if has_reached(folder, pattern, size) or time.monotonic() > begun + 60:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return

@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_reader_makes_no_store(tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match=r"there is no MLflow store .*make run"):
+    with pytest.raises(TrackingError, match=r"there is no MLflow store .*experiment=parity"):
         open_store(TrackingConfig(uri=None, experiment="x"), create=False)
     assert list(tmp_path.iterdir()) == []
 

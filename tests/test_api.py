@@ -148,6 +148,24 @@ def test_a_sweep_called_again_takes_nothing_over_from_one_that_ended(swept, monk
         _ = llmbench.Sweep(records=()).parity()
 
 
+def test_a_folder_that_is_used_again_shows_no_earlier_record_as_its_own(tmp_path, monkeypatch):
+    """The second sweep is stopped before its job: what the first one measured there is not a result of it."""
+    from llmbench.sweeps import launchers
+
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))
+    settings = SMALL | {"metric": "speed", "model": "llama", "reuse": "none", "folder": tmp_path / "mine"}
+    assert llmbench.sweep(progress=False, **settings).missing == ()
+
+    def stopped(folders):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launchers, "in_process", lambda progress: stopped)
+    with pytest.raises(KeyboardInterrupt):
+        llmbench.sweep(progress=False, **settings)
+    found = llmbench.load(tmp_path / "mine")
+    assert (found.records, found.missing) == ((), ("llama",))
+
+
 WRONG = {
     "several values": (llmbench.run, {"steps": [2, 4]}),
     "stesp: no such key": (llmbench.run, {"stesp": 2}),

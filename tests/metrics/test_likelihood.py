@@ -102,9 +102,9 @@ def test_a_prompt_is_read_and_neither_masked_nor_scored(given):
     assert float(scores[1]) == pytest.approx(expected, rel=1e-5)
     assert scores[0] < scores[1]
     assert not greedy.any()
-    likeliest = ids.clone()
-    likeliest[0, -1] = logs[-2].argmax()
-    assert exact(causal, likeliest, [len(text) - 1])[1].tolist() == [True]
+    greedy_ids = ids.clone()
+    greedy_ids[0, -1] = logs[-2].argmax()
+    assert exact(causal, greedy_ids, [len(text) - 1])[1].tolist() == [True]
 
 
 def test_the_standard_error_is_the_spread_of_repeated_estimates():

@@ -27,11 +27,16 @@ if TYPE_CHECKING:
 # 1: first.
 # 2: outputs without text: `Output.prompt`, `Output.text`, `utf8_bytes` of outputs and timings may be None; reads 1.
 # 3: `context`, `traceback`; the settings of `_RENAMED` have their new names; reads 1 and 2.
-FORMAT_VERSION = 3
-READABLE = (1, 2, 3)
+# 4: `role`, `process`, `device_uuid`, `Output.document`; of a PromptScore entropy at prefixes, NLL under other prompts
+#    and under a second judge, shared 4-grams; repetition over the whole text; reads 1 to 3.
+FORMAT_VERSION = 4
+READABLE = (1, 2, 3, 4)
 
 Family = Literal["autoregressive", "diffusion"]
 Subject = Literal["output", "human", "shuffled", "prompt_tail", "empty"]
+Role = Literal["timed", "curve", "retimed"]
+"""What a job is for: a full measurement; a point of the baseline's curve (one pass, texts alone); a baseline timed again
+in the process that timed the candidates (times alone)."""
 
 _KEEP_ODD: "ConfigDict" = {"ser_json_inf_nan": "strings"}
 """NaN and infinity as "NaN" and "Infinity": valid JSON, and not the null of a sum that was never taken."""
@@ -52,6 +57,7 @@ class Output:
     tokens: int  # N_i: tokens before the first stop token, at most G; with dummy weights nothing stops
     utf8_bytes: int | None  # of `text`
     stopped: bool  # a stop token was produced
+    document: str | None = None  # from which the prompt was taken: prompts of one document are a cluster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +163,14 @@ class PromptScore:
     bigrams: int | None = None
     distinct_bigrams: int | None = None
     diversity_tokens: int | None = None  # judge tokens looked at, at most m
-    repeated_tokens: int | None = None  # of those, inside a 4-gram that occurs more than once
+    text_tokens: int | None = None  # judge tokens of the whole text, without a stop token; None before format 4
+    # of the whole text (before format 4: of the `diversity_tokens`), inside a 4-gram that occurs more than once
+    repeated_tokens: int | None = None
+    entropy_prefixes: tuple[tuple[int, float], ...] = ()  # (m, nats): entropy of the first m judge tokens, m rising
+    other_nll_nats: tuple[float, float] | None = None  # NLL of the same text given each of two other prompts
+    shared_4grams: float | None = None  # share of the output's 4-grams that occur in outputs of other prompts
+    second_nll_nats: float | None = None  # under `metric.perplexity.second_judge`
+    second_judged_tokens: int | None = None
     bertscore_precision: float | None = None
     bertscore_recall: float | None = None
     bertscore_f1: float | None = None
@@ -192,6 +205,7 @@ class Environment:
     versions: dict[str, str]
     git_commit: str | None
     git_dirty: bool | None
+    device_uuid: str | None = None  # of the card; None where the device has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +233,8 @@ class Record:
     duration_s: float
     config: dict[str, Any]  # fully resolved
     conditions: dict[str, str]  # what must agree before this Record is compared with another
+    role: Role = "timed"
+    process: str = ""  # host, process id and start time of the process that measured; "" in older Records
     signatures: dict[str, str]  # checkpoint, workload, judge, encoder, likelihood: name and content hash
     environment: Environment
     partition: tuple[tuple[str, ...], ...] = ()  # prompt ids of each batch

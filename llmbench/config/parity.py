@@ -1,22 +1,24 @@
-"""What a verdict tests and what counts as equal, fixed before the run. Defaults are those of docs/metrics.md."""
+"""What a verdict tests and what counts as equal, fixed before the run. Defaults are those of docs/metrics.md.
+
+Margins have upper limits: with a larger one anything would be equal.
+"""
 
 from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from llmbench.config.decoders import STRICT, Count, NonNegative, Positive
+from llmbench.config.decoders import STRICT, Count, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MarginsConfig:
     """How much worse the diffusion side may be and still count as equal, in the unit of the oriented metric."""
 
-    perplexity: NonNegative = 0.1  # nats per token
-    bits_per_byte: NonNegative = 0.04
-    bertscore_f1: NonNegative = 0.01
-    accuracy: NonNegative = 0.02
-    entropy: NonNegative = 0.1  # nats: delta_H, the other half of perplexity
+    perplexity: Annotated[float, Field(ge=0, le=0.3, strict=True)] = 0.1  # nats per token
+    bits_per_byte: Annotated[float, Field(ge=0, le=0.12, strict=True)] = 0.04
+    bertscore_f1: Annotated[float, Field(ge=0, le=0.03, strict=True)] = 0.01
+    accuracy: Annotated[float, Field(ge=0, le=0.05, strict=True)] = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

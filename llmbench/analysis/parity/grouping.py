@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbench.analysis.estimates import logged_mean
+from llmbench.analysis.parity.sides import Side, temperature_of
 from llmbench.config.decoders import implementation_conditions
 from llmbench.errors import RecordError
 from llmbench.record import Record, from_server
@@ -21,7 +22,7 @@ CHAT = "decoding.chat"
 """Whether prompts stood in a chat template (absent: they did not): both sides are asked in one role, or neither is."""
 
 VARIED = (
-    *("device", "dtype", "engine", "quantization", "weights", "canvas", "batch", "workload", "judge", "encoder"),
+    *("device", "dtype", "engine", "quantization", "weights", "canvas", "batch", "workload", "judge", "second_judge", "encoder"),
     CHAT,
 )
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
@@ -29,8 +30,13 @@ VARIED = (
 IMPLEMENTATION = implementation_conditions("autoregressive")
 """Conditions that say with which code a baseline is generated, and so how fast; not which text."""
 
+TEMPERATURE = "decoding.temperature"
+
 FULL_NUCLEUS = "1.0"
 """The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
+
+_UNSCORED = {"timed": (), "curve": ("encoder",), "retimed": ("judge", "second_judge", "encoder")}
+"""By role: conditions of scores that such a job does not make."""
 
 _UNKNOWN_OF_SERVERS = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
@@ -40,15 +46,22 @@ _UNKNOWN_OF_SERVERS = ("device_name", "device", "dtype", "engine", "quantization
 class Group:
     """Comparable Records by side, each side's over seeds."""
 
-    baseline: tuple[Record, ...]
-    candidates: tuple[tuple[int, tuple[Record, ...]], ...]  # (k, its Records), k rising
-    implementations: tuple[Record, ...]  # every autoregressive Record that may be it, the chosen ones among them
-    external_servers: tuple[tuple[Record, ...], ...] = ()  # servers that may not, each over seeds
+    baseline: Side | None
+    candidates: tuple[Side, ...]  # k rising
+    curve: tuple[Side, ...] = ()  # the baseline's plain decoder at each temperature, rising
+    implementations: tuple[Record, ...]  # every timed autoregressive Record that may be the baseline
+    retimed: tuple[Record, ...] = ()  # the baseline, timed again
+    external_servers: tuple[Side, ...] = ()  # servers that may not be it
 
     @property
-    def sides(self) -> tuple[tuple[int | None, tuple[Record, ...]], ...]:
-        """(None, baseline) and (k, candidate) for each k."""
-        return ((None, self.baseline), *self.candidates) if self.baseline else self.candidates
+    def sides(self) -> tuple[Side, ...]:
+        """The baseline and the candidate at each k."""
+        return ((self.baseline,) if self.baseline else ()) + self.candidates
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Those of the sides."""
+        return tuple(record for side in self.sides for record in side.records)
 
 
 def group(records: Sequence[Record]) -> Group:
@@ -59,7 +72,8 @@ def group(records: Sequence[Record]) -> Group:
     """
     records = [record for record in records if record.status == "finished"]
     check_conditions(records)
-    baselines = [record for record in records if record.family == "autoregressive"]
+    known = [record for record in records if record.family == "autoregressive"]
+    baselines = at_one_temperature(records)
     implementations = tuple(record for record in baselines if not is_external_server(record))
     candidates: dict[int, list[Record]] = {}
     for record in sorted(records, key=steps_of):
@@ -72,25 +86,71 @@ def group(records: Sequence[Record]) -> Group:
         if double := _two_of_one_seed(members):
             first, second = double
             raise RecordError(f"two Records of {second.label}: {first.identity} and {second.identity}; drop one")
+    chosen = choose_baseline(implementations)
+    servers = _grouped_by(filter(is_external_server, baselines), decoding_settings)
     return Group(
-        baseline=choose_baseline(implementations),
-        candidates=tuple((k, tuple(sorted(members, key=seed_of))) for k, members in candidates.items()),
+        baseline=Side(chosen) if chosen else None,
+        candidates=tuple(Side(tuple(sorted(members, key=seed_of))) for members in candidates.values()),
+        curve=_curve(chosen, known) if chosen else (),
         implementations=implementations,
-        external_servers=tuple(map(tuple, _grouped_by(filter(is_external_server, baselines), decoding_settings))),
+        retimed=tuple(r for r in known if r.role == "retimed" and chosen and _is_same_decoder(r, chosen[0])),
+        external_servers=tuple(Side(tuple(members)) for members in servers),
     )
+
+
+def at_one_temperature(records: Sequence[Record]) -> list[Record]:
+    """The timed autoregressive Records of the temperature that is compared: the candidates' own, or the nearest.
+
+    The others are points of the baseline's curve.
+    """
+    timed = [r for r in records if r.status == "finished" and r.family == "autoregressive" and r.role == "timed"]
+    wanted = next((temperature_of(record) for record in records if record.family == "diffusion"), None)
+    asked = {r.conditions.get(TEMPERATURE): temperature_of(r) for r in timed if not is_external_server(r)}
+    if len(asked) < 2 or wanted is None:
+        return timed
+    nearest = min(asked, key=lambda said: abs((asked[said] or 0.0) - wanted))
+    return [r for r in timed if is_external_server(r) or r.conditions.get(TEMPERATURE) == nearest]
+
+
+def _curve(baseline: Sequence[Record], known: Sequence[Record]) -> tuple[Side, ...]:
+    """The points of the baseline's curve: what its plain decoder wrote at each temperature, for all of its seeds."""
+    wanted = _without_temperature(baseline[0])
+    fitting = [
+        record
+        for record in known
+        if record.role != "retimed" and not is_external_server(record) and _without_temperature(record) == wanted
+    ]
+    plain = [r for r in fitting if r.conditions.get("decoding.kind", "autoregressive") == "autoregressive"] or fitting
+    points: dict[float, dict[str, Record]] = {}
+    for record in sorted(plain, key=lambda item: item.role != "timed"):  # a full job serves as its point
+        temperature = temperature_of(record)
+        if temperature is not None:
+            points.setdefault(temperature, {}).setdefault(seed_of(record), record)
+    seeds = {seed_of(record) for record in baseline}
+    whole = {t: found for t, found in points.items() if found.keys() >= seeds or found.keys() == {""}}
+    return tuple(Side(tuple(found[seed] for seed in sorted(found))) for _, found in sorted(whole.items()))
+
+
+def _without_temperature(record: Record) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in text_settings(record) if pair[0] != TEMPERATURE)
+
+
+def _is_same_decoder(record: Record, other: Record) -> bool:
+    """Whether both were written by the same code under the same settings."""
+    return decoding_settings(record) == decoding_settings(other)
 
 
 def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     """Cut Records into sets for `parity`: one diffusion model under one setting over k and seeds, with its baseline.
 
-    A baseline serves every set that shares its conditions. Where a sweep over temperature leaves several, the one
-    with the candidates' temperature is taken. Implementations of one baseline share a set, also where no candidate is.
+    A baseline serves every set that shares its conditions, with all of its temperatures: they are points of its curve.
+    Implementations of one baseline share a set, also where no candidate is.
     A failed Record of either side goes with the sets it belongs to: it is missing there, and its reason is known.
     Where nothing finished there is no set.
     """
     known = list(records)
     finished = [record for record in known if record.status == "finished"]
-    failed = [record for record in known if record.status == "failed"]
+    failed = [record for record in known if record.status != "finished"]
     baselines = [record for record in finished if record.family == "autoregressive"]
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in (*finished, *(r for r in failed if r.conditions)):
@@ -100,20 +160,17 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
         fitting = [record for record in baselines if _fits(record, varied)]
-        if len({r.conditions.get("decoding.temperature") for r in fitting}) > 1:
-            wanted = dict(own).get("decoding.temperature")
-            fitting = [r for r in fitting if r.conditions.get("decoding.temperature") == wanted] or fitting
         used |= {id(record) for record in fitting}
         here = [r for r in candidates if r.status == "finished"]
         if not (fitting or here):
             continue
-        absent = [r for r in candidates if r.status == "failed"] + [r for r in unplaced if r.model == model]
-        wanted = dict(own).get("decoding.temperature") if fitting else None
+        absent = [r for r in candidates if r.status != "finished"] + [r for r in unplaced if r.model == model]
+        wanted = dict(own).get(TEMPERATURE) if fitting else None
         absent += [r for r in failed if r.family == "autoregressive" and _missing_beside(r, varied, wanted)]
         sets.append((*fitting, *sorted(here, key=steps_of), *absent))
     alone: dict[tuple[Any, ...], list[Record]] = {}
     for record in sorted(baselines, key=from_server):
-        if id(record) in used:
+        if id(record) in used or record.role != "timed":
             continue
         shared = [
             place for place in alone if from_server(record) and place[0] == record.model and _fits(record, place[1])
@@ -128,7 +185,7 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
 
 def _missing_beside(failed: Record, varied: tuple[str | None, ...], temperature: str | None) -> bool:
     """Whether a failed baseline should have stood beside such candidates; None for the temperature: any."""
-    temperatures = (failed.conditions.get("decoding.temperature"), None)
+    temperatures = (failed.conditions.get(TEMPERATURE), None)
     return not failed.conditions or (_fits(failed, varied) and temperature in temperatures)
 
 
@@ -166,13 +223,13 @@ def _grouped_by(records: Iterable[Record], key: Callable[[Record], Any]) -> list
 
 def nucleus(record: Record) -> str:
     """Share of the probability that is drawn from; all where nothing is drawn, or the decoder has no such dial."""
-    greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
+    greedy = record.conditions.get(TEMPERATURE) in ("0", "0.0")
     return FULL_NUCLEUS if greedy else record.conditions.get("decoding.top_p", FULL_NUCLEUS)
 
 
 def stochastic(record: Record) -> bool:
     """Whether the seed changes the text: sampling, or positions drawn at random."""
-    greedy = record.conditions.get("decoding.temperature") in ("0", "0.0")
+    greedy = record.conditions.get(TEMPERATURE) in ("0", "0.0")
     return not greedy or record.conditions.get("decoding.remasking") == "random"
 
 
@@ -206,10 +263,14 @@ def shared_conditions(record: Record) -> tuple[str | None, ...]:
 
 def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
     """Whether a baseline belongs to candidates under these conditions; a server's place and role are not asked for."""
+    free = (*_not_asked(record), *((CHAT,) if from_server(record) else ()))
     asked = zip(VARIED, shared_conditions(record), varied, strict=True)
-    return all(
-        own == wanted or (from_server(record) and key in (*_UNKNOWN_OF_SERVERS, CHAT)) for key, own, wanted in asked
-    )
+    return all(own == wanted or key in free for key, own, wanted in asked)
+
+
+def _not_asked(record: Record) -> tuple[str, ...]:
+    """Conditions that a Record need not share, because it cannot know them or did not use them."""
+    return (*_UNSCORED[record.role], *(_UNKNOWN_OF_SERVERS if from_server(record) else ()))
 
 
 def steps_of(record: Record) -> int:
@@ -220,8 +281,8 @@ def steps_of(record: Record) -> int:
 def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
-    Only `IMPLEMENTATION` may differ within a model (but not a diffusion model's cache: it changes the text), and the
-    seed anywhere. A chat template is used by all or by none: an answer and a continuation are not the same task. Where
+    Only `IMPLEMENTATION` may differ within a model (but not a diffusion model's cache: it changes the text), the
+    baseline's temperature, and the seed anywhere. A chat template is used by all or by none: an answer and a continuation are not the same task. Where
     a server runs is not asked; an external one may also decode in its own way.
 
     Raises:
@@ -234,6 +295,8 @@ def check_conditions(records: Sequence[Record]) -> None:
         _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
         free = implementation_conditions(record.family)
+        if record.family == "autoregressive":
+            free |= {TEMPERATURE}
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
 
 
@@ -249,10 +312,11 @@ def check_shared_conditions(records: Sequence[Record], varied: Sequence[str] = (
     Raises:
         RecordError: names the key and both values.
     """
-    ordered = sorted(records, key=from_server)  # what is known is compared with what is known
+    # what is known is compared with what is known
+    ordered = sorted(records, key=lambda record: (record.role != "timed", from_server(record)))
     for record in ordered:
-        unknown = ("seed", *varied, *(_UNKNOWN_OF_SERVERS if from_server(record) else ()))
-        _agree(ordered[0], record, lambda key: key not in unknown and not key.startswith("decoding."))  # noqa: B023
+        free = ("seed", *varied, *_not_asked(record))
+        _agree(ordered[0], record, lambda key: key not in free and not key.startswith("decoding."))  # noqa: B023
 
 
 def _agree(first: Record, other: Record, wanted: Callable[[str], bool]) -> None:

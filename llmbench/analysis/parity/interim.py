@@ -55,7 +55,8 @@ class PastAnalysis:
     prompts: str  # content hash
     count: int  # how many prompts
     seeds: tuple[str, ...]
-    texts: dict[str, str] = field(default_factory=dict)  # "" (the baseline) or k: hash of what was written
+    # "" (the baseline), k, or T=temperature (its curve): hash of what was written
+    texts: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As JSON."""
@@ -122,7 +123,7 @@ def terms(
     Raises:
         RecordError: a Record carries margins that cannot be read.
     """
-    records = [record for _, side in group.sides for record in side]
+    records = group.records
     used = options or options_of(records)
     planned = ERROR / used.planned_analyses
     now = _analysis(group, failed, used)
@@ -168,19 +169,20 @@ def _analysis(group: Group, failed: Sequence[Record], options: ParityConfig) -> 
     """This analysis; None where one side is missing, so that nothing is tested."""
     if not group.baseline or not group.candidates:
         return None
-    first = group.baseline[0]
-    steps = {k for k, _ in group.candidates} | {r.steps for r in failed if r.steps is not None}
-    sides = {"" if k is None else str(k): records for k, records in group.sides}
+    first = group.baseline.records[0]
+    steps = {side.steps for side in group.candidates} | {record.steps for record in failed}
+    sides = {"" if side.steps is None else str(side.steps): side.records for side in group.sides}
     seeds = {seed_of(record) for side in sides.values() for record in side} - {""}
+    sides |= {f"T={side.temperature:g}": side.records for side in group.curve if side.records[0].role == "curve"}
     texts = {
         key: _digest([[[o.prompt_id, o.prompt, o.text] for o in record.outputs] for record in side])
         for key, side in sides.items()
         if {seed_of(record) for record in side} in (seeds, {""})  # else a seed's job failed, and will be made up for
     }
     return PastAnalysis(
-        question=_question(first, group.candidates[0][1][0]),
+        question=_question(first, group.candidates[0].records[0]),
         options=options,
-        steps=tuple(sorted(steps)),
+        steps=tuple(sorted(k for k in steps if k is not None)),
         prompts=first.conditions.get("workload", ""),
         count=len(first.outputs),
         seeds=tuple(sorted(seeds)),
@@ -219,5 +221,7 @@ def _options(values: Any) -> ParityConfig:
     from pydantic import TypeAdapter
 
     named = {"planned_analyses" if key == "looks" else key: own for key, own in dict(values).items()}
+    if isinstance(named.get("margins"), dict):  # diversity had a margin of its own once; it is matched now
+        named["margins"] = {key: own for key, own in named["margins"].items() if key != "entropy"}
     parsed: ParityConfig = TypeAdapter(ParityConfig).validate_python(named)
     return parsed

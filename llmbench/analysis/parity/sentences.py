@@ -1,298 +1,571 @@
-"""Sentences about a verdict, made from its numbers, each to be quoted without the table beside it.
+"""A verdict in words, made of its values. Nothing decides on what is written here.
 
-A sentence carries the margins and the error of the test, the conditions, and the entropy at the same k, because
-generative perplexity alone rewards repetition. The point estimate has a sentence of its own.
+Three short sentences: the result with its margin, the speed at that k, the conditions. Then the point estimate, with
+its temperatures, and what to do next.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from llmbench.analysis.parity.grouping import FULL_NUCLEUS, nucleus
-from llmbench.analysis.parity.interim import ERROR, Terms
-from llmbench.analysis.parity.verdict import Speed, Status
-from llmbench.record import Record, from_server
+from llmbench.analysis.formats import NAMES, TITLES, UNITS, counted, listed, number, signed, with_interval
+from llmbench.analysis.parity.verdict import (
+    MATCHED,
+    Check,
+    CheckName,
+    Conditions,
+    DeltaTest,
+    MetricParity,
+    Place,
+    Speed,
+    Speedup,
+    Status,
+    Verdict,
+)
 
-if TYPE_CHECKING:
-    from llmbench.analysis.parity.parity_test import Tested
-    from llmbench.analysis.parity.verdict import Speedup
+ERROR = 0.05
 
-NAMES: dict[str, str] = {"llama": "LLaMA", "llada": "LLaDA"}
-"""How models are called in prose; a name that is not listed stands as it is."""
+FEW_PROMPTS = 32
+FEW_DOCUMENTS = 100
 
-TITLES: dict[str, str] = {
-    "quality/perplexity": "perplexity",
-    "quality/bits_per_byte": "bits per byte",
-    "quality/bertscore_f1": "BERTScore F1",
-    "quality/accuracy": "accuracy",
-    "quality/entropy": "entropy",
-    "quality/distinct_2": "distinct-2",
+
+def lines(verdict: Verdict) -> tuple[str, ...]:
+    """The verdict, line by line."""
+    first = f"{verdict.status.value.replace('_', ' ').upper()}. {result(verdict)}"
+    head = verdict.head
+    more = [speed(verdict), conditions_sentence(verdict)]
+    more += [point(verdict, head), *other_judge(head)] if head else []
+    return (first, *filter(None, more), f"Next: {next_step(verdict)}.")
+
+
+def title(verdict: Verdict, item: MetricParity | None = None) -> str:
+    """The verdict on a metric (the headline) in one line, with its margin: of a figure or a table's note."""
+    item = item or verdict.head
+    if item is None:
+        return f"No parity verdict: {verdict.status.value.replace('_', ' ')}"
+    left, right = verdict.names
+    what = f"{TITLES[item.curve.metric]} (margin {margin(item)})"
+    if item.status is Status.REACHED:
+        fast = verdict.speedup(item.reached)
+        return f"{right} matches {left}'s {what} at k = {item.reached}" + (
+            f", {number(fast.ratio)}x as fast" if fast else ""
+        )
+    if item.status is Status.NOT_REACHED:
+        return f"{right} does not match {left}'s {what} at any k up to {max(verdict.steps)}"
+    said = {
+        Status.INVALID: "the comparison is not valid",
+        Status.INSENSITIVE: f"it does not tell {left} from its floor",
+        Status.DEGENERATE: f"{right}'s text is less varied than any of {left}'s",
+    }.get(item.status, "undecided")
+    return f"No claim on {what}: {said}"
+
+
+def result(verdict: Verdict) -> str:
+    """The first sentence: what may be claimed."""
+    head = verdict.head
+    if head is None:
+        gone = [check for check in verdict.failed_checks if check.name in (CheckName.MISSING, CheckName.NOT_RUN)]
+        reasons = "; ".join(reason(check) for check in gone)
+        return f"No parity verdict: {reasons or _ABSENT.get(verdict.status, 'nothing was measured')}."
+    removed = not_judged(verdict, head)
+    return _RESULTS[head.status](verdict, head) + (f" {removed}" if removed and head.status is not _INVALID else "")
+
+
+_INVALID = Status.INVALID
+
+_ABSENT = {
+    Status.MISSING_BASELINE: "there is no autoregressive side",
+    Status.MISSING_CANDIDATES: "there is no diffusion side",
+    Status.NO_QUALITY: "only speed was measured",
 }
 
 
-def named(record: Record) -> str:
-    """A side in prose, with its decoder where that is not its family's own: `LLaMA (transformers static)`."""
-    way = record.side.removeprefix(record.model).strip()
-    name = NAMES.get(record.model, record.model)
-    return f"{name} ({way})" if way else name
-
-
-def baseline_phrase(chosen: Sequence[Record], baselines: Sequence[Record]) -> str:
-    """Which of several implementations is the baseline, with every one's time; empty where there is no choice."""
-    if len(baselines) <= len(chosen):
-        return ""
-    times = ", ".join(
-        f"{record.label} {number(record.metrics['latency/e2e_ms'])} ms"
-        for record in baselines
-        if "latency/e2e_ms" in record.metrics
-    )
-    return f"The baseline is {chosen[0].label}, the fastest of its implementations by L_e2e ({times})."
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A value to `digits` significant digits, whole numbers in full: 1234, 34.1, 0.600."""
-    if value == 0 or abs(value) >= 10 ** (digits - 1):
-        return f"{value:.0f}"
-    return f"{value:#.{digits}g}".rstrip(".")
-
-
-def conditions_phrase(records: Sequence[Record]) -> str:
-    """The stated conditions: temperature, nucleus where there is one, chat template, B, canvas, prompts, device."""
-    if not records:
-        return ""
-    said = records[0].conditions
-    temperatures = list(
-        dict.fromkeys(r.conditions["decoding.temperature"] for r in records if "decoding.temperature" in r.conditions)
-    )
-    parts = [f"temperature {' against '.join(temperatures)}"] if temperatures else []
-    nuclei = list(dict.fromkeys(map(nucleus, records)))
-    parts += [f"top_p {' against '.join(nuclei)}"] if nuclei != [FULL_NUCLEUS] else []
-    parts += ["in chat templates"] if "decoding.chat" in said else []
-    parts += [f"{name} {said[key]}" for key, name in (("batch", "batch"), ("canvas", "canvas")) if key in said]
-    count = len(records[0].outputs)
-    parts += [f"{count} prompt{'s' if count > 1 else ''}"] if count else []
-    seeds = {record.conditions["seed"] for record in records if "seed" in record.conditions}
-    parts += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
-    device = f" on {said.get('device_name', 'an unnamed device')}"
-    how = ", ".join([said.get("device", "?"), said.get("dtype", "?"), *quantization(records[0])])
-    return ", ".join(parts) + device + ("" if from_server(records[0]) else f" ({how})")
-
-
-def quantization(record: Record) -> tuple[str, ...]:
-    """How quantized weights are stored; () where they are not quantized."""
-    kind = record.conditions.get("quantization", "none")
-    return () if kind == "none" else (kind,)
-
-
-def error_phrase(terms: Terms) -> str:
-    """The error rate of a verdict."""
-    if not terms.unplanned:
-        return f"{100 * terms.alpha:.3g} % error"
-    return f"at most {100 * ERROR * terms.analyses:.3g} % error: 5 % x {terms.analyses} analyses, this one unplanned"
-
-
-def unplanned_phrase(terms: Terms) -> str:
-    """How an analysis that was not planned differs from those before it."""
+def _reached(verdict: Verdict, item: MetricParity) -> str:
+    left, right = verdict.names
+    k = item.reached
+    assert k is not None
+    test, most = item.test(k), max(verdict.steps)
+    span = f"at every tested k from {k} to {most}" if most > k else f"at k = {k}"
+    few = ""
+    if item.documents < FEW_DOCUMENTS:
+        few = f" It rests on {counted(item.documents, 'document')}; with fewer than {FEW_DOCUMENTS} the error is larger."
     return (
-        f"unplanned analysis: it differs from an earlier one of the same question in {', '.join(terms.unplanned)}; the "
-        f"error is bounded by 5 % x {terms.analyses} analyses"
+        f"{right} matches {_other(left, item)}'s {TITLES[item.curve.metric]} {span}: at most {margin(item)} worse "
+        f"({_shown(test)}).{few}"
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class SentenceParts:
-    """What the sentences about one metric are made of."""
-
-    metric: str  # key of METRICS
-    names: tuple[str, str]  # baseline and candidate, for people
-    baseline: float | None  # the value to reach; None where its sums give no number
-    values: Mapping[int, float]  # the candidate's at each k that has one
-    lacking: tuple[str, ...]  # sides without a value
-    point: int | None  # S_parity as the point estimate
-    best: int | None  # the k of the candidate's best value; None where none can be compared
-    canvas: int | None  # G; a k beyond it makes no sense, so reaching it is worth saying
-    ratios: Mapping[int, tuple[float, float | None, float | None]]  # speedup, low and high at each k
-    entropy: tuple[float, Mapping[int, float]] | None  # the baseline's and the candidate's at each k
-    where: str  # the conditions
-    doubt: str  # from `doubt_phrase`
-    margin: float
-    diversity_margin: float | None  # None where the metric needs no entropy
-    error: str  # the error rate of the tests
-
-
-def sentence(tested: "Tested", parts: SentenceParts) -> str:
-    """The verdict on one metric as one sentence, to be quoted alone."""
-    left, right = parts.names
-    allowed = _allowed(parts)
-    if tested.status is Status.REACHED:
-        assert tested.reached is not None
-        assert parts.baseline is not None
-        k, what, most = tested.reached, TITLES[parts.metric], max(parts.values)
-        shown = f"{number(parts.values[k])} against {number(parts.baseline)}"
-        span = f"at every tested k from {k} to {most}" if most > k else f"at k = {k}"
-        head = (
-            f"{right} matches {left}'s {what} at k = {k} diffusion steps ({shown}; {span} {allowed}, {parts.error}; "
-            f"{parts.where})"
-        )
-        speed = f" and is {_ratio(*parts.ratios[k])} there{_gate(parts)}" if k in parts.ratios else ""
-        return head + speed + _entropy(parts, k) + "."
-    claim = "exists" if tested.status is Status.NOT_REACHED else "may be claimed"
-    return _without_claim(tested, parts, allowed) + f"; {parts.error}; {parts.where}{_times(parts, claim)}."
-
-
-def _without_claim(tested: "Tested", parts: SentenceParts, allowed: str) -> str:
-    """The sentence's head where no parity may be claimed."""
-    left, right = parts.names
-    what = TITLES[parts.metric]
-    if tested.status is Status.INVALID:
-        return f"No verdict on {what}: {tested.reason}"
-    assert parts.baseline is not None  # else it were invalid
-    assert parts.best is not None
-    most = max(parts.values)
-    top = next((item for item in tested.tests if item.steps == most), None)
-    span = f"{signed(top.delta, 2)} [95 % {signed(top.low, 2)} to {signed(top.high, 2)}]" if top else ""
-    if tested.status is Status.INSENSITIVE:
-        return f"No claim: {what} does not separate {left} from its floor here ({tested.reason})"
-    if tested.status is Status.DEGENERATE:
-        return (
-            f"No parity: at k = {most} {right}'s {what} is as good ({number(parts.values[most])} against "
-            f"{number(parts.baseline)}) while its text {_less_varied(tested, parts)} ({tested.reason})"
-            f"{_entropy(parts, most)}"
-        )
-    if tested.status is Status.NOT_REACHED:
-        whole = ""
-        if parts.canvas is not None:
-            whole = ", the whole canvas" if most >= parts.canvas else f" on a canvas of {parts.canvas}"
-        return (
-            f"Parity not reached for k up to {most}{whole}: {right}'s {what} is worse by more than {_margin(parts)} at "
-            f"every k, {number(parts.values[parts.best])} at best (k = {parts.best}) against {left}'s "
-            f"{number(parts.baseline)}"
-        )
-    needed = f"; about {tested.prompts_needed} prompts would decide" if tested.prompts_needed else ""
+def _not_reached(verdict: Verdict, item: MetricParity) -> str:
+    left, right = verdict.names
+    judged = [test for test in item.tests if test.steps not in item.not_judged]
+    best = max(judged, key=lambda test: test.delta)
+    whole = f", the whole canvas of {verdict.conditions.canvas} tokens" if _fills(verdict) else ""
+    varied = [test.steps for test in judged if test.place is Place.BELOW]
+    less = ""
+    if len(varied) == len(judged):
+        less = f" Its text is also less varied than any of {left}'s."
+    elif varied:
+        less = f" At k = {listed(varied)} its text is also less varied than any of {left}'s."
     return (
-        f"Undecided: whether {right} matches {left}'s {what} at k = {most} cannot be said (difference {span}; wanted: "
-        f"{allowed}; {tested.stopped_by}){needed}"
+        f"{right} does not match {_other(left, item)}'s {TITLES[item.curve.metric]} at any k up to "
+        f"{max(verdict.steps)}{whole}: it is worse by more than {margin(item)} at every k, by least at k = {best.steps} "
+        f"({_shown(best)}).{less}"
     )
 
 
-def point_sentence(parts: SentenceParts) -> str:
-    """The point estimate of one metric."""
-    what = TITLES[parts.metric]
-    lacking = f"no finite {what} at {', '.join(parts.lacking)}" if parts.lacking else ""
-    if parts.baseline is None or parts.best is None:
-        return f"Point estimate: none ({lacking})."
-    but = lacking and f"; {lacking}"
-    if parts.point is not None:
-        shown = f"{what} {number(parts.values[parts.point])} against {number(parts.baseline)}{but}"
-        speed = f", {_ratio(*parts.ratios[parts.point])} there{_gate(parts)}" if parts.point in parts.ratios else ""
-        return f"Point estimate: S_parity = {parts.point} ({shown}){speed}."
-    shown = f"best {what} {number(parts.values[parts.best])} at k = {parts.best} against {number(parts.baseline)}{but}"
-    return f"Point estimate: not reached for k up to {max(parts.values)} ({shown})."
+def _degenerate(verdict: Verdict, item: MetricParity) -> str:
+    left, right = verdict.names
+    test = item.test(max(verdict.steps))
+    return (
+        f"No claim: at k = {max(verdict.steps)} {right}'s text is less varied than any of {left}'s, which makes it look "
+        f"better, and it is not shown to be worse ({_shown(test)})."
+    )
 
 
-def title(tested: "Tested", parts: SentenceParts) -> str:
-    """The verdict on one metric in one line, for a figure's title or a table's note."""
-    left, right = parts.names
-    what = TITLES[parts.metric]
-    if tested.status is Status.INVALID:
-        return f"No parity claim in {what}: the comparison is not valid"
-    assert parts.baseline is not None  # else it were invalid
-    assert parts.best is not None
-    most = max(parts.values)
-    if tested.status is Status.REACHED:
-        assert tested.reached is not None
-        k = tested.reached
-        speed = f", {number(parts.ratios[k][0])}x as fast" if k in parts.ratios else ""
-        against = f"{number(parts.values[k])} against {number(parts.baseline)}"
-        return f"{right} matches {left}'s {what} at k = {k} ({against}){speed}"
-    if tested.status is Status.NOT_REACHED:
-        against = (
-            f"best {number(parts.values[parts.best])} at k = {parts.best} against {left}'s {number(parts.baseline)}"
-        )
-        return f"Parity in {what} not reached for k up to {most} ({against})"
-    short = {
-        Status.INSENSITIVE: f"it does not separate {left} from its floor",
-        Status.DEGENERATE: f"as good at k = {most}, but its text {_less_varied(tested, parts)}",
-    }
-    said = short.get(tested.status, f"undecided at k = {most}")
-    return f"No parity claim in {what}: {said}"
+def _insensitive(verdict: Verdict, item: MetricParity) -> str:
+    left, _ = verdict.names
+    test = item.test(max(verdict.steps))
+    if test is None or test.assay is None:
+        return f"No claim: the floor of {TITLES[item.curve.metric]} was not measured."
+    return (
+        f"No claim: {TITLES[item.curve.metric]} does not tell {left} from {_FLOORS.get(item.curve.floor_text, 'its')} "
+        f"floor (lower bound {signed(test.assay.lower)}, more than {number(test.assay.needed)} is needed)."
+    )
 
 
-def _less_varied(tested: "Tested", parts: SentenceParts) -> str:
-    """Shown to be less varied, or only not shown to be as varied."""
-    top = next((item for item in tested.diversity if item.steps == max(parts.values)), None)
-    shown = top is not None and parts.diversity_margin is not None and top.upper < -parts.diversity_margin
-    return "is less varied" if shown else "cannot be shown to be as varied"
+_FLOORS = {"shuffled": "the shuffled references'", "prompt_tail": "the repeated prompt's", "empty": "the empty text's"}
 
 
-def flags(
-    reached: int | None, stopped_at: int | None, stopped_by: str, point: int | None, steps: Sequence[int]
-) -> tuple[str, ...]:
-    """What a reader of a reached verdict must know."""
-    if reached is None:
-        return ()
-    found = [f"k = {reached} is the smallest tested: parity may begin below it"] if reached == min(steps) else []
-    found += [f"stopped at k = {stopped_at}: {stopped_by}"] if stopped_at is not None else []
-    if point != reached:
-        found.append(f"the point estimate differs: S_parity = {'none' if point is None else point}")
-    return tuple(found)
+def _invalid(verdict: Verdict, item: MetricParity) -> str:
+    metric = item.curve.metric
+    blocking = [check for check in verdict.checks if check.forbids("verdict", metric)]
+    largest = [check for check in blocking if check.steps in (None, max(verdict.steps, default=None))]
+    reasons = "; ".join(dict.fromkeys(reason(check) for check in largest or blocking))
+    return f"No verdict on {TITLES[metric]}: {reasons or 'the largest k was not measured'}."
 
 
-def speed_sentence(speed: Speed, candidate: str, shown: "Sequence[Speedup]", reason: str) -> str:
-    """Viable, inefficient or open, with the ratios behind it; `candidate` is its name for people."""
-    ratios = ", ".join(f"{_ratio(item.ratio, item.low, item.high)} at k = {item.steps}" for item in shown)
+def _undecided(verdict: Verdict, item: MetricParity) -> str:
+    left, right = verdict.names
+    k = max(verdict.steps)
+    if item.second is not None and item.second.status is not item.status:
+        both = f"one judge says {_first_status(verdict)}, the second {item.second.status.value.replace('_', ' ')}"
+        return f"Undecided: the two judges differ ({both})."
+    test = item.test(k)
+    against = [reason(c) for c in verdict.checks if c.forbids("reached", item.curve.metric, k)]
+    if test is not None and test.place is Place.ABOVE and not test.passes:
+        against.append(f"its text is more varied than {left}'s at the highest temperature of the curve")
+    why = f"; {'; '.join(against)}" if against else ""
+    needed = ""
+    if item.prompts_needed:
+        needed = f" About {item.prompts_needed} prompts would decide."
+    return (
+        f"Undecided: whether {right} matches {_other(left, item)}'s {TITLES[item.curve.metric]} within {margin(item)} "
+        f"at k = {k} cannot be said ({_shown(test)}{why}).{needed}"
+    )
+
+
+def _first_status(verdict: Verdict) -> str:
+    """What the first judge says alone."""
+    head = verdict.head
+    if head is None or not head.tests:
+        return "invalid"
+    return "not reached" if all(test.worse for test in head.tests) else "otherwise"
+
+
+_RESULTS: dict[Status, Callable[[Verdict, MetricParity], str]] = {
+    Status.REACHED: _reached,
+    Status.NOT_REACHED: _not_reached,
+    Status.DEGENERATE: _degenerate,
+    Status.INSENSITIVE: _insensitive,
+    Status.INVALID: _invalid,
+    Status.UNDECIDED: _undecided,
+}
+
+
+def not_judged(verdict: Verdict, item: MetricParity) -> str:
+    """Which k are not judged, and why; empty where all are."""
+    said = []
+    for k in item.not_judged:
+        why = [reason(c) for c in verdict.checks if c.forbids("verdict", item.curve.metric) and c.steps == k]
+        said.append(f"k = {k} is not judged: {'; '.join(dict.fromkeys(why)) or 'it was not measured'}.")
+    return " ".join(said)
+
+
+def _other(left: str, item: MetricParity) -> str:
+    """The baseline, as it is compared."""
+    return f"equally varied {left}" if item.curve.metric.removesuffix("_second") in MATCHED else left
+
+
+def _shown(test: DeltaTest | None) -> str:
+    if test is None:
+        return "not measured"
+    against = ""
+    if test.temperature is not None:
+        place = {Place.BELOW: "against its greedy end, temperature", Place.ABOVE: "against temperature"}
+        against = f", {place.get(test.place, 'at LLaMA temperature' if False else 'at temperature')} "
+        against += number(test.temperature, 2) if test.temperature else "0"
+    return f"{signed(test.delta)} [95 % {signed(test.low)} to {signed(test.high)}]{against}"
+
+
+def margin(item: MetricParity) -> str:
+    """The margin with its unit: `0.1 nats per token`."""
+    unit = UNITS.get(item.curve.metric.removesuffix("_second"), "")
+    return f"{item.margin:g} {unit}".strip()
+
+
+def _fills(verdict: Verdict) -> bool:
+    canvas = verdict.conditions.canvas
+    return canvas.isdigit() and max(verdict.steps) >= int(canvas)
+
+
+def speed(verdict: Verdict) -> str:
+    """The second sentence: the speed at that k, or at the largest."""
+    head, right = verdict.head, verdict.names[1]
+    if not verdict.speedups:
+        return ""
+    if head is None or not head.passing:
+        shown = verdict.speedup(max(verdict.steps)) or verdict.speedups[-1]
+        return f"At k = {shown.steps} {right} is {ratio(shown)}{_doubts(verdict, shown.steps)}; no k passes, so no speedup at parity is claimed."
+    shown_at = [item for item in verdict.speedups if item.steps in head.passing]
+    listing = ", ".join(f"{ratio(item)} at k = {item.steps}" for item in shown_at) or "not timed"
     said = {
-        Speed.VIABLE: f"Viable: {candidate} is faster where its quality passes",
-        Speed.INEFFICIENT: f"Inefficient: at every passing k {candidate} is slower",
-    }.get(speed, f"Open: whether {candidate} is faster where its quality passes cannot be said")
-    return f"{said} ({'; '.join(filter(None, [ratios or 'not timed', reason]))})."
+        Speed.VIABLE: f"Viable: {right} is faster where its quality passes",
+        Speed.INEFFICIENT: f"Inefficient: {right} is slower at every passing k",
+    }.get(verdict.speed, f"Open: whether {right} is faster where its quality passes cannot be said")
+    return f"{said} ({listing}{_doubts(verdict, *head.passing)})."
 
 
-def _allowed(parts: SentenceParts) -> str:
-    """The hypothesis that a passing k rejects the opposite of."""
-    said = f"at most {_margin(parts)} worse"
-    if parts.diversity_margin is None:
-        return said
-    return f"{said} and at most {parts.diversity_margin:g} nats lower in entropy"
+def _doubts(verdict: Verdict, *steps: int) -> str:
+    found = [
+        reason(check)
+        for check in verdict.failed_checks
+        if check.name in _OF_SPEED and (check.steps is None or check.steps in steps)
+    ]
+    return f" ({'; '.join(dict.fromkeys(found))})" if found else ""
 
 
-def _margin(parts: SentenceParts) -> str:
-    unit = {"quality/perplexity": " nats per token", "quality/bits_per_byte": " bits"}.get(parts.metric, "")
-    return f"{parts.margin:g}{unit}"
+_OF_SPEED = (CheckName.SLOW_BASELINE, CheckName.THREADS, CheckName.CARD, CheckName.UNSTEADY, CheckName.DRIFT)
 
 
-def signed(value: float, digits: int = 3) -> str:
-    """A difference, with its sign."""
-    return f"{'-' if value < 0 else '+'}{number(abs(value), digits)}"
+def ratio(item: Speedup) -> str:
+    """`0.45x [95 % 0.44 to 0.46] as fast`."""
+    return f"{with_interval(item.ratio, item.low, item.high, 'x')} as fast"
 
 
-def with_interval(value: float, low: float | None, high: float | None, unit: str = "") -> str:
-    """`12.3 ms [95 % 11.9 to 12.8]`; the value alone where it has no interval."""
-    interval = f" [95 % {number(low)} to {number(high)}]" if low is not None and high is not None else ""
-    return f"{number(value)}{unit}{interval}"
+def conditions_sentence(verdict: Verdict) -> str:
+    """The third sentence: error, judges and conditions."""
+    own = verdict.conditions
+    parts = [error(verdict)] if verdict.head else []
+    if verdict.head and own.judge:
+        parts.append(f"judges {own.judge} and {own.second_judge}" if own.second_judge else f"one judge ({own.judge})")
+    return f"Conditions: {'; '.join([*parts, where(own)])}."
 
 
-def _gate(parts: SentenceParts) -> str:
-    return f" ({parts.doubt})" if parts.doubt else ""
+def error(verdict: Verdict) -> str:
+    """The error rate, and of what it is one."""
+    if not verdict.unplanned:
+        rate = f"{100 * verdict.alpha:.3g} %"
+        return f"a false claim of parity in one metric has a chance of at most {rate}"
+    most = 100 * ERROR * verdict.analyses
+    return (
+        f"false claims in all {verdict.analyses} analyses of this question have a chance of at most {most:.3g} %: this "
+        "one was not planned"
+    )
 
 
-def _times(parts: SentenceParts, claim: str) -> str:
-    """The time ratios where nothing may be claimed of them."""
-    timed = sorted(parts.ratios)
-    ends = " and ".join(f"{_ratio(*parts.ratios[k])} at k = {k}" for k in dict.fromkeys(timed[:1] + timed[-1:]))
-    return f"; {parts.names[1]} is {ends}{_gate(parts)}, but no speedup at parity {claim}" if timed else ""
+def where(own: Conditions) -> str:
+    """The conditions in words: temperatures, batch, canvas, prompts, device."""
+    parts = [f"temperature {' against '.join(own.temperatures)}"] if own.temperatures else []
+    parts += [f"top_p {' against '.join(own.nuclei)}"] if own.nuclei else []
+    parts += ["in chat templates"] if own.chat else []
+    parts += [f"batch {own.batch}"] if own.batch else []
+    parts += [f"canvas {own.canvas}"] if own.canvas else []
+    if own.prompts:
+        of = f" from {counted(own.documents, 'document')}" if own.documents not in (0, own.prompts) else ""
+        parts.append(f"{counted(own.prompts, 'prompt')}{of}")
+    parts += [f"{own.seeds} seeds"] if own.seeds > 1 else []
+    how = [item for item in (own.device, own.dtype, own.quantization) if item not in ("", "none")]
+    device = f"{own.device_name or 'an unnamed device'}{f' ({", ".join(how)})' if how else ''}"
+    return f"{', '.join(parts)} on {device}" if parts else device
 
 
-def _ratio(ratio: float, low: float | None, high: float | None) -> str:
-    return with_interval(ratio, low, high, "x as fast")
+def point(verdict: Verdict, item: MetricParity) -> str:
+    """The point estimate with its temperatures and, where it differs from the verdict, why."""
+    what, curve = TITLES[item.curve.metric], item.curve
+    lacking = [k for k in verdict.steps if curve.at(k) is None]
+    if curve.baseline is None or not curve.values:
+        return f"Point estimate: none (no finite {what} on a side)."
+    but = f"; no finite {what} at k = {listed(lacking)}" if lacking else ""
+    at = f" at temperature {' against '.join(verdict.conditions.temperatures)}" if verdict.conditions.temperatures else ""
+    k = item.s_parity
+    shown_at = k if k is not None else min(curve.values, key=lambda pair: -_good(item, pair[0]))[0]
+    shown = f"{what} {number(curve.at(shown_at) or 0.0)} against {number(curve.baseline)}{at}{but}"
+    if k is None:
+        return f"Point estimate: not reached for k up to {max(verdict.steps)} (best at k = {shown_at}: {shown})."
+    fast = verdict.speedup(k)
+    said = f"Point estimate: S_parity = {k} ({shown})" + (f", {ratio(fast)} there" if fast else "")
+    return f"{said}.{_why(verdict, item, k)}"
 
 
-def _entropy(parts: SentenceParts, steps: int) -> str:
-    """What happened to diversity at this k."""
-    if parts.entropy is None or steps not in parts.entropy[1]:
+def _good(item: MetricParity, steps: int) -> float:
+    return dict(item.deltas).get(steps, float("-inf"))
+
+
+def _why(verdict: Verdict, item: MetricParity, k: int) -> str:
+    """Why the point estimate and the verdict differ; empty where they do not."""
+    if item.reached == k or item.status in (Status.INVALID, Status.INSENSITIVE):
         return ""
-    own, theirs = parts.entropy[1][steps], parts.entropy[0]
-    said = f"; its entropy at k = {steps} is {own:.2f} nats against {parts.names[0]}'s {theirs:.2f}"
-    if own < theirs - 0.005:
-        return said + (" (lower, which improves perplexity)" if parts.diversity_margin is not None else " (lower)")
-    return said + (" (higher)" if own > theirs + 0.005 else " (the same)")
+    entropy = verdict.curve("quality/entropy")
+    own, theirs = (entropy.at(k), entropy.baseline) if entropy else (None, None)
+    matched = item.curve.metric.removesuffix("_second") in MATCHED
+    if matched and own is not None and theirs is not None and own < theirs - 0.005:
+        return f" It differs because that text is less varied: entropy {number(own)} against {number(theirs)} nats."
+    if item.reached is not None:
+        return " It differs because the verdict asks for a bound within the margin at every larger k."
+    return " It differs because the verdict asks for a bound, not for an estimate."
+
+
+def other_judge(item: MetricParity) -> list[str]:
+    """What the second judge says, where there is one."""
+    if item.second is None:
+        return []
+    found = item.second
+    shown = ", ".join(f"{signed(test.delta)} [{signed(test.low)}, {signed(test.high)}] at k = {test.steps}" for test in found.tests)
+    return [f"Under the second judge: {found.status.value.replace('_', ' ')} ({shown or 'no test'})."]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Checks: what each says, and what to change
+
+
+def reason(check: Check) -> str:
+    """What a failed Check found, without a full stop."""
+    v = check.values
+    label, name = v.get("label", ""), check.name
+
+    def n(key: str, digits: int = 3) -> str:
+        found = v.get(key)
+        return number(found, digits) if isinstance(found, float) else str(found)
+
+    def percent(key: str) -> str:
+        found = v.get(key)
+        return f"{100 * found:.3g} %" if isinstance(found, float) else str(found)
+
+    if v.get("measured") == "no":
+        return f"{name.value} of {label} was not measured"
+    said: dict[CheckName, Callable[[], str]] = {
+        CheckName.MISSING: lambda: (
+            f"seeds differ: {v['other_label']} has {v['other_value'] or 'none'} and {label} has {v['value'] or 'none'}"
+            if v.get("key") == "seeds"
+            else f"{label} failed: {v['reason']}"
+        ),
+        CheckName.NOT_RUN: lambda: f"{label} has not run: the sweep did not come to its end",
+        CheckName.EMPTY: lambda: f"{percent('share')} of the outputs of {label} are empty, at most {percent('limit')} may be",
+        CheckName.LENGTH: lambda: _length_reason(v),
+        CheckName.NOT_TIMED: lambda: _not_timed_reason(v),
+        CheckName.MIXED: lambda: _mixed_reason(v),
+        CheckName.THROTTLED: lambda: f"{percent('share')} of the timed batches of {label} ran at throttled clocks",
+        CheckName.TWICE: lambda: f"prompts {v['first']} and {v['second']} of {label} have one text",
+        CheckName.PROMPTS: lambda: (
+            f"{label} has no {_metric(check)} for {n('missing')} of {n('prompts')} prompts ({v['first']})"
+            if label
+            else f"no sums of {_metric(check)} were recorded"
+        ),
+        CheckName.NOT_FINITE: lambda: f"{_metric(check)} of {label} is not finite (prompts: {v['first'] or 'all'})",
+        CheckName.FEW: lambda: f"{n('prompts')} prompts give no bound",
+        CheckName.NO_SPREAD: lambda: f"the {_metric(check)} of {label} is the same for every prompt",
+        CheckName.SHORT: lambda: (
+            f"{percent('value')} of the outputs of {label} are shorter than {n('prefix')} tokens, {percent('reference')} "
+            "of the baseline's"
+        ),
+        CheckName.REPETITION: lambda: f"{percent('value')} of the text of {label} repeats itself, at most {percent('limit')} may",
+        CheckName.RELEVANCE: lambda: (
+            f"the text of {label} has too little to do with its prompts (relevance {n('value')} against "
+            f"{n('reference')} nats per token, lower bound {n('lower')} below {n('limit')})"
+        ),
+        CheckName.ECHO: lambda: (
+            f"the text of {label} repeats its prompts (relevance {n('value')} nats per token, at most {n('limit')} is "
+            "allowed)"
+        ),
+        CheckName.RELEVANCE_ASSAY: lambda: (
+            f"relevance does not tell the baseline's texts from texts under other prompts (lower bound {n('lower')}, "
+            f"more than {n('limit')} is needed)"
+        ),
+        CheckName.COPYING: lambda: (
+            f"{percent('value')} of the 4-grams of {label} occur in its texts for other prompts, at most "
+            f"{percent('limit')} may"
+        ),
+        CheckName.CURVE: lambda: (
+            f"{label} failed: {v['reason']}" if label else "the baseline's curve over temperature has no usable point"
+        ),
+        CheckName.SLOW_BASELINE: lambda: f"{label} runs at {percent('value')} of its roofline limit: a slow baseline",
+        CheckName.THREADS: lambda: "CPU threads differ: "
+        + ", ".join(f"{number(count)} at {side}" for side, count in v.items() if isinstance(count, float)),
+        CheckName.CARD: lambda: f"the baseline was not timed in the process and on the card of {label}",
+        CheckName.UNSTEADY: lambda: (
+            f"repeats of one batch at k = {check.steps} differ {n('ratio', 2)}-fold between their quartiles: other work "
+            "ran on this device"
+        ),
+        CheckName.DRIFT: lambda: f"the baseline's time changed {n('ratio')}-fold around k = {check.steps}",
+    }
+    return said[name]()
+
+
+def _metric(check: Check) -> str:
+    return TITLES.get(check.metrics[0], check.metrics[0]) if check.metrics else "score"
+
+
+def _length_reason(v: dict[str, float | str]) -> str:
+    own, other = v["value"], v["reference"]
+    assert isinstance(own, float)
+    assert isinstance(other, float)
+    change = abs(own / other - 1) if other else 1.0
+    return f"its texts are {100 * change:.0f} % {'shorter' if own < other else 'longer'} ({own:.0f} bytes against {other:.0f})"
+
+
+def _not_timed_reason(v: dict[str, float | str]) -> str:
+    label, what = v["label"], v["what"]
+    place = f"batch {v['batch']:g}" if isinstance(v.get("batch"), float) else ""
+    if what == "timed":
+        return f"{label}: {place} was scored and never timed"
+    if what == "bytes":
+        return f"{label}: prompt {v['first']} was scored with {v['scored']:g} bytes and written with {v['written']:g}"
+    repeat = f"repeat {v['repeat']:g} of " if "repeat" in v else ""
+    return f"{label}: {repeat}{place} was timed writing {v['timed']:g} tokens, {v['scored']:g} were scored"
+
+
+def _mixed_reason(v: dict[str, float | str]) -> str:
+    both = f"{v['label']} and {v['other_label']}"
+    if v["key"] == "partition":
+        return f"{both} have different batch partitions"
+    if v["key"] == "prompts":
+        return f"{both} had different prompts under {v['first']} ({v['count']:g} prompts)"
+    name = str(v["key"]).removeprefix("decoding.")
+    return f"{name} is {v['other_value']} at {v['other_label']} and {v['value']} at {v['label']}"
+
+
+def effect(check: Check) -> str:
+    """What a failed Check forbids."""
+    at = f" at k = {check.steps}" if check.steps is not None else ""
+    what = listed([TITLES[key] for key in check.metrics])
+    return {
+        "verdict": f"{f'{what} is' if what else 'nothing is'} {'not ' if what else ''}judged{at}",
+        "reached": f"{what or 'parity'} cannot be reached{at}",
+        "speed": f"no claim on speed{at}",
+        "viable": f"LLaDA cannot be called faster{at}",
+        "note": f"noted{at}",
+    }[check.blocks]
+
+
+def next_step(verdict: Verdict) -> str:
+    """What to do about the status."""
+    if verdict.status is Status.INVALID:
+        metric = verdict.headline
+        blocking = [check for check in verdict.checks if check.forbids("verdict", metric)]
+        changes = dict.fromkeys(f"{check.name.value}: {change(check)}" for check in blocking)
+        return f"{'; '.join(changes)}; then run again" if changes else "measure the largest k, and run again"
+    steps = _NEXT[verdict.status]
+    if verdict.status is Status.UNDECIDED and verdict.head is not None:
+        test = verdict.head.test(max(verdict.steps))
+        if test is not None and test.place is Place.ABOVE:
+            highest = max((item.temperature for item in verdict.points), default=1.0)
+            return f"add temperatures above {highest:g} to parity.baseline_temperatures, or lower diffusion_temperature"
+    return steps
+
+
+_NEXT = {
+    Status.INSENSITIVE: "use a metric or judge that ranks LLaMA above its floor, or more prompts",
+    Status.REACHED: "read the speed at that k; add smaller steps if it is the smallest",
+    Status.DEGENERATE: "raise diffusion_temperature, and run again",
+    Status.NOT_REACHED: "add larger steps, up to the canvas; at the canvas, this is the answer",
+    Status.UNDECIDED: "raise workload.prompts, or add seeds: seed=1,2,3",
+    Status.MISSING_BASELINE: "add the autoregressive side: model=llama,llada",
+    Status.MISSING_CANDIDATES: "add the diffusion side: model=llama,llada steps=8,16,32,64",
+    Status.NO_QUALITY: "only speed was measured; add metric=default, with real weights and prompts of text",
+}
+
+
+def change(check: Check) -> str:
+    """The settings that would let a Check pass."""
+    v = check.values
+    if check.name is CheckName.MISSING and v.get("key") == "seeds":
+        seeds = sorted({*str(v["value"]).split(", "), *str(v["other_value"]).split(", ")} - {""})
+        return f"seed={','.join(seeds)} for both sides, with reuse=all"
+    if check.name is CheckName.EMPTY and v.get("family") == "diffusion":
+        return "larger steps, a smaller block_length, another diffusion_temperature, or other prompts (workload.tasks)"
+    if check.name is CheckName.MIXED:
+        return _mixed_change(v)
+    if check.name in (CheckName.PROMPTS, CheckName.NOT_FINITE):
+        return _SUMS[(check.metrics or ("quality/perplexity",))[0].removesuffix("_second")]
+    return _CHANGES.get(check.name, "change what is named, and run again")
+
+
+def _mixed_change(v: dict[str, float | str]) -> str:
+    key = str(v["key"])
+    if key in ("partition", "prompts"):
+        return "run both sides in one sweep, with one workload, workload.* and batch"
+    name = "model.chat" if key == "decoding.chat" else key.removeprefix("decoding.")
+    return f"give both sides the same {name}" if v["settable"] == "both" else f"{name}={v['settable']}"
+
+
+_CHANGES = {
+    CheckName.MISSING: "correct what made the job fail and add reuse=all, or leave it out",
+    CheckName.NOT_RUN: "the same command runs it",
+    CheckName.EMPTY: "workload.tasks or workload (prompts that ask for text), model.chat, or temperature",
+    CheckName.LENGTH: "lower canvas until both sides fill it, or larger steps",
+    CheckName.NOT_TIMED: "temperature=0, hardware.engine=eager or hardware.dtype=float32, so that a repeat writes the same text",
+    CheckName.THROTTLED: "raise timing.throttle_retries, or cool the device",
+    CheckName.TWICE: "remove one of the two prompts from the workload",
+    CheckName.FEW: "raise workload.prompts",
+    CheckName.NO_SPREAD: "other prompts (workload)",
+    CheckName.CURVE: "parity.baseline_temperatures, with a temperature at which LLaMA writes text",
+    CheckName.SLOW_BASELINE: "hardware.engine=graph, a larger batch, or model=llama,llama_generate,llada",
+    CheckName.THREADS: "hardware.threads=N for both sides in one sweep, on one machine",
+    CheckName.CARD: "run both sides in one process on one card",
+    CheckName.UNSTEADY: "stop the other work on this device, or raise timing.repeats",
+}
+
+_JUDGE = "one metric.perplexity.judge and the same workload.* for both sides, in one sweep"
+_SUMS = {
+    "quality/perplexity": _JUDGE,
+    "quality/bits_per_byte": _JUDGE,
+    "quality/bertscore_f1": "metric.bertscore for both sides with a reference for every prompt, or metric.bertscore=null",
+    "quality/accuracy": "an answer for every prompt (workload.answer_field), or leave those prompts out",
+}
+
+
+def warnings(verdict: Verdict) -> list[str]:
+    """What blocks nothing and should be known."""
+    found = []
+    if verdict.unplanned:
+        found.append(
+            f"unplanned analysis: it differs from an earlier one of the same question in "
+            f"{', '.join(verdict.unplanned)}; the error is bounded by 5 % x {verdict.analyses} analyses"
+        )
+    head = verdict.head
+    if head and head.prompts < FEW_PROMPTS:
+        found.append(f"{counted(head.prompts, 'prompt')}: the bounds were tried with {FEW_PROMPTS} and more")
+    dropped = [f"{item.temperature:g}" for item in verdict.points if not item.kept]
+    if dropped:
+        left = NAMES.get(verdict.baseline or "", verdict.baseline or "the baseline")
+        found.append(f"{left} at temperature {listed(dropped)} is no knot: its text is no more varied than below it")
+    return found
+
+
+def baseline_choice(verdict: Verdict) -> str:
+    """Which of several implementations is the baseline, with every one's time; empty where there is no choice."""
+    if not verdict.implementations:
+        return ""
+    times = ", ".join(f"{i.label} {number(i.e2e_ms)} ms" for i in verdict.implementations if i.e2e_ms is not None)
+    chosen = verdict.implementations[0].label
+    return f"The baseline is {chosen}, the fastest of its implementations by L_e2e ({times})."
+
+
+def flags(verdict: Verdict, item: MetricParity) -> Sequence[str]:
+    """What a reader of a reached verdict must know."""
+    if item.reached is None:
+        return ()
+    found = []
+    if item.reached == min(verdict.steps):
+        found.append(f"k = {item.reached} is the smallest tested: parity may begin below it")
+    if item.stopped_at is not None:
+        found.append(f"the sequence stopped at k = {item.stopped_at}")
+    return found

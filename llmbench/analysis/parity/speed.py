@@ -1,27 +1,104 @@
-"""speedup(k) = L_e2e(baseline) / L_e2e(candidate at k), and whether the candidate may be called faster."""
+"""speedup(k) = L_e2e(baseline) / L_e2e(candidate at k), and whether the candidate may be called faster.
 
+A machine's level of speed shifts between jobs. So the baseline is timed before and after the candidates in their
+process and on their card (Record.role "retimed"): its time is the geometric mean of both, and the interval is the hull
+of the intervals against each.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean
+from statistics import fmean, quantiles
 
 import numpy as np
 
-from llmbench.analysis.estimates import logged_mean
-from llmbench.analysis.parity import sentences
-from llmbench.analysis.parity.gates import THREADS
-from llmbench.analysis.parity.grouping import Group
-from llmbench.analysis.parity.statistics import repeat_times, shared_batches, speedup_interval
-from llmbench.analysis.parity.verdict import ExternalServer, Gate, MetricParity, Speed, Speedup
+from llmbench.analysis.estimates import Interval, logged_mean
+from llmbench.analysis.parity.grouping import Group, seed_of
+from llmbench.analysis.parity.sides import Side
+from llmbench.analysis.parity.time_intervals import MIN_REPEATS, repeat_times, shared_batches, speedup_interval
+from llmbench.analysis.parity.verdict import Check, ExternalServer, MetricParity, Speed, Speedup
 from llmbench.record import Record
 
+UNSTEADY = 1.5
+"""Quartiles of a batch's repeats that differ by more than this factor: other work ran on the device."""
 
-def speedup(
+
+def speedup(steps: int, group: Group, side: Side, rng: np.random.Generator) -> Speedup | None:
+    """The ratio at one k with its interval; None where a side was not timed.
+
+    Args:
+        steps: k.
+        group: whose baseline is the numerator.
+        side: the candidate.
+        rng: of the bootstrap.
+    """
+    if group.baseline is None:
+        return None
+    made = [
+        found
+        for records in baselines_beside(group, side.records)
+        if (found := _against(steps, records, side.records, rng)) is not None
+    ]
+    if not made:
+        return None
+    first, last = made[0], made[-1]
+    lows, highs = [item.low for item in made], [item.high for item in made]
+    bounded = None not in (*lows, *highs)
+    baseline_ms = math.sqrt(first.baseline_ms * last.baseline_ms)
+    factor = unsteadiness((*(r for records in baselines_beside(group, side.records) for r in records), *side.records))
+    return Speedup(
+        steps=steps,
+        ratio=math.sqrt(first.ratio * last.ratio),
+        low=min(low for low in lows if low is not None) / (factor or 1.0) if bounded else None,
+        high=max(high for high in highs if high is not None) * (factor or 1.0) if bounded else None,
+        baseline_ms=baseline_ms,
+        candidate_ms=first.candidate_ms,
+        drift=last.baseline_ms / first.baseline_ms if len(made) > 1 else None,
+        unsteady=factor,
+    )
+
+
+def baselines_beside(group: Group, candidate: Sequence[Record]) -> list[tuple[Record, ...]]:
+    """The baseline's Records before and after these candidates, in their process and on their card.
+
+    One tuple where it was timed once; the baseline's own Records where none shares process and card.
+    """
+    assert group.baseline is not None
+    timed = (*group.baseline.records, *group.retimed)
+    before = [_nearest(timed, record, later=False) for record in candidate]
+    after = [_nearest(timed, record, later=True) for record in candidate]
+    pairs = [tuple(dict.fromkeys(found)) for found in (before, after) if None not in found]
+    return [found for found in pairs if found] or [group.baseline.records]  # type: ignore[misc]
+
+
+def _nearest(timed: Sequence[Record], candidate: Record, *, later: bool) -> Record | None:
+    """The baseline's Record that was begun last before a candidate, or first after it, of its seed where there is one.
+
+    Where nothing tells processes apart (older Records), the baseline's own Record stands before.
+    """
+    here = [r for r in timed if _place(r) == _place(candidate) and (r.started_at > candidate.started_at) is later]
+    if not candidate.process and not later:
+        here = [r for r in timed if r.role == "timed"]
+    same = [r for r in here if seed_of(r) in (seed_of(candidate), "")] or here
+    return (min if later else max)(same, key=lambda r: r.started_at, default=None)
+
+
+def _place(record: Record) -> tuple[str, str | None]:
+    return record.process, record.environment.device_uuid
+
+
+def shares_place(group: Group, candidate: Sequence[Record]) -> bool:
+    """Whether the baseline was timed in the candidates' process and on their card, as far as that is known."""
+    if group.baseline is None:
+        return True
+    timed = (*group.baseline.records, *group.retimed)
+    return all(not r.process or any(_place(r) == _place(other) for other in timed) for r in candidate)
+
+
+def _against(
     steps: int, baseline: Sequence[Record], candidate: Sequence[Record], rng: np.random.Generator
 ) -> Speedup | None:
-    """The ratio of the logged L_e2e at one k with its interval; None where a side was not timed.
-
-    Where Records repeated different batches, ratio and interval are over those that all of them repeated.
-    """
+    """The ratio of the logged L_e2e; where Records repeated different batches, over those that all repeated."""
     both = (*baseline, *candidate)
     shared = shared_batches(both)
     alike = all(set(record.repeated_batches) == set(shared) for record in both)
@@ -30,7 +107,7 @@ def speedup(
     )
     if upper is None or not lower:
         return None
-    interval = speedup_interval(baseline, candidate, rng)
+    interval: Interval | None = speedup_interval(baseline, candidate, rng)
     return Speedup(
         steps=steps,
         ratio=upper / lower,
@@ -41,12 +118,16 @@ def speedup(
     )
 
 
-def against_server(side: Sequence[Record], sides: Group, rng: np.random.Generator) -> ExternalServer:
+def against_server(server: Side, group: Group, rng: np.random.Generator) -> ExternalServer:
     """A server's times against the candidates', both by the host clock."""
-    found = [speedup(k, side, tuple(map(_by_wall, candidate)), rng) for k, candidate in sides.candidates]
+    found = [
+        _against(side.steps, server.records, tuple(map(_by_wall, side.records)), rng)
+        for side in group.candidates
+        if side.steps is not None
+    ]
     return ExternalServer(
-        label=side[0].label,
-        where=side[0].conditions.get("device_name", ""),
+        label=server.label,
+        where=server.records[0].conditions.get("device_name", ""),
         speedups=tuple(item for item in found if item is not None),
     )
 
@@ -68,20 +149,30 @@ def _e2e_of(side: Sequence[Record], batches: Sequence[int]) -> float | None:
     return fmean(float(np.median(rows.mean(axis=1))) for rows in times)
 
 
-def claim(
-    head: MetricParity | None, sides: Group, speedups: Sequence[Speedup], found: Sequence[Gate]
-) -> tuple[Speed, str]:
+def unsteadiness(records: Sequence[Record]) -> float | None:
+    """The largest ratio of the quartiles of one batch's repeats, if it exceeds `UNSTEADY`."""
+    worst = 1.0
+    for record in records:
+        repeats: dict[int, list[float]] = {}
+        for timing in record.timings:
+            repeats.setdefault(timing.batch, []).append(timing.e2e_ms)
+        for times in repeats.values():
+            if len(times) >= MIN_REPEATS:
+                low, _, high = quantiles(times, n=4, method="inclusive")
+                worst = max(worst, high / low)
+    return worst if worst > UNSTEADY else None
+
+
+def claim(head: MetricParity | None, speedups: Sequence[Speedup], checks: Sequence[Check]) -> Speed:
     """Viable, inefficient or open, over every k at which the headline passes."""
-    if head is None or head.reached is None:
-        return Speed.NO_PARITY, ""
-    name = sentences.named(sides.candidates[0][1][0])
+    if head is None or not head.passing:
+        return Speed.NO_PARITY
     passing = [item for item in speedups if item.steps in head.passing]
-    slow = [gate.reason for gate in found if gate.blocks == "speed"]
-    unequal = any(gate.name == THREADS for gate in found)  # then slower says as little as faster
-    faster = [item for item in passing if item.low is not None and item.low > 1]
-    slower = [item for item in passing if item.high is not None and item.high < 1]
-    if faster and not slow:
-        return Speed.VIABLE, sentences.speed_sentence(Speed.VIABLE, name, faster, "")
-    if passing and len(slower) == len(head.passing) and not unequal:
-        return Speed.INEFFICIENT, sentences.speed_sentence(Speed.INEFFICIENT, name, passing, "; ".join(slow))
-    return Speed.OPEN, sentences.speed_sentence(Speed.OPEN, name, passing, "; ".join(slow))
+
+    def forbidden(steps: int, *blocks: str) -> bool:
+        return any(check.forbids(kind, None, steps) for check in checks for kind in blocks)  # type: ignore[arg-type]
+
+    if any(s.low is not None and s.low > 1 and not forbidden(s.steps, "speed", "viable") for s in passing):
+        return Speed.VIABLE
+    slower = [s for s in passing if s.high is not None and s.high < 1 and not forbidden(s.steps, "speed")]
+    return Speed.INEFFICIENT if passing and len(slower) == len(head.passing) else Speed.OPEN

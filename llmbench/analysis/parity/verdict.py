@@ -1,80 +1,137 @@
-"""A verdict as frozen data that goes to JSON and comes back.
+"""The values of a verdict: frozen data that goes to JSON and comes back. Sentences are made of them in `sentences`.
 
-`Status` says what to do next, `Curve` holds one metric over k with what it must be read against, `DeltaTest` the test
-at one k, `MetricParity` the verdict on one metric with the point estimate beside it, `Parity` that of one set of
-comparable Records.
+`Status` says what may be claimed, `Check` what a gate measured, `DeltaTest` the test at one k, `MetricParity` the
+verdict on one metric with the point estimate beside it, `Verdict` that of one set of comparable Records.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Literal
 
 from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.config.parity import ParityConfig
-from llmbench.errors import RecordError
 
 JUDGED = ("quality/perplexity", "quality/bits_per_byte", "quality/bertscore_f1", "quality/accuracy")
 """Metrics that can reach parity; the first that was asked for is the headline, also where it gave no number."""
 
+MATCHED = ("quality/perplexity", "quality/bits_per_byte")
+"""Metrics that reward text of little variety: they are compared at matched diversity."""
+
 DIVERSITY = "quality/entropy"
 
 
-class _Advice(StrEnum):
-    """A string member that carries its advice."""
-
-    next_step: str
-
-    def __new__(cls, value: str, next_step: str) -> "_Advice":
-        """Keep the advice beside the value."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.next_step = next_step
-        return member
-
-
-class Status(_Advice):
-    """What the test says; the first of the six that matches, in this order. `next_step`: what to do about it.
+class Status(StrEnum):
+    """What may be claimed: the first of the six that matches, in this order.
 
     The last three say that nothing could be tested, because a part of the sweep was not asked for.
     """
 
-    INVALID = (
-        "invalid",
-        "change what each gate names (docs/method.md lists the settings), and run again",
-    )
-    INSENSITIVE = "insensitive", "use a metric or judge that ranks LLaMA above its floor, or more prompts"
-    REACHED = "reached", "read the speedup at that k and the entropy beside it; add smaller steps if it is the smallest"
-    DEGENERATE = "degenerate", "raise the diversity at the same k (temperature, remasking) and run again"
-    NOT_REACHED = "not_reached", "add larger steps, up to the canvas; at the canvas, this is the answer"
-    UNDECIDED = "undecided", "raise workload.prompts, or add seeds: seed=1,2,3"
-    MISSING_BASELINE = "missing_baseline", "add the autoregressive side: model=llama,llada"
-    MISSING_CANDIDATES = "missing_candidates", "add the diffusion side: model=llama,llada steps=8,16,32,64"
-    NO_QUALITY = "no_quality", "only speed was measured; add metric=default, with real weights and prompts of text"
+    INVALID = "invalid"
+    INSENSITIVE = "insensitive"
+    REACHED = "reached"
+    DEGENERATE = "degenerate"
+    NOT_REACHED = "not_reached"
+    UNDECIDED = "undecided"
+    MISSING_BASELINE = "missing_baseline"
+    MISSING_CANDIDATES = "missing_candidates"
+    NO_QUALITY = "no_quality"
 
 
 TESTED = tuple(list(Status)[:6])
 """The six that answer the question; the rest say that it was not asked."""
 
 
-class Speed(_Advice):
+class Speed(StrEnum):
     """Is diffusion faster where its quality passes?"""
 
-    VIABLE = "viable", "report the speedup with its interval"
-    INEFFICIENT = "inefficient", "look for parity at fewer steps, or for a faster decoder"
-    OPEN = "open", "raise timing.repeats and timing.batches"
-    NO_PARITY = "no_parity", "there is no k at which a speedup could be claimed"
+    VIABLE = "viable"
+    INEFFICIENT = "inefficient"
+    OPEN = "open"
+    NO_PARITY = "no_parity"  # there is no k at which a speedup could be claimed
+
+
+class Place(StrEnum):
+    """Where a k lies against the baseline's curve of quality over entropy."""
+
+    ON = "on"
+    BELOW = "below"  # less varied than its first knot
+    ABOVE = "above"  # more varied than its last knot
+    DIRECT = "direct"  # the metric is compared without a curve
+
+
+class CheckName(StrEnum):
+    """What a Check looked at."""
+
+    MISSING = "settings missing"
+    NOT_RUN = "jobs not run"
+    EMPTY = "empty outputs"
+    LENGTH = "realised length"
+    NOT_TIMED = "outputs scored are not the outputs timed"
+    MIXED = "mixed conditions"
+    THROTTLED = "throttled clocks"
+    TWICE = "prompts that occur twice"
+    PROMPTS = "prompts missing"
+    NOT_FINITE = "not finite"
+    FEW = "too few prompts for a bound"
+    NO_SPREAD = "scores do not vary"
+    SHORT = "shares of short outputs"
+    REPETITION = "repetition"
+    RELEVANCE = "relevance"
+    ECHO = "echo of the prompt"
+    RELEVANCE_ASSAY = "relevance tells prompts apart"
+    COPYING = "shared 4-grams"
+    CURVE = "baseline's curve"
+    SLOW_BASELINE = "slow baseline"
+    THREADS = "CPU threads differ"
+    CARD = "cards differ"
+    UNSTEADY = "unsteady times"
+    DRIFT = "drift of the baseline"
+
+
+Blocks = Literal["verdict", "reached", "speed", "viable", "note"]
+"""What a failed Check forbids: a judgement of its k ("verdict"), that its k passes ("reached"), claims on speed in both
+directions ("speed") or that the candidate is faster ("viable"); a "note" forbids nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
-    """A condition that failed, and what it blocks."""
+class Check:
+    """What was looked at, with what came out."""
 
-    name: str
-    reason: str  # with the numbers
-    steps: int | None = None  # the k that it blocks; None blocks the whole set
-    metrics: tuple[str, ...] = ()  # () blocks every metric
-    blocks: str = "parity"  # or "speed": the claim that LLaDA is viable
-    change: str = ""  # the settings that would open it; "" in verdicts older than this field
+    name: CheckName
+    passed: bool
+    blocks: Blocks
+    steps: int | None = None  # the k it is about; None: the whole set
+    metrics: tuple[str, ...] = ()  # () concerns every metric
+    values: dict[str, float | str] = field(default_factory=dict)  # numbers, limits and labels, by name
+
+    def forbids(self, blocks: Blocks, metric: str | None = None, steps: int | None = None) -> bool:
+        """Whether it failed and forbids this, for a metric and at a k (None: any)."""
+        return (
+            not self.passed
+            and self.blocks == blocks
+            and (metric is None or not self.metrics or metric in self.metrics)
+            and (steps is None or self.steps in (None, steps))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under which conditions both sides were measured."""
+
+    device_name: str
+    device: str = ""  # "cpu", "cuda"; "" where only a server is known
+    dtype: str = ""
+    quantization: str = "none"
+    batch: str = ""
+    canvas: str = ""
+    temperatures: tuple[str, ...] = ()  # the baseline's, then the candidate's where it differs
+    nuclei: tuple[str, ...] = ()  # top_p likewise; () where all of the distribution is drawn from
+    chat: bool = False
+    prompts: int = 0
+    documents: int = 0  # clusters of prompts
+    seeds: int = 1
+    judge: str = ""  # its name; "" without one
+    second_judge: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,34 +141,30 @@ class Curve:
     metric: str  # key of METRICS
     baseline: float | None  # the autoregressive side
     values: tuple[tuple[int, float], ...]  # (k, value), k rising
-    floor: float | None
-    human: float | None
+    floor: float | None = None
+    human: float | None = None
+    floor_text: str = ""  # which of the floor texts it is
+
+    def at(self, steps: int | None) -> float | None:
+        """The value at one k; of the baseline for None."""
+        return self.baseline if steps is None else dict(self.values).get(steps)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeltaTest:
-    """Delta(k) = f(k) - Q of one metric at one k, oriented up, with its bounds."""
+class CurvePoint:
+    """The baseline at one temperature."""
 
-    steps: int
-    delta: float
-    sd: float  # of the linearised ratio, over prompts
-    skewness: float  # of the same
-    enough: bool  # prompts for this skewness
-    lower: float  # one-sided, at alpha: what is tested
-    upper: float  # one-sided, at alpha
-    low: float  # 95 % two-sided, by the same rule
-    high: float
-    drawn_low: float  # 95 % paired bootstrap, percentile: what the figure draws
-    drawn_high: float
-    passes: bool  # lower >= -margin, from enough prompts
-    lower_t: float | None = None  # the t bound of docs/metrics.md, which `lower` never exceeds; None in old verdicts
+    temperature: float
+    entropy: float
+    values: tuple[tuple[str, float], ...]  # metric, value as logged
+    kept: bool  # whether it is a knot of the curve
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assay:
-    """Can the metric tell the baseline from its floor?"""
+    """Can the metric tell the reference from its floor?"""
 
-    difference: float  # Q - floor, oriented up
+    difference: float  # reference - floor, oriented up
     lower: float  # one-sided, at alpha
     needed: float  # 2 delta
 
@@ -122,35 +175,61 @@ class Assay:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeltaTest:
+    """Delta(k) = f(k) - reference of one metric at one k, oriented up. Bounds hold the interpolation allowance."""
+
+    steps: int
+    place: Place
+    value: float  # f(k), oriented up
+    reference: float  # Q(E): the baseline at equal entropy, or Q
+    temperature: float | None = None  # of the baseline there
+    entropy: float | None = None  # E
+    delta: float
+    sd: float  # of the linearised difference, per prompt
+    skewness: float
+    enough: bool  # prompts for this skewness
+    allowance: float = 0.0
+    lower: float  # one-sided, at alpha: what is tested
+    upper: float  # one-sided, at alpha
+    low: float  # 95 % two-sided, by the same rule
+    high: float
+    passes: bool  # lower >= -margin, from enough prompts; never below the curve
+    worse: bool  # upper < -margin, on the curve or dominated
+    less_varied: bool = False  # E is below the whole curve: upper bound of E - H_1 < 0
+    assay: Assay | None = None
+
+    @property
+    def dominated(self) -> bool:
+        """Less varied than any of the baseline's text, and worse than it."""
+        return self.place is Place.BELOW and self.worse
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricParity:
     """The verdict on one metric, with the point estimate beside it."""
 
     curve: Curve
     status: Status
-    reason: str  # why this status, with the numbers
     margin: float
     prompts: int
+    documents: int  # clusters
     tests: tuple[DeltaTest, ...] = ()  # k rising
-    diversity: tuple[DeltaTest, ...] = ()  # of entropy, where the metric needs it
-    diversity_margin: float | None = None
-    assay: Assay | None = None
-    reached: int | None = None  # the smallest k such that it and every larger tested k pass
+    not_judged: tuple[int, ...] = ()  # k that a Check removes
+    passing: tuple[int, ...] = ()  # k that may be claimed
     stopped_at: int | None = None  # the k at which the sequence from the top ended
-    stopped_by: str = ""
-    flags: tuple[str, ...] = ()
-    prompts_needed: int | None = None
-    frequencies: tuple[tuple[int | None, float], ...] = ()  # bootstrap: (S_parity, share); None = none
-    deltas: tuple[tuple[int, float], ...]  # point estimate: (k, f(k) - Q)
-    s_parity: int | None  # point estimate
-    title: str  # the verdict in a line
-    sentence: str  # with conditions, speed and diversity: to be quoted
-    point_sentence: str  # the point estimate
+    prompts_needed: int | None = None  # that would decide
+    deltas: tuple[tuple[int, float], ...] = ()  # point estimate: (k, f(k) - Q)
+    second: "MetricParity | None" = None  # the same under the second judge; `status` and `passing` are those of both
 
     @property
-    def passing(self) -> tuple[int, ...]:
-        """Every k that may be claimed."""
-        known = [steps for steps, _ in self.deltas]
-        return tuple(steps for steps in known if self.reached is not None and steps >= self.reached)
+    def reached(self) -> int | None:
+        """The smallest k such that it and every larger tested k pass."""
+        return min(self.passing, default=None)
+
+    @property
+    def s_parity(self) -> int | None:
+        """The point estimate: the smallest k with f(k) >= Q."""
+        return next((k for k, delta in self.deltas if delta >= 0), None)
 
     def test(self, steps: int) -> DeltaTest | None:
         """The test at one k."""
@@ -165,8 +244,10 @@ class Speedup:
     ratio: float
     low: float | None
     high: float | None
-    baseline_ms: float
+    baseline_ms: float  # the geometric mean of the timings before and after
     candidate_ms: float
+    drift: float | None = None  # baseline after / before; None where it was timed once
+    unsteady: float | None = None  # by what the interval was widened; None: times were steady
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,70 +264,57 @@ class ExternalServer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parity:
+class Implementation:
+    """One way in which the baseline was run."""
+
+    label: str
+    e2e_ms: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
     """What one set of comparable Records says about parity."""
 
     status: Status  # of the headline metric, or why there is none
-    sentence: str  # to be quoted
-    headline: str | None  # the metric that `sentence` is about
-    baseline: str | None  # model names
-    candidate: str | None
-    steps: tuple[int, ...]  # K
-    prompts: int
+    headline: str | None = None  # the metric that the status is about
+    baseline: str | None = None  # model names
+    candidate: str | None = None
+    names: tuple[str, str] = ("baseline", "candidate")  # of both sides, for people
+    steps: tuple[int, ...] = ()  # K
     seeds: tuple[str, ...] = ()
-    where: str = ""  # the conditions, for people
-    baseline_choice: str = ""  # where a sweep timed several implementations of the baseline: which one it is, and why
+    conditions: Conditions
     identities: tuple[str, ...] = ()  # of the Records behind it
-    conditions: dict[str, str] = field(default_factory=dict)
     metrics: tuple[MetricParity, ...] = ()
-    diversity_curves: tuple[Curve, ...] = ()
+    prefix: int | None = None  # judge tokens over which entropy was taken
+    points: tuple[CurvePoint, ...] = ()  # the baseline over temperature
+    beside: tuple[Curve, ...] = ()  # what is shown beside the judged metrics: entropy, relevance, ...
+    implementations: tuple[Implementation, ...] = ()  # of the baseline, the chosen one first
     speedups: tuple[Speedup, ...] = ()
     external_servers: tuple[ExternalServer, ...] = ()
-    gates: tuple[Gate, ...] = ()
-    warnings: tuple[str, ...] = ()  # what blocks nothing and should be known
+    checks: tuple[Check, ...] = ()
     speed: Speed = Speed.NO_PARITY  # at the headline's passing k
-    speed_sentence: str = ""
     s_all: int | None = None  # the smallest k from which on every eligible metric passes
     s_all_metrics: tuple[str, ...] = ()  # the eligible ones
     options: ParityConfig = field(default_factory=ParityConfig)
     alpha: float = 0.05
     analyses: int = 1  # of this question so far, this one included
+    unplanned: tuple[str, ...] = ()  # what differs from earlier analyses of the question
     analysis: PastAnalysis | None = None  # what later verdicts on the question must count; None: nothing was tested
-    seed: int = 0  # of the bootstrap
 
     @property
-    def title(self) -> str:
-        """The verdict in a line."""
-        return self.metrics[0].title if self.metrics else f"No parity verdict ({self.status.value.replace('_', ' ')})"
-
-    def __str__(self) -> str:
-        """The verdict in words: status and sentence, the point estimate, the speed, and what to do next."""
-        return "\n".join(self.lines)
+    def head(self) -> MetricParity | None:
+        """The verdict on the headline metric."""
+        return self.metrics[0] if self.metrics else None
 
     @property
-    def lines(self) -> tuple[str, ...]:
-        """What `str` says, line by line."""
-        first = f"{self.status.value.replace('_', ' ').upper()}. {self.sentence}"
-        more = (self.point_sentence, self.speed_sentence, f"Next: {self.next_step}." if self.metrics else "")
-        return (first, *filter(None, more))
+    def prompts(self) -> int:
+        """How many."""
+        return self.conditions.prompts
 
     @property
-    def point_sentence(self) -> str:
-        """The point estimate of the headline metric, as a sentence."""
-        return self.metrics[0].point_sentence if self.metrics else ""
-
-    @property
-    def next_step(self) -> str:
-        """What to do about the status; where gates forbid a verdict, the settings that would open each of them."""
-        if self.status is not Status.INVALID:
-            return self.status.next_step
-        judged = {item.curve.metric for item in self.metrics[:1]}  # none where a whole side failed
-        judged |= {DIVERSITY for item in self.metrics[:1] if item.diversity_margin is not None}
-        blocking = [g for g in self.gates if g.blocks == "parity" and (not g.metrics or judged & {*g.metrics})]
-        if not blocking:  # too few prompts for a bound
-            return "raise workload.prompts, and run again"
-        changes = dict.fromkeys(f"{gate.name}: {gate.change}" for gate in blocking if gate.change)
-        return f"{'; '.join(changes)}; then run again" if changes else self.status.next_step
+    def failed_checks(self) -> tuple[Check, ...]:
+        """Every Check that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
 
     def metric(self, key: str) -> MetricParity | None:
         """The verdict on one metric."""
@@ -254,18 +322,21 @@ class Parity:
 
     def curve(self, key: str) -> Curve | None:
         """One metric over k, judged or beside."""
-        return next(
-            (item for item in (*(m.curve for m in self.metrics), *self.diversity_curves) if item.metric == key), None
-        )
+        known = (*(item.curve for item in self.metrics), *self.beside)
+        return next((item for item in known if item.metric == key), None)
 
     def speedup(self, steps: int | None) -> Speedup | None:
         """The time ratio at one k."""
         return next((item for item in self.speedups if item.steps == steps), None)
 
+    def check(self, name: CheckName, steps: int | None = None) -> Check | None:
+        """The first Check of a name at a k."""
+        return next((item for item in self.checks if item.name is name and item.steps == steps), None)
+
     def series(self) -> list[tuple[str, int, float]]:
-        """Everything as (key, k, value) for a tracker: both sides' curves, floors, deltas, bounds, speedups, S."""
+        """Everything as (key, k, value) for a tracker: both sides' curves, floors, differences, bounds, speedups, S."""
         rows: list[tuple[str, int, float]] = []
-        for curve in (*(item.curve for item in self.metrics), *self.diversity_curves):
+        for curve in (*(item.curve for item in self.metrics), *self.beside):
             short = curve.metric.partition("/")[2]
             flat = {
                 f"{self.baseline}_{short}": curve.baseline,
@@ -277,12 +348,10 @@ class Parity:
                 (f"parity/{key}", k, value) for key, value in flat.items() if value is not None for k in self.steps
             ]
         for item in self.metrics:
-            rows += _tested_rows(item)
+            rows += _rows(item)
             short = item.curve.metric.partition("/")[2]
-            if item.s_parity is not None:
-                rows.append((f"parity/s_parity_{short}", item.s_parity, float(item.s_parity)))
-                if (at := self.speedup(item.s_parity)) is not None:
-                    rows.append((f"parity/speedup_at_parity_{short}", at.steps, at.ratio))
+            if (at := self.speedup(item.s_parity)) is not None:
+                rows.append((f"parity/speedup_at_parity_{short}", at.steps, at.ratio))
         for speed in self.speedups:
             named = {"speedup": speed.ratio, "speedup_ci_low": speed.low, "speedup_ci_high": speed.high}
             named |= {f"{self.baseline}_e2e_ms": speed.baseline_ms, f"{self.candidate}_e2e_ms": speed.candidate_ms}
@@ -293,42 +362,16 @@ class Parity:
             rows += [(key, speed.steps, speed.ratio) for speed in server.speedups]
         return rows
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        data: dict[str, Any] = _adapter().dump_python(self, mode="json")
-        return data
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Parity":
-        """The inverse of `to_dict`.
-
-        Raises:
-            RecordError: when `data` is something else.
-        """
-        try:
-            parsed: Parity = _adapter().validate_python(data)
-        except ValueError as error:
-            raise RecordError(f"not a parity verdict: {str(error).splitlines()[0]}") from error
-        return parsed
-
-
-def _tested_rows(item: MetricParity) -> list[tuple[str, int, float]]:
-    """A metric's differences with their bounds, entropy's beside perplexity, and the tested S."""
+def _rows(item: MetricParity) -> list[tuple[str, int, float]]:
+    """A metric's differences from the tested reference with their bounds, the point estimate, and the tested S."""
     short = item.curve.metric.partition("/")[2]
-    rows = [(f"parity/delta_{short}", steps, value) for steps, value in item.deltas]
-    sets = [(short, item.tests)]
-    if item.curve.metric == "quality/perplexity":
-        sets.append(("entropy", item.diversity))
-        rows += [("parity/delta_entropy", test.steps, test.delta) for test in item.diversity]
-    for name, tests in sets:
-        rows += [(f"parity/delta_{name}_lower", test.steps, test.lower) for test in tests]
-        rows += [(f"parity/delta_{name}_upper", test.steps, test.upper) for test in tests]
+    rows = [(f"parity/point_delta_{short}", steps, value) for steps, value in item.deltas]
+    for test in item.tests:
+        named = {"": test.delta, "_lower": test.lower, "_upper": test.upper}
+        rows += [(f"parity/delta_{short}{suffix}", test.steps, value) for suffix, value in named.items()]
+    if item.s_parity is not None:
+        rows.append((f"parity/s_parity_{short}", item.s_parity, float(item.s_parity)))
     if item.reached is not None:
         rows.append((f"parity/s_tested_{short}", item.reached, float(item.reached)))
     return rows
-
-
-def _adapter() -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Parity)

@@ -1,0 +1,99 @@
+"""One side of a comparison: its Records over seeds, and what they say together.
+
+Seeds are summed within a prompt: the prompt stays the unit, because texts of one prompt are not independent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmbench.analysis.estimates import logged_mean
+from llmbench.metrics import quality
+from llmbench.metrics.keys import METRICS
+from llmbench.metrics.quality import Terms
+from llmbench.record import Record
+
+
+@dataclass(frozen=True)
+class Side:
+    """The Records of one setting over seeds; at least one."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def steps(self) -> int | None:
+        """k; None for the baseline."""
+        return self.records[0].steps
+
+    @property
+    def label(self) -> str:
+        """Its name for people: `llama`, `llada k=16`."""
+        return self.records[0].label
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the decoder; None where it is not known."""
+        return temperature_of(self.records[0])
+
+    @property
+    def latency(self) -> float | None:
+        """L_e2e in ms, the mean over seeds; None where one was not timed."""
+        return logged_mean(self.records, "latency/e2e_ms")
+
+    def value(self, metric: str) -> float | None:
+        """A metric as logged; over several seeds from the sums of them all."""
+        return side_value(self.records, metric)
+
+    def terms(self, metric: str) -> dict[str, Terms]:
+        """Numerator and denominator of each prompt, summed over seeds."""
+        return pooled(self.records, metric)
+
+
+def temperature_of(record: Record) -> float | None:
+    """The decoder's temperature; None where it is not known."""
+    try:
+        return float(record.conditions["decoding.temperature"])
+    except (KeyError, ValueError):
+        return None
+
+
+def summed(each: Sequence[dict[str, Terms]]) -> dict[str, Terms]:
+    """Terms of several Records added up prompt by prompt; a prompt that one of them lacks is left out."""
+    shared = set.intersection(*map(set, each)) if each else set()
+    return {
+        prompt: (sum(terms[prompt][0] for terms in each), sum(terms[prompt][1] for terms in each))
+        for prompt in (each[0] if each else ())
+        if prompt in shared
+    }
+
+
+def pooled(records: Sequence[Record], metric: str) -> dict[str, Terms]:
+    """Numerator and denominator of each prompt, summed over the Records; empty for a metric without sums."""
+    try:
+        return summed([quality.per_prompt(record, metric) for record in records])
+    except KeyError:  # a value that a Record carries without the sums behind it
+        return {}
+
+
+def is_measured(records: Sequence[Record], metric: str) -> bool:
+    """Whether one of the Records holds a value of the metric or sums behind it, numbers or not."""
+    return any(metric in record.metrics or pooled([record], metric) for record in records)
+
+
+def side_value(records: Sequence[Record], metric: str) -> float | None:
+    """A side's value: as logged; over several seeds from the sums of them all."""
+    if len(records) == 1:
+        return records[0].metrics.get(metric)
+    if any(metric not in record.metrics for record in records):
+        return None
+    return quality.ratio(metric, pooled(records, metric).values())
+
+
+def pooled_value(records: Sequence[Record], metric: str) -> float | None:
+    """A side's value from its sums; None where there is nothing to divide by."""
+    return quality.ratio(metric, pooled(records, metric).values())
+
+
+def orientation(metric: str) -> float:
+    """+1 or -1: what turns a metric's sums so that more is better (perplexity's are turned already)."""
+    base = metric.removesuffix("_second")
+    return -1.0 if METRICS[base].better == "lower" and base != "quality/perplexity" else 1.0

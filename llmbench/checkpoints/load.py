@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from llmbench.config.job import HardwareConfig, Quantization
-    from llmbench.metrics.scoring import Judge
+    from llmbench.metrics.judging import Judge
     from llmbench.models.architecture import Architecture
     from llmbench.models.engine import EagerEngine
     from llmbench.models.fused import FusedEngine
@@ -179,7 +179,7 @@ def load_judge(files: CheckpointFiles, hardware: "HardwareConfig") -> "Judge":
     """
     import torch
 
-    from llmbench.metrics.scoring import Judge
+    from llmbench.metrics.judging import Judge
 
     files.require_judge()
     return Judge(

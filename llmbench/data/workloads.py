@@ -59,6 +59,7 @@ class Prompt:
     gap: str = " "
     """The whitespace between prompt and reference, which tokenizers see: a new line where the prompt is in lines and
     ends on a whole one (verse), else a space (prose, or a chat that ends on `A:`)."""
+    document: str | None = None  # from which the text was taken; None: one of its own
     draws: tuple[int, ...] | None = None
     """One random number in [0, 2^32) per token of a synthetic prompt; None where the prompt is `text`."""
 

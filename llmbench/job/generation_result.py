@@ -50,6 +50,7 @@ def outputs(
                 Output(
                     prompt_id=prompt.id,
                     task=prompt.task,
+                    document=prompt.document,
                     prompt=prompt.text if prompt.draws is None else None,
                     text=text.text,
                     batch=batch,

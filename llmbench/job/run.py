@@ -304,6 +304,13 @@ def _scores(
     judge = load_judge(prepared.judge, prepared.job.hardware) if prepared.judge else None
     encoder = bertscore.load_encoder(prepared.encoder, prepared.job.hardware) if prepared.encoder else None
     notes: list[str] = []
-    m = prepared.job.workload.diversity_tokens
-    scores = scoring.score(items, judge, encoder, diversity_tokens=m, tick=tick, note=notes.append)
+    scores = scoring.score(
+        items,
+        judge,
+        encoder,
+        diversity_tokens=prepared.job.workload.diversity_tokens,
+        canvas=prepared.job.model.decoder.canvas,
+        tick=tick,
+        note=notes.append,
+    )
     return scores, tuple(notes)

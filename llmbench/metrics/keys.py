@@ -65,9 +65,13 @@ _ALL = (
     Metric("roofline/efficiency", "share", "higher"),
     Metric("quality/perplexity", "1", "lower"),
     Metric("quality/bits_per_byte", "bits", "lower"),
+    Metric("quality/perplexity_second", "1", "lower"),
+    Metric("quality/bits_per_byte_second", "bits", "lower"),
     Metric("quality/entropy", "nats", "higher"),
     Metric("quality/distinct_2", "share", "higher"),
     Metric("quality/repetition", "share", "lower"),
+    Metric("quality/relevance", "nats", "higher"),
+    Metric("quality/shared_4grams", "share", "lower"),
     Metric("quality/bertscore_f1", "1", "higher"),
     Metric("quality/bertscore_precision", "1", "higher"),
     Metric("quality/bertscore_recall", "1", "higher"),
@@ -78,4 +82,4 @@ _ALL = (
 )
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
-"""Every key that a job may log. `quality/*` keys also appear with `_floor` and `_human`."""
+"""Every key that a job may log. Keys of scored texts also appear with `_floor` and `_human`."""

@@ -5,7 +5,8 @@ so that the analysis can resample prompts and take the same ratio again. A value
 
 `_human` is the same formula over the human references, `_floor` over the three floor texts (shuffled references, the
 prompt's tail, nothing at all): the best of the three in the metric's own direction, so that a metric which one of
-them fools has a high floor. Counts and lengths (`empty_share`, `length_bytes`) have neither.
+them fools has a high floor. Counts and lengths (`empty_share`, `length_bytes`) have neither, nor has `shared_4grams`.
+Relevance has no floor: the prompt's tail is its ceiling.
 """
 
 import math
@@ -13,6 +14,11 @@ from collections.abc import Callable, Iterable
 
 from llmbench.metrics.keys import METRICS
 from llmbench.record import FLOORS, Output, PromptScore, Record, Subject
+
+PERPLEXITIES = ("quality/perplexity", "quality/perplexity_second")
+"""Metrics whose value is exp(-ratio)."""
+
+_WITHOUT_FLOOR = ("quality/relevance", "quality/shared_4grams")
 
 Terms = tuple[float, float]
 """Numerator and denominator of one prompt. (0, 0) = measured, and nothing to count: an empty text has no bigrams."""
@@ -22,10 +28,10 @@ def compute(record: Record) -> dict[str, float]:
     """All `quality/*` and `likelihood/*` values of a job; what cannot be computed is missing."""
     values: dict[str, float | None] = {}
     for key in _OF_SCORE:
-        values[key] = ratio(key, _terms(record, key, "output").values())
-        values[f"{key}_human"] = ratio(key, _terms(record, key, "human").values())
+        values[key] = ratio(key, terms_of(record, key, "output").values())
+        values[f"{key}_human"] = ratio(key, terms_of(record, key, "human").values())
         floor = floor_subject(record, key)
-        values[f"{key}_floor"] = ratio(key, _terms(record, key, floor).values()) if floor else None
+        values[f"{key}_floor"] = ratio(key, terms_of(record, key, floor).values()) if floor else None
     for key in _OF_OUTPUT:
         values[key] = ratio(key, per_prompt(record, key).values())
     if record.likelihood is not None and record.likelihood.utf8_bytes:
@@ -36,8 +42,8 @@ def compute(record: Record) -> dict[str, float]:
 def per_prompt(record: Record, key: str) -> dict[str, Terms]:
     """The numerator and denominator of every prompt that was measured, by prompt id.
 
-    Summing both over prompts and dividing gives the value that `compute` gives, with one exception: perplexity enters
-    as g = -NLL / judged tokens (nats per token, oriented up), so that it is a ratio of sums too; perplexity = exp(-g).
+    Summing both over prompts and dividing gives the value that `compute` gives, with one exception: perplexities
+    enter as g = -NLL / judged tokens (nats per token, oriented up), ratios of sums too; perplexity = exp(-g).
     Other values are not turned: `METRICS[key].better` says which way is up.
 
     Args:
@@ -51,25 +57,26 @@ def per_prompt(record: Record, key: str) -> dict[str, Terms]:
         measured = {output.prompt_id: _OF_OUTPUT[key](output) for output in record.outputs}
         return {prompt_id: pair for prompt_id, pair in measured.items() if pair is not None}
     if key.endswith("_human"):
-        return _terms(record, key.removesuffix("_human"), "human")
+        return terms_of(record, key.removesuffix("_human"), "human")
     if key.endswith("_floor"):
         base = key.removesuffix("_floor")
         floor = floor_subject(record, base)
-        return _terms(record, base, floor) if floor else {}
-    return _terms(record, key, "output")
+        return terms_of(record, base, floor) if floor else {}
+    return terms_of(record, key, "output")
 
 
 def floor_subject(record: Record, key: str) -> Subject | None:
-    """Which of the three floor texts does best on a metric; None when none of them can be measured.
+    """Which of the three floor texts does best on a metric; None when none can be measured, or is a floor.
 
     They are compared over the prompts that all of them have: a text that only the easy prompts have (shuffled
     references, where most prompts have none) would look better than it is. Where no prompt has them all, the texts that
     most prompts have are compared, each over its own.
 
     Raises:
-        KeyError: for a key that has no floor.
+        KeyError: for a key that no score has.
     """
-    terms = {subject: found for subject in FLOORS if (found := _terms(record, key, subject))}
+    floors = () if key in _WITHOUT_FLOOR else FLOORS
+    terms = {subject: found for subject in floors if (found := terms_of(record, key, subject))}
     terms = {subject: found for subject, found in terms.items() if ratio(key, found.values()) is not None}
     shared = set.intersection(*map(set, terms.values())) if terms else set()
     if not shared and terms:
@@ -84,15 +91,36 @@ def floor_subject(record: Record, key: str) -> Subject | None:
     return best(known, key=lambda pair: pair[0])[1] if known else None
 
 
-def _terms(record: Record, key: str, subject: Subject) -> dict[str, Terms]:
-    """Terms of all prompts for one subject; a prompt that was not measured is missing."""
+def terms_of(record: Record, key: str, subject: Subject) -> dict[str, Terms]:
+    """Terms of all prompts for the text of one subject, by prompt id; a prompt that was not measured is missing.
+
+    Args:
+        record: a finished job.
+        key: a `quality/*` key of scores, without `_human` or `_floor`.
+        subject: whose text.
+
+    Raises:
+        KeyError: for a key that no score has.
+    """
     formula = _OF_SCORE[key]
     terms = {score.prompt_id: formula(score) for score in record.scores if score.subject == subject}
     return {prompt_id: pair for prompt_id, pair in terms.items() if pair is not None}
 
 
+def relevance_under_other_prompt(record: Record) -> dict[str, Terms]:
+    """Terms of `quality/relevance` as if each output belonged to the first of its two other prompts: (b - a, tokens).
+
+    What a text that has nothing to do with its prompt comes to.
+    """
+    return {
+        score.prompt_id: (score.other_nll_nats[1] - score.other_nll_nats[0], score.judged_tokens)
+        for score in record.scores
+        if score.subject == "output" and score.other_nll_nats is not None and score.judged_tokens is not None
+    }
+
+
 def ratio(key: str, terms: Iterable[Terms]) -> float | None:
-    """The value of a metric over prompts: one ratio of sums, for perplexity exp(-ratio).
+    """The value of a metric over prompts: one ratio of sums, for perplexities exp(-ratio).
 
     Args:
         key: of `METRICS`.
@@ -106,19 +134,23 @@ def ratio(key: str, terms: Iterable[Terms]) -> float | None:
     if not denominator:
         return None
     mean = math.fsum(pair[0] for pair in pairs) / denominator
-    if key != "quality/perplexity":
+    if key not in PERPLEXITIES:
         return mean
     return math.exp(-mean) if -mean < 709 else None  # exp(710) is no float
 
 
-def _minus_nll_per_token(score: PromptScore) -> Terms | None:
-    if score.nll_nats is None or score.judged_tokens is None:
+def _minus_nll_per_token(nll: float | None, tokens: int | None) -> Terms | None:
+    return None if nll is None or tokens is None else (-nll, tokens)
+
+
+def _bits_per_byte(nll: float | None, size: int) -> Terms | None:
+    return None if nll is None else (nll / math.log(2), size)
+
+
+def _relevance(score: PromptScore) -> Terms | None:
+    if score.nll_nats is None or score.other_nll_nats is None or score.judged_tokens is None:
         return None
-    return -score.nll_nats, score.judged_tokens
-
-
-def _bits_per_byte(score: PromptScore) -> Terms | None:
-    return None if score.nll_nats is None else (score.nll_nats / math.log(2), score.utf8_bytes)
+    return sum(score.other_nll_nats) / 2 - score.nll_nats, score.judged_tokens
 
 
 def _entropy(score: PromptScore) -> Terms | None:
@@ -134,9 +166,8 @@ def _distinct_2(score: PromptScore) -> Terms | None:
 
 
 def _repetition(score: PromptScore) -> Terms | None:
-    if score.diversity_tokens is None or score.repeated_tokens is None:
-        return None
-    return score.repeated_tokens, score.diversity_tokens
+    tokens = score.diversity_tokens if score.text_tokens is None else score.text_tokens  # before format 4
+    return None if tokens is None or score.repeated_tokens is None else (score.repeated_tokens, tokens)
 
 
 def _mean(field: Callable[[PromptScore], float | None]) -> Callable[[PromptScore], Terms | None]:
@@ -148,11 +179,15 @@ def _mean(field: Callable[[PromptScore], float | None]) -> Callable[[PromptScore
 
 
 _OF_SCORE: dict[str, Callable[[PromptScore], Terms | None]] = {
-    "quality/perplexity": _minus_nll_per_token,
-    "quality/bits_per_byte": _bits_per_byte,
+    "quality/perplexity": lambda score: _minus_nll_per_token(score.nll_nats, score.judged_tokens),
+    "quality/bits_per_byte": lambda score: _bits_per_byte(score.nll_nats, score.utf8_bytes),
+    "quality/perplexity_second": lambda score: _minus_nll_per_token(score.second_nll_nats, score.second_judged_tokens),
+    "quality/bits_per_byte_second": lambda score: _bits_per_byte(score.second_nll_nats, score.utf8_bytes),
     "quality/entropy": _entropy,
     "quality/distinct_2": _distinct_2,
     "quality/repetition": _repetition,
+    "quality/relevance": _relevance,
+    "quality/shared_4grams": _mean(lambda score: score.shared_4grams),
     "quality/bertscore_f1": _mean(lambda score: score.bertscore_f1),
     "quality/bertscore_precision": _mean(lambda score: score.bertscore_precision),
     "quality/bertscore_recall": _mean(lambda score: score.bertscore_recall),

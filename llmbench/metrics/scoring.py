@@ -10,8 +10,14 @@ that ending early, or at once, is not free; references, their shuffles and promp
 carry none; the empty subject carries one. Texts after the prompt keep their joint (`Prompt.gap`), as a generated text
 begins with its space. A prompt that the judge's context cannot hold is cut from the left.
 
-*Diversity*, over the text's first m judge tokens: unigram entropy; bigrams and how many of them differ; tokens that
-lie in a 4-gram that occurs more than once among them (every token of every such occurrence, counted once).
+*Other prompts*: outputs, references and prompt tails are also scored after two other prompts (`draws.two_others`). A
+text that has to do with its own prompt is likelier there.
+
+*Diversity*, over the text's first m judge tokens: unigram entropy; bigrams and how many of them differ. Over the whole
+text: tokens that lie in a 4-gram that occurs more than once (every token of every such occurrence, counted once); the
+entropy of its prefixes; the output's 4-grams that outputs of other prompts share.
+
+A *second judge* gives NLL of the own prompt alone (`add_second`).
 
 *Answers* that can be checked are (`llmbench.metrics.answers`), without a model.
 
@@ -21,36 +27,17 @@ reference.
 Only the output's sums depend on the model under test; the others are computed once per process.
 """
 
-import itertools
-import math
-import random
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from llmbench.metrics import answers
+from llmbench.metrics import answers, draws, judging
 from llmbench.metrics.bertscore import Encoder
+from llmbench.metrics.diversity import diversity, shared_4grams
+from llmbench.metrics.judging import Judge
 from llmbench.record import Output, PromptScore, Subject
 
 Tick = Callable[[str, int, int], None]
-
-BATCH_TOKENS = 1024
-"""Most tokens, padding included, in one forward of the judge."""
-
-NGRAM = 4  # of `repeated_tokens`
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judge:
-    """A causal language model that judges texts."""
-
-    model: Any  # transformers causal LM: input_ids, attention_mask, logits_to_keep -> .logits [B, keep, V]
-    tokenize: Callable[[str], list[int]]  # without special tokens
-    eos_id: int
-    context: int  # most tokens it can read
-    device: str
-    name: str  # with its content hash: the cache's key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +51,7 @@ class Item:
     stopped: bool  # a stop token belongs to the text
     reference: str | None  # what BERTScore compares with
     answer: str | None  # the number that the text should end on
+    others: tuple[str, ...] = ()  # two other prompts, after which the text is scored too
 
 
 class PromptText(Protocol):
@@ -72,6 +60,14 @@ class PromptText(Protocol):
     @property
     def id(self) -> str:
         """Unique in the workload."""
+
+    @property
+    def task(self) -> str:
+        """The group that it belongs to."""
+
+    @property
+    def document(self) -> str | None:
+        """From which it was taken; None: one of its own."""
 
     @property
     def text(self) -> str:
@@ -108,6 +104,7 @@ def items(outputs: Sequence[Output], workload: Prompts) -> tuple[Item, ...]:
     Shuffled references are a fixed rearrangement in which no prompt keeps its own; it needs two prompts with one.
     """
     prompts = {prompt.id: prompt for prompt in workload.prompts}
+    others = _other_prompts(workload.prompts)
     made = [
         Item(
             prompt_id=output.prompt_id,
@@ -117,6 +114,7 @@ def items(outputs: Sequence[Output], workload: Prompts) -> tuple[Item, ...]:
             stopped=output.stopped,
             reference=prompts[output.prompt_id].reference,
             answer=prompts[output.prompt_id].answer,
+            others=others[output.prompt_id],
         )
         for output in outputs
         if output.prompt is not None and output.text is not None
@@ -131,12 +129,13 @@ def items(outputs: Sequence[Output], workload: Prompts) -> tuple[Item, ...]:
             stopped=subject == "empty",
             reference=reference,
             answer=prompt.answer,
+            others=others[prompt.id] if subject in ("human", "prompt_tail") else (),
         )
 
     written = [(prompt, prompt.reference) for prompt in workload.prompts if prompt.reference is not None]
     made += [item(prompt, "human", prompt.gap + reference, None) for prompt, reference in written]
     if len(written) > 1:
-        for (prompt, reference), other in zip(written, derangement(len(written)), strict=True):
+        for (prompt, reference), other in zip(written, draws.derangement(len(written)), strict=True):
             made.append(item(prompt, "shuffled", prompt.gap + written[other][1], reference))
     for prompt in workload.prompts:
         made.append(item(prompt, "prompt_tail", prompt.gap + prompt.tail, prompt.reference))
@@ -144,13 +143,13 @@ def items(outputs: Sequence[Output], workload: Prompts) -> tuple[Item, ...]:
     return tuple(made)
 
 
-def derangement(size: int) -> list[int]:
-    """A fixed random cycle through `size` places (Sattolo 1986): from two places on, none keeps its own."""
-    order, draw = list(range(size)), random.Random(0).random
-    for last in range(size - 1, 0, -1):
-        other = int(draw() * last)
-        order[last], order[other] = order[other], order[last]
-    return order
+def _other_prompts(prompts: Sequence[PromptText]) -> dict[str, tuple[str, ...]]:
+    """Texts of the two other prompts by prompt id; () where there are none."""
+    pairs = draws.two_others([prompt.task for prompt in prompts], [prompt.document for prompt in prompts])
+    return {
+        prompt.id: tuple(prompts[other].text for other in pair or ())
+        for prompt, pair in zip(prompts, pairs, strict=True)
+    }
 
 
 def score(
@@ -159,6 +158,7 @@ def score(
     encoder: Encoder | None,
     *,
     diversity_tokens: int,
+    canvas: int,
     tick: Tick = lambda phase, done, total: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> tuple[PromptScore, ...]:
@@ -169,6 +169,7 @@ def score(
         judge: for NLL and diversity.
         encoder: for BERTScore.
         diversity_tokens: m.
+        canvas: G, the longest prefix whose entropy is taken.
         tick: progress.
         note: takes a line that a reader of the numbers must know.
     """
@@ -176,21 +177,18 @@ def score(
         (judge.name, judge.device) if judge else None,
         (encoder.name, encoder.digest) if encoder else None,
         diversity_tokens,
+        canvas,
     )
     new = (item for item in items if item.subject == "output" or (item, setting) not in _CACHE)
     fresh = list(dict.fromkeys(new))
     compared = [item for item in fresh if encoder and item.reference is not None]
-    total = (len(fresh) if judge else 0) + len(compared)
+    judged = sum(1 + len(item.others) for item in fresh) if judge else 0
+    total = judged + len(compared)
     sums: dict[Item, dict[str, Any]] = {item: {} for item in fresh}
     if judge:
-        ids = {item: judge.tokenize(item.text) for item in fresh}
-        for item in fresh:
-            sums[item] |= diversity(ids[item][:diversity_tokens])
-        nlls = _nll(fresh, ids, judge, lambda done: tick("score", done, total), note)
-        for item, (nll, tokens) in nlls.items():
-            sums[item] |= {"nll_nats": nll, "judged_tokens": tokens}
+        sums = _judged(fresh, judge, diversity_tokens, canvas, lambda done: tick("score", done, total), note)
     if encoder:
-        tick("score", total - len(compared), total)
+        tick("score", judged, total)
         rows = encoder.score([item.text for item in compared], [item.reference or "" for item in compared])
         for item, (precision, recall, f1) in zip(compared, rows, strict=True):
             sums[item] |= {"bertscore_precision": precision, "bertscore_recall": recall, "bertscore_f1": f1}
@@ -209,27 +207,61 @@ def score(
 
 
 _CACHE: dict[tuple[Item, Any], PromptScore] = {}
-"""Sums of human and floor texts by judge, encoder and m; numbers alone, no models and no tensors."""
+"""Sums of human and floor texts by judge, encoder, m and canvas; numbers alone, no models and no tensors."""
 
 
-def diversity(tokens: Sequence[int]) -> dict[str, float | int | None]:
-    """Entropy, bigrams and repetition of the tokens looked at, as fields of PromptScore.
+def add_second(
+    scores: Sequence[PromptScore],
+    items: Sequence[Item],
+    judge: Judge,
+    *,
+    tick: Tick = lambda phase, done, total: None,
+    note: Callable[[str], None] = lambda line: None,
+) -> tuple[PromptScore, ...]:
+    """The same scores with the NLL of each text under a second judge.
 
-    Entropy is that of the empirical unigram distribution, -sum p ln p, in nats; None without tokens.
+    Args:
+        scores: from `score`, of the same items.
+        items: from `items`.
+        judge: the second one.
+        tick: progress.
+        note: takes a line that a reader of the numbers must know.
     """
-    counts, size = Counter(tokens), len(tokens)
-    bigrams = list(itertools.pairwise(tokens))
-    places: dict[tuple[int, ...], list[int]] = {}
-    for start in range(size - NGRAM + 1):
-        places.setdefault(tuple(tokens[start : start + NGRAM]), []).append(start)
-    repeated = {start + i for starts in places.values() if len(starts) > 1 for start in starts for i in range(NGRAM)}
-    return {
-        "entropy_nats": -math.fsum(n / size * math.log(n / size) for n in counts.values()) if size else None,
-        "bigrams": len(bigrams),
-        "distinct_bigrams": len(set(bigrams)),
-        "diversity_tokens": size,
-        "repeated_tokens": len(repeated),
-    }
+    setting = (judge.name, judge.device)
+    own = [replace(item, others=()) for item in items]
+    fresh = list(dict.fromkeys(item for item in own if item.subject == "output" or (item, setting) not in _SECOND))
+    ids = {item: judge.tokenize(item.text) for item in fresh}
+    nlls = _nll(fresh, ids, judge, lambda done: tick("score again", done, len(fresh)), note)
+    made = {item: (nll, tokens) for item, ((nll, *_), tokens) in zip(fresh, nlls, strict=True)}
+    _SECOND.update({(item, setting): sums for item, sums in made.items() if item.subject != "output"})
+    found = [made[item] if item in made else _SECOND[item, setting] for item in own]
+    return tuple(
+        replace(score, second_nll_nats=nll, second_judged_tokens=tokens)
+        for score, (nll, tokens) in zip(scores, found, strict=True)
+    )
+
+
+_SECOND: dict[tuple[Item, Any], tuple[float, int]] = {}
+"""NLL and tokens of human and floor texts by second judge."""
+
+
+def _judged(
+    items: Sequence[Item],
+    judge: Judge,
+    diversity_tokens: int,
+    canvas: int,
+    tick: Callable[[int], None],
+    note: Callable[[str], None],
+) -> dict[Item, dict[str, Any]]:
+    """What a judge and its tokens say about each item, as fields of PromptScore."""
+    ids = {item: judge.tokenize(item.text) for item in items}
+    sums = {item: diversity(ids[item], diversity_tokens, canvas) for item in items}
+    for item, ((own, *others), tokens) in zip(items, _nll(items, ids, judge, tick, note), strict=True):
+        sums[item] |= {"nll_nats": own, "judged_tokens": tokens, "other_nll_nats": tuple(others) or None}
+    outputs = [item for item in items if item.subject == "output"]
+    for item, share in zip(outputs, shared_4grams([ids[item] for item in outputs]), strict=True):
+        sums[item]["shared_4grams"] = share
+    return sums
 
 
 def _nll(
@@ -238,78 +270,16 @@ def _nll(
     judge: Judge,
     tick: Callable[[int], None],
     note: Callable[[str], None],
-) -> dict[Item, tuple[float, int]]:
-    """Summed NLL and number of judged tokens of every item, batched by length."""
-    sums = {item: (0.0, 0) for item in items}
-    windows: list[tuple[Item, list[int], int]] = []
-    prompts: dict[str, list[int]] = {}
-    cut = 0
-    for item in items:
-        if item.prompt not in prompts:
-            prompts[item.prompt] = judge.tokenize(item.prompt) or [judge.eos_id]
-        target = ids[item] + [judge.eos_id] * item.stopped
-        cut += len(prompts[item.prompt]) + len(target) > judge.context
-        windows += [(item, *window) for window in _windows(prompts[item.prompt], target, judge.context)]
-    if cut:
+) -> list[tuple[list[float], int]]:
+    """Of every item the summed NLL after its own prompt and after each other one, and how many tokens were judged."""
+    prompts = {prompt: judge.prompt_ids(prompt) for item in items for prompt in (item.prompt, *item.others)}
+    targets = [ids[item] + [judge.eos_id] * item.stopped for item in items]
+    texts = list(zip(items, targets, strict=True))
+    if cut := sum(len(prompts[item.prompt]) + len(target) > judge.context for item, target in texts):
         note(
             f"the judge {judge.name} reads {judge.context} tokens: "
             f"the beginnings of {cut} of {len(items)} prompts were cut off"
         )
-    windows.sort(key=lambda window: len(window[1]))
-    done = 0
-    for batch in _batches(windows):
-        tick(min(done, len(items)))
-        for (item, row, start), nll in zip(batch, _batch_nll(judge, [window[1:] for window in batch]), strict=True):
-            before, tokens = sums[item]
-            sums[item] = (before + nll, tokens + len(row) - start)
-        done += len(batch)
-    return sums
-
-
-def _windows(prompt: list[int], target: list[int], context: int) -> Iterator[tuple[list[int], int]]:
-    """The ids that the judge reads, and where the scored ones begin.
-
-    One window, if need be with the prompt cut from the left; a target that does not fit at all is scored in pieces of
-    half a context, each after as much text as fits.
-    """
-    size = len(target) if len(target) < context else max(1, context // 2)
-    whole = prompt + target
-    for begin in range(len(prompt), len(whole), max(1, size)):
-        end = min(begin + size, len(whole))
-        first = max(0, end - context)
-        yield whole[first:end], begin - first
-
-
-def _batches(windows: list[tuple[Item, list[int], int]]) -> Iterator[list[tuple[Item, list[int], int]]]:
-    """Runs of windows (sorted by length) that pad to at most BATCH_TOKENS."""
-    batch: list[tuple[Item, list[int], int]] = []
-    for window in windows:
-        if batch and (len(batch) + 1) * len(window[1]) > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(window)
-    if batch:
-        yield batch
-
-
-def _batch_nll(judge: Judge, rows: Sequence[tuple[list[int], int]]) -> list[float]:
-    """NLL of each row's ids from its start on: one forward, padded on the right, logits only where they are needed."""
-    import torch
-    import torch.nn.functional as F
-
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.full((len(rows), width), judge.eos_id)  # [B, S]
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for i, (row, _) in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    first = min(start for _, start in rows) - 1  # position p predicts token p + 1
-    row_of = [i for i, (row, start) in enumerate(rows) for _ in range(start, len(row))]
-    column_of = [p for row, start in rows for p in range(start, len(row))]
-    ids, mask = ids.to(judge.device), mask.to(judge.device)
-    with torch.inference_mode():
-        output = judge.model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=width - first)
-        needed = output.logits[row_of, [p - 1 - first for p in column_of]].float()  # [scored tokens, V]
-        losses = F.cross_entropy(needed, ids[row_of, column_of], reduction="none").double()
-    sums = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, torch.tensor(row_of), losses.cpu())
-    return [float(nll) for nll in sums]
+    pairs = [(prompts[prompt], target) for item, target in texts for prompt in (item.prompt, *item.others)]
+    sums = iter(judging.nll_sums(judge, pairs, tick))
+    return [([next(sums) for _ in range(1 + len(item.others))], len(target)) for item, target in texts]

@@ -68,7 +68,10 @@ def test_items_are_compared_with_the_prompts_own_reference(encoder):
         for p, t in zip(prompts, [" Heavy rain is expected in the north.", "", " So what?"], strict=True)
     ]
     items = scoring.items(outputs, Workload(name="w", digest="0", prompts=prompts))
-    f1 = {(s.prompt_id, s.subject): s.bertscore_f1 for s in scoring.score(items, None, encoder, diversity_tokens=4)}
+    f1 = {
+        (s.prompt_id, s.subject): s.bertscore_f1
+        for s in scoring.score(items, None, encoder, diversity_tokens=4, canvas=8)
+    }
     assert f1["a", "output"] == pytest.approx(1.0, abs=1e-4)
     assert f1["b", "output"] == f1["a", "empty"] == f1["b", "empty"] == 0.0
     assert f1["a", "shuffled"] < 0.6

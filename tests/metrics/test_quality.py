@@ -69,6 +69,47 @@ def test_each_value_is_one_ratio_of_sums(key, expected):
     assert (math.exp(-ratio) if key == "quality/perplexity" else ratio) == pytest.approx(expected, rel=1e-12)
 
 
+def test_repetition_is_of_the_whole_text_where_its_length_is_known():
+    job = record([replace(A, text_tokens=20, repeated_tokens=8), replace(B, text_tokens=10), EMPTY])
+    assert quality.compute(job)["quality/repetition"] == pytest.approx((8 + 7) / (20 + 10 + 0))
+
+
+def test_relevance_is_what_the_own_prompt_saves_per_token():
+    own = [replace(A, other_nll_nats=(9.0, 6.5)), replace(B, other_nll_nats=(3.0, 6.0)), EMPTY]
+    human = replace(A, subject="human", nll_nats=5.0, other_nll_nats=(6.0, 7.0), judged_tokens=2)
+    echo = replace(A, subject="prompt_tail", nll_nats=1.0, other_nll_nats=(4.0, 4.0))
+    job = record([*own, human, echo])
+    values = quality.compute(job)
+    assert quality.per_prompt(job, "quality/relevance") == {"a": (1.75, 3), "b": (0.5, 5)}
+    assert values["quality/relevance"] == pytest.approx(2.25 / 8)
+    assert values["quality/relevance_human"] == pytest.approx(1.5 / 2)
+    assert "quality/relevance_floor" not in values
+    assert quality.floor_subject(job, "quality/relevance") is None
+    assert quality.terms_of(job, "quality/relevance", "prompt_tail") == {"a": (3.0, 3)}
+    assert quality.relevance_under_other_prompt(job) == {"a": (-2.5, 3), "b": (3.0, 5)}
+
+
+def test_shared_4grams_are_a_mean_over_outputs_that_have_one():
+    job = record([replace(A, shared_4grams=0.5), replace(B, shared_4grams=0.0), EMPTY])
+    assert quality.compute(job)["quality/shared_4grams"] == 0.25
+    assert quality.per_prompt(job, "quality/shared_4grams") == {"a": (0.5, 1.0), "b": (0.0, 1.0)}
+
+
+def test_a_second_judge_has_the_same_formulas():
+    second = [
+        replace(A, second_nll_nats=5.0, second_judged_tokens=2),
+        replace(B, second_nll_nats=7.0, second_judged_tokens=4),
+        replace(A, subject="human", second_nll_nats=4.0, second_judged_tokens=4),
+        replace(A, subject="shuffled", second_nll_nats=9.0, second_judged_tokens=3),
+    ]
+    values = quality.compute(record(second))
+    assert values["quality/perplexity_second"] == pytest.approx(math.exp(12 / 6))
+    assert values["quality/bits_per_byte_second"] == pytest.approx(12 / math.log(2) / 30)
+    assert values["quality/perplexity_second_human"] == pytest.approx(math.exp(1))
+    assert values["quality/perplexity_second_floor"] == pytest.approx(math.exp(3))
+    assert quality.per_prompt(record(second), "quality/perplexity_second") == {"a": (-5.0, 2), "b": (-7.0, 4)}
+
+
 def test_perplexity_is_resampled_as_nats_per_token_oriented_up():
     assert quality.per_prompt(record([A, B]), "quality/perplexity") == {"a": (-6.0, 3), "b": (-4.0, 5)}
 
@@ -161,8 +202,10 @@ def test_likelihood_is_nats_in_bits_per_byte_of_text():
 
 
 def test_every_key_is_registered_and_unknown_keys_are_refused():
+    more = {"other_nll_nats": (7.0, 8.0), "shared_4grams": 0.1, "second_nll_nats": 5.0, "second_judged_tokens": 2}
     job = record(
-        [A, replace(A, subject="human"), *floors(shuffled={}, prompt_tail={}, empty={})], [output("a", "x", 1)]
+        [replace(A, **more), replace(A, subject="human"), *floors(shuffled={}, prompt_tail={}, empty={})],
+        [output("a", "x", 1)],
     )
     for key in quality.compute(job):
         assert key.removesuffix("_floor").removesuffix("_human") in METRICS

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llmbench.config.job import WorkloadConfig
 from llmbench.data import workloads
 from llmbench.data.workloads import Prompt, Workload
-from llmbench.metrics import scoring
+from llmbench.metrics import judging, scoring
 from llmbench.record import Output
 
 EOS = 0
@@ -39,7 +39,7 @@ def model():
 @pytest.fixture
 def judge(model, request):
     """One token per character; a name of its own per test, because sums are kept under it."""
-    return scoring.Judge(
+    return judging.Judge(
         model=model,
         tokenize=lambda text: [ord(letter) % 96 + 1 for letter in text],
         eos_id=EOS,
@@ -88,7 +88,7 @@ def find(scores, prompt_id, subject):
 
 def test_batched_sums_equal_a_plain_loop_over_tokens(judge, model):
     items = scoring.items(OUTPUTS, THREE)
-    scores = scoring.score(items, judge, None, diversity_tokens=4)
+    scores = scoring.score(items, judge, None, diversity_tokens=4, canvas=64)
     widest = max(shape[0] for shape in model.shapes)
     assert widest > 1, "nothing was batched, so nothing was padded"
     for item, score in zip(items, scores, strict=True):
@@ -101,7 +101,7 @@ def test_batched_sums_equal_a_plain_loop_over_tokens(judge, model):
 
 
 def test_an_empty_output_pays_for_its_stop_token(judge, model):
-    scores = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=4)
+    scores = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=4, canvas=64)
     empty = find(scores, "p1", "output")
     assert empty.judged_tokens == 1
     assert empty.nll_nats == pytest.approx(slow_nll(model, judge.tokenize("a"), [EOS]), rel=1e-5)
@@ -111,7 +111,9 @@ def test_an_empty_output_pays_for_its_stop_token(judge, model):
 def test_a_prompt_without_tokens_is_replaced_by_the_end_token(judge, model):
     bare = replace(judge, tokenize=lambda text: judge.tokenize(text.strip()))
     one = workload((" ", None))
-    (score, *_) = scoring.score(scoring.items([output(one.prompts[0], "hi")], one), bare, None, diversity_tokens=4)
+    (score, *_) = scoring.score(
+        scoring.items([output(one.prompts[0], "hi")], one), bare, None, diversity_tokens=4, canvas=64
+    )
     assert score.nll_nats == pytest.approx(slow_nll(model, [EOS], judge.tokenize("hi")), rel=1e-5)
 
 
@@ -123,6 +125,7 @@ def test_a_prompt_too_long_for_the_judge_is_cut_from_the_left_and_noted(judge, m
         short,
         None,
         diversity_tokens=4,
+        canvas=64,
         note=notes.append,
     )
     target = [*judge.tokenize(" ran away"), EOS]
@@ -137,7 +140,9 @@ def test_a_text_longer_than_the_judge_reads_is_scored_whole_in_pieces(judge, mod
     short = replace(judge, context=8)
     text = "abcdefghijk"  # 11 tokens: pieces of 4, 4 and 3
     one = workload(("xyz", None))
-    (score, *_) = scoring.score(scoring.items([output(one.prompts[0], text)], one), short, None, diversity_tokens=4)
+    (score, *_) = scoring.score(
+        scoring.items([output(one.prompts[0], text)], one), short, None, diversity_tokens=4, canvas=64
+    )
     whole = judge.tokenize("xyz" + text)
     expected = slow_nll(model, whole[0:3], whole[3:7]) + slow_nll(model, whole[3:7], whole[7:11])
     expected += slow_nll(model, whole[6:11], whole[11:14])
@@ -167,6 +172,54 @@ def test_five_subjects_per_prompt_with_their_joints():
     }
 
 
+def test_outputs_references_and_echoes_are_judged_after_two_other_prompts_too(judge, model):
+    items = scoring.items(OUTPUTS, THREE)
+    scores = scoring.score(items, judge, None, diversity_tokens=4, canvas=64)
+    for item, score in zip(items, scores, strict=True):
+        if item.subject in ("shuffled", "empty"):
+            assert score.other_nll_nats is None
+            continue
+        target = judge.tokenize(item.text) + [EOS] * item.stopped
+        assert set(item.others) == {prompt.text for prompt in THREE.prompts} - {item.prompt}
+        expected = [slow_nll(model, judge.tokenize(other), target) for other in item.others]
+        assert score.other_nll_nats == pytest.approx(expected, rel=1e-5)
+    assert find(scores, "p0", "output").other_nll_nats != find(scores, "p0", "human").other_nll_nats
+
+
+def test_two_prompts_have_no_two_others(judge):
+    two = workload(("a b", "c"), ("d e", "f"))
+    scores = scoring.score(
+        scoring.items([output(two.prompts[0], "x")], two), judge, None, diversity_tokens=4, canvas=64
+    )
+    assert {score.other_nll_nats for score in scores} == {None}
+
+
+def test_outputs_are_compared_with_each_other_in_the_judges_tokens(judge):
+    texts = ("abcdef", "xbcdex", "abc")  # 4-grams abcd bcde cdef; xbcd bcde cdex; none
+    outputs = [output(prompt, text) for prompt, text in zip(THREE.prompts, texts, strict=True)]
+    scores = scoring.score(scoring.items(outputs, THREE), judge, None, diversity_tokens=4, canvas=64)
+    shares = [score.shared_4grams for score in scores if score.subject == "output"]
+    assert shares == [pytest.approx(1 / 3), pytest.approx(1 / 3), None]
+    assert {score.shared_4grams for score in scores if score.subject != "output"} == {None}
+
+
+def test_a_second_judge_adds_its_sums_and_keeps_those_of_references(judge, model):
+    items = scoring.items(OUTPUTS, THREE)
+    scores = scoring.score(items, judge, None, diversity_tokens=4, canvas=64)
+    halves = replace(judge, tokenize=lambda text: judge.tokenize(text[::2]), name=f"{judge.name} second")
+    model.shapes.clear()
+    both = scoring.add_second(scores, items, halves)
+    assert sum(shape[0] for shape in model.shapes) == 15
+    for item, before, after in zip(items, scores, both, strict=True):
+        target = halves.tokenize(item.text) + [EOS] * item.stopped
+        assert after.second_judged_tokens == len(target)
+        assert after.second_nll_nats == pytest.approx(slow_nll(model, halves.tokenize(item.prompt), target), rel=1e-5)
+        assert replace(after, second_nll_nats=None, second_judged_tokens=None) == before
+    model.shapes.clear()
+    assert scoring.add_second(scores, items, halves) == both
+    assert sum(shape[0] for shape in model.shapes) == 3, "the outputs alone"
+
+
 def test_subjects_that_need_a_reference_are_left_out_without_one():
     one = workload(("a b", "c"), ("d e", None))
     found = scoring.items([output(prompt, "x") for prompt in one.prompts], one)
@@ -176,58 +229,35 @@ def test_subjects_that_need_a_reference_are_left_out_without_one():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 48, 150])
-def test_no_prompt_keeps_its_own_reference(size):
-    order = scoring.derangement(size)
-    assert sorted(order) == list(range(size))
-    assert all(place != other for place, other in enumerate(order))
-    assert order == scoring.derangement(size)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "entropy", "bigrams", "distinct", "repeated"),
-    [
-        ([], None, 0, 0, 0),
-        ([7], 0.0, 0, 0, 0),
-        ([1, 2, 3, 4], math.log(4), 3, 3, 0),
-        ([1, 1, 1, 1], 0.0, 3, 1, 0),  # one 4-gram, once
-        ([1, 1, 1, 1, 1], 0.0, 4, 1, 5),  # twice, overlapping: each token counts once
-        ([1, 2, 3, 4, 9, 1, 2, 3, 4, 8], -(4 * 0.2 * math.log(0.2) + 2 * 0.1 * math.log(0.1)), 9, 6, 8),
-        ([1, 1, 2, 2], math.log(2), 3, 3, 0),
-    ],
-)
-def test_diversity_by_hand(tokens, entropy, bigrams, distinct, repeated):
-    found = scoring.diversity(tokens)
-    assert found["entropy_nats"] == (None if entropy is None else pytest.approx(entropy, abs=1e-12))
-    assert (found["bigrams"], found["distinct_bigrams"]) == (bigrams, distinct)
-    assert (found["diversity_tokens"], found["repeated_tokens"]) == (len(tokens), repeated)
-
-
-def test_diversity_looks_at_the_first_m_tokens_only(judge):
+def test_diversity_looks_at_the_first_m_tokens_and_repetition_at_all(judge):
     one = workload(("x", None))
     (score, *_) = scoring.score(
-        scoring.items([output(one.prompts[0], "abcabcabcabc")], one), judge, None, diversity_tokens=3
+        scoring.items([output(one.prompts[0], "abcabcabcabc")], one), judge, None, diversity_tokens=3, canvas=64
     )
-    assert (score.diversity_tokens, score.distinct_bigrams, score.repeated_tokens) == (3, 2, 0)
-    assert score.judged_tokens == 12
+    assert (score.diversity_tokens, score.distinct_bigrams) == (3, 2)
+    assert score.repeated_tokens == 12, "repetition is of the whole text"
+    assert (score.judged_tokens, score.text_tokens) == (12, 12)
+    assert [m for m, _ in score.entropy_prefixes] == [16, 32, 48, 64]
+    # all are the whole text's, which is shorter
+    assert [nats for _, nats in score.entropy_prefixes] == pytest.approx([math.log(3)] * 4)
 
 
 def test_the_second_job_judges_its_outputs_only_and_gets_the_same_floors(judge, model):
-    first = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=4)
+    first = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=4, canvas=64)
     model.shapes.clear()
     other = [replace(one, text=one.text + "!") for one in OUTPUTS]
-    second = scoring.score(scoring.items(other, THREE), judge, None, diversity_tokens=4)
-    assert sum(shape[0] for shape in model.shapes) == 3
+    second = scoring.score(scoring.items(other, THREE), judge, None, diversity_tokens=4, canvas=64)
+    assert sum(shape[0] for shape in model.shapes) == 3 * 3, "each output after its own prompt and two others"
     assert [s for s in second if s.subject != "output"] == [s for s in first if s.subject != "output"]
     assert find(first, "p0", "output") != find(second, "p0", "output")
     model.shapes.clear()
-    changed = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=3)
-    assert sum(shape[0] for shape in model.shapes) == len(changed), "another m is another measurement"
+    changed = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=3, canvas=64)
+    assert sum(shape[0] for shape in model.shapes) == 9 * 3 + 6, "another m is another measurement"
     assert find(changed, "p2", "human").diversity_tokens == 3
 
 
 def test_without_a_judge_and_an_encoder_only_bytes_are_known():
-    scores = scoring.score(scoring.items(OUTPUTS, THREE), None, None, diversity_tokens=4)
+    scores = scoring.score(scoring.items(OUTPUTS, THREE), None, None, diversity_tokens=4, canvas=64)
     score = find(scores, "p2", "output")
     assert score.utf8_bytes == 25
     assert (score.nll_nats, score.judged_tokens, score.bigrams, score.bertscore_f1) == (None,) * 4
@@ -236,9 +266,14 @@ def test_without_a_judge_and_an_encoder_only_bytes_are_known():
 def test_progress_counts_to_its_total(judge):
     seen = []
     scoring.score(
-        scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=4, tick=lambda *state: seen.append(state)
+        scoring.items(OUTPUTS, THREE),
+        judge,
+        None,
+        diversity_tokens=4,
+        canvas=64,
+        tick=lambda *state: seen.append(state),
     )
-    assert seen[-1] == ("score", 15, 15)
+    assert seen[-1] == ("score", 33, 33)  # 9 texts after three prompts, 6 after one
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
 
 
@@ -249,7 +284,11 @@ def test_the_embedded_workload_is_scored_for_all_five_subjects(judge):
         )
     )
     scores = scoring.score(
-        scoring.items([output(prompt, " x") for prompt in chosen.prompts], chosen), judge, None, diversity_tokens=8
+        scoring.items([output(prompt, " x") for prompt in chosen.prompts], chosen),
+        judge,
+        None,
+        diversity_tokens=8,
+        canvas=64,
     )
     assert len(scores) == 5 * 8
     assert all(math.isfinite(score.nll_nats) for score in scores)
@@ -266,7 +305,11 @@ def test_answers_are_checked_without_a_judge_and_for_every_subject():
         for p, text in zip(prompts, ("it is 2", "it is 5", "4"), strict=True)
     ]
     found = scoring.score(
-        scoring.items(outputs, Workload(name="w", digest="d", prompts=prompts)), None, None, diversity_tokens=8
+        scoring.items(outputs, Workload(name="w", digest="d", prompts=prompts)),
+        None,
+        None,
+        diversity_tokens=8,
+        canvas=64,
     )
     correct = {(score.prompt_id, score.subject): score.correct for score in found}
     assert [correct[id, "output"] for id in "abc"] == [True, False, None]

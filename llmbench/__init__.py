@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmbench.version import __version__
 
 if TYPE_CHECKING:
-    from llmbench.analysis.parity.verdict import Parity
+    from llmbench.analysis.parity.parity import Parity
     from llmbench.api import Sweep, load, run, sweep
     from llmbench.config.job import Job
     from llmbench.record import Record

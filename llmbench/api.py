@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from llmbench.analysis.parity.verdict import Parity
+    from llmbench.analysis.parity.parity import Parity
     from llmbench.report.layout import Table
     from llmbench.sweeps.recorded import RecordedSweep
 
@@ -69,8 +69,7 @@ class Sweep:
         if self.recorded is None:
             return verdicts(self.records)
         known = [*self.records, *partial.stand_ins(self.recorded)]
-        reached = verdicts(known, options=self._terms(), history=self.recorded.history)
-        return tuple(map(partial.verdict, reached))
+        return verdicts(known, options=self._terms(), history=self.recorded.history)
 
     def _terms(self) -> "ParityConfig | None":
         """What the verdicts test, where it was registered."""

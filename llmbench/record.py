@@ -35,8 +35,8 @@ READABLE = (1, 2, 3, 4)
 Family = Literal["autoregressive", "diffusion"]
 Subject = Literal["output", "human", "shuffled", "prompt_tail", "empty"]
 Role = Literal["timed", "curve", "retimed"]
-"""What a job is for: a full measurement; a point of the baseline's curve (one pass, texts alone); a baseline timed again
-in the process that timed the candidates (times alone)."""
+"""What a job is for: a full measurement; a point of the baseline's curve (one pass, texts alone); a baseline timed
+again in the process that timed the candidates (times alone)."""
 
 _KEEP_ODD: "ConfigDict" = {"ser_json_inf_nan": "strings"}
 """NaN and infinity as "NaN" and "Infinity": valid JSON, and not the null of a sum that was never taken."""
@@ -226,7 +226,7 @@ class Record:
     model: str  # "llama", "llada": the side
     family: Family
     steps: int | None  # diffusion steps k; None for a model that has none
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "failed", "missing"]  # missing: stands for a planned job that has not run, never saved
     reason: str | None  # one line, when failed
     traceback: str | None = None  # when failed by an error that nobody foresaw
     started_at: str  # ISO 8601, UTC

@@ -7,12 +7,13 @@ may be claimed about a difference.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from llmbench.analysis.estimates import Estimate, Interval, logged, mean_over_seeds
-from llmbench.analysis.parity.gates import LENGTH_METRICS
+from llmbench.analysis.parity.bounds import interval_of
+from llmbench.analysis.parity.conditions import conditions_of
 from llmbench.analysis.parity.grouping import (
     IMPLEMENTATION,
     check_shared_conditions,
@@ -20,10 +21,9 @@ from llmbench.analysis.parity.grouping import (
     seed_of,
     shared_conditions,
 )
-from llmbench.analysis.parity.paired_sums import orientation, pooled, side_value
-from llmbench.analysis.parity.sentences import conditions_phrase
-from llmbench.analysis.parity.statistics import ratio_interval_of
-from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED
+from llmbench.analysis.parity.sentences import where
+from llmbench.analysis.parity.sides import orientation, pooled, side_value
+from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED, MATCHED
 from llmbench.config.decoders import label_conditions
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import Record
@@ -129,7 +129,7 @@ def _front(settings: Sequence[Setting], metric: str) -> Front:
     plain = [(settings[i].ms.value, -sign * settings[i].qualities[metric].value) for i in known]
     on = tuple(known[i] for i in undominated(plain))
     entropies = [item.value for i in known if (item := settings[i].entropy) is not None]
-    if metric not in LENGTH_METRICS or len(entropies) < len(known):
+    if metric not in MATCHED or len(entropies) < len(known):
         return Front(metric=metric, on=on, varied=on, compared=len(known))
     wished = [(*row, -entropy) for row, entropy in zip(plain, entropies, strict=True)]
     return Front(metric=metric, on=on, varied=tuple(known[i] for i in undominated(wished)), compared=len(known))
@@ -188,7 +188,7 @@ def _quality(side: Sequence[Record], metric: str) -> Estimate | None:
     if found is None:
         return None
     terms = list(pooled(side, metric).values())
-    interval = ratio_interval_of(np.array(terms, dtype=np.float64).reshape(len(terms), 2)) if terms else None
+    interval = interval_of(np.array(terms, dtype=np.float64).reshape(len(terms), 2)) if terms else None
     if interval is None:
         return Estimate(value=found)
     if metric == "quality/perplexity":  # its sums are of -NLL
@@ -198,6 +198,5 @@ def _quality(side: Sequence[Record], metric: str) -> Estimate | None:
 
 def _where(records: Sequence[Record]) -> str:
     """The conditions that the settings share: a temperature that differs is in the labels."""
-    said = conditions_phrase(records)
-    temperatures = {record.conditions.get("decoding.temperature") for record in records}
-    return said if len(temperatures) == 1 else said.partition(", ")[2]
+    shared = conditions_of(records)
+    return where(shared if len(shared.temperatures) == 1 else replace(shared, temperatures=()))

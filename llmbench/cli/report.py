@@ -177,7 +177,7 @@ def table(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     sweep = source.read(chosen)
     warning, command, plan = partial.warning(sweep), sweep.command or "", _terms(sweep)
     known = [*sweep.records, *partial.stand_ins(sweep)]
-    reached = tuple(map(partial.verdict, verdicts(known, options=plan, history=sweep.history)))
+    reached = verdicts(known, options=plan, history=sweep.history)
     if not reached:
         raise TrackingError(warning or f"sweep {sweep.name} has no finished job; run `llmbench -m experiment={name}`")
     if warning and name == "parity" and all(item.status in _ONE_SIDE for item in reached):

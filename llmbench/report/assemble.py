@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmbench.analysis.parity.verdict import Parity
+    from llmbench.analysis.parity.parity import Parity
     from llmbench.config.parity import ParityConfig
     from llmbench.record import Record
     from llmbench.report.layout import Table
@@ -58,7 +58,7 @@ def sweep_report(
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
     if recipe == LIKELIHOOD:
         return SweepReport(text=text, note=markdown, files=files)
-    said = [verdict.sentence for verdict in verdicts if recipe in SPEED_RECIPES]  # parity tables begin with theirs
+    said = [str(verdict) for verdict in verdicts if recipe in SPEED_RECIPES]  # parity tables begin with theirs
     text += f"\n{properties}\n" if properties else ""
     # parity's sentences first: MLflow folds a long description
     order = [*said, properties, markdown] if said else [markdown, properties]

@@ -7,10 +7,10 @@ provenance, made from the values that were really used: device, versions, commit
 from collections.abc import Callable, Iterable, Sequence
 
 from llmbench.analysis.estimates import Estimate, logged
+from llmbench.analysis.formats import counted, number, quantization
 from llmbench.analysis.parity.grouping import steps_of
-from llmbench.analysis.parity.sentences import number, quantization
 from llmbench.record import Record, from_server
-from llmbench.report.layout import Table, counted
+from llmbench.report.layout import Table
 
 ABSENT = "-"
 

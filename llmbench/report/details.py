@@ -1,85 +1,116 @@
-"""The table of the tests behind a verdict: per k the difference, its interval, the bound, and whether it passes."""
+"""The table of the tests behind a verdict: per k the difference, its bounds, what its texts show, what passes."""
 
-from collections.abc import Sequence
+from llmbench.analysis.formats import TITLES, UNITS, counted, number, signed
+from llmbench.analysis.parity import sentences
+from llmbench.analysis.parity.parity import Parity
+from llmbench.analysis.parity.verdict import Check, CheckName, DeltaTest, MetricParity, Place
+from llmbench.report.layout import Table
 
-from llmbench.analysis.parity.sentences import TITLES, signed
-from llmbench.analysis.parity.verdict import DeltaTest, Gate, MetricParity, Parity, Status
-from llmbench.report.layout import Table, counted
+_PLACES = {Place.ON: "on the curve", Place.BELOW: "less varied", Place.ABOVE: "more varied", Place.DIRECT: "-"}
+
+_TEXTS = (
+    (CheckName.RELEVANCE, "relevance, bound"),
+    (CheckName.COPYING, "shared 4-grams"),
+    (CheckName.REPETITION, "repetition"),
+    (CheckName.LENGTH, "length"),
+)
+"""Checks on texts that have a column."""
 
 
 def details_tables(parity: Parity) -> list[Table]:
-    """The table of the tests, or none where nothing could be tested."""
-    head = parity.metrics[0] if parity.metrics else None
-    if head is None:
-        return []
-    what = TITLES[head.curve.metric]
-    paired = bool(head.diversity)
-    unit = {"quality/perplexity": " (nats per token)"}.get(head.curve.metric, "")
-    header = ["k", f"{what}{unit} [95 %]", f"bound, from {-head.margin:g}"]
-    header += ["entropy [95 %]", f"bound, from {-(head.diversity_margin or 0):g}"] if paired else []
-    varied = {item.steps: item for item in head.diversity}
+    """The table of the tests, or none where nothing could be tested; another under a second judge."""
+    made = [_table(parity, parity.head)] if parity.head else []
+    if parity.head and parity.head.second:
+        made.append(_table(parity, parity.head.second))
+    return made
+
+
+def _table(parity: Parity, item: MetricParity) -> Table:
+    metric = item.curve.metric
+    unit = UNITS.get(metric.removesuffix("_second"), "")
+    header = ["k", f"{TITLES[metric]}{f' ({unit})' if unit else ''} [95 %]", "lower", "upper"]
+    matched = bool(item.tests) and item.tests[0].place is not Place.DIRECT
+    header += ["entropy", "LLaMA at", "place", *(name for _, name in _TEXTS)] if matched else []
     rows = []
-    for steps in parity.steps:
-        cells = [str(steps), *_cells(head.test(steps)), *(_cells(varied.get(steps)) if paired else ())]
-        rows.append((*cells, _outcome(head, varied.get(steps), steps, parity.gates)))
-    return [
-        Table(
-            title="The tests behind the verdict",
-            header=(*header, "passes"),
-            rows=tuple(rows) if head.tests else (),
-            notes=tuple(_notes(parity, head)),
-        )
-    ]
+    for k in parity.steps:
+        cells = [str(k), *_cells(item.test(k)), *(_text(parity.check(name, k), name) for name, _ in _TEXTS)]
+        rows.append((*cells[: len(header)], _outcome(parity, item, k)))
+    return Table(
+        title="The tests behind the verdict" + (", second judge" if metric.endswith("_second") else ""),
+        header=(*header, "passes"),
+        rows=tuple(rows) if item.tests else (),
+        notes=tuple(_notes(parity, item)),
+    )
 
 
-def _cells(test: DeltaTest | None) -> tuple[str, str]:
+def _cells(test: DeltaTest | None) -> tuple[str, ...]:
     if test is None:
-        return "-", "-"
-    return f"{signed(test.delta)} [{signed(test.low)}, {signed(test.high)}]", signed(test.lower)
+        return ("-",) * 6
+    shown = f"{signed(test.delta)} [{signed(test.low)}, {signed(test.high)}]"
+    entropy = "-" if test.entropy is None else f"{test.entropy:.2f}"
+    at = "-" if test.temperature is None else f"T = {test.temperature:.2f}"
+    place = "dominated" if test.dominated else _PLACES[test.place]
+    return shown, signed(test.lower), signed(test.upper), entropy, at, place
 
 
-def _outcome(head: MetricParity, varied: DeltaTest | None, steps: int, gates: Sequence[Gate]) -> str:
+def _text(check: Check | None, name: CheckName) -> str:
+    """What a text has of a Check's quantity, against the baseline's at equal entropy."""
+    if check is None or check.values.get("measured") == "no":
+        return "-"
+    values = check.values
+    if name is CheckName.LENGTH:
+        share = values["share"]
+        return f"{share:.0%}" if isinstance(share, float) else "-"
+    own, other, lower = values["value"], values["reference"], values.get("lower")
+    assert isinstance(own, float)
+    assert isinstance(other, float)
+    shown = f"{number(own)} ({number(other)})"
+    return f"{shown}, {signed(lower)}" if isinstance(lower, float) else shown
+
+
+def _outcome(parity: Parity, item: MetricParity, steps: int) -> str:
     """Yes, or every reason against it."""
-    test = head.test(steps)
+    metric = item.curve.metric
     against = [
-        gate.name
-        for gate in gates
-        if gate.blocks == "parity"
-        and gate.steps in (None, steps)
-        and (not gate.metrics or head.curve.metric in gate.metrics)
+        check.name.value
+        for check in parity.checks
+        if check.forbids("verdict", metric, steps) or check.forbids("reached", metric, steps)
     ]
-    for name, item, margin in (("quality", test, head.margin), ("entropy", varied, head.diversity_margin or 0)):
-        if item is not None and not item.passes:
-            against.append("too few prompts" if item.lower >= -margin else name)
+    test = item.test(steps)
+    if test is not None and not test.passes:
+        against.append("quality" if test.enough or test.place is Place.BELOW else "too few prompts")
+    if test is not None and (test.assay is None or not test.assay.sensitive):
+        against.append("insensitive")
     if against:
         return f"no: {', '.join(dict.fromkeys(against))}"
-    if head.status is Status.INSENSITIVE:
-        return "no: insensitive"
-    return "yes" if steps in head.passing else "not tested" if test is not None else "-"
+    return "yes" if steps in item.passing else "not tested" if test is not None else "-"
 
 
-def _notes(parity: Parity, head: MetricParity) -> list[str]:
+def _notes(parity: Parity, item: MetricParity) -> list[str]:
     alpha = f"{100 * parity.alpha:.3g} %"
+    matched = item.tests and item.tests[0].place is not Place.DIRECT
+    against = "LLaMA at equal entropy" if matched else "autoregressive"
     notes = [
-        f"Differences, diffusion minus autoregressive, more is better; {counted(head.prompts, 'prompt')} in pairs; "
-        f"bound: one-sided, {alpha}; tested from the largest k down to the first failure."
+        f"Differences, diffusion minus {against}, more is better; margin {sentences.margin(item)}; "
+        f"{counted(item.prompts, 'prompt')} in {counted(item.documents, 'document')}, in pairs; bounds one-sided, "
+        f"{alpha}; tested from the largest k down to the first failure."
     ]
-    if head.assay is not None:
-        said = "enough" if head.assay.sensitive else "too little"
+    if matched and parity.prefix:
         notes.append(
-            f"Sensitivity: Q - floor {signed(head.assay.difference)}, bound {signed(head.assay.lower)}: {said} "
-            f"(more than {head.assay.needed:g} is needed)."
+            f"Entropy: over the first {parity.prefix} judge tokens. Columns of texts: LLaDA (LLaMA at equal entropy); "
+            "relevance in nats per token with the lower bound of the difference."
         )
-    notes += [f"Flag: {text}." for text in head.flags]
-    if head.frequencies:
-        drawn = ", ".join(f"{'none' if k is None else k} {_share(share)}" for k, share in head.frequencies)
-        notes.append(f"Point estimate of S_parity, prompts resampled: {drawn}.")
-    notes += [f"Also: {item.title}." for item in parity.metrics[1:]]
-    if len(parity.s_all_metrics) > 1:
-        names = ", ".join(TITLES[key] for key in parity.s_all_metrics)
-        notes.append(f"S_all ({names}): {parity.s_all if parity.s_all is not None else 'none'}.")
+    assay = item.tests[-1].assay if item.tests else None
+    if assay is not None:
+        said = "enough" if assay.sensitive else "too little"
+        notes.append(
+            f"Sensitivity at the largest k: LLaMA - floor {signed(assay.difference)}, bound {signed(assay.lower)}: "
+            f"{said} (more than {assay.needed:g} is needed)."
+        )
+    notes += [f"Flag: {text}." for text in sentences.flags(parity, item)]
+    if item is parity.head:
+        notes += [f"Also: {sentences.title(parity, other)}." for other in parity.metrics[1:]]
+        if len(parity.s_all_metrics) > 1:
+            names = ", ".join(TITLES[key] for key in parity.s_all_metrics)
+            notes.append(f"S_all ({names}): {parity.s_all if parity.s_all is not None else 'none'}.")
     return notes
-
-
-def _share(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.005 else "< 1%"

@@ -1,16 +1,19 @@
-"""The figure of a verdict: quality, entropy and time over k, side by side, with LLaMA as a flat line.
+"""The figure of a verdict: quality over k, quality over the diversity of the text, and time over k.
+
+The second panel is the test: LLaMA's curve over temperature, LLaDA at each k, and the vertical gap between them.
 
 `parity_figure` draws it with Matplotlib, `parity_html` with Plotly as one page that needs no network.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmbench.analysis.parity.paired_sums import orientation
-from llmbench.analysis.parity.sentences import NAMES, TITLES, number
-from llmbench.analysis.parity.verdict import Curve, DeltaTest, Parity
+from llmbench.analysis.formats import NAMES, TITLES, number
+from llmbench.analysis.parity.parity import Parity
+from llmbench.analysis.parity.sides import orientation
+from llmbench.analysis.parity.verdict import Curve, DeltaTest, MetricParity
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 
@@ -47,40 +50,36 @@ class Panel:
         return max(ends + ([self.baseline] if self.baseline is not None else []))
 
 
-def panels(records: Sequence[Record], parity: Parity) -> list[Panel]:
-    """The panels of a verdict: quality and entropy where they were measured, and time."""
-    head = next((item for item in parity.metrics if item.curve.metric == parity.headline), None)
-    found = []
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """Quality over the diversity of the text: the baseline's curve, and the candidate at each k."""
+
+    title: str
+    unit: str
+    knots: tuple[tuple[float, float, str], ...]  # entropy, value and temperature of the baseline
+    points: tuple[tuple[float, float, str], ...]  # entropy, value and k of the candidate
+    references: tuple[float, ...]  # what each point is tested against: the other end of the vertical gap
+    bars: tuple[tuple[float, float], ...]  # 95 % of the difference, laid at the reference
+
+
+def panels(records: Sequence[Record], parity: Parity) -> list[Panel | Plane]:
+    """The panels of a verdict: quality over k, the plane of entropy and quality, and time; those that were measured."""
+    head, found = parity.head, list[Panel | Plane]()
     if head is not None and (head.curve.values or head.curve.baseline is not None):  # else: no number on either side
-        better = METRICS[head.curve.metric].better
-        found.append(_quality(head.curve, f"{better} is better", head.reached, head.tests, head.margin))
-    entropy = parity.curve("quality/entropy")
-    if entropy is not None:
-        plain = replace(entropy, floor=None)  # shuffled text has the entropy of its source: no floor for diversity
-        tests, margin = (head.diversity, head.diversity_margin) if head else ((), None)
-        panel = _quality(plain, "nats; lower is less diverse", head.reached if head else None, tests, margin)
-        found.append(replace(panel, from_zero=False))  # the gap is what is to be seen
+        found.append(_quality(head.curve, f"{METRICS[head.curve.metric].better} is better", head))
+        if (plane := _plane(parity, head)) is not None:
+            found.append(plane)
     if parity.speedups:
         found.append(_time(records, parity, head.reached if head else None))
     return found
 
 
-def _quality(curve: Curve, unit: str, marked: int | None, tests: Sequence[DeltaTest], margin: float | None) -> Panel:
-    """A metric over k. Bars: the paired bootstrap of f(k) - Q, laid at Q: off the line is a difference."""
-
-    def value(delta: float) -> float:
-        assert curve.baseline is not None
-        if curve.metric == "quality/perplexity":
-            return curve.baseline * math.exp(-delta)
-        return curve.baseline + orientation(curve.metric) * delta
-
-    drawn = {test.steps: sorted((value(test.drawn_low), value(test.drawn_high))) for test in tests}
+def _quality(curve: Curve, unit: str, head: MetricParity) -> Panel:
+    """A metric over k, as logged."""
     sides = [value for _, value in curve.values] + ([curve.baseline] if curve.baseline is not None else [])
     named = [
         (name, height) for name, height in (("human text", curve.human), ("floor", curve.floor)) if height is not None
     ]
-    if margin and curve.baseline is not None:
-        named.append(("margin", value(-margin)))
     low, high = min(sides) / 1.6, max(sides) * 1.6
     return Panel(
         title=TITLES[curve.metric],
@@ -89,9 +88,38 @@ def _quality(curve: Curve, unit: str, marked: int | None, tests: Sequence[DeltaT
         baseline=curve.baseline,
         references=tuple((name, height) for name, height in named if low <= height <= high),
         outside=tuple(f"{name}: {number(height)}" for name, height in named if not low <= height <= high),
-        bars=tuple((drawn[k][0], drawn[k][1]) for k, _ in curve.values) if len(drawn) == len(curve.values) else (),
-        marked=marked,
+        marked=head.reached,
     )
+
+
+def _plane(parity: Parity, head: MetricParity) -> Plane | None:
+    """The tests as they are made; None for a metric that is compared without a curve."""
+    metric = head.curve.metric
+    tests = [test for test in head.tests if test.entropy is not None]
+    if not tests or not parity.points:
+        return None
+    knots = [
+        (p.entropy, dict(p.values)[metric], f"{p.temperature:g}") for p in parity.points if metric in dict(p.values)
+    ]
+    return Plane(
+        title=f"{TITLES[metric]} over entropy",
+        unit=f"{METRICS[metric].better} is better; nats; to the right is more varied",
+        knots=tuple(knots),
+        points=tuple((t.entropy, _as_logged(metric, t.value), str(t.steps)) for t in tests if t.entropy is not None),
+        references=tuple(_as_logged(metric, test.reference) for test in tests),
+        bars=tuple(_bar(metric, test) for test in tests),
+    )
+
+
+def _bar(metric: str, test: DeltaTest) -> tuple[float, float]:
+    """The 95 % interval of the difference, laid at the reference."""
+    ends = _as_logged(metric, test.reference + test.low), _as_logged(metric, test.reference + test.high)
+    return min(ends), max(ends)
+
+
+def _as_logged(metric: str, value: float) -> float:
+    """An oriented value, turned back."""
+    return math.exp(-value) if metric == "quality/perplexity" else orientation(metric) * value
 
 
 def _time(records: Sequence[Record], parity: Parity, marked: int | None) -> Panel:
@@ -123,7 +151,10 @@ def parity_figure(records: Sequence[Record], parity: Parity) -> "Figure":
     known: dict[str, Any] = {}
     for place, panel in enumerate(drawn, start=1):
         axes = figure.add_subplot(1, len(drawn), place)
-        _draw(axes, panel, _names(parity))
+        if isinstance(panel, Plane):
+            _draw_plane(axes, panel, _names(parity))
+        else:
+            _draw(axes, panel, _names(parity))
         known = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)) | known
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
@@ -168,6 +199,30 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _draw_plane(axes: "Axes", plane: Plane, names: tuple[str, str]) -> None:
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    entropies, values = [x for x, _, _ in plane.knots], [y for _, y, _ in plane.knots]
+    axes.plot(entropies, values, color=BASELINE, linewidth=2, linestyle="--", marker="o", markersize=4, label=names[0])
+    for entropy, value, temperature in plane.knots:
+        axes.annotate(
+            f"T={temperature}", (entropy, value), (4, -9), textcoords="offset points", fontsize=7, color=BASELINE
+        )
+    for (entropy, value, k), reference, (low, high) in zip(plane.points, plane.references, plane.bars, strict=True):
+        axes.plot([entropy, entropy], [value, reference], color=REFERENCE, linewidth=1, linestyle=":")
+        axes.plot([entropy, entropy], [low, high], color=CANDIDATE, linewidth=1.5)
+        axes.plot([entropy], [value], color=CANDIDATE, marker="o", linestyle="none")
+        axes.annotate(f"k={k}", (entropy, value), (5, 4), textcoords="offset points", fontsize=8, color=CANDIDATE)
+    axes.margins(x=0.12, y=0.12)
+    axes.set_title(f"{plane.title} ({plane.unit})", fontsize=9)
+    axes.set_xlabel("entropy of the text (nats); dotted: the tested gap")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def to_png(figure: "Figure", dots_per_inch: int = 150) -> bytes:
     """The figure as a PNG file."""
     import io
@@ -186,6 +241,12 @@ def parity_html(records: Sequence[Record], parity: Parity) -> str:
         rows=1, cols=max(len(drawn), 1), subplot_titles=[f"{p.title} ({p.unit})" for p in drawn] or None
     )
     for column, panel in enumerate(drawn, start=1):
+        if isinstance(panel, Plane):
+            for trace in _plane_traces(panel, _names(parity)):
+                figure.add_trace(trace, row=1, col=column)
+            figure.update_xaxes(title="entropy of the text (nats)", row=1, col=column)
+            figure.update_yaxes(type="log", row=1, col=column)
+            continue
         for trace in _traces(panel, _names(parity), shown=column == 1):
             figure.add_trace(trace, row=1, col=column)
         ticks = [k for k, _ in panel.points]
@@ -233,3 +294,37 @@ def _traces(panel: Panel, names: tuple[str, str], shown: bool) -> list[Any]:
         )
     )
     return traces
+
+
+def _plane_traces(plane: Plane, names: tuple[str, str]) -> list[Any]:
+    from plotly import graph_objects
+
+    def line(points: Sequence[tuple[float, float, str]], name: str, colour: str, mark: str, mode: str) -> Any:
+        return graph_objects.Scatter(
+            x=[x for x, _, _ in points],
+            y=[y for _, y, _ in points],
+            text=[f"{mark}{label}" for _, _, label in points],
+            name=name,
+            mode=mode,
+            line={"color": colour},
+            textposition="top right",
+            legendgroup=name,
+            showlegend=False,
+        )
+
+    gaps: list[tuple[float | None, float | None]] = []
+    for (entropy, value, _), reference in zip(plane.points, plane.references, strict=True):
+        gaps += [(entropy, value), (entropy, reference), (None, None)]
+    gap = graph_objects.Scatter(
+        x=[x for x, _ in gaps],
+        y=[y for _, y in gaps],
+        mode="lines",
+        line={"color": REFERENCE, "dash": "dot"},
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    return [
+        line(plane.knots, names[0], BASELINE, "T=", "lines+markers+text"),
+        gap,
+        line(plane.points, names[1], CANDIDATE, "k=", "markers+text"),
+    ]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbench.analysis.estimates import Estimate
+from llmbench.analysis.formats import NAMES, TITLES, number
 from llmbench.analysis.frontier import Front, Frontier, Setting
-from llmbench.analysis.parity.sentences import NAMES, TITLES, number
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 from llmbench.report.cells import in_order, interval, provenance

@@ -5,11 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """`1 prompt`, `2 prompts`, `2 batches`."""
-    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """A table of text. Rows are as long as the header."""

@@ -5,9 +5,12 @@ from dataclasses import replace
 from functools import partial
 
 from llmbench.analysis.estimates import Estimate, logged_mean
-from llmbench.analysis.parity.grouping import check_conditions, choose_baseline, comparison_groups, steps_of
-from llmbench.analysis.parity.sentences import TITLES, number
-from llmbench.analysis.parity.verdict import Gate, Parity, Speedup
+from llmbench.analysis.formats import TITLES, number
+from llmbench.analysis.parity import check_sentences, sentences
+from llmbench.analysis.parity.grouping import comparison_groups, group, steps_of
+from llmbench.analysis.parity.parity import Parity
+from llmbench.analysis.parity.verdict import DIVERSITY, Curve, Speedup
+from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 from llmbench.report.cells import (
     ABSENT,
@@ -48,7 +51,10 @@ _MIB = 2.0**20
 _E2E: Column = ("L_e2e ms [95 %]", with_interval("latency/e2e_ms"))
 _TOKENS: Column = ("tokens/s", value("throughput/tokens_per_s"))
 _BYTES: Column = ("bytes/s", value("throughput/bytes_per_s"))
-_QUALITY = ("quality/perplexity", "quality/entropy", "quality/distinct_2", "quality/bertscore_f1", "quality/accuracy")
+_QUALITY = (
+    *("quality/perplexity", "quality/perplexity_second", DIVERSITY, "quality/relevance", "quality/distinct_2"),
+    *("quality/bertscore_f1", "quality/accuracy"),
+)
 _LATENCY: tuple[Column, ...] = (
     _E2E,
     ("first text ms", value("latency/first_text_ms")),
@@ -116,9 +122,8 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
     ordered = in_order(records)
     ratios: dict[int, str] = {}
     for members in comparison_groups(ordered):
-        check_conditions([record for record in members if record.status == "finished"])
-        base = choose_baseline([record for record in members if record.family == "autoregressive"])
-        if rate := logged_mean(base, key):
+        base = group(members).baseline
+        if base is not None and (rate := logged_mean(base.records, key)):
             own = [record for record in members if record.steps is not None and key in record.metrics]
             ratios |= {id(record): number(record.metrics[key] / rate) for record in own}
     columns: tuple[Column, ...] = (
@@ -165,7 +170,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
 
     Args:
         records: the Records that `parity` was made from (others are left out).
-        parity: their verdict; its sentence stands above the numbers.
+        parity: their verdict; its sentences stand above the numbers.
         command: what recreates it.
     """
     ordered = [record for record in in_order(records) if record.identity in parity.identities]
@@ -180,10 +185,13 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         _BYTES,
         *_MEMORY,
     ]
-    columns += [(TITLES[key], value(key)) for key in _QUALITY]
-    notes = [f"Gate: {gate.name}: {gate.reason}; {_effect(gate)}." for gate in parity.gates]
-    notes += [f"Warning: {text}" for text in parity.warnings]
-    notes += [parity.baseline_choice] if parity.baseline_choice else []
+    columns += [(TITLES[key], partial(_quality_cell, parity.curve(key), key)) for key in _QUALITY]
+    notes = [
+        f"Check: {check.name.value}: {check_sentences.reason(check)}; {check_sentences.effect(check)}."
+        for check in parity.failed_checks
+    ]
+    notes += [f"Warning: {text}" for text in sentences.warnings(parity)]
+    notes += [text for text in (sentences.baseline_choice(parity), *_references(parity)) if text]
     notes += _doubts(ordered)
     if parity.speedups:
         notes.append(
@@ -202,7 +210,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         for name, field in (("human reference", "human"), ("floor", "floor"))
     ]
     rows = (*table.rows, *(row for row in extra if set(row[1:]) != {ABSENT}))
-    return replace(table, rows=rows, lead=parity.lines)
+    return replace(table, rows=rows, lead=sentences.lines(parity))
 
 
 def of_checkpoints(table: Table, records: Iterable[Record], parity: Parity) -> Table:
@@ -211,13 +219,32 @@ def of_checkpoints(table: Table, records: Iterable[Record], parity: Parity) -> T
     return replace(table, lead=(f"Of {', '.join(named)}.", *table.lead))
 
 
-def _effect(gate: Gate) -> str:
-    """What a failed gate forbids."""
-    if gate.blocks == "speed":
-        return "LLaDA cannot be called viable"
-    what = " and ".join(TITLES[key] for key in gate.metrics) or "nothing"
-    where = f"at k = {gate.steps}" if gate.steps is not None else "at any k"
-    return f"{what} {'can' if what == 'nothing' else 'cannot'} be claimed {where}"
+def _quality_cell(curve: Curve | None, key: str, record: Record) -> str:
+    """A metric of a Record; entropy over the prefix that the verdict takes."""
+    if key != DIVERSITY or curve is None:
+        return value(key)(record)
+    found = curve.at(record.steps)
+    return ABSENT if found is None else number(found)
+
+
+def _references(parity: Parity) -> list[str]:
+    """Which texts the floors are, and where human text stands."""
+    curves = [item.curve for item in parity.metrics if item.curve.floor is not None and item.curve.floor_text]
+    texts = ", ".join(f"{TITLES[c.metric]}: {_FLOOR_TEXTS.get(c.floor_text, c.floor_text)}" for c in curves)
+    found = [f"Floor: the best of three texts that are no answer ({texts})."] if texts else []
+    head = parity.head.curve if parity.head else None
+    if head is not None and head.human is not None and head.baseline is not None:
+        better = METRICS[head.metric].better
+        wins = head.human < head.baseline if better == "lower" else head.human > head.baseline
+        place = "better" if wins else "worse"
+        found.append(
+            f"Human text has {TITLES[head.metric]} {number(head.human)}, {place} than {parity.names[0]}'s "
+            f"{number(head.baseline)}: the metric measures how likely a text is to the judge, not how good it is."
+        )
+    return found
+
+
+_FLOOR_TEXTS = {"shuffled": "references of other prompts", "prompt_tail": "the prompt again", "empty": "no text"}
 
 
 def _external_servers(parity: Parity) -> list[tuple[str, Callable[[Record], str]]]:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from llmbench.analysis.parity.sentences import number
+from llmbench.analysis.formats import counted, number
 from llmbench.config.decoders import Diffusion
 from llmbench.record import Record
 from llmbench.report import tables
-from llmbench.report.layout import counted
 from llmbench.report.model_tables import model_properties
 from llmbench.system.output import emit
 

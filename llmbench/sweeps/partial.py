@@ -6,11 +6,10 @@ not taken for another one, and blocks every claim: nobody knows the smallest k t
 
 from dataclasses import replace
 
+from llmbench.analysis.formats import counted
 from llmbench.analysis.parity.grouping import comparison_groups
 from llmbench.analysis.parity.interim import AnalysisPlan
-from llmbench.analysis.parity.verdict import Parity
 from llmbench.record import Record
-from llmbench.report.layout import counted
 from llmbench.sweeps.recorded import RecordedSweep
 
 _NAMED = 5
@@ -33,7 +32,7 @@ def warning(sweep: RecordedSweep) -> str:
 def stand_ins(sweep: RecordedSweep) -> list[Record]:
     """What takes part for the jobs without a Record, in every set of comparable Records; none for a whole sweep.
 
-    One failed Record for each planned k that the set lacks, and one without k, which blocks the set that it joins.
+    One Record of status "missing" for each planned k that the set lacks, and one without k, which blocks its set.
     """
     if sweep.is_whole:
         return []
@@ -43,19 +42,12 @@ def stand_ins(sweep: RecordedSweep) -> list[Record]:
         like = next((record for record in members if record.steps is not None), None)
         if like is not None:
             lacking = sorted(planned - {record.steps for record in members if record.steps is not None})
-            found += [_failed(like, steps) for steps in (*lacking, None)]
+            found += [_missing(like, steps) for steps in (*lacking, None)]
     return found
 
 
-def verdict(reached: Parity) -> Parity:
-    """The same verdict, whose advice on jobs that did not run is to run them."""
-    change = "the same command runs them"
-    return replace(reached, gates=tuple(replace(g, change=change) if _REASON in g.reason else g for g in reached.gates))
-
-
-_REASON = "the sweep did not come to its end"
-
-
-def _failed(like: Record, steps: int | None) -> Record:
+def _missing(like: Record, steps: int | None) -> Record:
     name = f"k={steps}"
-    return replace(like, identity=name, steps=steps, status="failed", reason=_REASON, outputs=(), scores=(), metrics={})
+    return replace(
+        like, identity=name, steps=steps, status="missing", reason="it has not run", outputs=(), scores=(), metrics={}
+    )

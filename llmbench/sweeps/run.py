@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from llmbench.analysis.parity.interim import PastAnalysis
-    from llmbench.analysis.parity.verdict import Parity
+    from llmbench.analysis.parity.parity import Parity
     from llmbench.config.parity import ParityConfig
     from llmbench.record import Record
     from llmbench.tracking import Store

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from llmbench.analysis.parity.sentences import quantization
+from llmbench.analysis.formats import quantization
 from llmbench.record import Record
 from llmbench.system.redact import redact, split_uri
 

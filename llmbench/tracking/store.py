@@ -15,7 +15,7 @@ from typing import Any
 
 from llmbench import record as records_room
 from llmbench.analysis.parity.interim import PastAnalysis
-from llmbench.analysis.parity.verdict import Parity
+from llmbench.analysis.parity.parity import Parity
 from llmbench.errors import RecordError
 from llmbench.record import Record
 from llmbench.system.redact import redact

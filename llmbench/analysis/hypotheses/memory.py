@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmbench.analysis.estimates import Estimate
+from llmbench.analysis.formats import number
 from llmbench.analysis.hypotheses.outcomes import (
     Claim,
     Hypothesis,
@@ -28,9 +29,8 @@ from llmbench.analysis.hypotheses.outcomes import (
     span,
     sweep_that_decides,
 )
+from llmbench.analysis.parity.bounds import Array
 from llmbench.analysis.parity.grouping import VARIED, check_shared_conditions
-from llmbench.analysis.parity.sentences import number
-from llmbench.analysis.parity.statistics import Array
 from llmbench.record import Record
 
 GROWTH = Claim(number=2, text="LLaMA's memory grows linearly with the length, through the KV cache", recipe="memory")

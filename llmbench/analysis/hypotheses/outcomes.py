@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from llmbench.analysis.estimates import Estimate
+from llmbench.analysis.formats import with_interval
 from llmbench.analysis.parity.grouping import VARIED, decoding_settings, shared_conditions
-from llmbench.analysis.parity.sentences import with_interval
 from llmbench.record import Record
 
 

@@ -3,7 +3,7 @@
     R(B) = T_LLaDA / T_LLaMA, both in valid bytes per second at the same batch size
 
 Supported if R rises with B and crosses 1 from below, refuted if it crosses downward or falls below 1 (docs/method.md).
-R's interval is that of the time ratio (`statistics.speedup_interval`), laid at R: the bytes are taken as written.
+R's interval is that of the time ratio (`speed.speedup`), laid at R: the bytes are taken as written.
 "Below", "above", "rises" and "falls" are said only of intervals that do not overlap, so a ratio without an interval
 decides nothing. Where a gate forbids to quote a speedup, nothing is supported.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmbench.analysis.estimates import Estimate, logged_mean
+from llmbench.analysis.formats import number
 from llmbench.analysis.hypotheses.outcomes import (
     Claim,
     Hypothesis,
@@ -29,10 +30,11 @@ from llmbench.analysis.hypotheses.outcomes import (
     span,
     sweep_that_decides,
 )
-from llmbench.analysis.parity.grouping import VARIED, check_shared_conditions, comparison_groups, group
-from llmbench.analysis.parity.sentences import number
-from llmbench.analysis.parity.speed_doubts import doubt_phrase
-from llmbench.analysis.parity.statistics import speedup_interval
+from llmbench.analysis.parity.check_sentences import reason
+from llmbench.analysis.parity.grouping import VARIED, Group, check_shared_conditions, comparison_groups, group
+from llmbench.analysis.parity.sides import Side
+from llmbench.analysis.parity.speed import speedup
+from llmbench.analysis.parity.speed_checks import speed_checks
 from llmbench.config.job import SYNTHETIC
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.record import Record
@@ -161,28 +163,28 @@ def _points(records: Sequence[Record]) -> dict[int, Point]:
     found: dict[int, Point] = {}
     for members in comparison_groups(records):
         sides = group(members)
-        doubt = doubt_phrase(sides, ThresholdsConfig().roofline_share) if sides.baseline else ""
-        for _, side in sides.candidates:
-            found[id(side[0])] = replace(_point(sides.baseline, side), doubt=doubt)
+        for side in sides.candidates:
+            found[id(side.records[0])] = _point(sides, side)
     return found
 
 
-def _point(baseline: Sequence[Record], candidate: Sequence[Record]) -> Point:
-    size = int(candidate[0].conditions["batch"])
-    own, other = (logged_mean(side, "throughput/bytes_per_s") for side in (candidate, baseline))
-    times = [logged_mean(side, "latency/e2e_ms") for side in (baseline, candidate)]
-    if not baseline:
+def _point(sides: Group, side: Side) -> Point:
+    size = int(side.records[0].conditions["batch"])
+    if sides.baseline is None:
         return Point(batch=size, ratio=None, why_not="no baseline was run there")
+    own, other = (logged_mean(item.records, "throughput/bytes_per_s") for item in (side, sides.baseline))
     if own is None or other is None:
         return Point(batch=size, ratio=None, why_not="no text was written")
     if not other:
         return Point(batch=size, ratio=None, why_not="the baseline wrote nothing but empty outputs")
     ratio = own / other
-    interval = speedup_interval(baseline, candidate, np.random.default_rng(0))  # whatever the Records' order
-    if interval is None or not times[0] or not times[1]:
-        return Point(batch=size, ratio=Estimate(value=ratio))
-    scale = ratio / (times[0] / times[1])
-    return Point(batch=size, ratio=Estimate(value=ratio, low=interval.low * scale, high=interval.high * scale))
+    times = speedup(side.steps or 0, sides, side, np.random.default_rng(0))  # whatever the Records' order
+    checks = speed_checks(sides, [times] if times else [], ThresholdsConfig().roofline_share)
+    doubt = "; ".join(reason(check) for check in checks if check.blocks in ("speed", "viable"))
+    if times is None or times.low is None or times.high is None:
+        return Point(batch=size, ratio=Estimate(value=ratio), doubt=doubt)
+    scale = ratio / times.ratio
+    return Point(batch=size, ratio=Estimate(value=ratio, low=times.low * scale, high=times.high * scale), doubt=doubt)
 
 
 def _judge_setting(name: str, first: Record, over: Sequence[Point]) -> SettingOutcome:

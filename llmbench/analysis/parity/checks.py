@@ -77,9 +77,9 @@ def _of_side(side: Side, limits: ThresholdsConfig) -> Iterator[Check]:
         yield _failed(CheckName.THROTTLED, steps, {"label": side.label, "share": worst})
     for record in records:
         if values := _twice(record):
-            yield _failed(CheckName.TWICE, steps, {"label": side.label} | values)
+            yield _failed(CheckName.TWICE, steps, values | {"label": side.label})
         if values := _not_timed(record):
-            yield _failed(CheckName.NOT_TIMED, steps, {"label": side.label} | values)
+            yield _failed(CheckName.NOT_TIMED, steps, values | {"label": side.label})
 
 
 def _twice(record: Record) -> Values:

@@ -22,7 +22,19 @@ CHAT = "decoding.chat"
 """Whether prompts stood in a chat template (absent: they did not): both sides are asked in one role, or neither is."""
 
 VARIED = (
-    *("device", "dtype", "engine", "quantization", "weights", "canvas", "batch", "workload", "judge", "second_judge", "encoder"),
+    *(
+        "device",
+        "dtype",
+        "engine",
+        "quantization",
+        "weights",
+        "canvas",
+        "batch",
+        "workload",
+        "judge",
+        "second_judge",
+        "encoder",
+    ),
     CHAT,
 )
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
@@ -282,8 +294,8 @@ def check_conditions(records: Sequence[Record]) -> None:
     """Refuse Records that may not be compared: `decoding.*` must agree within a model, everything else across all.
 
     Only `IMPLEMENTATION` may differ within a model (but not a diffusion model's cache: it changes the text), the
-    baseline's temperature, and the seed anywhere. A chat template is used by all or by none: an answer and a continuation are not the same task. Where
-    a server runs is not asked; an external one may also decode in its own way.
+    baseline's temperature, and the seed anywhere. A chat template is used by all or by none: an answer and a
+    continuation are not the same task. Where a server runs is not asked; an external one may decode in its own way.
 
     Raises:
         RecordError: names the key and both values.

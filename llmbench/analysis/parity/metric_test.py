@@ -123,9 +123,8 @@ def decide(
         not_judged=tuple(removed),
         deltas=point_deltas(curve),
     )
-    if any(check.forbids("verdict", metric) and check.steps is None for check in checks):
-        return replace(made, status=Status.INVALID)
-    if not steps or steps[-1] in removed:
+    whole = any(check.forbids("verdict", metric) and check.steps is None for check in checks)
+    if whole or not steps or steps[-1] in removed:
         return replace(made, status=Status.INVALID)
     judged = [known[k] for k in steps if k not in removed]
     if judged[-1].assay is None or not judged[-1].assay.sensitive:
@@ -170,9 +169,7 @@ def oriented(metric: str, value: float) -> float:
     return orientation(metric) * value
 
 
-def needed(
-    test: DeltaTest, others: Sequence[tuple[float, float]], terms: Terms, skew_prompts: float
-) -> int | None:
+def needed(test: DeltaTest, others: Sequence[tuple[float, float]], terms: Terms, skew_prompts: float) -> int | None:
     """Prompts with which the verdict at one k would be decided four times in five, were the estimates the truth.
 
     Args:

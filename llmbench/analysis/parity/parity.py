@@ -18,6 +18,16 @@ class Parity(Verdict):
         """The verdict in words: status and result, the point estimate, the speed, and what to do next."""
         return "\n".join(sentences.lines(self))
 
+    @property
+    def where(self) -> str:
+        """The conditions in words."""
+        return sentences.where(self.conditions)
+
+    @property
+    def title(self) -> str:
+        """The verdict in one line, with its margin."""
+        return sentences.title(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         data: dict[str, Any] = _adapter().dump_python(self, mode="json")

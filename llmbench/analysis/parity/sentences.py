@@ -7,9 +7,9 @@ its temperatures, and what to do next.
 from collections.abc import Callable, Sequence
 
 from llmbench.analysis.formats import NAMES, TITLES, UNITS, counted, listed, number, signed, with_interval
+from llmbench.analysis.parity.check_sentences import change, reason
 from llmbench.analysis.parity.verdict import (
     MATCHED,
-    Check,
     CheckName,
     Conditions,
     DeltaTest,
@@ -86,7 +86,9 @@ def _reached(verdict: Verdict, item: MetricParity) -> str:
     span = f"at every tested k from {k} to {most}" if most > k else f"at k = {k}"
     few = ""
     if item.documents < FEW_DOCUMENTS:
-        few = f" It rests on {counted(item.documents, 'document')}; with fewer than {FEW_DOCUMENTS} the error is larger."
+        few = (
+            f" It rests on {counted(item.documents, 'document')}; with fewer than {FEW_DOCUMENTS} the error is larger."
+        )
     return (
         f"{right} matches {_other(left, item)}'s {TITLES[item.curve.metric]} {span}: at most {margin(item)} worse "
         f"({_shown(test)}).{few}"
@@ -106,7 +108,7 @@ def _not_reached(verdict: Verdict, item: MetricParity) -> str:
         less = f" At k = {listed(varied)} its text is also less varied than any of {left}'s."
     return (
         f"{right} does not match {_other(left, item)}'s {TITLES[item.curve.metric]} at any k up to "
-        f"{max(verdict.steps)}{whole}: it is worse by more than {margin(item)} at every k, by least at k = {best.steps} "
+        f"{max(verdict.steps)}{whole}: it is worse by more than {margin(item)} at every k, least at k = {best.steps} "
         f"({_shown(best)}).{less}"
     )
 
@@ -115,8 +117,8 @@ def _degenerate(verdict: Verdict, item: MetricParity) -> str:
     left, right = verdict.names
     test = item.test(max(verdict.steps))
     return (
-        f"No claim: at k = {max(verdict.steps)} {right}'s text is less varied than any of {left}'s, which makes it look "
-        f"better, and it is not shown to be worse ({_shown(test)})."
+        f"At k = {max(verdict.steps)} {right}'s text is less varied than any of {left}'s, which flatters it, "
+        f"and it is not shown to be worse ({_shown(test)})."
     )
 
 
@@ -124,9 +126,9 @@ def _insensitive(verdict: Verdict, item: MetricParity) -> str:
     left, _ = verdict.names
     test = item.test(max(verdict.steps))
     if test is None or test.assay is None:
-        return f"No claim: the floor of {TITLES[item.curve.metric]} was not measured."
+        return f"The floor of {TITLES[item.curve.metric]} was not measured."
     return (
-        f"No claim: {TITLES[item.curve.metric]} does not tell {left} from {_FLOORS.get(item.curve.floor_text, 'its')} "
+        f"{TITLES[item.curve.metric][0].upper()}{TITLES[item.curve.metric][1:]} does not tell {left} from {_FLOORS.get(item.curve.floor_text, 'its')} "
         f"floor (lower bound {signed(test.assay.lower)}, more than {number(test.assay.needed)} is needed)."
     )
 
@@ -147,7 +149,7 @@ def _undecided(verdict: Verdict, item: MetricParity) -> str:
     k = max(verdict.steps)
     if item.second is not None and item.second.status is not item.status:
         both = f"one judge says {_first_status(verdict)}, the second {item.second.status.value.replace('_', ' ')}"
-        return f"Undecided: the two judges differ ({both})."
+        return f"The two judges differ ({both})."
     test = item.test(k)
     against = [reason(c) for c in verdict.checks if c.forbids("reached", item.curve.metric, k)]
     if test is not None and test.place is Place.ABOVE and not test.passes:
@@ -157,7 +159,7 @@ def _undecided(verdict: Verdict, item: MetricParity) -> str:
     if item.prompts_needed:
         needed = f" About {item.prompts_needed} prompts would decide."
     return (
-        f"Undecided: whether {right} matches {_other(left, item)}'s {TITLES[item.curve.metric]} within {margin(item)} "
+        f"Whether {right} matches {_other(left, item)}'s {TITLES[item.curve.metric]} within {margin(item)} "
         f"at k = {k} cannot be said ({_shown(test)}{why}).{needed}"
     )
 
@@ -199,9 +201,7 @@ def _shown(test: DeltaTest | None) -> str:
         return "not measured"
     against = ""
     if test.temperature is not None:
-        place = {Place.BELOW: "against its greedy end, temperature", Place.ABOVE: "against temperature"}
-        against = f", {place.get(test.place, 'at LLaMA temperature' if False else 'at temperature')} "
-        against += number(test.temperature, 2) if test.temperature else "0"
+        against = f", against temperature {number(test.temperature, 2) if test.temperature else '0'}"
     return f"{signed(test.delta)} [95 % {signed(test.low)} to {signed(test.high)}]{against}"
 
 
@@ -223,7 +223,8 @@ def speed(verdict: Verdict) -> str:
         return ""
     if head is None or not head.passing:
         shown = verdict.speedup(max(verdict.steps)) or verdict.speedups[-1]
-        return f"At k = {shown.steps} {right} is {ratio(shown)}{_doubts(verdict, shown.steps)}; no k passes, so no speedup at parity is claimed."
+        doubts = _doubts(verdict, shown.steps)
+        return f"At k = {shown.steps} {right} is {ratio(shown)}{doubts}; no k passes, so this is no speedup at parity."
     shown_at = [item for item in verdict.speedups if item.steps in head.passing]
     listing = ", ".join(f"{ratio(item)} at k = {item.steps}" for item in shown_at) or "not timed"
     said = {
@@ -283,7 +284,7 @@ def where(own: Conditions) -> str:
         parts.append(f"{counted(own.prompts, 'prompt')}{of}")
     parts += [f"{own.seeds} seeds"] if own.seeds > 1 else []
     how = [item for item in (own.device, own.dtype, own.quantization) if item not in ("", "none")]
-    device = f"{own.device_name or 'an unnamed device'}{f' ({", ".join(how)})' if how else ''}"
+    device = (own.device_name or "an unnamed device") + (f" ({', '.join(how)})" if how else "")
     return f"{', '.join(parts)} on {device}" if parts else device
 
 
@@ -294,7 +295,11 @@ def point(verdict: Verdict, item: MetricParity) -> str:
     if curve.baseline is None or not curve.values:
         return f"Point estimate: none (no finite {what} on a side)."
     but = f"; no finite {what} at k = {listed(lacking)}" if lacking else ""
-    at = f" at temperature {' against '.join(verdict.conditions.temperatures)}" if verdict.conditions.temperatures else ""
+    at = (
+        f" at temperature {' against '.join(verdict.conditions.temperatures)}"
+        if verdict.conditions.temperatures
+        else ""
+    )
     k = item.s_parity
     shown_at = k if k is not None else min(curve.values, key=lambda pair: -_good(item, pair[0]))[0]
     shown = f"{what} {number(curve.at(shown_at) or 0.0)} against {number(curve.baseline)}{at}{but}"
@@ -328,131 +333,10 @@ def other_judge(item: MetricParity) -> list[str]:
     if item.second is None:
         return []
     found = item.second
-    shown = ", ".join(f"{signed(test.delta)} [{signed(test.low)}, {signed(test.high)}] at k = {test.steps}" for test in found.tests)
+    shown = ", ".join(
+        f"{signed(test.delta)} [{signed(test.low)}, {signed(test.high)}] at k = {test.steps}" for test in found.tests
+    )
     return [f"Under the second judge: {found.status.value.replace('_', ' ')} ({shown or 'no test'})."]
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Checks: what each says, and what to change
-
-
-def reason(check: Check) -> str:
-    """What a failed Check found, without a full stop."""
-    v = check.values
-    label, name = v.get("label", ""), check.name
-
-    def n(key: str, digits: int = 3) -> str:
-        found = v.get(key)
-        return number(found, digits) if isinstance(found, float) else str(found)
-
-    def percent(key: str) -> str:
-        found = v.get(key)
-        return f"{100 * found:.3g} %" if isinstance(found, float) else str(found)
-
-    if v.get("measured") == "no":
-        return f"{name.value} of {label} was not measured"
-    said: dict[CheckName, Callable[[], str]] = {
-        CheckName.MISSING: lambda: (
-            f"seeds differ: {v['other_label']} has {v['other_value'] or 'none'} and {label} has {v['value'] or 'none'}"
-            if v.get("key") == "seeds"
-            else f"{label} failed: {v['reason']}"
-        ),
-        CheckName.NOT_RUN: lambda: f"{label} has not run: the sweep did not come to its end",
-        CheckName.EMPTY: lambda: f"{percent('share')} of the outputs of {label} are empty, at most {percent('limit')} may be",
-        CheckName.LENGTH: lambda: _length_reason(v),
-        CheckName.NOT_TIMED: lambda: _not_timed_reason(v),
-        CheckName.MIXED: lambda: _mixed_reason(v),
-        CheckName.THROTTLED: lambda: f"{percent('share')} of the timed batches of {label} ran at throttled clocks",
-        CheckName.TWICE: lambda: f"prompts {v['first']} and {v['second']} of {label} have one text",
-        CheckName.PROMPTS: lambda: (
-            f"{label} has no {_metric(check)} for {n('missing')} of {n('prompts')} prompts ({v['first']})"
-            if label
-            else f"no sums of {_metric(check)} were recorded"
-        ),
-        CheckName.NOT_FINITE: lambda: f"{_metric(check)} of {label} is not finite (prompts: {v['first'] or 'all'})",
-        CheckName.FEW: lambda: f"{n('prompts')} prompts give no bound",
-        CheckName.NO_SPREAD: lambda: f"the {_metric(check)} of {label} is the same for every prompt",
-        CheckName.SHORT: lambda: (
-            f"{percent('value')} of the outputs of {label} are shorter than {n('prefix')} tokens, {percent('reference')} "
-            "of the baseline's"
-        ),
-        CheckName.REPETITION: lambda: f"{percent('value')} of the text of {label} repeats itself, at most {percent('limit')} may",
-        CheckName.RELEVANCE: lambda: (
-            f"the text of {label} has too little to do with its prompts (relevance {n('value')} against "
-            f"{n('reference')} nats per token, lower bound {n('lower')} below {n('limit')})"
-        ),
-        CheckName.ECHO: lambda: (
-            f"the text of {label} repeats its prompts (relevance {n('value')} nats per token, at most {n('limit')} is "
-            "allowed)"
-        ),
-        CheckName.RELEVANCE_ASSAY: lambda: (
-            f"relevance does not tell the baseline's texts from texts under other prompts (lower bound {n('lower')}, "
-            f"more than {n('limit')} is needed)"
-        ),
-        CheckName.COPYING: lambda: (
-            f"{percent('value')} of the 4-grams of {label} occur in its texts for other prompts, at most "
-            f"{percent('limit')} may"
-        ),
-        CheckName.CURVE: lambda: (
-            f"{label} failed: {v['reason']}" if label else "the baseline's curve over temperature has no usable point"
-        ),
-        CheckName.SLOW_BASELINE: lambda: f"{label} runs at {percent('value')} of its roofline limit: a slow baseline",
-        CheckName.THREADS: lambda: "CPU threads differ: "
-        + ", ".join(f"{number(count)} at {side}" for side, count in v.items() if isinstance(count, float)),
-        CheckName.CARD: lambda: f"the baseline was not timed in the process and on the card of {label}",
-        CheckName.UNSTEADY: lambda: (
-            f"repeats of one batch at k = {check.steps} differ {n('ratio', 2)}-fold between their quartiles: other work "
-            "ran on this device"
-        ),
-        CheckName.DRIFT: lambda: f"the baseline's time changed {n('ratio')}-fold around k = {check.steps}",
-    }
-    return said[name]()
-
-
-def _metric(check: Check) -> str:
-    return TITLES.get(check.metrics[0], check.metrics[0]) if check.metrics else "score"
-
-
-def _length_reason(v: dict[str, float | str]) -> str:
-    own, other = v["value"], v["reference"]
-    assert isinstance(own, float)
-    assert isinstance(other, float)
-    change = abs(own / other - 1) if other else 1.0
-    return f"its texts are {100 * change:.0f} % {'shorter' if own < other else 'longer'} ({own:.0f} bytes against {other:.0f})"
-
-
-def _not_timed_reason(v: dict[str, float | str]) -> str:
-    label, what = v["label"], v["what"]
-    place = f"batch {v['batch']:g}" if isinstance(v.get("batch"), float) else ""
-    if what == "timed":
-        return f"{label}: {place} was scored and never timed"
-    if what == "bytes":
-        return f"{label}: prompt {v['first']} was scored with {v['scored']:g} bytes and written with {v['written']:g}"
-    repeat = f"repeat {v['repeat']:g} of " if "repeat" in v else ""
-    return f"{label}: {repeat}{place} was timed writing {v['timed']:g} tokens, {v['scored']:g} were scored"
-
-
-def _mixed_reason(v: dict[str, float | str]) -> str:
-    both = f"{v['label']} and {v['other_label']}"
-    if v["key"] == "partition":
-        return f"{both} have different batch partitions"
-    if v["key"] == "prompts":
-        return f"{both} had different prompts under {v['first']} ({v['count']:g} prompts)"
-    name = str(v["key"]).removeprefix("decoding.")
-    return f"{name} is {v['other_value']} at {v['other_label']} and {v['value']} at {v['label']}"
-
-
-def effect(check: Check) -> str:
-    """What a failed Check forbids."""
-    at = f" at k = {check.steps}" if check.steps is not None else ""
-    what = listed([TITLES[key] for key in check.metrics])
-    return {
-        "verdict": f"{f'{what} is' if what else 'nothing is'} {'not ' if what else ''}judged{at}",
-        "reached": f"{what or 'parity'} cannot be reached{at}",
-        "speed": f"no claim on speed{at}",
-        "viable": f"LLaDA cannot be called faster{at}",
-        "note": f"noted{at}",
-    }[check.blocks]
 
 
 def next_step(verdict: Verdict) -> str:
@@ -480,55 +364,6 @@ _NEXT = {
     Status.MISSING_BASELINE: "add the autoregressive side: model=llama,llada",
     Status.MISSING_CANDIDATES: "add the diffusion side: model=llama,llada steps=8,16,32,64",
     Status.NO_QUALITY: "only speed was measured; add metric=default, with real weights and prompts of text",
-}
-
-
-def change(check: Check) -> str:
-    """The settings that would let a Check pass."""
-    v = check.values
-    if check.name is CheckName.MISSING and v.get("key") == "seeds":
-        seeds = sorted({*str(v["value"]).split(", "), *str(v["other_value"]).split(", ")} - {""})
-        return f"seed={','.join(seeds)} for both sides, with reuse=all"
-    if check.name is CheckName.EMPTY and v.get("family") == "diffusion":
-        return "larger steps, a smaller block_length, another diffusion_temperature, or other prompts (workload.tasks)"
-    if check.name is CheckName.MIXED:
-        return _mixed_change(v)
-    if check.name in (CheckName.PROMPTS, CheckName.NOT_FINITE):
-        return _SUMS[(check.metrics or ("quality/perplexity",))[0].removesuffix("_second")]
-    return _CHANGES.get(check.name, "change what is named, and run again")
-
-
-def _mixed_change(v: dict[str, float | str]) -> str:
-    key = str(v["key"])
-    if key in ("partition", "prompts"):
-        return "run both sides in one sweep, with one workload, workload.* and batch"
-    name = "model.chat" if key == "decoding.chat" else key.removeprefix("decoding.")
-    return f"give both sides the same {name}" if v["settable"] == "both" else f"{name}={v['settable']}"
-
-
-_CHANGES = {
-    CheckName.MISSING: "correct what made the job fail and add reuse=all, or leave it out",
-    CheckName.NOT_RUN: "the same command runs it",
-    CheckName.EMPTY: "workload.tasks or workload (prompts that ask for text), model.chat, or temperature",
-    CheckName.LENGTH: "lower canvas until both sides fill it, or larger steps",
-    CheckName.NOT_TIMED: "temperature=0, hardware.engine=eager or hardware.dtype=float32, so that a repeat writes the same text",
-    CheckName.THROTTLED: "raise timing.throttle_retries, or cool the device",
-    CheckName.TWICE: "remove one of the two prompts from the workload",
-    CheckName.FEW: "raise workload.prompts",
-    CheckName.NO_SPREAD: "other prompts (workload)",
-    CheckName.CURVE: "parity.baseline_temperatures, with a temperature at which LLaMA writes text",
-    CheckName.SLOW_BASELINE: "hardware.engine=graph, a larger batch, or model=llama,llama_generate,llada",
-    CheckName.THREADS: "hardware.threads=N for both sides in one sweep, on one machine",
-    CheckName.CARD: "run both sides in one process on one card",
-    CheckName.UNSTEADY: "stop the other work on this device, or raise timing.repeats",
-}
-
-_JUDGE = "one metric.perplexity.judge and the same workload.* for both sides, in one sweep"
-_SUMS = {
-    "quality/perplexity": _JUDGE,
-    "quality/bits_per_byte": _JUDGE,
-    "quality/bertscore_f1": "metric.bertscore for both sides with a reference for every prompt, or metric.bertscore=null",
-    "quality/accuracy": "an answer for every prompt (workload.answer_field), or leave those prompts out",
 }
 
 

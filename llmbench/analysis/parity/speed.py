@@ -67,8 +67,8 @@ def baselines_beside(group: Group, candidate: Sequence[Record]) -> list[tuple[Re
     timed = (*group.baseline.records, *group.retimed)
     before = [_nearest(timed, record, later=False) for record in candidate]
     after = [_nearest(timed, record, later=True) for record in candidate]
-    pairs = [tuple(dict.fromkeys(found)) for found in (before, after) if None not in found]
-    return [found for found in pairs if found] or [group.baseline.records]  # type: ignore[misc]
+    whole = [[record for record in found if record is not None] for found in (before, after) if None not in found]
+    return [tuple({id(record): record for record in found}.values()) for found in whole] or [group.baseline.records]
 
 
 def _nearest(timed: Sequence[Record], candidate: Record, *, later: bool) -> Record | None:

@@ -89,9 +89,7 @@ def metric_sums(
     if wanted and metric != "quality/accuracy":  # not every prompt has an answer; every output has the rest
         written = (output for record in group.records for output in record.outputs)
         wanted |= {output.prompt_id for output in written if output.text is not None}
-    found = [
-        check for side, own in zip(group.sides, terms, strict=True) for check in _wrong(side, own, wanted, metric)
-    ]
+    found = [check for side, own in zip(group.sides, terms, strict=True) for check in _wrong(side, own, wanted, metric)]
     if not wanted:
         found.append(_check(CheckName.PROMPTS, None, metric, {"missing": 0.0, "prompts": 0.0}))
     if found:

@@ -5,7 +5,7 @@ nearest end. They stop a k from passing; none of them shows that a k is worse.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from llmbench.analysis.parity.sides import Side
 from llmbench.analysis.parity.sums import Read, ratios_of, reader, share_below
 from llmbench.analysis.parity.verdict import MATCHED, Check, CheckName
 from llmbench.metrics import quality
-from llmbench.record import Record
+from llmbench.record import Record, Subject
 
 RELEVANCE_MARGIN = 0.05
 """Nats per token: how much less than the baseline's text a text may depend on its prompt."""
@@ -123,7 +123,7 @@ class TextChecks:
         return _check(CheckName.SHORT, side, passed=abs(own - at) <= SHORT_MARGIN, values=values)
 
 
-_ECHO = "prompt_tail"
+_ECHO: Subject = "prompt_tail"
 
 
 def halves(checks: Sequence[Check]) -> list[tuple[float, float]]:
@@ -165,12 +165,12 @@ def _share_below(side: Side, prefix: int) -> float:
     return math.fsum(shares) / len(shares)
 
 
-def _check(name: CheckName, side: Side, *, passed: bool, values: dict[str, float | str]) -> Check:
+def _check(name: CheckName, side: Side, *, passed: bool, values: Mapping[str, float | str]) -> Check:
     return Check(
         name=name,
         passed=bool(passed),
         blocks="reached",
         steps=side.steps,
         metrics=(*MATCHED,),
-        values={"label": side.label} | values,
+        values={"label": side.label, **values},
     )

@@ -21,7 +21,7 @@ __all__ = ["Job", "Parity", "Record", "Sweep", "__version__", "load", "run", "sw
 
 _HOMES = {
     "Job": "llmbench.config.job",
-    "Parity": "llmbench.analysis.parity.verdict",
+    "Parity": "llmbench.analysis.parity.parity",
     "Record": "llmbench.record",
     "Sweep": "llmbench.api",
     "load": "llmbench.api",

@@ -8,23 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from benchmarks.worlds import TEMPERATURES, World, study
+from benchmarks.worlds import TEMPERATURES
 from llmbench.analysis.parity.analyze import parity
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.verdict import Place, Status
 from llmbench.record import Record
 from llmbench.report import figures
-from llmbench.report.plane import Plane, plane
+from llmbench.report.plane import Plane, draw_plane, place_labels, plane
 from records import make_record, make_sweep
-
-
-@pytest.fixture(scope="module")
-def studied() -> tuple[list[Record], Parity]:
-    """k = 8 less varied than any of LLaMA's, 16 and 32 on its curve, 64 more varied."""
-    world = World(prompts=60, shifts=(0.9, 0.6, 0.3, 0.1), entropies=(2.5, 2.8, 2.9, 3.6))
-    records = study(world, np.random.default_rng(0))
-    return records, parity(records)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +77,7 @@ def test_the_gap_ends_on_the_curve_which_goes_on_flat_to_what_lies_beside_it(
     assert tested.gaps[-1].reference == pytest.approx(tested.knots[-1].value)
     entropies, values, _ = zip(*tested.curve, strict=True)
     assert list(entropies) == sorted(entropies)
+    assert (entropies[0], entropies[-1]) == (tested.gaps[0].point.entropy, tested.gaps[-1].point.entropy)
     for gap, place in zip(tested.gaps, places, strict=True):
         on_the_line = np.interp(gap.point.entropy, entropies, np.log(values))
         assert math.log(gap.reference) == pytest.approx(on_the_line, abs=1e-6), place
@@ -98,20 +92,29 @@ def test_a_point_that_is_no_knot_is_not_on_the_line(studied: tuple[list[Record],
     assert [p.label for p in found.knots] == [f"{p.temperature:g}" for p in verdict.points[1:]]
 
 
-def test_no_label_of_the_plane_lies_on_another_and_every_k_has_one(studied: tuple[list[Record], Parity]) -> None:
-    records, verdict = studied
-    figure = figures.parity_figure(records, verdict)
-    axes = figure.axes[1]
+@pytest.mark.parametrize("share", [None, 0.8])
+def test_no_label_of_the_plane_lies_on_another_or_on_the_curve_and_every_k_has_one(
+    share: float | None, tested: Plane
+) -> None:
+    """Also where LLaDA is better: a little below LLaMA's curve."""
+    gaps = [g if share is None else replace(g, point=replace(g.point, value=share * g.reference)) for g in tested.gaps]
+    drawn = replace(tested, gaps=tuple(gaps))
+    figure = Figure(figsize=(6, 4.5))
+    axes = figure.add_subplot()
+    draw_plane(axes, drawn, ("LLaMA", "LLaDA"))
     figure.draw_without_rendering()
+    place_labels(axes, drawn)
     labels = [text.get_text() for text in axes.texts]
     assert labels[:4] == ["k = 8", "k = 16", "k = 32", "k = 64"]
     assert {f"T = {min(TEMPERATURES):g}", f"T = {max(TEMPERATURES):g}"} <= set(labels)
-    for one, other in itertools.combinations([text.get_window_extent() for text in axes.texts], 2):
-        assert not one.overlaps(other)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    entropies, values, _ = zip(*drawn.curve, strict=True)
+    along = np.linspace(entropies[0], entropies[-1], 1000)
+    line = axes.transData.transform(np.column_stack([along, np.exp(np.interp(along, entropies, np.log(values)))]))
+    assert not any(box.count_contains(line) for box in boxes)
     assert "lower is better" in axes.get_ylabel()
     assert "more varied" in axes.get_xlabel()
-    names = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"LLaMA", "LLaDA", "margin", "gap"} <= names
 
 
 @pytest.mark.parametrize("records", [make_sweep(), make_sweep((8,)), make_sweep(perplexity=None)])
@@ -124,6 +127,13 @@ def test_the_figure_carries_the_verdict_and_labelled_axes(records: list[Record])
         assert axes.get_ylabel()
         assert [tick.get_text() for tick in axes.get_xticklabels()] == [str(k) for k in verdict.steps]
     assert figures.to_png(figure).startswith(b"\x89PNG")
+
+
+def test_the_legend_names_what_is_drawn(studied: tuple[list[Record], Parity]) -> None:
+    figure = figures.parity_figure(*studied)
+    assert "k = 64" in [text.get_text() for text in figure.axes[1].texts]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(names) == ["LLaDA", "LLaMA", "floor", "gap", "margin"]
 
 
 def test_where_parity_begins_is_marked_in_every_panel_over_k() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from llmbench.analysis.frontier import frontiers, undominated
-from llmbench.analysis.parity.paired_sums import pooled
+from llmbench.analysis.parity.sides import pooled
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.errors import RecordError
 from llmbench.record import Record

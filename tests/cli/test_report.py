@@ -1,10 +1,15 @@
-"""`python -m llmbench report` on a real store, as a child process where the process matters."""
+"""`python -m llmbench report` on a real store, as a child process where the process matters.
 
+Making a store takes seconds, an experiment in it none: the tests share a store, and each has its own experiment.
+"""
+
+import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,159 +17,178 @@ import pytest
 
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.analysis.parity.interim import AnalysisPlan
+from llmbench.analysis.parity.parity import Parity
+from llmbench.analysis.parity.verdict import CheckName, Status
 from llmbench.cli.report import main, ui
 from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import ParityConfig
 from llmbench.record import JobContext, Likelihood, Record
-from llmbench.report.assemble import sweep_report
-from llmbench.sweeps import state
+from llmbench.report.assemble import recipe_tables
+from llmbench.report.layout import Table
+from llmbench.sweeps import partial, state
+from llmbench.sweeps.folder import read_sweep
+from llmbench.sweeps.recorded import RecordedSweep
+from llmbench.sweeps.stored import read_run
 from llmbench.tracking import Store, open_store
 from records import make_record, make_sweep
 
 ROOT = Path(__file__).parents[2]
+AXIS = (8, 16, 32, 64)
+COUNT = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
 
 
 @pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/mlflow.db"
+def store(uri: str) -> Store:
+    return open_store(TrackingConfig(uri=uri, experiment=f"llmbench {next(COUNT)}"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "paper"
 
 
 def record_sweep(store: Store, records: list[Record], recipe: str, command: str = "as typed") -> str:
     parent = store.start_sweep(name=f"sweep {recipe}", command=command, jobs=len(records), recipe=recipe)
     for record in records:
-        store.log_job(record, parent=parent, steps_axis=[8, 16, 32, 64], swept={})
+        store.log_job(record, parent=parent, steps_axis=list(AXIS), swept={})
     store.finish_sweep(parent, verdicts(records), records)
     return parent
 
 
-def test_every_table_comes_back_from_the_store(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+def report(store: Store | None, table: str, *arguments: object, out: Path | None = None) -> int:
+    where = ["--uri", store.uri, "--experiment", store.experiment] if store else []
+    return main([table, *where, *map(str, arguments), *(["--out", str(out)] if out else [])])
+
+
+def in_text(tables: Iterable[Table]) -> str:
+    return "\n".join(table.text() for table in tables)
+
+
+def judged(sweep: RecordedSweep) -> Parity:
+    """The verdict that is printed of a sweep."""
+    options = AnalysisPlan.from_json(sweep.registered).options if sweep.registered else None
+    (found,) = verdicts([*sweep.records, *partial.stand_ins(sweep)], options=options, history=sweep.history)
+    return found
+
+
+def test_every_table_comes_back_from_the_store(store: Store, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = make_sweep()
     for recipe in ("latency", "throughput", "memory", ""):  # "" is the main job: its verdict serves table 4
         record_sweep(store, records, recipe)
     for number, recipe in enumerate(("latency", "throughput", "memory", "parity"), start=1):
-        assert main([recipe, "--uri", uri, "--out", str(tmp_path / "paper")]) == 0
-        printed = capsys.readouterr().out
-        made = sweep_report(records, verdicts(records), recipe=recipe, command="as typed")
-        assert printed.startswith(made.text)
-        assert (tmp_path / "paper" / f"table{number}.md").read_text() == made.files[f"{recipe}.md"]
-        assert rf"\label{{tab:{recipe}}}" in (tmp_path / "paper" / f"table{number}.tex").read_text()
-    assert (tmp_path / "paper" / "table4.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "paper" / "table4.html").stat().st_size > 1_000_000
+        assert report(store, recipe, out=out) == 0
+        made = recipe_tables(records, verdicts(records), recipe, "as typed")
+        assert capsys.readouterr().out.startswith(in_text(made))
+        assert (out / f"table{number}.md").read_text() == "\n".join(table.markdown() for table in made)
+        assert rf"\label{{tab:{recipe}}}" in (out / f"table{number}.tex").read_text()
+    assert (out / "table4.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "table4.html").stat().st_size > 1_000_000
 
 
 def test_the_newest_finished_sweep_is_taken_or_the_one_that_is_named(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     older = record_sweep(store, [make_record("llama", e2e_ms=111.0)], "latency")
     record_sweep(store, [make_record("llama", e2e_ms=222.0)], "latency")
     store.start_sweep(name="still running", command="", jobs=1, recipe="latency")
-    out = ["--uri", uri, "--out", str(tmp_path / "paper")]
-    assert main(["latency", *out]) == 0
+    assert report(store, "latency", out=out) == 0
     assert "222 [" in capsys.readouterr().out
-    assert main(["latency", *out, "--sweep", older]) == 0
+    assert report(store, "latency", "--sweep", older, out=out) == 0
     assert "111 [" in capsys.readouterr().out
 
 
 def test_likelihood_comes_from_the_newest_sweep_that_can_have_one(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
-    out = ["likelihood", "--uri", uri, "--out", str(tmp_path / "paper")]
-    assert main(out) == 2
-    assert "no likelihood; run `python -m llmbench -m experiment=likelihood`" in capsys.readouterr().err
+    assert report(store, "likelihood", out=out) == 2
+    assert "experiment=likelihood" in capsys.readouterr().err
     found = Likelihood(nll_nats=70.0, utf8_bytes=50, bound=False, standard_error_nats=None, texts=2, scored_tokens=20)
     record_sweep(store, [make_record("llama", likelihood=found)], "")
     record_sweep(store, [make_record("llama")], "latency")
-    assert main(out) == 0
+    assert report(store, "likelihood", out=out) == 0
     assert "3.5000" in capsys.readouterr().out  # 70 nats over 20 tokens
-    assert r"\label{tab:likelihood}" in (tmp_path / "paper" / "likelihood.tex").read_text()
+    assert r"\label{tab:likelihood}" in (out / "likelihood.tex").read_text()
 
 
 def test_the_frontier_and_the_hypotheses_come_from_the_store(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
-    out = ["--uri", uri, "--out", str(tmp_path / "paper")]
-    assert main(["frontier", *out]) == 2
-    assert "no finished sweep with quality" in capsys.readouterr().err
-    assert main(["hypotheses", *out]) == 0  # nothing was run: all open, with what to run
+    assert report(store, "frontier", out=out) == 2
+    assert "experiment=parity" in capsys.readouterr().err
+    assert report(store, "hypotheses", out=out) == 0  # nothing was run: all open, with what to run
+    assert outcomes(out) == ["undecided"] * 4
     printed = capsys.readouterr().out
-    assert printed.count("Undecided:") == 4
-    for wanted in ("experiment=latency", "experiment=throughput", "experiment=memory, on a GPU", "From no sweep"):
+    for wanted in ("experiment=latency", "experiment=throughput", "experiment=memory"):
         assert wanted in printed
     record_sweep(store, make_sweep(), "")
     record_sweep(store, [r for b in (1, 2, 4) for r in make_sweep((16,), batch=b, perplexity=None)], "throughput")
     record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "latency")
-    assert main(["frontier", *out]) == 0
-    assert "Settings that nothing dominates" in capsys.readouterr().out
-    assert main(["hypotheses", *out]) == 0
-    printed = capsys.readouterr().out
-    titles = re.findall(r"Hypothesis (\d): (\w+)", printed)
-    assert titles == [("1", "undecided"), ("2", "undecided"), ("3", "undecided"), ("4", "supported")]
-    assert "llada k=16: undecided" in printed
-    made = {path.name for path in (tmp_path / "paper").iterdir()}
+    assert report(store, "frontier", out=out) == 0
+    assert report(store, "hypotheses", out=out) == 0
+    assert outcomes(out) == ["undecided", "undecided", "undecided", "supported"]
+    made = {path.name for path in out.iterdir()}
     assert made == {f"frontier.{kind}" for kind in ("md", "tex", "png")} | {
         f"hypotheses.{kind}" for kind in ("md", "tex", "json")
     }
-    assert [item["number"] for item in json.loads((tmp_path / "paper" / "hypotheses.json").read_text())] == [1, 2, 3, 4]
+
+
+def outcomes(out: Path) -> list[str]:
+    found = json.loads((out / "hypotheses.json").read_text())
+    assert [item["number"] for item in found] == [1, 2, 3, 4]
+    return [item["outcome"] for item in found]
+
+
+def test_one_sweep_can_be_asked_for_all_hypotheses(store: Store, out: Path) -> None:
+    parent = record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "")
+    assert report(store, "hypotheses", "--sweep", parent, out=out) == 0
+    assert outcomes(out)[-1] == "supported"
 
 
 def test_the_frontier_says_whose_it_is_and_what_it_replaced(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+    def last_line(*arguments: str) -> str:
+        assert report(store, "frontier", *arguments, out=out) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
     older = record_sweep(store, make_sweep((8, 16)), "older")
-    out = ["frontier", "--uri", uri, "--out", str(tmp_path / "paper")]
-    assert main(out) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert f"From sweep sweep older ({older}). Written: " in line  # there is no other
+    line = last_line()
+    assert f"({older}). " in line  # there is no other
     assert "replaced" not in line
     newer = record_sweep(store, make_sweep(), "newer")
     record_sweep(store, [make_record("llama", perplexity=None)], "latency")
-    assert main(out) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert f"From sweep sweep newer ({newer}), the newest of 2 with quality (--sweep RUN_ID takes another). " in line
+    line = last_line()
+    assert f"({newer}), the newest of 2 with quality" in line
     assert line.endswith("(replaced: frontier.md, frontier.png, frontier.tex)")
     for name in ("frontier.md", "frontier.tex"):
-        assert f"From sweep sweep newer ({newer})." in (tmp_path / "paper" / name).read_text()
-    assert main([*out, "--sweep", older]) == 0
-    assert f"From sweep sweep older ({older}). Written: " in capsys.readouterr().out.splitlines()[-1]
-    assert f"From sweep sweep older ({older})." in (tmp_path / "paper" / "frontier.md").read_text()
-
-
-def test_one_sweep_can_be_asked_for_all_of_them(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
-    parent = record_sweep(store, make_sweep((8,), batch=1, perplexity=None), "")
-    assert main(["hypotheses", "--uri", uri, "--out", str(tmp_path / "paper"), "--sweep", parent]) == 0
-    assert "Hypothesis 4: supported" in capsys.readouterr().out
+        assert newer in (out / name).read_text()
+    assert f"({older}). " in last_line("--sweep", older)
+    assert older in (out / "frontier.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["parity"], "no finished parity sweep in sqlite:///.*; run `llmbench -m experiment=parity` first"),
+        (["parity"], "in sqlite:///.*; run `llmbench -m experiment=parity` first"),
         (["latency"], "run `llmbench -m experiment=latency` first"),
         (["parity", "--sweep", "123"], "there is no sweep 123"),
         (["parity", "--experiment", "other"], "there is no experiment other"),
-        (
-            ["parity", "--uri", "sqlite:///nowhere/a.db"],
-            "there is no MLflow store .*nowhere/a.db; run `llmbench -m experiment=parity` first",
-        ),
+        (["parity", "--uri", "sqlite:///nowhere/a.db"], "nowhere/a.db; run `llmbench -m experiment=parity` first"),
         (["parity", "--uri", "mlruns"], "no longer writes to folders"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_line(
-    uri: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    store: Store, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    open_store(TrackingConfig(uri=uri, experiment="llmbench"))
-    where = [] if "--uri" in arguments else ["--uri", uri]
-    assert main([*arguments, *where]) == 2
+    assert report(store, *arguments) == 2
     captured = capsys.readouterr()
     assert re.search(said, captured.err)
-    assert captured.err.count("\n") == 1
-    assert captured.out == ""
+    assert (captured.err.count("\n"), captured.out) == (1, "")
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -181,100 +205,103 @@ def test_help_imports_nothing_heavy() -> None:
 
 def interrupted_sweep(store: Store, steps: tuple[int, ...]) -> str:
     """A sweep over k = 8 to 64 that was cut off when LLaMA and these k had run."""
-    axis = [8, 16, 32, 64]
-    plan = AnalysisPlan(options=ParityConfig(), steps=tuple(axis)).to_json()
+    plan = AnalysisPlan(options=ParityConfig(), steps=AXIS).to_json()
     parent = store.start_sweep(name="2026-11-26_10-00-00-5", command="as typed", jobs=5, registered=plan)
     for record in make_sweep(steps):
-        planned = replace(record, context=JobContext(steps_axis=tuple(axis)))
-        store.log_job(planned, parent=parent, steps_axis=axis, swept={})
+        planned = replace(record, context=JobContext(steps_axis=AXIS))
+        store.log_job(planned, parent=parent, steps_axis=list(AXIS), swept={})
     store.abort_sweep(parent)
     return parent
 
 
 @pytest.mark.parametrize("steps", [(8, 16, 32), (32, 64), (64,)])
 def test_a_sweep_that_was_cut_off_gets_no_verdict_and_replaces_no_table(
-    steps: tuple[int, ...], uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    steps: tuple[int, ...], store: Store, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At k = 32 and 64 alone LLaDA would match; whether a smaller k does too has not been measured."""
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     parent = interrupted_sweep(store, steps)
     for table in ("parity", "frontier"):
-        assert main([table, "--uri", uri, "--sweep", parent, "--out", str(tmp_path / "paper")]) == 3
+        assert report(store, table, "--sweep", parent, out=out) == 3
         shown = capsys.readouterr()
-        printed = shown.out
-        count = f"{1 + len(steps)} of 5 jobs"
-        line = f"PARTIAL: {count} of sweep 2026-11-26_10-00-00-5, interrupted; the same command goes on: as typed"
-        assert printed.splitlines()[0] == line
-        assert shown.err == "llmbench report: nothing is written: Records of sweep 2026-11-26_10-00-00-5 are missing\n"
-        assert not (tmp_path / "paper").exists()
+        assert shown.out.splitlines()[0] == (
+            f"PARTIAL: {1 + len(steps)} of 5 jobs of sweep 2026-11-26_10-00-00-5, interrupted; "
+            "the same command goes on: as typed"
+        )
+        assert shown.err.count("\n") == 1
+        assert not out.exists()
         if table == "parity":
-            assert "INVALID" in printed
-            assert "matches" not in printed
-            assert "unplanned" not in printed
-            assert "the same command runs them" in printed
+            found = judged(read_run(store, store.sweep(parent)))
+            assert str(found) in shown.out
+            assert found.status is Status.INVALID
+            assert not any(item.passing for item in found.metrics)
+
+
+@pytest.mark.parametrize("steps", [(8, 16, 32), (32, 64)])
+def test_jobs_that_have_not_run_block_the_verdict_and_are_no_other_plan(steps: tuple[int, ...], store: Store) -> None:
+    found = judged(read_run(store, store.sweep(interrupted_sweep(store, steps))))
+    absent = {check.steps for check in found.failed_checks if check.name is CheckName.NOT_RUN}
+    assert absent == {*AXIS, None} - set(steps)
+    assert (found.unplanned, found.analyses) == ((), 1)
 
 
 def test_a_sweep_that_was_cut_off_before_a_side_had_run_is_one_line(
-    uri: str, capsys: pytest.CaptureFixture[str]
+    store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parent = interrupted_sweep(open_store(TrackingConfig(uri=uri, experiment="llmbench")), ())
-    assert main(["parity", "--uri", uri, "--sweep", parent]) == 2
-    said = capsys.readouterr().err
-    assert "PARTIAL: 1 of 5 jobs" in said
-    assert "There is nothing to compare yet" in said
-    assert "add model=" not in said
+    assert report(store, "parity", "--sweep", interrupted_sweep(store, ())) == 2
+    said = capsys.readouterr()
+    assert "PARTIAL: 1 of 5 jobs" in said.err
+    assert (said.err.count("\n"), said.out) == (1, "")
 
 
 def test_sweeps_are_listed_and_found_by_name_and_by_a_beginning_that_only_one_has(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     cut = interrupted_sweep(store, (8,))
     # logging of a finished job that broke off: its run is there, its Record is not
     tags = {"kind": "job", "status": "finished", "mlflow.parentRunId": cut}
     store.client.set_terminated(store.client.create_run(store.experiment_id, tags=tags).info.run_id, status="FAILED")
     whole = record_sweep(store, make_sweep(), "parity")
-    assert main(["sweeps", "--uri", uri]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert re.search(rf"^{whole}  sweep parity +finished  5 of 5 +reached +as typed$", printed[2])
-    assert re.search(rf"^{cut}  2026-11-26_10-00-00-5  killed +2 of 5 +as typed$", printed[3])
-    out = ["parity", "--uri", uri, "--out", str(tmp_path / "paper"), "--sweep"]
+    assert report(store, "sweeps") == 0
+    printed = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()[2:]]
+    assert printed == [
+        [whole, "sweep parity", "finished", "5 of 5", "reached", "as typed"],
+        [cut, "2026-11-26_10-00-00-5", "killed", "2 of 5", "as typed"],
+    ]
     for named in ("sweep parity", "sweep", whole[:20]):
-        assert main([*out, named]) == 0
-        assert f"From sweep sweep parity ({whole})" in capsys.readouterr().out
+        assert report(store, "latency", "--sweep", named, out=out) == 0
+        assert f"({whole})" in capsys.readouterr().out
     record_sweep(store, make_sweep(), "parity")
-    assert main([*out, "sweep"]) == 2
+    assert report(store, "latency", "--sweep", "sweep", out=out) == 2
     assert "sweep means 2 sweeps: " in capsys.readouterr().err
 
 
-def test_a_port_that_is_none_is_refused_in_one_line(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
-    open_store(TrackingConfig(uri=uri, experiment="llmbench"))
-    assert ui(["--uri", uri, "--port", "80000"]) == 2
+def test_a_port_that_is_none_is_refused_in_one_line(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ui(["--uri", store.uri, "--experiment", store.experiment, "--port", "80000"]) == 2
     assert capsys.readouterr().err == "llmbench ui: --port 80000: a port is a number from 1 to 65535\n"
 
 
-def test_a_reader_that_is_gone_costs_no_report(uri: str, tmp_path: Path) -> None:
-    record_sweep(open_store(TrackingConfig(uri=uri, experiment="llmbench")), make_sweep(), "parity")
-    command = [sys.executable, "-m", "llmbench", "report", "parity", "--out", str(tmp_path / "paper"), "--uri", uri]
+def test_a_reader_that_is_gone_costs_no_report(store: Store, out: Path) -> None:
+    record_sweep(store, make_sweep(), "latency")
+    command = [sys.executable, "-m", "llmbench", "report", "latency", "--out", str(out), "--uri", store.uri]
+    command += ["--experiment", store.experiment]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
     assert "BrokenPipe" not in process.stderr.read()
     assert process.wait() == 0
-    assert (tmp_path / "paper" / "table4.md").is_file()
+    assert (out / "table1.md").is_file()
 
 
 def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int | None = None) -> str:
     """A sweep with its plan, in the store and in a folder; only the first so many Records are in the store."""
-    axis = [8, 16, 32, 64]
     options = ParityConfig()
     parent = store.start_sweep(
         name=folder.name,
         command="as typed",
         jobs=len(records),
         recipe="parity",
-        registered=AnalysisPlan(options=options, steps=tuple(axis)).to_json(),
+        registered=AnalysisPlan(options=options, steps=AXIS).to_json(),
         planned={record.identity: record.label for record in records},
         folder=str(folder),
     )
@@ -282,7 +309,7 @@ def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int
         record.identity: f"{record.label.replace(' ', '-').replace('=', '')}-{record.identity}" for record in records
     }
     jobs = {names[r.identity]: {"identity": r.identity, "title": r.label, "job": {}, "context": {}} for r in records}
-    plan = {"format": 1, "command": "as typed", "recipe": "parity", "steps_axis": axis, "parity": asdict(options)}
+    plan = {"format": 1, "command": "as typed", "recipe": "parity", "steps_axis": AXIS, "parity": asdict(options)}
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(json.dumps(plan | {"jobs": jobs}))
     history = store.past_analyses(parent)
@@ -291,7 +318,7 @@ def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int
         for record in records:
             record.save(folder / names[record.identity])
         for record in records[:logged]:
-            store.log_job(record, parent=parent, steps_axis=axis, swept={})
+            store.log_job(record, parent=parent, steps_axis=list(AXIS), swept={})
         unlogged = [record.label for record in records[logged:]] if logged is not None else []
         store.finish_sweep(parent, reached, records, unlogged=unlogged)
         statuses = ", ".join(dict.fromkeys(item.status.value for item in reached))
@@ -299,41 +326,36 @@ def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int
     return parent
 
 
-def parity_table(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
-    assert main(["parity", *map(str, arguments)]) == code
-    return capsys.readouterr().out.partition("\nFrom ")[0]
-
-
 def test_jobs_that_a_store_never_got_are_read_from_the_folder_and_missing_without_it(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path / "elsewhere"))
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
-    whole = planned_sweep(store, tmp_path / "whole", make_sweep())
     parent = planned_sweep(store, tmp_path / "swept", make_sweep(), logged=3)
     assert store.sweep(parent).status == "FAILED"
-    out = ["--out", tmp_path / "paper", "--uri", uri, "--sweep"]
-    expected = parity_table(capsys, *out, whole)
-    assert parity_table(capsys, *out, parent) == expected
+    whole = read_run(store, store.sweep(parent))
+    assert [record.label for record in whole.records] == [record.label for record in make_sweep()]
+    assert report(store, "parity", "--sweep", parent, out=out) == 0
+    assert capsys.readouterr().out.startswith(in_text(recipe_tables(whole.records, [judged(whole)], "", "as typed")))
     (tmp_path / "swept").rename(tmp_path / "gone")
-    shutil.rmtree(tmp_path / "paper")
-    printed = parity_table(capsys, *out, parent, code=3)
-    first = "PARTIAL: 3 of 5 jobs of sweep swept; missing: llada k=32, llada k=64; the same command goes on: as typed"
-    assert printed.splitlines()[0] == first
-    assert "INVALID" in printed
-    assert not (tmp_path / "paper").exists()
+    shutil.rmtree(out)
+    assert report(store, "parity", "--sweep", parent, out=out) == 3
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "PARTIAL: 3 of 5 jobs of sweep swept; missing: llada k=32, llada k=64; the same command goes on: as typed"
+    )
+    assert judged(read_run(store, store.sweep(parent))).status is Status.INVALID
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("fault", ["artifact", "damaged", "trash", "no plan"])
 def test_a_finished_sweep_of_which_a_record_is_gone_is_partial(
-    fault: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fault: str, store: Store, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     parent = planned_sweep(store, tmp_path / "swept", make_sweep())
     shutil.rmtree(tmp_path / "swept")
     found = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     (run,) = [run for run in found if run.info.run_name == "llada k=16"]
-    path = tmp_path / "artifacts" / run.info.run_id / "artifacts" / "record.json"
+    artifacts = Path(store.uri.removeprefix("sqlite:///")).parent / "artifacts"
+    path = artifacts / run.info.run_id / "artifacts" / "record.json"
     if fault == "trash":
         store.client.delete_run(run.info.run_id)
     elif fault == "damaged":
@@ -341,62 +363,61 @@ def test_a_finished_sweep_of_which_a_record_is_gone_is_partial(
     else:
         path.unlink()
     if fault == "no plan":  # as earlier versions logged it: only the number of jobs is known
-        (tmp_path / "artifacts" / parent / "artifacts" / "planned.json").unlink()
+        (artifacts / parent / "artifacts" / "planned.json").unlink()
     assert store.sweep(parent).status == "FINISHED"
-    printed = parity_table(capsys, "--uri", uri, "--sweep", parent, "--out", tmp_path / "paper", code=3)
-    line = printed.splitlines()[0]
+    assert report(store, "parity", "--sweep", parent, out=out) == 3
+    line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith("PARTIAL: 4 of 5 jobs of sweep swept")
-    assert ("missing: llada k=16" in line) == (fault != "no plan")
+    assert not out.exists()
+    sweep = read_run(store, store.sweep(parent))
+    assert [title.partition(" (")[0] for title in sweep.missing] == ([] if fault == "no plan" else ["llada k=16"])
     assert ("not a record" in line) == (fault == "damaged")
-    assert "not reached for k up to" not in printed
-    assert not (tmp_path / "paper").exists()
+    assert judged(sweep).status is Status.INVALID
 
 
-@pytest.mark.parametrize("table", ["parity", "hypotheses"])
-def test_a_folder_that_was_moved_gives_the_same_without_any_store(table: str, uri: str, tmp_path: Path) -> None:
+def test_a_folder_that_was_moved_gives_the_same_without_any_store(store: Store, tmp_path: Path, out: Path) -> None:
     """In a process of its own, which never imports MLflow; also where an earlier sweep counts."""
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     planned_sweep(store, tmp_path / "results" / "older", make_sweep((8, 16)))
     parent = planned_sweep(store, tmp_path / "results" / "swept", make_sweep())
-    program = (
-        "import sys; from llmbench.cli.report import main\n"
-        "code = main(sys.argv[1:]); print('mlflow' in sys.modules, 'torch' in sys.modules); sys.exit(code)"
-    )
-
-    def report(*arguments: object) -> str:
-        command = [sys.executable, "-c", program, table, *map(str, arguments)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    from_store = report("--uri", uri, "--sweep", parent, "--out", tmp_path / "a")
-    (tmp_path / "mlflow.db").unlink()
-    shutil.rmtree(tmp_path / "artifacts")
+    for table in ("parity", "hypotheses"):
+        assert report(store, table, "--sweep", parent, out=out) == 0
     (tmp_path / "results").rename(tmp_path / "moved ? 100%")
     place = tmp_path / "moved ? 100%"
-    places = [[place / "swept"], [place, "--sweep", parent[:20]] if table == "hypotheses" else [place]]
-    for number, arguments in enumerate(places):
-        out = tmp_path / f"b{number}"
-        shown = report("--folder", *arguments, "--out", out)
-        assert shown.partition("\nFrom ")[0] == from_store.partition("\nFrom ")[0]
-        assert shown.splitlines()[-1] == "False False"
-        for path in (tmp_path / "a").iterdir():
-            assert path.suffix in (".png", ".html") or path.read_text() == (out / path.name).read_text()
+    runs = [
+        ["parity", "--folder", str(place / "swept"), "--out", "0"],
+        ["parity", "--folder", str(place), "--out", "1"],
+        ["hypotheses", "--folder", str(place / "swept"), "--out", "0"],
+        ["hypotheses", "--folder", str(place), "--sweep", parent[:20], "--out", "1"],
+    ]
+    program = (
+        "import json, sys; from llmbench.cli.report import main\n"
+        "print([main(run) for run in json.loads(sys.argv[1])], {'mlflow', 'torch'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program, json.dumps(runs)]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    )
+    assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0] set()", done.stderr
+    for path in out.iterdir():
+        for folder in ("0", "1"):
+            again = tmp_path / folder / path.name
+            assert again.is_file() if path.suffix in (".png", ".html") else path.read_text() == again.read_text()
 
 
-def test_a_folder_lacks_what_its_plan_names(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
+def test_a_folder_lacks_what_its_plan_names(
+    store: Store, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     planned_sweep(store, tmp_path / "results" / "swept", make_sweep())
     planned_sweep(store, tmp_path / "results" / "later", make_sweep())
     folder = tmp_path / "results" / "later"
     shutil.rmtree(next(folder.glob("llada-k16-*")))
     damaged = next(folder.glob("llada-k8-*")) / "record.json"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    printed = parity_table(capsys, "--folder", folder, "--out", tmp_path / "paper", code=3)
-    assert printed.startswith("PARTIAL: 3 of 5 jobs of sweep later; missing: llada k=8 (")
-    assert ", llada k=16; the same command goes on: as typed" in printed.splitlines()[0]
-    assert not (tmp_path / "paper").exists()
-    assert main(["sweeps", "--folder", str(tmp_path / "results")]) == 0
+    assert report(None, "parity", "--folder", folder, out=out) == 3
+    assert capsys.readouterr().out.startswith("PARTIAL: 3 of 5 jobs of sweep later; missing: llada k=8 (")
+    assert [title.partition(" (")[0] for title in read_sweep(folder).missing] == ["llada k=8", "llada k=16"]
+    assert not out.exists()
+    assert report(None, "sweeps", "--folder", tmp_path / "results") == 0
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[1:6] for line in rows] == [
         ["later", "finished", "4", "of", "5"],
@@ -405,7 +426,7 @@ def test_a_folder_lacks_what_its_plan_names(uri: str, tmp_path: Path, capsys: py
 
 
 def test_a_folder_of_an_earlier_version_has_no_plan_and_is_read_all_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "results" / "2026-11-26_10-00-00"
     for record in make_sweep():
@@ -413,20 +434,22 @@ def test_a_folder_of_an_earlier_version_has_no_plan_and_is_read_all_the_same(
     ended = {"parent": "1" * 32, "store": "", "host": "h", "pid": 1, "started": "2026-11-26", "ended": True}
     (folder / "sweep.json").write_text(json.dumps(ended))
     for place in (folder, tmp_path / "results"):
-        assert "REACHED" in parity_table(capsys, "--folder", place, "--out", tmp_path / "paper")
+        assert report(None, "parity", "--folder", place, out=out) == 0
+        assert str(verdicts(make_sweep())[0]) in capsys.readouterr().out
     (folder / "sweep.json").write_text('{"parent": "1111')
-    printed = parity_table(capsys, "--folder", folder, "--out", tmp_path / "none", code=3)
-    assert printed.startswith("PARTIAL: 5 jobs of sweep 2026-11-26_10-00-00, interrupted")
+    assert report(None, "parity", "--folder", folder, out=tmp_path / "none") == 3
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("PARTIAL: 5 jobs of sweep 2026-11-26_10-00-00, interrupted")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["--folder", "nowhere"], 3, "--folder nowhere: there is no such folder"),
-        (["--folder", "."], 2, "no finished parity sweep in .; run `llmbench -m experiment=parity` first"),
-        (["--folder", ".", "--uri", "sqlite:///a.db"], 2, "--folder reads no store: leave --uri and --experiment out"),
+        (["--folder", "."], 2, "run `llmbench -m experiment=parity` first"),
+        (["--folder", ".", "--uri", "sqlite:///a.db"], 2, "leave --uri and --experiment out"),
         (["--folder", "later"], 3, "later/plan.json: plan format 2, this llmbench reads 1"),
-        (["--folder", "outside"], 3, "outside/plan.json: not a plan: a job is named by its folder"),
+        (["--folder", "outside"], 3, "outside/plan.json: not a plan"),
         (["--folder", "cut"], 3, "cut/plan.json: cannot be read"),
         (["--folder", ".", "--sweep", "x"], 2, "there is no sweep x in ."),
     ],

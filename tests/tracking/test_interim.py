@@ -8,7 +8,7 @@ import pytest
 
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.analysis.parity.interim import AnalysisPlan
-from llmbench.analysis.parity.verdict import Parity
+from llmbench.analysis.parity.parity import Parity
 from llmbench.cli.report import main
 from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import MarginsConfig, ParityConfig, ThresholdsConfig

@@ -153,19 +153,23 @@ _UNION_BRANCHES = ("int", "float", "none")
 
 
 def _name_judge(values: dict[str, Any]) -> None:
-    """Put the place of a judge for its name; the names themselves build nothing."""
+    """Put the places of judges for their names; the names themselves build nothing."""
     names = values.pop("judges", None) or {}
     if not isinstance(names, dict):
         raise ConfigError(f"judges: give names and places, as judges.mine=/path/to/folder (got {names!r})")
-    match values:
-        case {"metric": {"perplexity": {"judge": str(name)} as perplexity}}:
-            close = difflib.get_close_matches(name, names, n=1) if name.isidentifier() else []
-            if name not in names and close:
-                raise ConfigError(
-                    f"metric.perplexity.judge: no judge is called {name}; did you mean {close[0]}? "
-                    f"(names: {', '.join(names)}; a folder: ./{name})"
-                )
-            perplexity["judge"] = names.get(name, name)
+    metric = values.get("metric")
+    perplexity = metric.get("perplexity") if isinstance(metric, dict) else None
+    for key in ("judge", "second_judge"):
+        name = perplexity.get(key) if isinstance(perplexity, dict) else None
+        if not isinstance(name, str):
+            continue
+        close = difflib.get_close_matches(name, names, n=1) if name.isidentifier() else []
+        if name not in names and close:
+            raise ConfigError(
+                f"metric.perplexity.{key}: no judge is called {name}; did you mean {close[0]}? "
+                f"(names: {', '.join(names)}; a folder: ./{name})"
+            )
+        perplexity[key] = names.get(name, name)
 
 
 def _wanted(tree: "DictConfig", key: object) -> str:

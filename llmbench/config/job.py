@@ -138,7 +138,7 @@ class PerplexityConfig:
         if self.second_judge is not None and self.judge is None:
             raise ValueError(f"second_judge {self.second_judge} has no first one; set metric.perplexity.judge")
         if self.second_judge is not None and self.second_judge == self.judge:
-            raise ValueError(f"second_judge {self.second_judge} is the judge; name another one, or null")
+            raise ValueError(f"second_judge {self.second_judge} is the judge too; name another one")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -99,9 +99,7 @@ def _judges(job: Job, files: CheckpointFiles) -> tuple[CheckpointFiles | None, C
         if found is not None and _same(found, files):
             raise ConfigError(f"metric.perplexity.{key} {source} is the model under test; a model cannot judge itself")
     if judge is not None and second is not None and _same(judge, second):
-        raise ConfigError(
-            f"metric.perplexity.second_judge {asked.second_judge} is the judge; name another one, or null"
-        )
+        raise ConfigError(f"metric.perplexity.second_judge {asked.second_judge} is the judge too; name another one")
     return judge, second
 
 

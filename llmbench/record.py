@@ -235,7 +235,7 @@ class Record:
     conditions: dict[str, str]  # what must agree before this Record is compared with another
     role: Role = "timed"
     process: str = ""  # host, process id and start time of the process that measured; "" in older Records
-    signatures: dict[str, str]  # checkpoint, workload, judge, encoder, likelihood: name and content hash
+    signatures: dict[str, str]  # checkpoint, workload, judges, encoder, likelihood: name and content hash
     environment: Environment
     partition: tuple[tuple[str, ...], ...] = ()  # prompt ids of each batch
     outputs: tuple[Output, ...] = ()

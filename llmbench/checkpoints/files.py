@@ -67,11 +67,11 @@ class CheckpointFiles:
             CheckpointError: it is not causal, or has no token for the end of a text.
         """
         if self.family != "autoregressive":
-            raise CheckpointError(
-                f"metric.perplexity.judge {self.name} is {self.family}; a judge must be autoregressive"
-            )
+            raise CheckpointError(f"checkpoint {self.name} is {self.family}; a judge must be autoregressive")
         if not self.stop_ids:
-            raise CheckpointError(f"metric.perplexity.judge {self.name} has no eos_token_id; set it in its config.json")
+            raise CheckpointError(
+                f"checkpoint {self.name} has no eos_token_id, which a judge needs; set it in config.json"
+            )
 
     def prompt_ids(self, prompt: "Prompt", *, chat: bool = False) -> list[int]:
         """Ids that the model reads for a prompt: its text's, or ordinary tokens chosen by a synthetic prompt's draws.

@@ -153,19 +153,26 @@ _UNION_BRANCHES = ("int", "float", "none")
 
 
 def _name_judge(values: dict[str, Any]) -> None:
-    """Put the place of a judge for its name; the names themselves build nothing."""
+    """Put the places of judges for their names; the names themselves build nothing."""
     names = values.pop("judges", None) or {}
     if not isinstance(names, dict):
         raise ConfigError(f"judges: give names and places, as judges.mine=/path/to/folder (got {names!r})")
     match values:
-        case {"metric": {"perplexity": {"judge": str(name)} as perplexity}}:
-            close = difflib.get_close_matches(name, names, n=1) if name.isidentifier() else []
-            if name not in names and close:
-                raise ConfigError(
-                    f"metric.perplexity.judge: no judge is called {name}; did you mean {close[0]}? "
-                    f"(names: {', '.join(names)}; a folder: ./{name})"
-                )
-            perplexity["judge"] = names.get(name, name)
+        case {"metric": {"perplexity": dict(perplexity)}}:
+            for key in ("judge", "second_judge"):
+                if isinstance(name := perplexity.get(key), str):
+                    perplexity[key] = _located(name, names, f"metric.perplexity.{key}")
+
+
+def _located(name: str, names: dict[str, Any], key: str) -> Any:
+    """The place that a judge's name stands for; a place stands for itself."""
+    close = difflib.get_close_matches(name, names, n=1) if name.isidentifier() else []
+    if name not in names and close:
+        raise ConfigError(
+            f"{key}: no judge is called {name}; did you mean {close[0]}? "
+            f"(names: {', '.join(names)}; a folder: ./{name})"
+        )
+    return names.get(name, name)
 
 
 def _wanted(tree: "DictConfig", key: object) -> str:

@@ -91,7 +91,7 @@ class WorkloadConfig:
     prompts: Count = 48  # how many; drawn in turn from each task in file order
     prompt_words: Count | None = 10  # keep the last so many words of a prompt; None keeps all
     reference_words: Count | None = 48  # keep the first so many words of a reference; None keeps all
-    diversity_tokens: Count = 32  # m: entropy, distinct-2 and repetition look at the first m judge tokens
+    diversity_tokens: Count = 32  # m: entropy and distinct-2 look at the first m judge tokens
     prompt_tokens: Count | None = None  # P of synthetic prompts
     seed: Seed = 0  # of synthetic prompts
     instructions: StrictBool = False  # prompts ask for an answer; else they are texts to go on with
@@ -131,6 +131,14 @@ class PerplexityConfig:
     """Generative perplexity and what is counted in its tokens."""
 
     judge: str | None = "bundled:judge"  # checkpoint of a causal language model; None leaves perplexity out
+    second_judge: str | None = None  # another one, which says the same or not
+
+    def __post_init__(self) -> None:
+        """Refuse a second judge without a first, or that is the first."""
+        if self.second_judge is not None and self.judge is None:
+            raise ValueError(f"second_judge {self.second_judge} has no first one; set metric.perplexity.judge")
+        if self.second_judge is not None and self.second_judge == self.judge:
+            raise ValueError(f"second_judge {self.second_judge} is the judge too; name another one")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

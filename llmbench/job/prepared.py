@@ -17,6 +17,7 @@ class Prepared:
     workload: Workload
     checkpoint: CheckpointFiles
     judge: CheckpointFiles | None
+    second_judge: CheckpointFiles | None
     encoder: EncoderFiles | None
     heldout: Texts | None  # for the likelihood under the model itself
     partition: tuple[tuple[int, ...], ...]  # indices into workload.prompts, batch by batch
@@ -35,6 +36,7 @@ class Prepared:
             ("checkpoint", self.checkpoint),
             ("workload", self.workload),
             ("judge", self.judge),
+            ("second_judge", self.second_judge),
             ("encoder", self.encoder),
             ("likelihood", self.heldout),
         )

@@ -300,7 +300,8 @@ def _scores(
     if prepared.job.weights == "dummy":
         return (), ("weights=dummy: answers are not checked",)
     items = scoring.items(outputs, prepared.workload)
-    make_room(sum(memory_estimate.scoring_bytes(prepared).values()), prepared.job.hardware)
+    most = max((sum(needed.values()) for needed in memory_estimate.scoring_bytes(prepared)), default=0)
+    make_room(most, prepared.job.hardware)
     judge = load_judge(prepared.judge, prepared.job.hardware) if prepared.judge else None
     encoder = bertscore.load_encoder(prepared.encoder, prepared.job.hardware) if prepared.encoder else None
     notes: list[str] = []
@@ -313,4 +314,9 @@ def _scores(
         tick=tick,
         note=notes.append,
     )
+    if prepared.second_judge is not None:
+        del judge, encoder
+        device.probe(prepared.job.hardware).clean()
+        second = load_judge(prepared.second_judge, prepared.job.hardware)
+        scores = scoring.add_second(scores, items, second, tick=tick, note=notes.append)
     return scores, tuple(notes)

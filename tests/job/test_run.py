@@ -92,8 +92,11 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
         "model.checkpoint=bundled:llada": "diffusion",
         "model=llada model.checkpoint=bundled:llama": "autoregressive",
         "metric.perplexity.judge=bundled:llama": "cannot judge itself",
+        "metric.perplexity.second_judge=bundled:llama": "second_judge bundled:llama is the model under test",
+        f"metric.perplexity.second_judge={BUNDLED / 'judge'}": "is the judge too; name another one",
+        "metric.perplexity.second_judge=/no/such/judge": "second_judge: checkpoint /no/such/judge: no such folder",
         "metric.perplexity.judge=/no/such/judge": "metric.perplexity.judge: checkpoint /no/such/judge: no such folder",
-        "metric.perplexity.judge=bundled:llada": "metric.perplexity.judge: ",
+        "metric.perplexity.judge=bundled:llada": "metric.perplexity.judge: checkpoint bundled:llada is diffusion",
         "workload.prompts=1": "batch 4 exceeds the 1 prompt;",
         "metric.bertscore_layer=99": "layer",
         "metric.bertscore=/no/such/encoder": "/no/such/encoder",
@@ -113,6 +116,27 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
             prepare("hardware=cpu", *overrides.split())
         assert expected in str(caught.value), (overrides, str(caught.value))
         assert "\n" not in str(caught.value)
+
+
+def test_a_second_judge_scores_every_text_and_belongs_to_the_job(prepare):
+    small = (*SMALL, "metric=default", "metric.bertscore=null", "metric.likelihood=false", "model=llada", "steps=4")
+    alone, both = prepare(*small), prepare(*small, "metric.perplexity.second_judge=bundled:llama")
+    assert alone.identity != both.identity
+    assert both.signatures["second_judge"] == f"bundled:llama@{both.second_judge.digest}"
+    assert conditions(alone, "", {})["second_judge"] == "none"
+    assert conditions(both, "", {})["second_judge"] == both.second_judge.digest
+    record, plain = run_job(both), run_job(alone)
+    assert [score.second_nll_nats for score in plain.scores] == [None] * len(plain.scores)
+    for score in record.scores:  # both judges have one tokenizer
+        assert score.second_judged_tokens == score.judged_tokens
+        assert score.second_nll_nats != score.nll_nats
+        assert score.second_nll_nats > 0
+    for key in ("perplexity", "bits_per_byte"):
+        assert {f"quality/{key}_second", f"quality/{key}_second_human"} < record.metrics.keys()
+    assert [output.document for output in record.outputs] == [prompt.document for prompt in both.workload.prompts]
+    assert [m for m, _ in record.scores[0].entropy_prefixes] == [8]
+    assert "quality/relevance" in record.metrics
+    assert "quality/relevance_floor" not in record.metrics
 
 
 def test_the_texts_of_the_likelihood_belong_to_a_job_by_their_content(prepare, tmp_path):

@@ -102,6 +102,13 @@ class CheckpointFiles:
             size = min(size, len(self.tokenizer))
         return tuple(i for i in range(size) if i not in special)
 
+    @functools.cached_property
+    def start_ids(self) -> tuple[int, ...]:
+        """What the tokenizer puts before every text: a start token, or nothing."""
+        whole, own = (self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False))
+        before = next((i for i in range(len(whole)) if whole[i : i + len(own)] == own), 0)
+        return tuple(whole[:before])
+
     def tokenize(self, text: str, *, rendered: bool = False) -> list[int]:
         """Ids of a prompt, with the special tokens that the tokenizer adds; a BOS in the text is not doubled.
 

@@ -189,6 +189,7 @@ def load_judge(files: CheckpointFiles, hardware: "HardwareConfig") -> "Judge":
         context=files.context,
         device=hardware.device,
         name=f"{files.name}@{files.digest}",
+        prefix=files.start_ids,
     )
 
 

@@ -4,7 +4,8 @@ Five texts are scored per prompt: the model's output, and four *subjects* that s
 reference; another prompt's reference (fluent, wrong place); the prompt's own last words again (copying); nothing at
 all. A metric that does not put the first above the rest says nothing about the output either.
 
-*Judge* (a third, causal model): prompt and text are tokenised separately and joined; the NLL of the text's tokens
+*Judge* (a third, causal model): prompt and text are tokenised separately and joined, behind the start token that its
+tokenizer adds to a text, if it adds one; the NLL of the text's tokens
 given the prompt is summed, in float32. Where a stop token was produced the judge scores its own stop token too, so
 that ending early, or at once, is not free; references, their shuffles and prompt tails are cut from longer texts and
 carry none; the empty subject carries one. Texts after the prompt keep their joint (`Prompt.gap`), as a generated text
@@ -51,6 +52,7 @@ class Judge:
     context: int  # most tokens it can read
     device: str
     name: str  # with its content hash: the cache's key
+    prefix: tuple[int, ...] = ()  # what its tokenizer puts before every text: a start token, or nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,13 +245,16 @@ def _nll(
     sums = {item: (0.0, 0) for item in items}
     windows: list[tuple[Item, list[int], int]] = []
     prompts: dict[str, list[int]] = {}
-    cut = 0
+    prefix, room, cut = list(judge.prefix), judge.context - len(judge.prefix), 0
     for item in items:
         if item.prompt not in prompts:
-            prompts[item.prompt] = judge.tokenize(item.prompt) or [judge.eos_id]
+            prompts[item.prompt] = judge.tokenize(item.prompt) or ([] if prefix else [judge.eos_id])
         target = ids[item] + [judge.eos_id] * item.stopped
-        cut += len(prompts[item.prompt]) + len(target) > judge.context
-        windows += [(item, *window) for window in _windows(prompts[item.prompt], target, judge.context)]
+        cut += len(prompts[item.prompt]) + len(target) > room
+        made = _windows(prompts[item.prompt], target, room)
+        windows += [(item, prefix + row, len(prefix) + start) for row, start in made]
+    if prefix:
+        note(f"the judge {judge.name} reads its start token before every prompt, as its tokenizer adds one")
     if cut:
         note(
             f"the judge {judge.name} reads {judge.context} tokens: "

@@ -418,12 +418,14 @@ def test_a_prompt_without_tokens_is_refused(llama):
         resolve_checkpoint(str(llama)).tokenize("")
 
 
-def test_a_judge_runs_in_float32_and_adds_no_special_tokens(llama):
+def test_a_judge_runs_in_float32_behind_the_start_token_that_its_tokenizer_adds(llama):
+    assert load_judge(resolve_checkpoint(str(llama)), CPU).prefix == ()
     write_tokenizer(llama, bos=MASKED)
     files = resolve_checkpoint(str(llama))
     judge = load_judge(files, HardwareConfig(device="cpu", dtype="bfloat16"))
     assert judge.model.dtype == torch.float32
-    assert judge.tokenize("abc") == files.tokenize("abc")[1:]
+    assert [*judge.prefix, *judge.tokenize("abc")] == files.tokenize("abc")
+    assert judge.prefix == (2,)
     assert (judge.eos_id, judge.context, judge.device) == (0, 128, "cpu")
     assert files.digest in judge.name
 

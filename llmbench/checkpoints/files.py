@@ -137,6 +137,20 @@ class CheckpointFiles:
             )
         return ids
 
+    def text_behind(self, prompt: list[int], output: list[int]) -> str:
+        """What an output adds to the text of its prompt; special tokens are no text.
+
+        A decoder of SentencePiece's kind strips the first blank of all that it is given, and an output alone would
+        lose the one before its first word. Where the two meet inside a character, or in bytes that are no text, the
+        end of the prompt reads differently with the output: it is then decoded alone, and begins with no blank.
+        """
+        before, whole = self._decode(prompt), self._decode(prompt + output)
+        return whole[len(before) :] if whole.startswith(before) else self._decode(output)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
     @property
     def has_chat_template(self) -> bool:
         """Whether the tokenizer came with a chat template, as those of instruction-tuned checkpoints do."""

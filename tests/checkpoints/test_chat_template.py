@@ -67,7 +67,8 @@ def answers(files, rows):
 
     cpu = HardwareConfig(device="cpu", dtype="float32")
     made = DecodedBatch(tokens=torch.tensor(rows), forwards=(), nfe=0)
-    return load_checkpoint(files, cpu, "real").texts(made)
+    loaded = load_checkpoint(files, cpu, "real")
+    return loaded.texts(loaded.to_device([files.tokenize("a")] * len(rows)), made)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,9 @@ class CheckpointFiles:
         return tuple(whole[:before])
 
     def tokenize(self, text: str, *, rendered: bool = False) -> list[int]:
-        """Ids of a prompt, with the special tokens that the tokenizer adds; a BOS in the text is not doubled.
+        """Ids of a prompt, behind the special tokens that the tokenizer adds; a BOS in the text is not doubled.
+
+        Stop tokens behind the prompt go, such as those of `add_eos_token`: it is to be continued.
 
         Args:
             text: of the prompt.
@@ -123,6 +125,9 @@ class CheckpointFiles:
         bos = self.tokenizer.bos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]
+        stop = {*self.stop_ids, self.tokenizer.eos_token_id}
+        while not rendered and ids and ids[-1] in stop:
+            ids = ids[:-1]
         if not set(ids) - {bos}:
             raise CheckpointError(f"checkpoint {self.name}: the prompt {text[:80]!r} has no token; leave it out")
         if self.mask_id in ids:

@@ -1,15 +1,19 @@
-"""From text to ids and back: outputs keep their first blank."""
+"""From text to ids and back: outputs keep their first blank, and no prompt ends with a stop token."""
 
 import json
 import shutil
 
 import pytest
+import tiny_models
 import torch
 
 from llmbench.checkpoints.load import load_checkpoint
 from llmbench.checkpoints.resolve import BUNDLED, resolve_checkpoint
 from llmbench.config.job import HardwareConfig
+from llmbench.data.workloads import Prompt
 from llmbench.decoding.base import DecodedBatch
+from llmbench.errors import CheckpointError
+from llmbench.harness import side
 from llmbench.job.prepare import prepare_job
 from llmbench.job.run import run_job
 
@@ -74,10 +78,19 @@ def metaspace(values):
     values |= {"normalizer": None, "pre_tokenizer": own, "decoder": decoder}
 
 
+def appended(values):
+    """What `add_eos_token` comes to."""
+    template = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": tiny_models.EOS, "type_id": 0}}]
+    token = {"id": tiny_models.EOS, "ids": [0], "tokens": [tiny_models.EOS]}
+    values["post_processor"] = {
+        "type": "TemplateProcessing", "single": template, "pair": template, "special_tokens": {tiny_models.EOS: token},
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("tokenizers")
-    return {make.__name__: copy(root / make.__name__, make) for make in (prefixed, sentencepiece, metaspace)}
+    return {make.__name__: copy(root / make.__name__, make) for make in (prefixed, sentencepiece, metaspace, appended)}
 
 
 def run(load, folder):
@@ -130,3 +143,26 @@ def test_every_row_is_read_behind_its_own_prompt(folders):
     assert prompts.mask is not None
     assert [text.text for text in loaded.texts(prompts, made)] == [" king", "", " king king"]
     assert [text.utf8_bytes for text in loaded.texts(prompts, made)] == [5, 0, 10]
+
+
+def test_a_stop_token_behind_a_prompt_is_dropped(folders, tmp_path):
+    plain, ends = resolve_checkpoint(str(BUNDLED / "llama")), resolve_checkpoint(str(folders["appended"]))
+    assert ends.tokenizer("a king")["input_ids"] == [*plain.tokenize("a king"), 0]
+    prompt = Prompt(id="a", task="t", text="a king", reference=None)
+    assert ends.tokenize("a king") == ends.prompt_ids(prompt) == plain.tokenize("a king")
+    assert ends.tokenize(f"a king{tiny_models.EOS}") == plain.tokenize("a king")
+    assert resolve_checkpoint(str(folders["appended"]), "server").tokenize("a king") == plain.tokenize("a king")
+    with pytest.raises(CheckpointError, match="has no token"):
+        ends.tokenize(tiny_models.EOS)
+    assert ends.tokenize(f"a turn{tiny_models.EOS}", rendered=True)[-1] == 0  # a template's own end of a turn
+
+
+def test_a_task_of_the_harness_reads_no_stop_token_behind_its_context(folders):
+    settings = {"hardware": "cpu", "model": "llama", "canvas": 8}
+    answers, scores = [], []
+    for folder in (folders["appended"], BUNDLED / "llama"):
+        asked = side.build(settings | {"model.checkpoint": str(folder)})
+        answers.append(asked.write(["Once upon a time there was a", "She went to the"], side.Answering()))
+        scores.append(asked.score([(asked.tokenize("Once upon"), asked.tokenize(" a time", special=False))]))
+    assert answers[0] == answers[1]
+    assert scores[0] == scores[1]

@@ -5,7 +5,8 @@ must say for the blocks to be the same, and what the tensors are called. `bundle
 chosen by what config.json says; `model.layout=/path.yaml` names another. So LLaDA, Dream and iLLaDA are three files
 and no branch, and nothing that came with a checkpoint is run. `docs/checkpoints.md` shows how to write one.
 
-A layout also sets the fields that llmbench reads: `is_causal`, `mask_token_id` and `logit_shift`.
+A layout also sets the fields that llmbench reads: `is_causal`, `mask_token_id`, `logit_shift` and
+`rope_full_precision`.
 """
 
 import re
@@ -144,7 +145,7 @@ def require_known(layout: Layout, blocks: Any, name: str) -> None:
             )
 
 
-_OWN_FIELDS = ("is_causal", "mask_token_id", "logit_shift", "rope_theta")
+_OWN_FIELDS = ("is_causal", "mask_token_id", "logit_shift", "rope_full_precision", "rope_theta")
 """Those that llmbench reads, and one that Transformers moves into `rope_parameters`."""
 
 _OPTIONAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -1,9 +1,10 @@
 """Which prompts does a job answer, and what did a human write there?
 
 A workload is a JSONL file, one object a line: `prompt` (the only key that is needed), `reference` (a human's text in
-its place, or null), `answer` (one plain number, which a right text ends on; a reference that ends as GSM8K's do, `####
-42`, brings it along), `id` (default: the line's number), `task` (default "all"); other keys are not read. Or it is a
-data set (`llmbench.data.hf_datasets`) whose fields the configuration names; rows without a prompt are left out there.
+its place, or null), `answer` (one plain number that a right text ends on; a reference that ends as GSM8K's do,
+`#### 42`, brings it along), `id` (default: the line's number), `task` (default "all"); other keys are not read. Or it
+is a data set (`llmbench.data.hf_datasets`) whose fields the configuration names; rows without a prompt are left out
+there.
 
 `workload.tasks` keeps some of the tasks. One prompt of each task is taken in turn, in file order, so 48 prompts of four
 tasks are 12 of each, and fewer prompts are a prefix of more.

@@ -6,6 +6,7 @@ from pathlib import Path
 import hub_checkpoints as hub
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 
 from llmbench.checkpoints import layouts
@@ -101,6 +102,60 @@ def test_weights_are_converted_on_the_way(stored, kind, tmp_path):
     for (name, one), (_, other) in zip(wide.named_parameters(), half.named_parameters(), strict=True):
         assert (one.dtype, other.dtype) == (torch.float32, torch.bfloat16)
         assert torch.equal(one.bfloat16(), other), name
+
+
+# ---- the rotation's precision
+
+
+def half(plain, ids, rotation):
+    """Logits [S, V] of ids [S] in bfloat16 as the authors' modules compute them, rotated in the dtype `rotation`."""
+    weights = {name: value.bfloat16() for name, value in plain.state.items()}
+    names, heads, size = plain.names, plain.heads, plain.size
+
+    def linear(x, part, i):
+        name = names[part].format(i=i)
+        return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+    def normed(x, name):
+        x = x.float()
+        return weights[name] * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + plain.facts["eps"])).bfloat16()
+
+    def rotated(x):
+        angles = torch.arange(len(ids))[:, None] / plain.facts["theta"] ** (torch.arange(0, size, 2) / size)
+        cos, sin = (f(torch.cat([angles, angles], -1))[:, None].to(rotation) for f in (torch.cos, torch.sin))
+        x = x.to(rotation)
+        first, second = x.chunk(2, -1)
+        return (x * cos + torch.cat([-second, first], -1) * sin).bfloat16()
+
+    x = weights[names["embed"]][ids]
+    for i in range(plain.layers):
+        n = normed(x, f"{names['norm1'].format(i=i)}.weight")
+        q, k, v = (linear(n, part, i).view(len(ids), -1, size) for part in "qkv")
+        q, k, v = (part.transpose(0, 1)[None] for part in (rotated(q), rotated(k), v))
+        k, v = (part.repeat_interleave(heads // part.shape[1], 1) for part in (k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).reshape(len(ids), -1)
+        x = x + linear(mixed, "o", i)
+        n = normed(x, f"{names['norm2'].format(i=i)}.weight")
+        x = x + linear(F.silu(linear(n, "gate", i)) * linear(n, "up", i), "down", i)
+    return F.linear(normed(x, names["norm"]), weights[names["head"]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_queries_and_keys_are_rotated_in_the_authors_precision(stored, kind):
+    """LLaDA's code rotates in float32 whatever the dtype, Dream's and iLLaDA's in the model's."""
+    folder, plain = stored[kind]
+    files, ids = resolve_checkpoint(str(folder)), rows([100])[0]
+    checkpoint = load_checkpoint(files, HardwareConfig(device="cpu", dtype="bfloat16"), "real")
+    wide, narrow = (half(plain, ids[0], dtype) for dtype in (torch.float32, torch.bfloat16))
+    right, wrong = (wide, narrow) if kind == "llada" else (narrow, wide)
+    engine, where = checkpoint.engine("eager"), torch.arange(100)[None]
+    cache = engine.new_cache(1, 100)
+    whole = engine.logits(ids, None)[0]
+    kept = engine.head(engine.denoise(ids, None, where, cache))[0]
+    part = engine.head(engine.refine(ids[:, 60:], None, where[0, 60:], where[:, 60:], cache))[0]
+    apart = (right - wrong).abs().max()
+    for found, expected in ((whole, right), (kept, right), (part, right[60:])):
+        assert (found - expected).abs().max() < apart / 8  # equal, where the kernels round alike
 
 
 # ---- the shift
@@ -314,7 +369,7 @@ def test_a_field_that_the_blocks_do_not_have_is_named_whatever_its_default(store
 def test_every_bundled_layout_names_fields_that_transformers_has():
     from transformers import CONFIG_MAPPING
 
-    own = {"is_causal", "mask_token_id", "logit_shift"}
+    own = {"is_causal", "mask_token_id", "logit_shift", "rope_full_precision"}
     for path in layouts.FOLDER.glob("*.yaml"):
         layout = layouts.read(path)
         known = vars(CONFIG_MAPPING[layout.blocks]()).keys() | own | {"rope_theta"}

@@ -243,9 +243,7 @@ def _complete(model: "PreTrainedModel", device: str) -> None:
     model.tie_weights()
     with torch.device(device):
         rotation = type(model.model.rotary_emb)(model.config)
-    if rotates_in_float32(
-        model.config
-    ):  # cosines and sines come in the dtype of the first argument, whose values are unread
+    if rotates_in_float32(model.config):  # cosines and sines come in the dtype of the first argument, which is not read
         rotation.register_forward_pre_hook(lambda _, given: (given[0].new_empty(0, dtype=torch.float32), *given[1:]))
     model.model.rotary_emb = rotation
 

@@ -9,6 +9,7 @@ A layout also sets the fields that llmbench reads: `is_causal`, `mask_token_id`,
 `rope_full_precision`.
 """
 
+import math
 import re
 from dataclasses import field
 from pathlib import Path
@@ -30,7 +31,7 @@ class Layout:
     """One file; every part but the first two may be left out."""
 
     blocks: str  # the model_type of Transformers whose modules compute it
-    fields: dict[str, str | list[str]]  # its field: the key in config.json, or keys of which the first set one counts
+    fields: dict[str, str | list[str]]  # its field: a key in config.json, or a list of which the first set one counts
     path: Path  # of the file
     defaults: dict[str, Value] = field(default_factory=dict)  # of fields that config.json may leave out
     constants: dict[str, Value] = field(default_factory=dict)  # fields that config.json does not decide
@@ -110,7 +111,7 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
     native: dict[str, Any] = {"model_type": layout.blocks, **layout.constants}
     for own, keys in layout.fields.items():
         candidates = [keys] if isinstance(keys, str) else keys
-        found = next((values[key] for key in candidates if values.get(key) is not None), None)
+        found = next((value for key in candidates if (value := _stated(values, key)) is not None), None)
         if found is None and own not in layout.defaults:
             raise CheckpointError(f"checkpoint {name}: config.json has no {candidates[0]}; add it")
         if own in layout.at_most and isinstance(found, int):
@@ -124,6 +125,14 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
     stop = stated if isinstance(stated, list) else [] if stated is None else [stated]
     more = [i for i in layout.stop_ids if not _outside(i, size) and i not in stop]
     return native | ({"eos_token_id": [*stop, *more]} if more else {})
+
+
+def _stated(values: dict[str, Any], key: str) -> Any:
+    """What config.json says under a key, or the product of whole numbers under `one * another`; None: nothing."""
+    if " * " not in key:
+        return values.get(key)
+    factors = [values.get(factor) for factor in key.split(" * ")]
+    return math.prod(factors) if all(type(factor) is int for factor in factors) else None
 
 
 def require_known(layout: Layout, blocks: Any, name: str) -> None:

@@ -264,7 +264,10 @@ def test_held_out_likelihood_is_shifted_too(stored):
         ("llada", {"layer_norm_type": "default"}, "layer_norm_type is 'default'"),
         ("llada", {"activation_type": "swiglu"}, "activation_type is 'swiglu'"),
         ("llada", {"block_group_size": True}, "block_group_size is True"),  # 1 == True in Python
-        ("llada", {"mlp_hidden_size": None}, "config.json has no mlp_hidden_size"),
+        ("llada", {"mlp_hidden_size": None, "mlp_ratio": None}, "config.json has no mlp_hidden_size"),
+        ("llada", {"mlp_hidden_size": None, "mlp_ratio": 1.5}, "config.json has no mlp_hidden_size"),
+        ("llada", {"mlp_hidden_size": None}, "has shape"),  # 4 * 32 instead of 48
+        ("llada", {"multi_query_attention": True, "n_kv_heads": 1}, "has shape"),
         ("llada", {"rms_norm_eps": ...}, "config.json has no rms_norm_eps"),
         ("llada", {"rope_theta": ...}, "config.json has no rope_theta"),
         ("llada", {"mask_token_id": ...}, "config.json has no mask_token_id"),
@@ -294,6 +297,14 @@ def test_what_the_blocks_do_not_compute_is_named(tmp_path, kind, change, expecte
     assert str(caught.value).startswith(f"checkpoint {kind}: ")
     assert "\n" not in str(caught.value)
     assert not hub.ran(tmp_path)
+
+
+def test_sizes_that_llada_states_in_another_way(tmp_path):
+    """LLaDA's own defaults: the feed-forward's width as a ratio, and one head of keys as a switch."""
+    hub.write(tmp_path / "llada", "llada")
+    hub.edit(tmp_path / "llada" / "config.json", mlp_hidden_size=None, multi_query_attention=True, n_kv_heads=1)
+    config = resolve_checkpoint(str(tmp_path / "llada"), "dummy").config
+    assert (config.intermediate_size, config.num_key_value_heads) == (4 * 32, 1)
 
 
 def test_biases_where_none_may_be(tmp_path):
@@ -361,7 +372,7 @@ def test_a_wrong_layout_is_named(stored, tmp_path, text, expected):
 
 def test_a_field_that_the_blocks_do_not_have_is_named_whatever_its_default(stored, tmp_path):
     text = (layouts.FOLDER / "llada.yaml").read_text()
-    (tmp_path / "mine.yaml").write_text(text.replace("intermediate_size: mlp", "intermediate_sise: mlp"))
+    (tmp_path / "mine.yaml").write_text(text.replace("intermediate_size: [mlp", "intermediate_sise: [mlp"))
     with pytest.raises(CheckpointError, match=r"mine.yaml sets intermediate_sise, which llama does not have"):
         resolve_checkpoint(str(stored["llada"][0]), layout=str(tmp_path / "mine.yaml"))
 

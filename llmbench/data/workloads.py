@@ -1,9 +1,10 @@
 """Which prompts does a job answer, and what did a human write there?
 
 A workload is a JSONL file, one object a line: `prompt` (the only key that is needed), `reference` (a human's text in
-its place, or null), `answer` (a number that a right text ends on; a reference that ends as GSM8K's do, `#### 42`,
-brings it along), `id` (default: the line's number), `task` (default "all"); other keys are not read. Or it is a data
-set (`llmbench.data.hf_datasets`) whose fields the configuration names; rows without a prompt are left out there.
+its place, or null), `answer` (one plain number that a right text ends on; a reference that ends as GSM8K's do,
+`#### 42`, brings it along), `id` (default: the line's number), `task` (default "all"); other keys are not read. Or it
+is a data set (`llmbench.data.hf_datasets`) whose fields the configuration names; rows without a prompt are left out
+there.
 
 `workload.tasks` keeps some of the tasks. One prompt of each task is taken in turn, in file order, so 48 prompts of four
 tasks are 12 of each, and fewer prompts are a prefix of more.
@@ -27,6 +28,7 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,10 @@ from llmbench.data import hf_datasets
 from llmbench.errors import WorkloadError
 from llmbench.system import digests
 
-_ANSWER = re.compile(r"####\s*([-−]?[$€£]?\d[\d,]*(?:\.\d+)?)\s*$")
+_NUMBER = r"[-−]?[$€£]?(?:(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)%?"
+"""One plain number, with a sign, a currency, thousands separators or a percent sign; nothing else is graded rightly."""
+
+_ANSWER = re.compile(rf"####\s*({_NUMBER})\s*$")
 """The last line of GSM8K's solutions."""
 
 _KEYS = ("prompt", "reference", "answer", "id", "task")
@@ -55,7 +60,7 @@ class Prompt:
     text: str  # "" where the prompt is `draws`
     reference: str | None
     answer: str | None = None
-    """A number; a right text ends on it (`llmbench.metrics.answers`)."""
+    """One plain number; a right text ends on it (`llmbench.metrics.answers`)."""
     gap: str = " "
     """The whitespace between prompt and reference, which tokenizers see: a new line where the prompt is in lines and
     ends on a whole one (verse), else a space (prose, or a chat that ends on `A:`)."""
@@ -275,13 +280,14 @@ def _prompt(row: dict[str, Any], name: str) -> Prompt:
     if type(row.get("id")) is int:
         row["id"] = str(row["id"])
     if type(row.get("answer")) in (int, float):
-        row["answer"] = str(row["answer"])
+        row["answer"] = format(Decimal(str(row["answer"])), "f")  # 1e-05 would be read as -5
     given = {key: _text(row, key) for key in ("id", "task", "reference", "answer") if row.get(key) is not None}
     if "answer" not in given and (marked := _ANSWER.search(given.get("reference", ""))):
         given["answer"] = marked[1]
-    if "answer" in given and not re.search(r"\d", given["answer"]):
+    if "answer" in given and not re.fullmatch(_NUMBER, given["answer"]):
         raise ValueError(
-            f'"answer" must be a number, not {given["answer"][:40]!r}; leave it out if it cannot be checked'
+            f'"answer" must be one plain number such as -1,234.5, not {given["answer"][:40]!r}; '
+            "leave it out if it cannot be checked"
         )
     return Prompt(
         id=given.get("id", name),

@@ -115,12 +115,12 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
         plan=job.timing,
         probe=probe,
         marks_first=decoder.streams,
-        valid=lambda generation: _valid_size(checkpoint, generation),
+        valid=lambda batch, generation: _valid_size(checkpoint, batches[batch], generation),
         tick=tick,
         growing=bench.growing,
     )
     engine.close()
-    written = [checkpoint.texts(generation) for generation in measured.first_pass]
+    written = [checkpoint.texts(*pair) for pair in zip(batches, measured.first_pass, strict=True)]
     made = [measured.first_pass[batch].forwards for batch in repeated]
     costs = tuple(_forward_costs(checkpoint, shapes) for shapes in made) if job.metric.roofline else ((),)
     likelihood = _likelihood(prepared, checkpoint, tick)
@@ -252,9 +252,9 @@ def require_numbers(
         )
 
 
-def _valid_size(checkpoint: Checkpoint, generation: DecodedBatch) -> tuple[int, int | None]:
+def _valid_size(checkpoint: Checkpoint, batch: PromptBatch, generation: DecodedBatch) -> tuple[int, int | None]:
     """Valid tokens and UTF-8 bytes of a generated batch."""
-    texts = checkpoint.texts(generation)
+    texts = checkpoint.texts(batch, generation)
     return sum(text.tokens for text in texts), total(text.utf8_bytes for text in texts)
 
 

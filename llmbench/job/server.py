@@ -128,7 +128,7 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
             plan=replace(plan, token_timing_repeats=0),
             probe=Probe(),  # nothing of a server's device can be read
             marks_first=True,
-            valid=lambda made: made.size,
+            valid=lambda batch, made: made.size,
             tick=tick,
         )
         doubts = _ignores_seed(answer(0, None, other=1), measured.first_pass[0]) if settings.stochastic else []

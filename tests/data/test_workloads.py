@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from llmbench.config.job import WorkloadConfig
 from llmbench.data import workloads
 from llmbench.errors import WorkloadError
-from llmbench.metrics.answers import is_right
+from llmbench.metrics.answers import final_number, is_right
 
 
 def config(source, prompts=1, prompt_words=None, reference_words=None, tasks=None):
@@ -214,13 +215,53 @@ def test_some_tasks_and_their_answers(write):
         workloads.load(config(plain, 1, tasks=["c"]))
     with pytest.raises(WorkloadError, match="has only 1 of these tasks"):
         workloads.load(config(plain, 2, tasks=["a"]))
-    with pytest.raises(WorkloadError, match='line 1: "answer" must be a number'):
+    with pytest.raises(WorkloadError, match='line 1: "answer" must be one plain number'):
         workloads.load(config(write({"prompt": "x", "answer": "blue"}), 1))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"\frac{3}{4}", "3/4", "1 3/4", r"2\sqrt{13}", r"\boxed{7}", "$7$", "x^2", "5 m2", "18 dollars", "12 o'clock",
+        "[1, 2)", "3-4", "1, 2", "1,2", "12,34", "1 000", "3,14", "1.234,5", "1e-05", "0x1F", "+-3", "--3", "B", "C4",
+        "٣", "²", "-", "$", ".", "5.", "1.2.3", "7 or 8", "50 %", "∞", "NaN",
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_not_one_plain_number_is_refused_in_one_line(write, answer):
+    with pytest.raises(WorkloadError, match='line 1: "answer" must be one plain number') as caught:
+        workloads.load(config(write({"prompt": "x", "answer": answer})))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("18", "18"), ("-7", "-7"), ("−12.5", "-12.5"), ("$1,234.50", "1234.5"), ("-$5", "-5"), (".5", "0.5"),
+        ("50%", "50"), ("1,00,000", "100000"), ("€3", "3"), (" 42 ", "42"),
+        ("1e-05", "0.00001"), ("1e16", "10000000000000000"), ("-2.5E-7", "-0.00000025"), ("18.0", "18"),
+    ],
+)  # fmt: skip
+def test_plain_numbers_are_read_as_what_they_are(write, given, value):
+    """Texts as they stand, JSON numbers in full."""
+    number = "e" in given.lower()
+    path = write(f'{{"prompt": "x", "answer": {given if number else json.dumps(given)}}}')
+    (prompt,) = workloads.load(config(path)).prompts
+    assert final_number(prompt.answer) == Decimal(value)
+    assert is_right(f"so it is {value}", prompt.answer)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_json_numbers_that_are_none_are_refused(write, number):
+    with pytest.raises(WorkloadError, match='"answer" must be one plain number'):
+        workloads.load(config(write(f'{{"prompt": "x", "answer": {number}}}')))
 
 
 @pytest.mark.parametrize(
     ("reference", "answer"),
     [
+        ("either\n#### 1,2", None),
+        ("a half\n#### 1/2", None),
+        ("#### ٣", None),
         ("6 * 7 = 42\n#### 42", "42"),
         ("a\n#### 1,000 \n", "1,000"),
         ("a loss\n#### -$5", "-$5"),

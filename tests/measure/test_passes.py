@@ -107,7 +107,7 @@ def plan(**changes: Any) -> TimingConfig:
 
 def run(bench: Bench, timing: TimingConfig, **changes: Any) -> passes.Measured[Text]:
     settings: dict[str, Any] = {"batches": 3, "repeated": (0,), "probe": bench, "marks_first": True}
-    settings |= {"valid": lambda text: (5, 11), "tick": lambda phase, done, total: None}
+    settings |= {"valid": lambda batch, text: (5, 11), "tick": lambda phase, done, total: None}
     return passes.measure(bench.generate, plan=timing, **(settings | changes))
 
 
@@ -271,7 +271,7 @@ def test_on_the_real_cpu_a_job_has_times_and_a_resident_peak_and_nothing_of_a_gp
         plan=TimingConfig(warmup=1, repeats=2, batches=2, token_timing_repeats=1),
         probe=CpuProbe(),
         marks_first=True,
-        valid=lambda text: (6, 12),
+        valid=lambda batch, text: (6, 12),
         tick=lambda phase, done, total: None,
     )
     use = measured.device_use

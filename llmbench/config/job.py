@@ -100,13 +100,14 @@ class WorkloadConfig:
     reference_field: str | None = None
     answer_field: str | None = None
     task_field: str | None = None
+    document_field: str | None = None  # prompts of one document are a cluster to the analysis
     revision: str | None = None  # commit of the hub; None: the newest, which the Record names
     subset: str | None = None
     split: str | None = None  # may be left out where there is one
 
     def __post_init__(self) -> None:
         """Refuse settings of one kind of source for another: lengths in words for tokens, fields for lines."""
-        own = ("reference_field", "answer_field", "task_field", "revision", "subset", "split")
+        own = ("reference_field", "answer_field", "task_field", "document_field", "revision", "subset", "split")
         given = [key for key in own if getattr(self, key) is not None]
         if self.prompt_field is None and (given or self.source.startswith(HUB_DATASET)):
             what = f"{given[0]} is" if given else f"{HUB_DATASET}ORG/NAME is"

@@ -200,7 +200,11 @@ def test_every_setting_can_be_changed_from_the_command_line():
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return compose("config", overrides=list(overrides))
 
-    fields = {f"{key}_field" for key in ("prompt", "reference", "answer", "task")} | {"revision", "subset", "split"}
+    fields = {f"{key}_field" for key in ("prompt", "reference", "answer", "task", "document")} | {
+        "revision",
+        "subset",
+        "split",
+    }
     elsewhere = {"workload": {"prompt_tokens", "seed", "tasks", "instructions", *fields}}  # of one kind of prompts
     for group in ("model", "hardware", "workload", "metric", "tracking"):
         for choice in (path.stem for path in (conf_folder() / group).glob("*.yaml")):

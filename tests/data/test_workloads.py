@@ -12,6 +12,7 @@ from llmbench.config.job import WorkloadConfig
 from llmbench.data import workloads
 from llmbench.errors import WorkloadError
 from llmbench.metrics.answers import final_number, is_right
+from llmbench.system import digests
 
 
 def config(source, prompts=1, prompt_words=None, reference_words=None, tasks=None):
@@ -46,7 +47,7 @@ def test_the_default_workload_is_twelve_of_each_of_four_tasks():
 
 def test_tasks_take_turns_in_file_order_and_a_spent_task_is_passed_over(write):
     rows = [
-        {"id": f"{task}{i}", "task": task, "prompt": "x"}
+        {"id": f"{task}{i}", "task": task, "prompt": f"{task} {i}"}
         for task, n in (("a", 3), ("b", 1), ("c", 2))
         for i in range(n)
     ]
@@ -89,6 +90,39 @@ def test_the_digest_is_of_what_is_used(write):
     assert workloads.load(config(same, 1, 2)).digest == digest
     assert workloads.load(config(same, 1, 3)).digest != digest
     assert workloads.load(config(same, 2, 2)).digest != digest
+
+
+def test_a_document_is_kept_and_belongs_to_the_digest_only_where_there_is_one(write):
+    rows = [{"prompt": "a b c", "document": " Emma "}, {"prompt": "d e", "document": "Emma"}, {"prompt": "f"}]
+    workload = workloads.load(config(write(*rows), 3, 2))
+    assert [(p.text, p.document) for p in workload.prompts] == [("b c", "Emma"), ("d e", "Emma"), ("f", None)]
+    assert workload.notes == ()
+    assert (
+        workload.digest != workloads.load(config(write(rows[0] | {"document": "Persuasion"}, *rows[1:]), 3, 2)).digest
+    )
+    plain = workloads.load(config(write({"prompt": "f", "id": "1"}))).digest
+    content = [["1", "all", "f", None, " "]]  # as before there were documents
+    assert plain == digests.digest(json.dumps(content))
+    assert plain == workloads.load(config(write({"prompt": "f", "id": "1", "document": None}))).digest
+    answered = {"prompt": "f", "id": "1", "answer": "4"}
+    assert (
+        workloads.load(config(write(answered))).digest
+        != workloads.load(config(write({"prompt": "f", "id": "1", "document": "4"}))).digest
+    )
+    with pytest.raises(WorkloadError, match=r'line 1: "document" must be a text, not 7'):
+        workloads.load(config(write({"prompt": "a", "document": 7})))
+
+
+def test_two_prompts_of_equal_text_are_refused_by_name_where_both_are_selected(write):
+    path = write({"prompt": "x b c", "id": "one"}, {"prompt": "other"}, {"prompt": "y b  c"}, {"prompt": "z b c"})
+    assert [p.text for p in workloads.load(config(path, 3, 2)).prompts] == ["b c", "other", "b  c"]
+    assert len(workloads.load(config(path, 4)).prompts) == 4  # uncut they differ
+    with pytest.raises(WorkloadError) as raised:
+        workloads.load(config(path, 4, 2))
+    assert str(raised.value) == (
+        f"{path}: prompts 'one' and 'line-4' are the same text after cutting, and would count twice; "
+        "remove one of them, or raise workload.prompt_words (null keeps all)"
+    )
 
 
 def test_ids_tasks_and_references_may_be_missing(write):

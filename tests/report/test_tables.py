@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from llmbench.analysis.parity.analyze import verdicts
 from llmbench.analysis.formats import number
+from llmbench.analysis.parity.analyze import verdicts
 from llmbench.errors import RecordError
 from llmbench.record import Likelihood, Record
 from llmbench.report.assemble import recipe_tables, sweep_report

@@ -343,7 +343,7 @@ def _renamed(values: dict[str, Any]) -> dict[str, Any]:
             return {_RENAMED.get(key, key): of_config(value) for key, value in item.items()}
         return item
 
-    conditions = {}
+    conditions = {"second_judge": "none"} if "judge" in values.get("conditions", {}) else {}
     for key, value in values.get("conditions", {}).items():
         room, dot, leaf = key.rpartition(".")
         of_server = key in ("engine", "decoding.kind") and value == "endpoint"

@@ -2,8 +2,8 @@
 
 A workload is a JSONL file, one object a line: `prompt` (the only key that is needed), `reference` (a human's text in
 its place, or null), `answer` (one plain number that a right text ends on; a reference that ends as GSM8K's
-do, `#### 42`, brings it along), `id` (default: the line's number), `task` (default "all"), `document` (where the prompt was taken
-from: prompts of one document are a cluster to the analysis); other keys are not read. Or it is a data set
+do, `#### 42`, brings it along), `id` (default: the line's number), `task` (default "all"), `document` (where the prompt
+was taken from: prompts of one document are a cluster to the analysis); other keys are not read. Or it is a data set
 (`llmbench.data.hf_datasets`) whose fields the configuration names; rows without a prompt are left out there.
 
 Two selected prompts of equal text are refused: they would count as two and say what one says.
@@ -67,7 +67,6 @@ class Prompt:
     gap: str = " "
     """The whitespace between prompt and reference, which tokenizers see: a new line where the prompt is in lines and
     ends on a whole one (verse), else a space (prose, or a chat that ends on `A:`)."""
-    document: str | None = None  # from which the text was taken; None: one of its own
     draws: tuple[int, ...] | None = None
     """One random number in [0, 2^32) per token of a synthetic prompt; None where the prompt is `text`."""
 

@@ -57,7 +57,6 @@ def outputs(
                     tokens=text.tokens,
                     utf8_bytes=text.utf8_bytes,
                     stopped=text.stopped,
-                    document=prompt.document,
                 )
             )
     return tuple(made)

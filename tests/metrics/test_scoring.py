@@ -105,7 +105,7 @@ def test_a_start_token_of_the_judge_stands_before_every_prompt_also_a_cut_one(ju
     outputs = tuple(output(prompt, prompt.reference or "") for prompt in long.prompts)
     notes = []
     items = scoring.items(outputs, long)[:3]
-    scores = scoring.score(items, replace(judge, prefix=(7,)), None, diversity_tokens=4, note=notes.append)
+    scores = scoring.score(items, replace(judge, prefix=(7,)), None, diversity_tokens=4, canvas=64, note=notes.append)
     assert max(shape[1] for shape in model.shapes) == 256
     ids = [(judge.tokenize(item.prompt), judge.tokenize(item.text)) for item in items]
     (cut, short), (_, text), (prompt, letter) = ids

@@ -43,4 +43,6 @@ class ParityConfig:
     margins: MarginsConfig = Field(default_factory=MarginsConfig)
     thresholds: ThresholdsConfig = Field(default_factory=ThresholdsConfig)
     planned_analyses: Count = 1  # A: verdicts on data that grows; each tests at 0.05 / A
+    # of the baseline's quality over diversity; None: 0 to 1 by 0.2 on a CPU, by 0.1 on a GPU; () draws no curve
+    baseline_temperatures: tuple[NonNegative, ...] | None = None
     chat: ChatConfig = Field(default_factory=ChatConfig)

@@ -15,7 +15,7 @@ from typing import Any
 from llmbench.analysis.estimates import logged_mean
 from llmbench.config.decoders import implementation_conditions
 from llmbench.errors import RecordError
-from llmbench.record import Record, from_server
+from llmbench.record import Record, from_server, timed
 
 CHAT = "decoding.chat"
 """Whether prompts stood in a chat template (absent: they did not): both sides are asked in one role, or neither is."""
@@ -57,7 +57,7 @@ def group(records: Sequence[Record]) -> Group:
     Raises:
         RecordError: conditions differ, or two Records claim one place.
     """
-    records = [record for record in records if record.status == "finished"]
+    records = [record for record in timed(records) if record.status == "finished"]
     check_conditions(records)
     baselines = [record for record in records if record.family == "autoregressive"]
     implementations = tuple(record for record in baselines if not is_external_server(record))
@@ -88,7 +88,7 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     A failed Record of either side goes with the sets it belongs to: it is missing there, and its reason is known.
     Where nothing finished there is no set.
     """
-    known = list(records)
+    known = timed(records)
     finished = [record for record in known if record.status == "finished"]
     failed = [record for record in known if record.status == "failed"]
     baselines = [record for record in finished if record.family == "autoregressive"]

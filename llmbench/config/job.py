@@ -188,6 +188,9 @@ def _of_the_sweep(default: Any) -> Any:
 OF_THE_SWEEP = "of the sweep"
 """In the metadata of a Job's field: it belongs to the sweep and not to what the job builds."""
 
+PLANNED = "planned"
+"""In the metadata of a Job's field: a sweep's plan sets it, and no user."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Job:
@@ -201,6 +204,10 @@ class Job:
     batch: Count = 4  # B, prompts per batch
     seed: Seed = 0
     weights: Literal["real", "dummy"] = "real"  # dummy: random, for speed alone
+    # what it is for; a sweep plans the other two by itself (`sweeps.baseline_jobs`)
+    role: Literal["timed", "curve", "retimed"] = dataclasses.field(default="timed", metadata={PLANNED: True})
+    # of a retimed job: on which side of the candidates it runs
+    retiming: Literal["before", "after"] | None = dataclasses.field(default=None, metadata={PLANNED: True})
     tracking: TrackingConfig = _of_the_sweep(TrackingConfig())
     parity: ParityConfig = _of_the_sweep(ParityConfig())
     dry_run: StrictBool = _of_the_sweep(False)
@@ -208,6 +215,8 @@ class Job:
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot mean anything."""
+        if (self.role == "retimed") != (self.retiming is not None):
+            raise ValueError("retiming says when a retimed job runs, and belongs to it alone")
         if self.weights == "dummy" and (
             self.metric.perplexity.judge or self.metric.bertscore or self.metric.likelihood
         ):

@@ -52,11 +52,6 @@ def prepare_job(job: Job) -> Prepared:
     held = heldout.load(job.metric.likelihood_source, job.metric.likelihood_texts) if wanted else None
     if held is not None:
         _require_readable(files, held)
-    digests = {"checkpoint": files.digest, "workload": workload.digest}
-    digests |= {"judge": judge.digest} if judge else {}
-    digests |= {"second_judge": second_judge.digest} if second_judge else {}
-    digests |= {"encoder": encoder.digest} if encoder else {}
-    digests |= {"likelihood": held.digest} if held else {}
     indices = range(len(workload.prompts))
     prepared = Prepared(
         job=job,
@@ -68,13 +63,25 @@ def prepare_job(job: Job) -> Prepared:
         heldout=held,
         partition=tuple(tuple(indices[i : i + job.batch]) for i in range(0, len(indices), job.batch)),
         longest_prompt=longest,
-        identity=identity(job, digests),
+        identity="",
         notes=notes,
     )
+    prepared = replace(prepared, identity=identity(job, prepared.digests))
     if not job.dry_run:
         memory_estimate.require(prepared)
         judge_check.require_third_parties(prepared)
     return prepared
+
+
+def prepared_as(prepared: Prepared, job: Job) -> Prepared:
+    """What a prepared job is as another one that reads the same prompts and files: nothing is read again.
+
+    Args:
+        prepared: the job.
+        job: the other, which may differ in its role, timing, seed and temperature, and may leave the likelihood out.
+    """
+    made = replace(prepared, job=job, heldout=prepared.heldout if job.metric.likelihood else None, notes=())
+    return replace(made, identity=identity(job, made.digests))
 
 
 def _without_missing_encoder(job: Job) -> tuple[Job, tuple[str, ...]]:

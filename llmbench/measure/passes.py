@@ -11,6 +11,8 @@ Each instrument has a pass of its own; the timed pass has none (AR: one unsynchr
     profile    CUDA, last of what is timed, because a profiler can outstay its session: the time in which a kernel runs
     trace      CUDA: bytes reserved and allocated at every token or step, of an eager engine: static memory is constant
 
+A point of the baseline's curve needs texts and no times: `write` generates every batch once.
+
 M_peak is the most reserved over settle and timed pass together: generation from a clean allocator, without set-up.
 A throttled batch is generated again, at most `throttle_retries` times (nvbench issue 231: discarding without a limit
 left no result at all); the last sample is kept and marked, and a note counts what was replaced. The texts that are
@@ -126,6 +128,22 @@ def measure(
         notes=(*bench.notes, *probe.notes()),
         first_pass=first_pass,
     )
+
+
+def write(generate: Callable[[int, OnStep | None], G], *, batches: int, tick: Tick) -> Measured[G]:
+    """Generate every batch once, for its texts alone: nothing is warmed up, timed or read from the device.
+
+    Args:
+        generate: as in `measure`.
+        batches: size of the partition.
+        tick: progress.
+    """
+    first_pass: list[G] = []
+    for batch in range(batches):
+        tick("write", batch, batches)
+        first_pass.append(generate(batch, None))
+    tick("write", batches, batches)
+    return Measured(timings=(), marks=(), device_use=DeviceUse(), notes=(), first_pass=first_pass)
 
 
 class _Passes(Generic[G]):

@@ -155,6 +155,12 @@ WRONG = {
     "workload=dataset": "workload.source: needs a value, a data set: workload.source=hf:ORG/NAME",
     "checkpoint=local": "checkpoint is empty: add model.checkpoint=/path/to/folder",
     "+stesp=8": "stesp: no such key",
+    "+role=curve": "role: no such key; see --help",
+    "+retiming=after": "retiming: no such key; see --help",
+    "diffusion_temperature=-1": "diffusion_temperature: input should be greater than or equal to 0 (got -1)",
+    "model=llada diffusion_temperature=-1": "diffusion_temperature: input should be greater than or equal to 0",
+    "model=llada diffusion_temperature=warm": "diffusion_temperature: input should be a valid number",
+    "parity.baseline_temperatures=[0,-1]": "parity.baseline_temperatures",
     "+model.decoder.steps=8": "steps: no such key",
     "+hardware.cores=8": "hardware.cores: no such key",
 }
@@ -176,6 +182,20 @@ def test_a_job_is_checked_even_where_its_model_does_not_read_the_dial(load):
 def test_the_memory_recipe_fills_the_canvas_on_both_sides(load):
     assert load("experiment=memory").model.decoder.ignore_stop
     assert isinstance(load("experiment=memory", "model=llada").model.decoder, Diffusion)
+
+
+def test_a_temperature_of_lladas_own_takes_the_place_of_the_shared_one(load):
+    hotter = ["temperature=0.5", "diffusion_temperature=1.4"]
+    assert load("model=llada", *hotter) == load("model=llada", "temperature=1.4")
+    assert load("model=llama", *hotter) == load("model=llama", "temperature=0.5")
+    assert load("model=llada", "temperature=0.5").model.decoder.temperature == 0.5
+    assert load("model=llada", "diffusion_temperature=0").model.decoder.temperature == 0
+
+
+def test_a_job_that_is_timed_again_says_when_and_no_other_does():
+    for wrong in ({"role": "retimed"}, {"retiming": "after"}, {"role": "curve", "retiming": "before"}):
+        with pytest.raises(ValueError, match="retiming"):
+            Job(**wrong)
 
 
 def test_configurations_are_frozen(load):

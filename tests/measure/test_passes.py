@@ -15,6 +15,7 @@ from llmbench.config.job import TimingConfig
 from llmbench.measure import passes
 from llmbench.measure.probes import CpuProbe
 from llmbench.measure.timing import Clock, HostClock, OnStep
+from llmbench.record import DeviceUse
 
 
 @dataclass
@@ -235,6 +236,14 @@ def test_no_profile_of_a_generation_that_is_too_long(monkeypatch: pytest.MonkeyP
     assert measured.device_use.kernel_ms is None
     assert "profiled:" not in bench.log
     assert measured.notes[0].startswith("latency/host_overhead_ms is absent: 4 forwards")
+
+
+def test_texts_alone_are_written_once_and_nothing_is_read_from_the_device() -> None:
+    bench, ticks = Bench(), list[tuple[str, int, int]]()
+    made = passes.write(bench.generate, batches=3, tick=lambda *tick: ticks.append(tick))
+    assert len(made.first_pass) == 3
+    assert (made.timings, made.marks, made.device_use, made.notes) == ((), (), DeviceUse(), ())
+    assert ticks == [("write", done, 3) for done in range(4)]
 
 
 def test_progress_is_announced_and_completed_for_every_phase() -> None:

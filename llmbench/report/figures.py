@@ -1,31 +1,26 @@
 """The figure of a verdict: quality over k, quality over the diversity of the text, and time over k.
 
-The second panel is the test: LLaMA's curve over temperature, LLaDA at each k, and the vertical gap between them.
-
-`parity_figure` draws it with Matplotlib, `parity_html` with Plotly as one page that needs no network.
+The second panel is the test (`plane`). `parity_figure` draws with Matplotlib, `parity_html` with Plotly as one page
+that needs no network.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmbench.analysis.formats import NAMES, TITLES, number
+from llmbench.analysis.formats import TITLES, number
 from llmbench.analysis.parity.parity import Parity
-from llmbench.analysis.parity.sides import orientation
-from llmbench.analysis.parity.verdict import Curve, DeltaTest, MetricParity
+from llmbench.analysis.parity.verdict import Curve, MetricParity
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
+from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
+from llmbench.report.plane import AXIS, Plane, draw_plane, place_labels, plane, plane_traces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BASELINE, CANDIDATE, REFERENCE = "#1f5fa8", "#d1622b", "#7a7a7a"
-"""Colours of the autoregressive side, of diffusion, and of what both are read against."""
-
-
-_STYLES = {"human text": ":", "floor": "-.", "margin": "--"}
+_STYLES = {"human text": ":", "floor": "-."}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +36,6 @@ class Panel:
     bars: tuple[tuple[float, float], ...] = ()  # low and high of each point
     labels: tuple[str, ...] = ()  # beside each point
     marked: int | None = None  # where parity may be claimed from
-    from_zero: bool = True  # the axis begins at 0
 
     @property
     def top(self) -> float:
@@ -50,31 +44,19 @@ class Panel:
         return max(ends + ([self.baseline] if self.baseline is not None else []))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plane:
-    """Quality over the diversity of the text: the baseline's curve, and the candidate at each k."""
-
-    title: str
-    unit: str
-    knots: tuple[tuple[float, float, str], ...]  # entropy, value and temperature of the baseline
-    points: tuple[tuple[float, float, str], ...]  # entropy, value and k of the candidate
-    references: tuple[float, ...]  # what each point is tested against: the other end of the vertical gap
-    bars: tuple[tuple[float, float], ...]  # 95 % of the difference, laid at the reference
-
-
 def panels(records: Sequence[Record], parity: Parity) -> list[Panel | Plane]:
     """The panels of a verdict: quality over k, the plane of entropy and quality, and time; those that were measured."""
     head, found = parity.head, list[Panel | Plane]()
     if head is not None and (head.curve.values or head.curve.baseline is not None):  # else: no number on either side
-        found.append(_quality(head.curve, f"{METRICS[head.curve.metric].better} is better", head))
-        if (plane := _plane(parity, head)) is not None:
-            found.append(plane)
+        found.append(_quality(head.curve, head))
+        if (tests := plane(parity, head)) is not None:
+            found.append(tests)
     if parity.speedups:
         found.append(_time(records, parity, head.reached if head else None))
     return found
 
 
-def _quality(curve: Curve, unit: str, head: MetricParity) -> Panel:
+def _quality(curve: Curve, head: MetricParity) -> Panel:
     """A metric over k, as logged."""
     sides = [value for _, value in curve.values] + ([curve.baseline] if curve.baseline is not None else [])
     named = [
@@ -82,44 +64,14 @@ def _quality(curve: Curve, unit: str, head: MetricParity) -> Panel:
     ]
     low, high = min(sides) / 1.6, max(sides) * 1.6
     return Panel(
-        title=TITLES[curve.metric],
-        unit=unit,
+        title=f"{TITLES[curve.metric]} over k",
+        unit=f"{TITLES[curve.metric]} ({METRICS[curve.metric].better} is better)",
         points=curve.values,
         baseline=curve.baseline,
         references=tuple((name, height) for name, height in named if low <= height <= high),
         outside=tuple(f"{name}: {number(height)}" for name, height in named if not low <= height <= high),
         marked=head.reached,
     )
-
-
-def _plane(parity: Parity, head: MetricParity) -> Plane | None:
-    """The tests as they are made; None for a metric that is compared without a curve."""
-    metric = head.curve.metric
-    tests = [test for test in head.tests if test.entropy is not None]
-    if not tests or not parity.points:
-        return None
-    knots = [
-        (p.entropy, dict(p.values)[metric], f"{p.temperature:g}") for p in parity.points if metric in dict(p.values)
-    ]
-    return Plane(
-        title=f"{TITLES[metric]} over entropy",
-        unit=f"{METRICS[metric].better} is better; nats; to the right is more varied",
-        knots=tuple(knots),
-        points=tuple((t.entropy, _as_logged(metric, t.value), str(t.steps)) for t in tests if t.entropy is not None),
-        references=tuple(_as_logged(metric, test.reference) for test in tests),
-        bars=tuple(_bar(metric, test) for test in tests),
-    )
-
-
-def _bar(metric: str, test: DeltaTest) -> tuple[float, float]:
-    """The 95 % interval of the difference, laid at the reference."""
-    ends = _as_logged(metric, test.reference + test.low), _as_logged(metric, test.reference + test.high)
-    return min(ends), max(ends)
-
-
-def _as_logged(metric: str, value: float) -> float:
-    """An oriented value, turned back."""
-    return math.exp(-value) if metric == "quality/perplexity" else orientation(metric) * value
 
 
 def _time(records: Sequence[Record], parity: Parity, marked: int | None) -> Panel:
@@ -131,7 +83,7 @@ def _time(records: Sequence[Record], parity: Parity, marked: int | None) -> Pane
         bounds.append((low, metrics.get("latency/e2e_ms_ci_high", item.candidate_ms)))
     return Panel(
         title="end-to-end latency",
-        unit="ms per batch; labels: speedup",
+        unit="ms per batch (labels: speedup)",
         points=tuple((item.steps, item.candidate_ms) for item in parity.speedups),
         baseline=parity.speedups[0].baseline_ms,
         bars=tuple(bounds),
@@ -145,24 +97,32 @@ def parity_figure(records: Sequence[Record], parity: Parity) -> "Figure":
     from matplotlib.figure import Figure
 
     drawn = panels(records, parity)
-    figure = Figure(figsize=(max(4.2 * len(drawn), 6.4), 4.5), layout="constrained")
+    widths = _widths(drawn)
+    figure = Figure(figsize=(max(4.2 * sum(widths), 6.4), 4.5), layout="constrained")
+    grid = figure.add_gridspec(1, max(len(drawn), 1), width_ratios=widths or None)
     figure.suptitle(f"{parity.title}\n", fontsize=13, fontweight="bold")
     figure.text(0.5, 0.91, parity.where, ha="center", fontsize=9, color=REFERENCE)
     known: dict[str, Any] = {}
-    for place, panel in enumerate(drawn, start=1):
-        axes = figure.add_subplot(1, len(drawn), place)
+    for place, panel in enumerate(drawn):
+        axes = figure.add_subplot(grid[place])
         if isinstance(panel, Plane):
-            _draw_plane(axes, panel, _names(parity))
+            draw_plane(axes, panel, parity.names)
         else:
-            _draw(axes, panel, _names(parity))
-        known = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)) | known
-    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+            _draw(axes, panel, parity.names)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            known.setdefault(label, handle)
+    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=7, frameon=False, fontsize=9)
+    figure.draw_without_rendering()  # lays the panels out: labels are placed by their size
+    figure.set_layout_engine("none")
+    for axes, panel in zip(figure.axes, drawn, strict=True):
+        if isinstance(panel, Plane):
+            place_labels(axes, panel)
     return figure
 
 
-def _names(parity: Parity) -> tuple[str, str]:
-    left, right = parity.baseline or "baseline", parity.candidate or "candidate"
-    return NAMES.get(left, left), NAMES.get(right, right)
+def _widths(drawn: Sequence[Panel | Plane]) -> list[float]:
+    """The test has more to show."""
+    return [1.5 if isinstance(panel, Plane) else 1.0 for panel in drawn]
 
 
 def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
@@ -188,37 +148,13 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
     for (k, value), label in zip(panel.points, panel.labels, strict=False):
         text = axes.annotate(label, (k, value), (-2, 9), textcoords="offset points", ha="center", fontsize=9, zorder=5)
         text.set_path_effects(halo)
-    if panel.from_zero:
-        axes.set_ylim(bottom=0, top=1.18 * max([panel.top, *(height for _, height in panel.references)]))
+    axes.set_ylim(bottom=0, top=1.18 * max([panel.top, *(height for _, height in panel.references)]))
     if panel.outside:
         axes.text(0.98, 0.98, "\n".join(panel.outside), transform=axes.transAxes, ha="right", va="top", fontsize=9)
     axes.margins(x=0.12)
-    axes.set_title(f"{panel.title} ({panel.unit})", fontsize=10)
+    axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel("diffusion steps k")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _draw_plane(axes: "Axes", plane: Plane, names: tuple[str, str]) -> None:
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    entropies, values = [x for x, _, _ in plane.knots], [y for _, y, _ in plane.knots]
-    axes.plot(entropies, values, color=BASELINE, linewidth=2, linestyle="--", marker="o", markersize=4, label=names[0])
-    for entropy, value, temperature in plane.knots:
-        axes.annotate(
-            f"T={temperature}", (entropy, value), (4, -9), textcoords="offset points", fontsize=7, color=BASELINE
-        )
-    for (entropy, value, k), reference, (low, high) in zip(plane.points, plane.references, plane.bars, strict=True):
-        axes.plot([entropy, entropy], [value, reference], color=REFERENCE, linewidth=1, linestyle=":")
-        axes.plot([entropy, entropy], [low, high], color=CANDIDATE, linewidth=1.5)
-        axes.plot([entropy], [value], color=CANDIDATE, marker="o", linestyle="none")
-        axes.annotate(f"k={k}", (entropy, value), (5, 4), textcoords="offset points", fontsize=8, color=CANDIDATE)
-    axes.margins(x=0.12, y=0.12)
-    axes.set_title(f"{plane.title} ({plane.unit})", fontsize=9)
-    axes.set_xlabel("entropy of the text (nats); dotted: the tested gap")
+    axes.set_ylabel(panel.unit)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -238,19 +174,25 @@ def parity_html(records: Sequence[Record], parity: Parity) -> str:
 
     drawn = panels(records, parity)
     figure = make_subplots(
-        rows=1, cols=max(len(drawn), 1), subplot_titles=[f"{p.title} ({p.unit})" for p in drawn] or None
+        rows=1,
+        cols=max(len(drawn), 1),
+        column_widths=_widths(drawn) or None,
+        subplot_titles=[panel.title for panel in drawn] or None,
     )
     for column, panel in enumerate(drawn, start=1):
+        figure.update_yaxes(title=panel.unit, row=1, col=column)
         if isinstance(panel, Plane):
-            for trace in _plane_traces(panel, _names(parity)):
-                figure.add_trace(trace, row=1, col=column)
-            figure.update_xaxes(title="entropy of the text (nats)", row=1, col=column)
-            figure.update_yaxes(type="log", row=1, col=column)
+            figure.add_traces(plane_traces(panel, parity.names), rows=1, cols=column)
+            figure.update_xaxes(title=AXIS, row=1, col=column)
+            if panel.log:
+                ticks = panel.ticks
+                figure.update_yaxes(
+                    type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], row=1, col=column
+                )
             continue
-        for trace in _traces(panel, _names(parity), shown=column == 1):
-            figure.add_trace(trace, row=1, col=column)
-        ticks = [k for k, _ in panel.points]
-        figure.update_xaxes(type="log", tickvals=ticks, ticktext=ticks, title="diffusion steps k", row=1, col=column)
+        figure.add_traces(_traces(panel, parity.names, shown=column == 1), rows=1, cols=column)
+        steps = [k for k, _ in panel.points]
+        figure.update_xaxes(type="log", tickvals=steps, ticktext=steps, title="diffusion steps k", row=1, col=column)
     title = f"<b>{parity.title}</b><br><sup>{parity.where}</sup>"
     figure.update_layout(
         title=title, template="plotly_white", margin={"t": 120}, legend={"orientation": "h", "y": -0.2}
@@ -294,37 +236,3 @@ def _traces(panel: Panel, names: tuple[str, str], shown: bool) -> list[Any]:
         )
     )
     return traces
-
-
-def _plane_traces(plane: Plane, names: tuple[str, str]) -> list[Any]:
-    from plotly import graph_objects
-
-    def line(points: Sequence[tuple[float, float, str]], name: str, colour: str, mark: str, mode: str) -> Any:
-        return graph_objects.Scatter(
-            x=[x for x, _, _ in points],
-            y=[y for _, y, _ in points],
-            text=[f"{mark}{label}" for _, _, label in points],
-            name=name,
-            mode=mode,
-            line={"color": colour},
-            textposition="top right",
-            legendgroup=name,
-            showlegend=False,
-        )
-
-    gaps: list[tuple[float | None, float | None]] = []
-    for (entropy, value, _), reference in zip(plane.points, plane.references, strict=True):
-        gaps += [(entropy, value), (entropy, reference), (None, None)]
-    gap = graph_objects.Scatter(
-        x=[x for x, _ in gaps],
-        y=[y for _, y in gaps],
-        mode="lines",
-        line={"color": REFERENCE, "dash": "dot"},
-        showlegend=False,
-        hoverinfo="skip",
-    )
-    return [
-        line(plane.knots, names[0], BASELINE, "T=", "lines+markers+text"),
-        gap,
-        line(plane.points, names[1], CANDIDATE, "k=", "markers+text"),
-    ]

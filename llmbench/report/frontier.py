@@ -15,7 +15,7 @@ from llmbench.analysis.frontier import Front, Frontier, Setting
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 from llmbench.report.cells import in_order, interval, provenance
-from llmbench.report.figures import BASELINE, CANDIDATE, REFERENCE
+from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
 from llmbench.report.layout import Table
 
 if TYPE_CHECKING:

@@ -1,15 +1,15 @@
 """Tables 1 to 4, and the table of one job: which columns they have, and the text above and below."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from llmbench.analysis.estimates import Estimate, logged_mean
-from llmbench.analysis.formats import TITLES, number
+from llmbench.analysis.formats import TITLES, listed, number
 from llmbench.analysis.parity import check_sentences, sentences
 from llmbench.analysis.parity.grouping import comparison_groups, group, steps_of
 from llmbench.analysis.parity.parity import Parity
-from llmbench.analysis.parity.verdict import DIVERSITY, Curve, Speedup
+from llmbench.analysis.parity.verdict import DIVERSITY, Check, Curve, Speedup
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 from llmbench.report.cells import (
@@ -186,10 +186,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         *_MEMORY,
     ]
     columns += [(TITLES[key], partial(_quality_cell, parity.curve(key), key)) for key in _QUALITY]
-    notes = [
-        f"Check: {check.name.value}: {check_sentences.reason(check)}; {check_sentences.effect(check)}."
-        for check in parity.failed_checks
-    ]
+    notes = [*_failed(parity.failed_checks)]
     notes += [f"Warning: {text}" for text in sentences.warnings(parity)]
     notes += [text for text in (sentences.baseline_choice(parity), *_references(parity)) if text]
     notes += _doubts(ordered)
@@ -225,6 +222,26 @@ def _quality_cell(curve: Curve | None, key: str, record: Record) -> str:
         return value(key)(record)
     found = curve.at(record.steps)
     return ABSENT if found is None else number(found)
+
+
+def _failed(checks: Iterable[Check]) -> Iterator[str]:
+    """A line for each kind of failed Check: what the first of it found, and at which further k it failed."""
+    kinds: list[list[Check]] = []
+    for check in checks:
+        kind = next((k for k in kinds if _is_same_but_k(k[0], check) and check.steps not in [c.steps for c in k]), None)
+        if kind is None:
+            kinds.append([check])
+        else:
+            kind.append(check)
+    for first, *others in kinds:
+        said = f"Check: {first.name.value}: {check_sentences.reason(first)}; {check_sentences.effect(first)}."
+        yield f"{said} It also failed at k = {listed([c.steps for c in others])}." if others else said
+
+
+def _is_same_but_k(first: Check, other: Check) -> bool:
+    """Whether a Check found at another k what the first did."""
+    what = [(c.name, c.blocks, c.metrics, *map(c.values.get, ("key", "reason", "measured"))) for c in (first, other)]
+    return other.steps is not None and what[0] == what[1]
 
 
 def _references(parity: Parity) -> list[str]:

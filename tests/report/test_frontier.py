@@ -5,6 +5,9 @@ from dataclasses import replace
 import pytest
 
 from llmbench.analysis.frontier import frontiers
+from llmbench.analysis.parity.analyze import parity, verdicts
+from llmbench.analysis.parity.verdict import CheckName
+from llmbench.config.parity import ParityConfig, ThresholdsConfig
 from llmbench.record import Record
 from llmbench.report.assemble import frontier_files, sweep_report
 from llmbench.report.frontier import FEW, frontier_figure, frontier_tables
@@ -108,14 +111,12 @@ def test_files_hold_the_table_and_a_picture(records: list[Record]) -> None:
 
 def test_a_setting_that_the_plans_stricter_gate_refuses_is_not_on_the_frontier() -> None:
     """1 % of the outputs are empty: fewer than the 2 % of docs/metrics.md, more than the half percent of this plan."""
-    from llmbench.analysis.parity.analyze import parity
-    from llmbench.config.parity import ParityConfig, ThresholdsConfig
-
     strict = {"thresholds": {"empty_share": 0.005}}
     silent = make_record("llada", 16, prompts=100, empty=1, e2e_ms=1.0)
     records = [make_record("llama", prompts=100), make_record("llada", 8, prompts=100), silent]
     planned = [replace(record, config=record.config | {"parity": strict}) for record in records]
-    assert "empty outputs: llada k=16: 1 % of the outputs" in parity(planned).sentence
+    (empty,) = (check for check in parity(planned).failed_checks if check.name is CheckName.EMPTY)
+    assert (empty.steps, empty.values["share"], empty.values["limit"]) == (16, 0.01, 0.005)
     refused = "llada k=16 (1 % of its outputs are empty)"
     for text in (
         frontier_files(planned, "")[1]["frontier.md"],
@@ -136,7 +137,5 @@ def test_several_grounds_have_a_picture_each_and_one_file_of_tables() -> None:
 
 
 def test_a_sweep_leaves_its_frontier_on_the_parent_run() -> None:
-    from llmbench.analysis.parity.analyze import verdicts
-
     records = make_sweep()
     assert {"frontier.md", "frontier.png"} <= sweep_report(records, verdicts(records)).files.keys()

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from llmbench.analysis.formats import number
+from llmbench.analysis.formats import TITLES, number, signed
 from llmbench.analysis.parity.analyze import verdicts
+from llmbench.analysis.parity.parity import Parity
+from llmbench.analysis.parity.verdict import Check, CheckName
 from llmbench.errors import RecordError
 from llmbench.record import Likelihood, Record
 from llmbench.report.assemble import recipe_tables, sweep_report
@@ -15,7 +17,7 @@ from llmbench.report.details import details_tables
 from llmbench.report.layout import Table
 from llmbench.report.model_tables import likelihood_table, model_properties
 from llmbench.report.tables import latency_table, memory_table, parity_table, throughput_table
-from records import implementation, make_record, make_sweep, with_baseline_jobs
+from records import implementation, make_record, make_sweep, server_record, with_baseline_jobs
 
 
 def cells(table: Table) -> dict[str, dict[str, str]]:
@@ -57,22 +59,69 @@ def test_the_parity_table_has_both_sides_the_human_reference_and_the_floor() -> 
     assert table["floor"]["tokens/s"] == "-"
 
 
-def test_the_parity_table_says_its_verdict_its_doubts_and_where_it_comes_from() -> None:
+def test_the_parity_table_holds_its_verdict_what_failed_and_where_it_comes_from() -> None:
     records = make_sweep(empty=1)
     (verdict,) = verdicts(records)
     table = parity_table(records, verdict, "python -m llmbench -m steps=8")
-    assert table.lead[0] == f"INVALID. {verdict.sentence}"
-    assert table.lead[1] == verdict.point_sentence
-    assert "Gate: empty outputs: llama: 12.5 % of the outputs; nothing can be claimed at any k." in table.notes
+    assert table.lead == tuple(str(verdict).splitlines())
     assert table.provenance == (
         "Test CPU (cpu, float32, eager, 1 thread); llmbench 0.1.0, torch 2.13.0, transformers 5.23.0; "
         "commit 0123456789; 8 prompts, 6 repeats of 1 batch; 2026-11-23; python -m llmbench -m steps=8"
     )
+    empty = [note for note in table.notes if note.startswith(f"Check: {CheckName.EMPTY.value}: 12.5 %")]
+    assert len(empty) == 1  # all that failed alike are one line
+    assert empty[0].endswith("k = 8, 16, 32 and 64.")
+
+
+def test_every_check_that_failed_is_under_the_table() -> None:
+    records = make_sweep((8, 16))
+    (verdict,) = verdicts(records)
+
+    def mixed(steps: int, key: str) -> Check:
+        values: dict[str, float | str] = {"key": key, "value": "1", "other_value": "2"}
+        names: dict[str, float | str] = {"label": f"llada k={steps}", "other_label": "llama"}
+        return Check(name=CheckName.MIXED, passed=False, blocks="verdict", steps=steps, values=values | names)
+
+    def points(temperature: float) -> Check:
+        values: dict[str, float | str] = {"label": f"T={temperature}", "reason": "out of memory"}
+        return Check(name=CheckName.CURVE, passed=False, blocks="note", values=values)
+
+    passed = replace(mixed(8, "dtype"), passed=True)
+    every = replace(mixed(8, "canvas"), steps=None)
+    checks = (mixed(8, "canvas"), mixed(16, "canvas"), mixed(32, "batch"), points(0.2), points(0.4), every, passed)
+    notes = [n for n in parity_table(records, replace(verdict, checks=checks)).notes if n.startswith("Check: ")]
+    wanted = [("canvas", "k = 16."), ("batch", "k = 32."), ("T=0.2", "noted."), ("T=0.4", "noted."), ("canvas", "ed.")]
+    assert all(name in note and note.endswith(end) for note, (name, end) in zip(notes, wanted, strict=True)), notes
+
+
+@pytest.mark.parametrize(("human", "place"), [(True, "better"), (False, "worse")])
+def test_the_notes_say_which_text_the_floor_is_and_where_human_text_stands(human: bool, place: str) -> None:
+    """Human text has perplexity 25; LLaMA 45 or 20."""
+    records = make_sweep(reached=human)
+    (verdict,) = verdicts(records)
+    notes = parity_table(records, verdict).notes
+    (floor,) = (note for note in notes if note.startswith("Floor: "))
+    assert {curve.floor_text for item in verdict.metrics if (curve := item.curve).floor is not None} == {"shuffled"}
+    assert floor.count("references of other prompts") == len(verdict.metrics)
+    (said,) = (note for note in notes if note.startswith("Human text has perplexity 25.0"))
+    assert place in said
+    assert number(verdict.metrics[0].curve.baseline or 0) in said
+    alone = make_sweep(perplexity=None)
+    assert not [n for n in parity_table(alone, verdicts(alone)[0]).notes if n.startswith(("Floor: ", "Human"))]
+
+
+def test_what_must_be_known_to_read_the_columns_is_under_them() -> None:
+    records = [*make_sweep(), server_record(150.0)]
+    (verdict,) = verdicts(records)
+    notes = parity_table(records, verdict).notes
+    for beginning in ("Warning: 8 prompts", "speedup = L_e2e of", "vs ", "RSS: ", "Roofline not judged: "):
+        assert len([note for note in notes if note.startswith(beginning)]) == 1, beginning
 
 
 def test_on_a_gpu_memory_is_m_peak() -> None:
     records = make_sweep(device="cuda")
     table = parity_table(records, verdicts(records)[0])
+    assert not [note for note in table.notes if note.startswith("RSS: ")]
     assert "RSS MiB" not in table.header
     assert cells(table)["llama"]["M_peak MiB"] == "160"
 
@@ -259,7 +308,7 @@ def test_every_implementation_of_the_baseline_stands_in_the_table_and_the_fastes
     cells = {row[0]: row[speedup].partition(" ")[0] for row in table.rows}
     assert cells["llama"] == cells["llama transformers static"] == "-"
     assert cells["llada k=8"] == "2.50x"
-    assert verdict.baseline_choice in table.notes
+    assert len([note for note in table.notes if "400 ms" in note and "200 ms" in note]) == 1
     ratios = throughput_table(records)
     column = ratios.header.index("R(B)")
     assert {row[0]: row[column] for row in ratios.rows}["llada k=8"] == "2.50"
@@ -280,22 +329,65 @@ def test_the_roofline_stands_beside_every_speedup_and_is_marked_where_it_cannot_
     assert cells(latency_table(unknown))["llada k=8"]["roofline"] == "-"
 
 
-def test_the_tests_behind_a_verdict_stand_k_by_k() -> None:
-    (verdict,) = verdicts(make_sweep())
+def test_the_tests_behind_a_verdict_stand_k_by_k(studied: tuple[list[Record], Parity]) -> None:
+    _, verdict = studied
     (table,) = details_tables(verdict)
     shown = cells(table)
-    assert table.header[1] == "perplexity (nats per token) [95 %]"
-    assert shown["32"][table.header[1]] == "+0.118 [+0.118, +0.118]"  # ln(45 / 40), prompts all alike
-    assert shown["8"]["entropy [95 %]"].startswith("-0.160")
-    assert {k: row["passes"] for k, row in shown.items()} == {
-        "8": "no: quality, entropy",
-        "16": "no: quality, entropy",
+    assert verdict.head is not None
+    places = dict(zip((8, 16, 32, 64), ("dominated", "on the curve", "on the curve", "more varied"), strict=True))
+    for test in verdict.head.tests:
+        row = shown[str(test.steps)]
+        assert row[table.header[1]] == f"{signed(test.delta)} [{signed(test.low)}, {signed(test.high)}]"
+        assert (row["lower"], row["upper"]) == (signed(test.lower), signed(test.upper))
+        assert (row["entropy"], row["LLaMA at"]) == (f"{test.entropy:.2f}", f"T = {test.temperature:.2f}")
+        assert row["place"] == places[test.steps]
+        values = verdict.check(CheckName.RELEVANCE, test.steps).values  # type: ignore[union-attr]
+        texts = f"{number(values['value'])} ({number(values['reference'])}), {signed(values['lower'])}"  # type: ignore[arg-type]
+        assert row["relevance, bound"] == texts
+        assert row["shared 4-grams"] == "0.0500 (0.0500)"
+        assert row["length"].endswith("%")
+        assert row["passes"].startswith("no: ")
+        assert "quality" in row["passes"]
+    assert CheckName.RELEVANCE_ASSAY.value in shown["64"]["passes"]
+    assert CheckName.RELEVANCE_ASSAY.value not in shown["32"]["passes"]
+    for wanted in (
+        "margin 0.1 nats per token; 60 prompts in 60 documents",
+        "first 32 judge tokens",
+        "enough (more than 0.2",
+    ):
+        assert len([note for note in table.notes if wanted in note]) == 1
+    also = [note for note in table.notes if note.startswith("Also: ")]
+    assert [TITLES[item.curve.metric] in note for item, note in zip(verdict.metrics[1:], also, strict=True)] == [True]
+    assert any(note.startswith("S_all (perplexity, bits per byte)") for note in table.notes)
+    assert details_tables(verdicts(make_sweep(perplexity=None))[0]) == []
+
+
+def test_a_k_that_passes_says_so_and_one_below_the_first_failure_was_not_tested(
+    studied: tuple[list[Record], Parity],
+) -> None:
+    _, verdict = studied
+    head = verdict.head
+    assert head is not None
+    tests = tuple(replace(test, passes=test.steps != 16) for test in head.tests)
+    passing = replace(head, tests=tests, passing=(32, 64), stopped_at=16)
+    second = replace(head, curve=replace(head.curve, metric="quality/perplexity_second"), second=None)
+    changed = replace(verdict, metrics=(replace(passing, second=second),), checks=())
+    table, other = details_tables(changed)
+    assert {k: row["passes"] for k, row in cells(table).items()} == {
+        "8": "not tested",
+        "16": "no: quality",
         "32": "yes",
         "64": "yes",
     }
-    assert any(note.startswith("Flag: stopped at k = 16: quality") for note in table.notes)
-    assert "Point estimate of S_parity, prompts resampled: 32 100%." in table.notes
-    assert details_tables(verdicts(make_sweep(perplexity=None))[0]) == []
+    assert any(note.startswith("Flag: ") and "k = 16" in note for note in table.notes)
+    assert other.title != table.title
+    assert [row[1] for row in other.rows] == [row[1] for row in table.rows]
+    few = replace(head, tests=tuple(replace(test, enough=False) for test in head.tests))
+    (table,) = details_tables(replace(verdict, metrics=(few,), checks=()))
+    assert cells(table)["64"]["passes"] == "no: too few prompts"
+    blind = replace(head, tests=tuple(replace(test, passes=True, assay=None) for test in head.tests))
+    (table,) = details_tables(replace(verdict, metrics=(blind,), checks=()))
+    assert cells(table)["64"]["passes"] == "no: insensitive"
 
 
 def test_several_seeds_have_a_row_each_and_one_verdict() -> None:
@@ -314,13 +406,15 @@ def test_several_seeds_have_a_row_each_and_one_verdict() -> None:
     ]
 
 
-def test_the_sentence_stands_above_the_numbers_in_every_place() -> None:
+def test_the_verdict_stands_above_the_numbers_in_every_place() -> None:
     records = make_sweep()
     (verdict,) = verdicts(records)
     table = parity_table(records, verdict)
     for text in (table.text(), table.markdown()):
-        assert text.index(verdict.sentence) < text.index(verdict.point_sentence) < text.index("llada k=8")
-    assert "matches LLaMA's perplexity at k = 32" in table.latex()
+        places = [text.index(line) for line in str(verdict).splitlines()]
+        assert places == sorted(places)
+        assert places[-1] < text.index("| llada k=8" if "| llada" in text else "\nllada k=8")
+    assert f"{verdict.status.value.upper()}. " in table.latex()
 
 
 def test_each_recipe_ends_with_the_hypotheses_it_speaks_to() -> None:

@@ -76,11 +76,16 @@ EXEMPT = "analysis"
 
 
 def names(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    """Line, kind and name of every class and function, and of every public name that a module assigns."""
+    """Line, kind and name of every class and function, and of every public name that a module assigns.
+
+    Fields are left out, properties too: a workload's `task` and a Protocol that reads it bear the file's own key.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             yield node.lineno, "class", node.name
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not any(
+            isinstance(decorator, ast.Name) and decorator.id == "property" for decorator in node.decorator_list
+        ):
             yield node.lineno, "function", node.name
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []

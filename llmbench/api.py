@@ -37,7 +37,9 @@ FIGURES = ("parity", "frontier")
 class Sweep:
     """The Records of one sweep, and what follows from them."""
 
-    records: tuple[Record, ...]  # finished and failed ones: models without steps first, then by steps
+    # finished and failed ones: full measurements (models without steps first, then by steps), then points of the
+    # baseline's curve, then baselines that were timed again (`Record.role`)
+    records: tuple[Record, ...]
     folder: Path | None = None  # that holds them; None where they came from a server
     command: str = ""  # what was typed
     recipe: str = ""  # the file of conf/experiment; "" for none
@@ -45,7 +47,7 @@ class Sweep:
     recorded: "RecordedSweep | None" = field(default=None, repr=False)  # plan and earlier analyses behind verdicts
 
     def to_frame(self) -> "pandas.DataFrame":
-        """A row per Record: identity, label, status, conditions and metrics.
+        """A row per Record: identity, label, role, status, conditions and metrics.
 
         Columns of metrics bear the keys and units of docs/metrics.md (`latency/e2e_ms`); a value that could not be
         computed is absent (NaN).
@@ -320,6 +322,7 @@ def _row(record: Record) -> dict[str, Any]:
         "label": record.label,
         "model": record.model,
         "family": record.family,
+        "role": record.role,
         "steps": record.steps,
         "status": record.status,
         "reason": record.reason,

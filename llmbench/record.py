@@ -35,8 +35,11 @@ READABLE = (1, 2, 3, 4)
 Family = Literal["autoregressive", "diffusion"]
 Subject = Literal["output", "human", "shuffled", "prompt_tail", "empty"]
 Role = Literal["timed", "curve", "retimed"]
-"""What a job is for: a full measurement; a point of the baseline's curve (one pass, texts alone); a baseline timed
-again in the process that timed the candidates (times alone)."""
+"""What a job is for: a full measurement; a point of the baseline's curve (one pass, texts alone); a baseline that was
+timed again in the process that timed the candidates (times alone)."""
+
+ROLE_SUFFIX: dict[Role, str] = {"timed": "", "curve": " (curve)", "retimed": " (timed again)"}
+"""What stands behind the name of a job of each role, for people."""
 
 _KEEP_ODD: "ConfigDict" = {"ser_json_inf_nan": "strings"}
 """NaN and infinity as "NaN" and "Infinity": valid JSON, and not the null of a sum that was never taken."""
@@ -235,7 +238,7 @@ class Record:
     conditions: dict[str, str]  # what must agree before this Record is compared with another
     role: Role = "timed"
     process: str = ""  # host, process id and start time of the process that measured; "" in older Records
-    signatures: dict[str, str]  # checkpoint, workload, judge, encoder, likelihood: name and content hash
+    signatures: dict[str, str]  # checkpoint, workload, judges, encoder, likelihood: name and content hash
     environment: Environment
     partition: tuple[tuple[str, ...], ...] = ()  # prompt ids of each batch
     outputs: tuple[Output, ...] = ()
@@ -288,6 +291,18 @@ def total(sizes: Iterable[int | None]) -> int | None:
     """The sum of sizes; None when one of them is absent."""
     known = list(sizes)
     return None if None in known else sum(size for size in known if size is not None)
+
+
+def sorted_records(records: Iterable[Record]) -> list[Record]:
+    """Full measurements first (models without steps, then by model, steps and identity), then the other roles."""
+    roles = list(ROLE_SUFFIX)
+    key = lambda item: (roles.index(item.role), item.steps is not None, item.model, item.steps or 0, item.identity)  # noqa: E731
+    return sorted(records, key=key)
+
+
+def timed(records: Iterable[Record]) -> list[Record]:
+    """The full measurements alone: without points of the baseline's curve and baselines that were timed again."""
+    return [record for record in records if record.role == "timed"]
 
 
 def from_server(record: Record) -> bool:
@@ -343,7 +358,7 @@ def _renamed(values: dict[str, Any]) -> dict[str, Any]:
             return {_RENAMED.get(key, key): of_config(value) for key, value in item.items()}
         return item
 
-    conditions = {}
+    conditions = {"second_judge": "none"} if "judge" in values.get("conditions", {}) else {}
     for key, value in values.get("conditions", {}).items():
         room, dot, leaf = key.rpartition(".")
         of_server = key in ("engine", "decoding.kind") and value == "endpoint"

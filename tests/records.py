@@ -192,6 +192,20 @@ def make_sweep(steps: Sequence[int] = (8, 16, 32, 64), *, reached: bool = True, 
     ]
 
 
+def with_baseline_jobs(records: Sequence[Record]) -> list[Record]:
+    """The same sweep with two points of LLaMA's curve and LLaMA timed again, all far from its own numbers."""
+    (llama,) = [record for record in records if record.family == "autoregressive"]
+    point = make_record("llama", perplexity=5.0, entropy=2.0, temperature=0.0)
+    quality = {key: value for key, value in point.metrics.items() if key.startswith("quality/")}
+    untimed = replace(point, role="curve", timings=(), marks=(), repeated_batches=(), tokenize_ms=None, metrics=quality)
+    again = replace(make_record("llama", e2e_ms=1.0), role="retimed", outputs=(), scores=(), identity="again")
+    points = [
+        replace(untimed, identity=f"curve{t}", conditions=llama.conditions | {"decoding.temperature": t})
+        for t in ("0.0", "1.0")
+    ]
+    return [*points, *records, again]
+
+
 def rescored(record: Record, change: Callable[[PromptScore], PromptScore | None]) -> Record:
     """A Record with other scores of its outputs, and the metrics that follow from them.
 

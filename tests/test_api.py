@@ -21,6 +21,7 @@ SMALL = {
     "timing": {"repeats": 2},
     "hardware": "cpu",
     "metric": {"likelihood": False, "bertscore": None},
+    "parity": {"baseline_temperatures": [0.0, 0.5]},
 }
 
 
@@ -56,22 +57,42 @@ def test_no_module_shadows_an_exported_name():
 
 def test_a_sweep_has_a_record_for_every_job_of_the_plan(swept):
     root, made = swept
-    assert [record.label for record in made.records] == ["llama", "llada k=2", "llada k=4"]
+    assert [record.label for record in made.records] == ["llama", "llada k=2", "llada k=4", *["llama"] * 3]
+    assert [record.role for record in made.records[3:]] == ["curve", "curve", "retimed"]
+    assert {record.process for record in made.records} == {made.records[0].process} != {""}
     assert {record.status for record in made.records} == {"finished"}
     assert made.missing == ()
     assert made.folder.parent == root
     assert {record.context.steps_axis for record in made.records} == {(2, 4)}
     planned = json.loads((made.folder / "plan.json").read_text())
-    assert list(planned["jobs"]) == [f"llama-{made.records[0].identity}"] + [
-        f"llada-k{record.steps}-{record.identity}" for record in made.records[1:]
+    assert [job["title"] for job in planned["jobs"].values()] == [
+        "llama",
+        "llama temperature=0 (curve)",
+        "llama temperature=0.5 (curve)",
+        "llada k=2",
+        "llada k=4",
+        "llama (timed again)",
     ]
+    assert [name.rpartition("-")[0] for name in planned["jobs"]] == [
+        "llama",
+        "llama-curve",
+        "llama-curve",
+        "llada-k2",
+        "llada-k4",
+        "llama-retimed",
+    ]
+    assert {name.rpartition("-")[2] for name in planned["jobs"]} == {record.identity for record in made.records}
 
 
 def test_a_frame_has_a_row_per_record_with_conditions_and_metrics(swept):
     _, made = swept
     frame = made.to_frame()
+    assert list(frame["role"]) == ["timed"] * 3 + ["curve"] * 2 + ["retimed"]
+    assert set(frame["decoding.temperature"]) == {"0.7", "0.0", "0.5"}
+    assert frame["quality/perplexity"].isna().tolist() == [False] * 5 + [True]
+    frame = frame[frame["role"] == "timed"]
     assert list(frame["label"]) == ["llama", "llada k=2", "llada k=4"]
-    assert list(frame["latency/e2e_ms"]) == [record.metrics["latency/e2e_ms"] for record in made.records]
+    assert list(frame["latency/e2e_ms"]) == [record.metrics["latency/e2e_ms"] for record in made.records[:3]]
     assert set(frame["decoding.temperature"]) == {"0.7"}
     assert frame["latency/prefill_ms"].isna().tolist() == [False, True, True]  # absent is absent
 
@@ -118,6 +139,19 @@ def test_a_sweep_that_was_moved_loads_twice_and_says_the_same(swept, tmp_path):
         run_id=made.records[0].context.parent, tracking_uri=f"sqlite:///{made.folder.parent}/mlflow.db"
     )
     assert by_id.parity() == made.parity()
+
+
+def test_a_sweep_without_a_point_of_its_curve_is_partial(swept, tmp_path):
+    from llmbench.sweeps import partial
+
+    _, made = swept
+    copied = shutil.copytree(made.folder, tmp_path / "copy")
+    (gone,) = [folder for folder in copied.iterdir() if folder.name.endswith(made.records[3].identity)]
+    shutil.rmtree(gone)
+    found = llmbench.load(copied)
+    (title,) = found.missing
+    assert title in ("llama temperature=0 (curve)", "llama temperature=0.5 (curve)")
+    assert f"PARTIAL: 5 of 6 jobs of sweep copy; missing: {title}" in partial.warning(found.recorded)
 
 
 def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from llmbench.record import Record
+from llmbench.record import Record, timed
 
 ALPHA = 3.0
 """How hard W punishes lost accuracy."""
@@ -48,7 +48,7 @@ def tradeoffs(records: Iterable[Record]) -> list[Tradeoff]:
 
     Seeds of one setting are averaged. A sweep in which nobody is ever right has none.
     """
-    known = [record for record in records if record.status == "finished" and _ACCURACY in record.metrics]
+    known = [record for record in timed(records) if record.status == "finished" and _ACCURACY in record.metrics]
     methods: dict[tuple[str, tuple[tuple[str, str], ...]], list[Record]] = {}
     for record in known:
         if record.family == "diffusion" and record.metrics.get(_RHO, 0.0) > 0:

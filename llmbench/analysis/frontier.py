@@ -26,7 +26,7 @@ from llmbench.analysis.parity.sides import orientation, pooled, side_value
 from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED, MATCHED
 from llmbench.config.decoders import label_conditions
 from llmbench.config.parity import ThresholdsConfig
-from llmbench.record import Record
+from llmbench.record import Record, timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def frontiers(records: Iterable[Record], limits: ThresholdsConfig | None = None)
         RecordError: device name or versions differ.
     """
     groups: dict[tuple[str | None, ...], list[Record]] = {}
-    for record in records:
+    for record in timed(records):
         if record.status == "finished" and "latency/e2e_ms" in record.metrics:
             groups.setdefault(shared_conditions(record), []).append(record)
     made = [_frontier(members, limits or ThresholdsConfig()) for members in groups.values()]

@@ -115,12 +115,15 @@ def stop_ids(tokenizer: Any, named: tuple[int, ...], vocabulary: int, name: str)
 
 
 def require_agreement(tokenizer: Any, config: Any, name: str) -> None:
-    """Refuse a tokenizer whose padding or mask token is not the configuration's.
+    """Refuse a tokenizer whose mask token, or a diffusion model's padding, is not the configuration's.
+
+    What a causal model's prompts are padded with is never looked at.
 
     Raises:
         CheckpointError: naming both ids.
     """
-    for role in ("pad_token_id", "mask_token_id"):
+    causal = getattr(config, "is_causal", True) is not False
+    for role in ("mask_token_id",) if causal else ("pad_token_id", "mask_token_id"):
         ours, theirs = getattr(config, role, None), getattr(tokenizer, role, None)
         if ours not in (None, -1, theirs) and theirs is not None:
             raise CheckpointError(

@@ -137,7 +137,7 @@ def _require_no_guess(values: dict[str, Any], name: str) -> None:
         raise CheckpointError(f"checkpoint {name}: config.json has no rms_norm_eps; add it")
     ropes = [value for key in ("rope_parameters", "rope_scaling") if isinstance(value := values.get(key), dict)]
     ropes += [part for rope in ropes for part in rope.values() if isinstance(part, dict)]  # one per kind of layer
-    if all(part.get("rope_theta") is None for part in (values, *ropes)):
+    if all(part.get("rope_theta") is None for part in (values, *ropes)) and not _older_than_theta(values):
         raise CheckpointError(f"checkpoint {name}: config.json has no rope_theta; add it")
     for rope in ropes:
         for key, value in rope.items():
@@ -146,6 +146,16 @@ def _require_no_guess(values: dict[str, Any], name: str) -> None:
                 raise CheckpointError(
                     f"checkpoint {name}: {key} of its rope is {value!r} in config.json; it must be a positive number"
                 )
+
+
+def _older_than_theta(values: dict[str, Any]) -> bool:
+    """Whether it is LLaMA-1's or LLaMA-2's config.json: those do not say rope_theta, which was always 10000.
+
+    `LlamaConfig` documents that number and fills it in. A bidirectional model, or a file that says something else of
+    its rotation, is of another origin.
+    """
+    causal = values["model_type"] == "llama" and values.get("is_causal") is not False
+    return causal and not any(value is not None for key, value in values.items() if "rope" in key or "theta" in key)
 
 
 def logit_shift(config: Any) -> int:

@@ -67,11 +67,11 @@ class CheckpointFiles:
             CheckpointError: it is not causal, or has no token for the end of a text.
         """
         if self.family != "autoregressive":
-            raise CheckpointError(
-                f"metric.perplexity.judge {self.name} is {self.family}; a judge must be autoregressive"
-            )
+            raise CheckpointError(f"checkpoint {self.name} is {self.family}; a judge must be autoregressive")
         if not self.stop_ids:
-            raise CheckpointError(f"metric.perplexity.judge {self.name} has no eos_token_id; set it in its config.json")
+            raise CheckpointError(
+                f"checkpoint {self.name} has no eos_token_id, which a judge needs; set it in config.json"
+            )
 
     def prompt_ids(self, prompt: "Prompt", *, chat: bool = False) -> list[int]:
         """Ids that the model reads for a prompt: its text's, or ordinary tokens chosen by a synthetic prompt's draws.
@@ -102,8 +102,17 @@ class CheckpointFiles:
             size = min(size, len(self.tokenizer))
         return tuple(i for i in range(size) if i not in special)
 
+    @functools.cached_property
+    def start_ids(self) -> tuple[int, ...]:
+        """What the tokenizer puts before every text: a start token, or nothing."""
+        whole, own = (self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False))
+        before = next((i for i in range(len(whole)) if whole[i : i + len(own)] == own), 0)
+        return tuple(whole[:before])
+
     def tokenize(self, text: str, *, rendered: bool = False) -> list[int]:
-        """Ids of a prompt, with the special tokens that the tokenizer adds; a BOS in the text is not doubled.
+        """Ids of a prompt, behind the special tokens that the tokenizer adds; a BOS in the text is not doubled.
+
+        Stop tokens behind the prompt go, such as those of `add_eos_token`: it is to be continued.
 
         Args:
             text: of the prompt.
@@ -116,6 +125,9 @@ class CheckpointFiles:
         bos = self.tokenizer.bos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]
+        stop = {*self.stop_ids, self.tokenizer.eos_token_id}
+        while not rendered and ids and ids[-1] in stop:
+            ids = ids[:-1]
         if not set(ids) - {bos}:
             raise CheckpointError(f"checkpoint {self.name}: the prompt {text[:80]!r} has no token; leave it out")
         if self.mask_id in ids:
@@ -129,6 +141,20 @@ class CheckpointFiles:
                 f"{self.config.vocab_size}; use the tokenizer that it was trained with"
             )
         return ids
+
+    def text_behind(self, prompt: list[int], output: list[int]) -> str:
+        """What an output adds to the text of its prompt; special tokens are no text.
+
+        A decoder of SentencePiece's kind strips the first blank of all that it is given, and an output alone would
+        lose the one before its first word. Where the two meet inside a character, or in bytes that are no text, the
+        end of the prompt reads differently with the output: it is then decoded alone, and begins with no blank.
+        """
+        before, whole = self._decode(prompt), self._decode(prompt + output)
+        return whole[len(before) :] if whole.startswith(before) else self._decode(output)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
 
     @property
     def has_chat_template(self) -> bool:

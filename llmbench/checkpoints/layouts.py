@@ -5,9 +5,11 @@ must say for the blocks to be the same, and what the tensors are called. `bundle
 chosen by what config.json says; `model.layout=/path.yaml` names another. So LLaDA, Dream and iLLaDA are three files
 and no branch, and nothing that came with a checkpoint is run. `docs/checkpoints.md` shows how to write one.
 
-A layout also sets the fields that llmbench reads: `is_causal`, `mask_token_id` and `logit_shift`.
+A layout also sets the fields that llmbench reads: `is_causal`, `mask_token_id`, `logit_shift` and
+`rope_full_precision`.
 """
 
+import math
 import re
 from dataclasses import field
 from pathlib import Path
@@ -29,7 +31,7 @@ class Layout:
     """One file; every part but the first two may be left out."""
 
     blocks: str  # the model_type of Transformers whose modules compute it
-    fields: dict[str, str | list[str]]  # its field: the key in config.json, or keys of which the first set one counts
+    fields: dict[str, str | list[str]]  # its field: a key in config.json, or a list of which the first set one counts
     path: Path  # of the file
     defaults: dict[str, Value] = field(default_factory=dict)  # of fields that config.json may leave out
     constants: dict[str, Value] = field(default_factory=dict)  # fields that config.json does not decide
@@ -109,7 +111,7 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
     native: dict[str, Any] = {"model_type": layout.blocks, **layout.constants}
     for own, keys in layout.fields.items():
         candidates = [keys] if isinstance(keys, str) else keys
-        found = next((values[key] for key in candidates if values.get(key) is not None), None)
+        found = next((value for key in candidates if (value := _stated(values, key)) is not None), None)
         if found is None and own not in layout.defaults:
             raise CheckpointError(f"checkpoint {name}: config.json has no {candidates[0]}; add it")
         if own in layout.at_most and isinstance(found, int):
@@ -123,6 +125,14 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
     stop = stated if isinstance(stated, list) else [] if stated is None else [stated]
     more = [i for i in layout.stop_ids if not _outside(i, size) and i not in stop]
     return native | ({"eos_token_id": [*stop, *more]} if more else {})
+
+
+def _stated(values: dict[str, Any], key: str) -> Any:
+    """What config.json says under a key, or the product of whole numbers under `one * another`; None: nothing."""
+    if " * " not in key:
+        return values.get(key)
+    factors = [values.get(factor) for factor in key.split(" * ")]
+    return math.prod(factors) if all(type(factor) is int for factor in factors) else None
 
 
 def require_known(layout: Layout, blocks: Any, name: str) -> None:
@@ -144,7 +154,7 @@ def require_known(layout: Layout, blocks: Any, name: str) -> None:
             )
 
 
-_OWN_FIELDS = ("is_causal", "mask_token_id", "logit_shift", "rope_theta")
+_OWN_FIELDS = ("is_causal", "mask_token_id", "logit_shift", "rope_full_precision", "rope_theta")
 """Those that llmbench reads, and one that Transformers moves into `rope_parameters`."""
 
 _OPTIONAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")

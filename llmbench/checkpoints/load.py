@@ -83,19 +83,22 @@ class Checkpoint:
             padding=sum(row.count(False) for row in real),
         )
 
-    def texts(self, batch: base.DecodedBatch) -> list[ValidText]:
-        """The valid text of every row."""
+    def texts(self, prompts: base.PromptBatch, batch: base.DecodedBatch) -> list[ValidText]:
+        """The valid text of every row, as it stands behind its prompt."""
         texts = []
         lengths = base.valid_lengths(batch.tokens, self.stop_ids)
-        for row, (length, stopped) in zip(batch.tokens.tolist(), lengths, strict=True):
-            text = self._decode(row[:length]) if self.files.writes_text else None
+        for prompt, row, (length, stopped) in zip(_unpadded(prompts), batch.tokens.tolist(), lengths, strict=True):
+            text = self.files.text_behind(prompt, row[:length]) if self.files.writes_text else None
             size = None if text is None else len(text.encode())
             texts.append(ValidText(text=text, tokens=length, utf8_bytes=size, stopped=stopped))
         return texts
 
-    def _decode(self, ids: list[int]) -> str:
-        text: str = self.files.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+
+def _unpadded(prompts: base.PromptBatch) -> list[list[int]]:
+    """Ids of each prompt of a batch."""
+    rows: list[list[int]] = prompts.ids.tolist()
+    padding = [0] * len(rows) if prompts.mask is None else (~prompts.mask).sum(1).tolist()
+    return [row[count:] for row, count in zip(rows, padding, strict=True)]
 
 
 _loaded: "tuple[tuple[str | None, ...], Checkpoint] | None" = None
@@ -189,6 +192,7 @@ def load_judge(files: CheckpointFiles, hardware: "HardwareConfig") -> "Judge":
         context=files.context,
         device=hardware.device,
         name=f"{files.name}@{files.digest}",
+        prefix=files.start_ids,
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from llmbench.config.decoders import DECODERS, ServerConfig, ServerDecoder, options, shared_keys
 from llmbench.config.hydra_errors import renamed
-from llmbench.config.job import HUB_DATASET, Job
+from llmbench.config.job import HUB_DATASET, PLANNED, Job
 from llmbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def build_job(tree: "DictConfig") -> Job:
     values = _values(tree)
     shared = {key: values.pop(key) for key in (*shared_keys(), SERVER) if key in values}
     values.pop("pair", None)  # the model and the judge have taken from it what they use
+    for key in values.keys() & {item.name for item in dataclasses.fields(Job) if PLANNED in item.metadata}:
+        raise ConfigError(f"{key}: no such key; see --help")
     _name_judge(values)
     decoder = _decoder(values)
     kind = DECODERS.get(str(decoder.get("kind")))
@@ -42,6 +44,7 @@ def build_job(tree: "DictConfig") -> Job:
         raise ConfigError(
             f"model.decoder.{name}: write {_key_of(kind, name)}={decoder[name]}, which every model may be told"
         )
+    _check_own(kind, shared)
     try:
         job = _JOB.validate_python(values | {"model": values["model"] | {"decoder": decoder | read}})
     except ValidationError as error:
@@ -77,9 +80,14 @@ def unread_options(tree: "DictConfig", job: Job) -> set[str]:
         turned.add(SERVER)
     return (
         turned
-        - {about.key for about in options(type(job.model.decoder)).values()}
+        - keys_of(type(job.model.decoder))
         - ({SERVER} if isinstance(job.model.decoder, ServerDecoder) else set())
     )
+
+
+def keys_of(kind: type) -> set[str]:
+    """The keys at the top of the configuration that set an option of one way of generating text."""
+    return {key for about in options(kind).values() for key in (about.key, about.own_key) if key is not None}
 
 
 def _plain(node: Any) -> Any:
@@ -107,6 +115,9 @@ def _values(tree: "DictConfig") -> dict[str, Any]:
 def _given_to(kind: type, shared: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one way of generating text among those of all, by its field's names."""
     read = {name: shared[about.key] for name, about in options(kind).items() if about.key and about.key in shared}
+    for name, about in options(kind).items():
+        if about.own_key and shared.get(about.own_key) is not None:
+            read[name] = shared[about.own_key]
     if kind is ServerDecoder and isinstance(shared.get(SERVER), dict):
         read |= shared[SERVER]
     return read
@@ -130,6 +141,13 @@ def _check_unread(kind: type | None, shared: Mapping[str, Any]) -> None:
             _check(_checker(key), value, lambda name, key=key: key)
 
 
+def _check_own(kind: type | None, shared: Mapping[str, Any]) -> None:
+    """Refuse bad values of keys that one way of generating has to itself, before they take another key's place."""
+    keys = [about.own_key for about in options(kind).values() if about.own_key] if kind else []
+    for key in filter(shared.__contains__, keys):
+        _check(_checker(key), shared[key], lambda name, key=key: key)
+
+
 def _check(adapter: "TypeAdapter[Any]", value: Any, key_of: Any) -> None:
     try:
         adapter.validate_python(value)
@@ -144,8 +162,9 @@ def _checker(key: str) -> "TypeAdapter[Any]":
     """What an option may be, under any of the decoders that have it."""
     for kind in DECODERS.values():
         for name, about in options(kind).items():
-            if about.key == key:
-                return TypeAdapter(get_type_hints(kind, include_extras=True)[name])
+            hint = get_type_hints(kind, include_extras=True)[name]
+            if key in (about.key, about.own_key):
+                return TypeAdapter(hint if key == about.key else hint | None)
     raise KeyError(key)
 
 
@@ -153,19 +172,26 @@ _UNION_BRANCHES = ("int", "float", "none")
 
 
 def _name_judge(values: dict[str, Any]) -> None:
-    """Put the place of a judge for its name; the names themselves build nothing."""
+    """Put the places of judges for their names; the names themselves build nothing."""
     names = values.pop("judges", None) or {}
     if not isinstance(names, dict):
         raise ConfigError(f"judges: give names and places, as judges.mine=/path/to/folder (got {names!r})")
     match values:
-        case {"metric": {"perplexity": {"judge": str(name)} as perplexity}}:
-            close = difflib.get_close_matches(name, names, n=1) if name.isidentifier() else []
-            if name not in names and close:
-                raise ConfigError(
-                    f"metric.perplexity.judge: no judge is called {name}; did you mean {close[0]}? "
-                    f"(names: {', '.join(names)}; a folder: ./{name})"
-                )
-            perplexity["judge"] = names.get(name, name)
+        case {"metric": {"perplexity": dict(perplexity)}}:
+            for key in ("judge", "second_judge"):
+                if isinstance(name := perplexity.get(key), str):
+                    perplexity[key] = _located(name, names, f"metric.perplexity.{key}")
+
+
+def _located(name: str, names: dict[str, Any], key: str) -> Any:
+    """The place that a judge's name stands for; a place stands for itself."""
+    close = difflib.get_close_matches(name, names, n=1) if name.isidentifier() else []
+    if name not in names and close:
+        raise ConfigError(
+            f"{key}: no judge is called {name}; did you mean {close[0]}? "
+            f"(names: {', '.join(names)}; a folder: ./{name})"
+        )
+    return names.get(name, name)
 
 
 def _wanted(tree: "DictConfig", key: object) -> str:

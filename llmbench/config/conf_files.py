@@ -82,7 +82,7 @@ def takes_list(key: str) -> bool:
     node: Any = Job
     for part in key.split("."):
         node = get_type_hints(node).get(part) if isinstance(node, type) else None
-    return "list[" in str(node)
+    return "list[" in str(node) or "tuple[" in str(node)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Option:
     """What follows from a decoder's option."""
 
     key: str | None = None  # at the top of the configuration, for every model; None: model.decoder.NAME alone
+    own_key: str | None = None  # the same for this way alone; unless it is null it counts instead of `key`
     label: str | None = None  # how a job's name calls it away from its default; "" shows the value alone
     implementation: bool = False  # it says with which code a text is generated, and not which text
     skips_work: bool = False  # away from its default the number or size of forwards depends on what is written
@@ -40,12 +41,13 @@ def option(
     default: Any,
     *,
     key: str | None = None,
+    own_key: str | None = None,
     label: str | None = None,
     implementation: bool = False,
     skips_work: bool = False,
 ) -> Any:
     """A field of a decoder with its default and what follows from it; arguments as in `Option`."""
-    about = Option(key=key, label=label, implementation=implementation, skips_work=skips_work)
+    about = Option(key=key, own_key=own_key, label=label, implementation=implementation, skips_work=skips_work)
     return dataclasses.field(default=default, metadata={"option": about})
 
 
@@ -207,7 +209,8 @@ class Diffusion:
     canvas: Count = option(64, key="canvas")  # G
     # left out: the canvas, which is pure diffusion; smaller fills block after block, left to right
     block_length: Count = option(None, key="block_length")
-    temperature: NonNegative = option(0.7, key="temperature")  # of the float64 Gumbel noise; 0 is argmax
+    # of the float64 Gumbel noise; 0 is argmax
+    temperature: NonNegative = option(0.7, key="temperature", own_key="diffusion_temperature")
     top_k: Count | None = option(None, key="top_k", label="top_k")  # propose one of the k most probable tokens
     # what later steps of a block take over from its first
     cache: Literal["none", "prefix", "dual"] = option("none", key="cache", label="", skips_work=True)
@@ -341,9 +344,11 @@ def shared_keys() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind in DECODERS.values():
         for item in dataclasses.fields(kind):
-            key = item.metadata.get("option", Option()).key
-            if key is not None:
-                found.setdefault(key, item.default)
+            about = item.metadata.get("option", Option())
+            if about.key is not None:
+                found.setdefault(about.key, item.default)
+            if about.own_key is not None:
+                found.setdefault(about.own_key, None)
     return found
 
 

@@ -17,7 +17,7 @@ def identity(job: Job, digests: dict[str, str]) -> str:
 
     Args:
         job: a configuration whose hardware is resolved (no "auto").
-        digests: content hashes of workload, checkpoint, judge and encoder.
+        digests: content hashes of workload, checkpoint, judges and encoder.
 
     Tracking, the sweep's options and the verdict's margins are not part of it; neither is the seed of a deterministic
     decoder.

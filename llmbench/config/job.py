@@ -91,7 +91,7 @@ class WorkloadConfig:
     prompts: Count = 48  # how many; drawn in turn from each task in file order
     prompt_words: Count | None = 10  # keep the last so many words of a prompt; None keeps all
     reference_words: Count | None = 48  # keep the first so many words of a reference; None keeps all
-    diversity_tokens: Count = 32  # m: entropy, distinct-2 and repetition look at the first m judge tokens
+    diversity_tokens: Count = 32  # m: entropy and distinct-2 look at the first m judge tokens
     prompt_tokens: Count | None = None  # P of synthetic prompts
     seed: Seed = 0  # of synthetic prompts
     instructions: StrictBool = False  # prompts ask for an answer; else they are texts to go on with
@@ -100,13 +100,14 @@ class WorkloadConfig:
     reference_field: str | None = None
     answer_field: str | None = None
     task_field: str | None = None
+    document_field: str | None = None  # prompts of one document are a cluster to the analysis
     revision: str | None = None  # commit of the hub; None: the newest, which the Record names
     subset: str | None = None
     split: str | None = None  # may be left out where there is one
 
     def __post_init__(self) -> None:
         """Refuse settings of one kind of source for another: lengths in words for tokens, fields for lines."""
-        own = ("reference_field", "answer_field", "task_field", "revision", "subset", "split")
+        own = ("reference_field", "answer_field", "task_field", "document_field", "revision", "subset", "split")
         given = [key for key in own if getattr(self, key) is not None]
         if self.prompt_field is None and (given or self.source.startswith(HUB_DATASET)):
             what = f"{given[0]} is" if given else f"{HUB_DATASET}ORG/NAME is"
@@ -131,6 +132,14 @@ class PerplexityConfig:
     """Generative perplexity and what is counted in its tokens."""
 
     judge: str | None = "bundled:judge"  # checkpoint of a causal language model; None leaves perplexity out
+    second_judge: str | None = None  # another one, which says the same or not
+
+    def __post_init__(self) -> None:
+        """Refuse a second judge without a first, or that is the first."""
+        if self.second_judge is not None and self.judge is None:
+            raise ValueError(f"second_judge {self.second_judge} has no first one; set metric.perplexity.judge")
+        if self.second_judge is not None and self.second_judge == self.judge:
+            raise ValueError(f"second_judge {self.second_judge} is the judge too; name another one")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -179,6 +188,9 @@ def _of_the_sweep(default: Any) -> Any:
 OF_THE_SWEEP = "of the sweep"
 """In the metadata of a Job's field: it belongs to the sweep and not to what the job builds."""
 
+PLANNED = "planned"
+"""In the metadata of a Job's field: a sweep's plan sets it, and no user."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Job:
@@ -192,6 +204,10 @@ class Job:
     batch: Count = 4  # B, prompts per batch
     seed: Seed = 0
     weights: Literal["real", "dummy"] = "real"  # dummy: random, for speed alone
+    # what it is for; a sweep plans the other two by itself (`sweeps.baseline_jobs`)
+    role: Literal["timed", "curve", "retimed"] = dataclasses.field(default="timed", metadata={PLANNED: True})
+    # of a retimed job: on which side of the candidates it runs
+    retiming: Literal["before", "after"] | None = dataclasses.field(default=None, metadata={PLANNED: True})
     tracking: TrackingConfig = _of_the_sweep(TrackingConfig())
     parity: ParityConfig = _of_the_sweep(ParityConfig())
     dry_run: StrictBool = _of_the_sweep(False)
@@ -199,6 +215,8 @@ class Job:
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot mean anything."""
+        if (self.role == "retimed") != (self.retiming is not None):
+            raise ValueError("retiming says when a retimed job runs, and belongs to it alone")
         if self.weights == "dummy" and (
             self.metric.perplexity.judge or self.metric.bertscore or self.metric.likelihood
         ):

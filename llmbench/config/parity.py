@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from llmbench.config.decoders import STRICT, Count, Positive
+from llmbench.config.decoders import STRICT, Count, NonNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -45,4 +45,6 @@ class ParityConfig:
     margins: MarginsConfig = Field(default_factory=MarginsConfig)
     thresholds: ThresholdsConfig = Field(default_factory=ThresholdsConfig)
     planned_analyses: Count = 1  # A: verdicts on data that grows; each tests at 0.05 / A
+    # of the baseline's quality over diversity; None: 0 to 1 by 0.2 on a CPU, by 0.1 on a GPU; () draws no curve
+    baseline_temperatures: tuple[NonNegative, ...] | None = None
     chat: ChatConfig = Field(default_factory=ChatConfig)

@@ -48,6 +48,7 @@ def read(config: WorkloadConfig) -> Rows:
         "reference": config.reference_field,
         "answer": config.answer_field,
         "task": config.task_field,
+        "document": config.document_field,
     }
     named = tuple((key, field) for key, field in fields.items() if field is not None)
     most = config.prompts if config.task_field is None else None

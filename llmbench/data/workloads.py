@@ -1,9 +1,12 @@
 """Which prompts does a job answer, and what did a human write there?
 
 A workload is a JSONL file, one object a line: `prompt` (the only key that is needed), `reference` (a human's text in
-its place, or null), `answer` (a number that a right text ends on; a reference that ends as GSM8K's do, `#### 42`,
-brings it along), `id` (default: the line's number), `task` (default "all"); other keys are not read. Or it is a data
-set (`llmbench.data.hf_datasets`) whose fields the configuration names; rows without a prompt are left out there.
+its place, or null), `answer` (one plain number that a right text ends on; a reference that ends as GSM8K's
+do, `#### 42`, brings it along), `id` (default: the line's number), `task` (default "all"), `document` (where the prompt
+was taken from: prompts of one document are a cluster to the analysis); other keys are not read. Or it is a data set
+(`llmbench.data.hf_datasets`) whose fields the configuration names; rows without a prompt are left out there.
+
+Two selected prompts of equal text are refused: they would count as two and say what one says.
 
 `workload.tasks` keeps some of the tasks. One prompt of each task is taken in turn, in file order, so 48 prompts of four
 tasks are 12 of each, and fewer prompts are a prefix of more.
@@ -27,6 +30,7 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +39,13 @@ from llmbench.data import hf_datasets
 from llmbench.errors import WorkloadError
 from llmbench.system import digests
 
-_ANSWER = re.compile(r"####\s*([-−]?[$€£]?\d[\d,]*(?:\.\d+)?)\s*$")
+_NUMBER = r"[-−]?[$€£]?(?:(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)%?"
+"""One plain number, with a sign, a currency, thousands separators or a percent sign; nothing else is graded rightly."""
+
+_ANSWER = re.compile(rf"####\s*({_NUMBER})\s*$")
 """The last line of GSM8K's solutions."""
 
-_KEYS = ("prompt", "reference", "answer", "id", "task")
+_KEYS = ("prompt", "reference", "answer", "id", "task", "document")
 """What is read of a line."""
 
 _LINE = '{"prompt": "...", "reference": "..."}'
@@ -55,11 +62,11 @@ class Prompt:
     text: str  # "" where the prompt is `draws`
     reference: str | None
     answer: str | None = None
-    """A number; a right text ends on it (`llmbench.metrics.answers`)."""
+    """One plain number; a right text ends on it (`llmbench.metrics.answers`)."""
+    document: str | None = None  # where it was taken from; None: a document of its own
     gap: str = " "
     """The whitespace between prompt and reference, which tokenizers see: a new line where the prompt is in lines and
     ends on a whole one (verse), else a space (prose, or a chat that ends on `A:`)."""
-    document: str | None = None  # from which the text was taken; None: one of its own
     draws: tuple[int, ...] | None = None
     """One random number in [0, 2^32) per token of a synthetic prompt; None where the prompt is `text`."""
 
@@ -131,11 +138,24 @@ def load(config: WorkloadConfig) -> Workload:
             text=_last_words(prompt.text, config.prompt_words),
             reference=None if prompt.reference is None else first_words(prompt.reference, config.reference_words),
             answer=prompt.answer,
+            document=prompt.document,
             gap=prompt.gap,
         )
         for prompt in itertools.islice(_in_turn(prompts), config.prompts)
     )
+    _require_different(selected, where)
     return replace(_workload(name, selected, [_digested(p) for p in selected]), notes=notes)
+
+
+def _require_different(prompts: Iterable[Prompt], where: str) -> None:
+    """Refuse two prompts of equal text. Raises WorkloadError."""
+    first: dict[str, str] = {}
+    for prompt in prompts:
+        if (other := first.setdefault(prompt.text, prompt.id)) != prompt.id:
+            raise WorkloadError(
+                f"{where}: prompts {other!r} and {prompt.id!r} are the same text after cutting, and would count twice; "
+                "remove one of them, or raise workload.prompt_words (null keeps all)"
+            )
 
 
 def _perhaps(key: str) -> str:
@@ -144,10 +164,11 @@ def _perhaps(key: str) -> str:
     return f"{key!r} (did you mean {close[0]!r}?)" if close else repr(key)
 
 
-def _digested(prompt: Prompt) -> tuple[str | None, ...]:
-    """What the digest is taken over; an answer only where there is one."""
+def _digested(prompt: Prompt) -> tuple[Any, ...]:
+    """What the digest is taken over; answer and document only where there is one."""
     common = (prompt.id, prompt.task, prompt.text, prompt.reference, prompt.gap)
-    return common if prompt.answer is None else (*common, prompt.answer)
+    answer = () if prompt.answer is None else (prompt.answer,)
+    return (*common, *answer) if prompt.document is None else (*common, *answer, {"document": prompt.document})
 
 
 def _synthetic(config: WorkloadConfig) -> Workload:
@@ -236,9 +257,9 @@ def _from_rows(source: hf_datasets.Rows) -> list[Prompt]:
     """The rows of a data set as Prompts."""
     prompts = []
     for number, row in source.rows:
-        task = row.get("task")
+        names = {key: str(row[key]) for key in ("task", "document") if type(row.get(key)) is int}
         try:
-            prompts.append(_prompt(row | {"task": str(task) if type(task) is int else task}, f"row-{number}"))
+            prompts.append(_prompt(row | names, f"row-{number}"))
         except ValueError as error:
             counts = type(row.get("reference")) in (int, float)
             hint = "; answers that are numbers go into workload.answer_field, not reference_field" if counts else ""
@@ -275,13 +296,14 @@ def _prompt(row: dict[str, Any], name: str) -> Prompt:
     if type(row.get("id")) is int:
         row["id"] = str(row["id"])
     if type(row.get("answer")) in (int, float):
-        row["answer"] = str(row["answer"])
-    given = {key: _text(row, key) for key in ("id", "task", "reference", "answer") if row.get(key) is not None}
+        row["answer"] = format(Decimal(str(row["answer"])), "f")  # 1e-05 would be read as -5
+    given = {key: _text(row, key) for key in _KEYS[1:] if row.get(key) is not None}
     if "answer" not in given and (marked := _ANSWER.search(given.get("reference", ""))):
         given["answer"] = marked[1]
-    if "answer" in given and not re.search(r"\d", given["answer"]):
+    if "answer" in given and not re.fullmatch(_NUMBER, given["answer"]):
         raise ValueError(
-            f'"answer" must be a number, not {given["answer"][:40]!r}; leave it out if it cannot be checked'
+            f'"answer" must be one plain number such as -1,234.5, not {given["answer"][:40]!r}; '
+            "leave it out if it cannot be checked"
         )
     return Prompt(
         id=given.get("id", name),
@@ -289,6 +311,7 @@ def _prompt(row: dict[str, Any], name: str) -> Prompt:
         text=prompt,
         reference=given.get("reference"),
         answer=given.get("answer"),
+        document=given.get("document"),
         gap="\n" if "\n" in prompt and not prompt.endswith(":") else " ",
     )
 

@@ -21,11 +21,19 @@ OnStep = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptBatch:
-    """Prompts of one batch on the device, padded on the left so that all end at the same position."""
+    """Prompts of one batch on the device, padded on the left so that all end at the same position.
+
+    Raises:
+        ValueError: a row is padded elsewhere, which no engine computes rightly. Waits for the device, once per batch.
+    """
 
     ids: torch.Tensor  # [B, P] int64
     mask: torch.Tensor | None  # [B, P] bool, False where padded; None when nothing is padded
     padding: int = 0  # padded positions of all rows, known to the host
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and bool((self.mask[:, :-1] & ~self.mask[:, 1:]).any()):
+            raise ValueError("prompts must be padded on the left: a row has padding behind a token")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -45,7 +45,10 @@ class Threshold:
 
 
 class Factor:
-    """The longest prefix in which the n-th confidence is at least 1 - factor / (n + 1) (Fast-dLLM, theorem 1)."""
+    """The longest prefix in which the n-th confidence is at least 1 - factor / (n + 1) (Fast-dLLM, theorem 1).
+
+    Fast-dLLM's published code (24cc59e) is off by one: it always commits the last two tokens of a block together.
+    """
 
     def __init__(self, factor: float) -> None:
         self.factor = factor

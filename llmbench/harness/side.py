@@ -125,7 +125,7 @@ class Side:
             batch = self.checkpoint.to_device([ids[i] for i in members])
             made = decoder.generate(engine, batch, seed=self.job.seed * 1_000_003 + number, on_step=None)
             made = replace(made, tokens=made.tokens[:, : how.most_tokens])
-            for i, text in zip(members, self.checkpoint.texts(made), strict=True):
+            for i, text in zip(members, self.checkpoint.texts(batch, made), strict=True):
                 answers[i] = before(text.text or "", how.until)
             done(len(members))
         return answers

@@ -5,7 +5,7 @@ forward holds at once. It is not M_peak: allocators round up, kernels keep works
 its libraries come on top. So it errs on the small side, and a device that has less is refused without doubt; one that
 has a little more may still run out.
 
-The judge and the encoder are loaded after generation, when the model under test can go, so they count by themselves:
+Judges and the encoder are loaded after generation, when the model under test can go, so they count by themselves:
 their weights, in float32.
 
 A job is refused unless the run is dry, which shows the estimate. lm-eval's prompts come late, so its jobs ask twice
@@ -113,7 +113,8 @@ def shortage(prepared: "Prepared") -> str | None:
     said = None
     if not isinstance(prepared.job.model.decoder, ServerDecoder):
         said = _model_shortage(prepared.job, prepared.checkpoint, prepared.longest_prompt)
-    return said or scoring_too_small(scoring_bytes(prepared), hardware.device, _free(hardware))
+    lines = (scoring_too_small(needed, hardware.device, _free(hardware)) for needed in scoring_bytes(prepared))
+    return said or next(filter(None, lines), None)
 
 
 def _model_shortage(job: Job, files: CheckpointFiles, longest_prompt: int | None) -> str | None:
@@ -179,11 +180,20 @@ def too_small(name: str, place: str, needed: Need, others: Mapping[str, int], fr
     return f"{has}; {least}use a smaller checkpoint, batch or canvas, or a device with more memory"
 
 
-def scoring_bytes(prepared: "Prepared") -> dict[str, int]:
-    """Bytes of the models that score afterwards, all at once, by the key that asks for them."""
+def judge_bytes(files: CheckpointFiles) -> int:
+    """Bytes of a judge's weights."""
+    return _JUDGED_BYTES * elements(files)
+
+
+def scoring_bytes(prepared: "Prepared") -> tuple[dict[str, int], ...]:
+    """Bytes of the models that score afterwards, by the key that asks for them.
+
+    Returns:
+        Those that are loaded at once: judge and encoder, then the second judge.
+    """
     found = {}
     if prepared.judge is not None:
-        found["metric.perplexity.judge"] = _JUDGED_BYTES * elements(prepared.judge)
+        found["metric.perplexity.judge"] = judge_bytes(prepared.judge)
     if prepared.encoder is not None:
         files = sorted(prepared.encoder.path.glob("model*.safetensors"))
         try:
@@ -191,11 +201,16 @@ def scoring_bytes(prepared: "Prepared") -> dict[str, int]:
         except CheckpointError:
             stored = []  # bert-score reads it, and says what is wrong
         found["metric.bertscore"] = _JUDGED_BYTES * sum(tensor.elements for tensor in stored)
-    return found
+    second = prepared.second_judge
+    alone = {"metric.perplexity.second_judge": judge_bytes(second)} if second is not None else {}
+    return tuple(filter(None, (found, alone)))
 
 
 def scoring_too_small(needed: Mapping[str, int], place: str, free: int) -> str | None:
-    """The line for models that score and do not fit; None if they fit. Arguments as `scoring_bytes`, `too_small`."""
+    """The line for models that score at once and do not fit; None if they fit.
+
+    Arguments as `scoring_bytes`, `too_small`.
+    """
     total = sum(needed.values())
     if total <= free:
         return None

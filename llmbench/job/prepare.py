@@ -13,7 +13,7 @@ from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
 from llmbench.data import heldout, workloads
 from llmbench.errors import CheckpointError, ConfigError, JudgeError
-from llmbench.job import memory_estimate, server
+from llmbench.job import judge_check, memory_estimate, server
 from llmbench.job.prepared import Prepared, prompt_ids
 from llmbench.measure import device
 from llmbench.metrics import bertscore
@@ -41,10 +41,7 @@ def prepare_job(job: Job) -> Prepared:
         family=job.model.decoder.family,
         require=lambda described: _require_fit(job, workload, described),
     )
-    asked = job.metric.perplexity.judge
-    judge = _judge(asked) if asked else None
-    if judge is not None and (judge.digest == files.digest or judge.location == files.location):
-        raise ConfigError(f"metric.perplexity.judge {asked} is the model under test; a model cannot judge itself")
+    judge, second_judge = _judges(job, files)
     encoder = (
         bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None
     )
@@ -55,26 +52,36 @@ def prepare_job(job: Job) -> Prepared:
     held = heldout.load(job.metric.likelihood_source, job.metric.likelihood_texts) if wanted else None
     if held is not None:
         _require_readable(files, held)
-    digests = {"checkpoint": files.digest, "workload": workload.digest}
-    digests |= {"judge": judge.digest} if judge else {}
-    digests |= {"encoder": encoder.digest} if encoder else {}
-    digests |= {"likelihood": held.digest} if held else {}
     indices = range(len(workload.prompts))
     prepared = Prepared(
         job=job,
         workload=workload,
         checkpoint=files,
         judge=judge,
+        second_judge=second_judge,
         encoder=encoder,
         heldout=held,
         partition=tuple(tuple(indices[i : i + job.batch]) for i in range(0, len(indices), job.batch)),
         longest_prompt=longest,
-        identity=identity(job, digests),
+        identity="",
         notes=notes,
     )
+    prepared = replace(prepared, identity=identity(job, prepared.digests))
     if not job.dry_run:
         memory_estimate.require(prepared)
+        judge_check.require_third_parties(prepared)
     return prepared
+
+
+def prepared_as(prepared: Prepared, job: Job) -> Prepared:
+    """What a prepared job is as another one that reads the same prompts and files: nothing is read again.
+
+    Args:
+        prepared: the job.
+        job: the other, which may differ in its role, timing, seed and temperature, and may leave the likelihood out.
+    """
+    made = replace(prepared, job=job, heldout=prepared.heldout if job.metric.likelihood else None, notes=())
+    return replace(made, identity=identity(job, made.digests))
 
 
 def _without_missing_encoder(job: Job) -> tuple[Job, tuple[str, ...]]:
@@ -85,8 +92,30 @@ def _without_missing_encoder(job: Job) -> tuple[Job, tuple[str, ...]]:
     return replace(job, metric=replace(job.metric, bertscore=None)), (note,)
 
 
-def _judge(source: str) -> CheckpointFiles:
-    """The judge's files.
+def _judges(job: Job, files: CheckpointFiles) -> tuple[CheckpointFiles | None, CheckpointFiles | None]:
+    """Files of the judge and of the second one.
+
+    Raises:
+        JudgeError: they cannot be used.
+        ConfigError: one of them is the model under test, or both are the same.
+    """
+    asked = job.metric.perplexity
+    judge = _judge(asked.judge, "judge") if asked.judge else None
+    second = _judge(asked.second_judge, "second_judge") if asked.second_judge else None
+    for key, source, found in (("judge", asked.judge, judge), ("second_judge", asked.second_judge, second)):
+        if found is not None and _same(found, files):
+            raise ConfigError(f"metric.perplexity.{key} {source} is the model under test; a model cannot judge itself")
+    if judge is not None and second is not None and _same(judge, second):
+        raise ConfigError(f"metric.perplexity.second_judge {asked.second_judge} is the judge too; name another one")
+    return judge, second
+
+
+def _same(one: CheckpointFiles, other: CheckpointFiles) -> bool:
+    return one.digest == other.digest or one.location == other.location
+
+
+def _judge(source: str, key: str) -> CheckpointFiles:
+    """Files of one judge.
 
     Raises:
         JudgeError: they cannot be used.
@@ -95,7 +124,7 @@ def _judge(source: str) -> CheckpointFiles:
         files = resolve_checkpoint(source, require=CheckpointFiles.require_judge)
         files.require_judge()
     except CheckpointError as error:
-        raise JudgeError(f"metric.perplexity.judge: {error}") from error
+        raise JudgeError(f"metric.perplexity.{key}: {error}") from error
     return files
 
 
@@ -175,6 +204,7 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
         "seed": job.seed,
         "workload": prepared.workload.digest,
         "judge": prepared.judge.digest if prepared.judge else "none",
+        "second_judge": prepared.second_judge.digest if prepared.second_judge else "none",
         "encoder": prepared.encoder.digest if prepared.encoder else "none",
     }
     where = {

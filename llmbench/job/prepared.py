@@ -1,6 +1,7 @@
 """A job that may run: everything about it that can be known without loading weights."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.config.job import Job
@@ -17,6 +18,7 @@ class Prepared:
     workload: Workload
     checkpoint: CheckpointFiles
     judge: CheckpointFiles | None
+    second_judge: CheckpointFiles | None
     encoder: EncoderFiles | None
     heldout: Texts | None  # for the likelihood under the model itself
     partition: tuple[tuple[int, ...], ...]  # indices into workload.prompts, batch by batch
@@ -31,14 +33,24 @@ class Prepared:
     @property
     def signatures(self) -> dict[str, str]:
         """Name and content hash of everything that was read."""
-        parts = (
-            ("checkpoint", self.checkpoint),
-            ("workload", self.workload),
-            ("judge", self.judge),
-            ("encoder", self.encoder),
-            ("likelihood", self.heldout),
-        )
-        return {key: f"{part.name}@{part.digest}" for key, part in parts if part is not None}
+        return {key: f"{part.name}@{part.digest}" for key, part in self._parts.items()}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Content hash of everything that was read."""
+        return {key: part.digest for key, part in self._parts.items()}
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "checkpoint": self.checkpoint,
+            "workload": self.workload,
+            "judge": self.judge,
+            "second_judge": self.second_judge,
+            "encoder": self.encoder,
+            "likelihood": self.heldout,
+        }
+        return {key: part for key, part in parts.items() if part is not None}
 
 
 def prompt_ids(job: Job, files: CheckpointFiles, prompt: Prompt) -> list[int]:

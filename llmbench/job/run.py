@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmbench import decoding
-from llmbench.checkpoints.load import Checkpoint, load_checkpoint, load_judge, make_room
+from llmbench.checkpoints.load import Checkpoint, ValidText, load_checkpoint, load_judge, make_room
 from llmbench.config.decoders import Diffusion, ServerDecoder
 from llmbench.config.identity import identity
 from llmbench.config.job import Job, to_dict
@@ -57,6 +57,8 @@ def run_job(prepared: Prepared, tick: Tick = lambda phase, done, total: None) ->
         duration_s=round(time.monotonic() - begun, 3),
         config=to_dict(job),
         conditions=conditions(prepared, environment.device_name, environment.versions) | made.conditions,
+        role=job.role,
+        process=device.process(),
         signatures=prepared.signatures | made.signatures,
         environment=environment,
         partition=tuple(tuple(prepared.workload.prompts[i].id for i in batch) for batch in prepared.partition),
@@ -93,6 +95,9 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
     engine = checkpoint.engine("graph" if job.hardware.engine == "graph" else "eager")
     building_peak = probe.peak_reserved_bytes()
     batches, tokenize_ms = _encode(prepared, checkpoint)
+    repeated = tuple(range(min(job.timing.batches, len(batches))))
+    if job.role == "retimed":
+        batches = batches[: len(repeated)]
     require_numbers(checkpoint, engine, batches[0], job.hardware.dtype)
     probe.clean()
     model_reserved = probe.reserved_bytes()
@@ -106,7 +111,8 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
     bench = _Bench(checkpoint, decoder, engine, batches, job.seed, job.model.decoder.canvas)
     tick("set up", 0, 1)
     bench.prepare()
-    repeated = tuple(range(min(job.timing.batches, len(batches))))
+    if job.role == "curve":
+        return _of_curve(prepared, bench, probe, tick)
 
     measured = passes.measure(
         bench.generate,
@@ -115,12 +121,13 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
         plan=job.timing,
         probe=probe,
         marks_first=decoder.streams,
-        valid=lambda generation: _valid_size(checkpoint, generation),
+        valid=lambda batch, generation: _valid_size(checkpoint, batches[batch], generation),
         tick=tick,
         growing=bench.growing,
     )
     engine.close()
-    written = [checkpoint.texts(generation) for generation in measured.first_pass]
+    texts = zip(batches, measured.first_pass, strict=True) if job.role == "timed" else ()
+    written = [checkpoint.texts(*pair) for pair in texts]
     made = [measured.first_pass[batch].forwards for batch in repeated]
     costs = tuple(_forward_costs(checkpoint, shapes) for shapes in made) if job.metric.roofline else ((),)
     likelihood = _likelihood(prepared, checkpoint, tick)
@@ -130,7 +137,7 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
     del bench, engine
     probe.clean()
     return GenerationResult(
-        outputs=generation_result.outputs(prepared.workload.prompts, prepared.partition, written),
+        outputs=_outputs(prepared, written) if written else (),
         timings=measured.timings,
         marks=measured.marks,
         repeated_batches=repeated,
@@ -143,6 +150,21 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
         ceilings=ceilings,
         notes=(*measured.notes, *_notes(job)),
     )
+
+
+def _of_curve(prepared: Prepared, bench: "_Bench", probe: probes.Probe, tick: Tick) -> GenerationResult:
+    """The texts of every batch, and nothing else."""
+    made = passes.write(bench.generate, batches=len(bench.batches), tick=tick)
+    bench.engine.close()
+    probe.clean()
+    written = [bench.checkpoint.texts(*pair) for pair in zip(bench.batches, made.first_pass, strict=True)]
+    return GenerationResult(
+        outputs=_outputs(prepared, written), timings=(), marks=(), repeated_batches=(), notes=_notes(prepared.job)
+    )
+
+
+def _outputs(prepared: Prepared, written: Sequence[Sequence[ValidText]]) -> tuple[Output, ...]:
+    return generation_result.outputs(prepared.workload.prompts, prepared.partition, written)
 
 
 def _notes(job: Job) -> tuple[str, ...]:
@@ -182,6 +204,8 @@ def failed_record(
         duration_s=round((datetime.datetime.now(datetime.UTC) - started).total_seconds(), 3),
         config=to_dict(prepared.job if prepared else job),
         conditions=conditions(prepared, environment.device_name, environment.versions) if prepared else {},
+        role=job.role,
+        process=device.process(),
         signatures=prepared.signatures if prepared else {},
         environment=environment,
     )
@@ -252,9 +276,9 @@ def require_numbers(
         )
 
 
-def _valid_size(checkpoint: Checkpoint, generation: DecodedBatch) -> tuple[int, int | None]:
+def _valid_size(checkpoint: Checkpoint, batch: PromptBatch, generation: DecodedBatch) -> tuple[int, int | None]:
     """Valid tokens and UTF-8 bytes of a generated batch."""
-    texts = checkpoint.texts(generation)
+    texts = checkpoint.texts(batch, generation)
     return sum(text.tokens for text in texts), total(text.utf8_bytes for text in texts)
 
 
@@ -293,16 +317,26 @@ def _likelihood(prepared: Prepared, checkpoint: Checkpoint, tick: Tick) -> Likel
 def _scores(
     prepared: Prepared, outputs: Sequence[Output], tick: Tick
 ) -> tuple[tuple[PromptScore, ...], tuple[str, ...]]:
-    """Sums of every prompt for the outputs, the references and the floor texts, under judge and encoder; and notes."""
+    """Sums of every prompt for the outputs, the references and the floor texts, under judge and encoder; and notes.
+
+    A job of the curve needs those of its outputs under the judge alone, one that is timed again needs none.
+    """
+    if prepared.job.role == "retimed":
+        return (), ()
     checked = any(prompt.answer is not None for prompt in prepared.workload.prompts)
     if prepared.judge is None and prepared.encoder is None and not checked:
         return (), ()
     if prepared.job.weights == "dummy":
         return (), ("weights=dummy: answers are not checked",)
     items = scoring.items(outputs, prepared.workload)
-    make_room(sum(memory_estimate.scoring_bytes(prepared).values()), prepared.job.hardware)
+    curve = prepared.job.role == "curve"
+    if curve:
+        items = tuple(item for item in items if item.subject == "output")
+    most = max((sum(needed.values()) for needed in memory_estimate.scoring_bytes(prepared)), default=0)
+    make_room(most, prepared.job.hardware)
     judge = load_judge(prepared.judge, prepared.job.hardware) if prepared.judge else None
-    encoder = bertscore.load_encoder(prepared.encoder, prepared.job.hardware) if prepared.encoder else None
+    scorer = None if curve else prepared.encoder
+    encoder = bertscore.load_encoder(scorer, prepared.job.hardware) if scorer else None
     notes: list[str] = []
     scores = scoring.score(
         items,
@@ -313,4 +347,9 @@ def _scores(
         tick=tick,
         note=notes.append,
     )
+    if prepared.second_judge is not None:
+        del judge, encoder
+        device.probe(prepared.job.hardware).clean()
+        second = load_judge(prepared.second_judge, prepared.job.hardware)
+        scores = scoring.add_second(scores, items, second, tick=tick, note=notes.append)
     return scores, tuple(notes)

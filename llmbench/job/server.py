@@ -120,17 +120,22 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
             replies = client.complete(requests, None if on_step is None else lambda: on_step(0))
             return ServerBatch(replies=replies, files=files, canvas=settings.canvas)
 
-        repeated = tuple(range(min(plan.batches, len(prepared.partition))))
-        measured = passes.measure(
-            answer,
-            batches=len(prepared.partition),
-            repeated=repeated,
-            plan=replace(plan, token_timing_repeats=0),
-            probe=Probe(),  # nothing of a server's device can be read
-            marks_first=True,
-            valid=lambda made: made.size,
-            tick=tick,
-        )
+        batches = len(prepared.partition)
+        curve = prepared.job.role == "curve"
+        repeated = () if curve else tuple(range(min(plan.batches, batches)))
+        if curve:
+            measured = passes.write(answer, batches=batches, tick=tick)
+        else:
+            measured = passes.measure(
+                answer,
+                batches=batches,
+                repeated=repeated,
+                plan=replace(plan, token_timing_repeats=0),
+                probe=Probe(),  # nothing of a server's device can be read
+                marks_first=True,
+                valid=lambda batch, made: made.size,
+                tick=tick,
+            )
         doubts = _ignores_seed(answer(0, None, other=1), measured.first_pass[0]) if settings.stochastic else []
     marks, absent = _marks(measured.first_pass, repeated) if plan.token_timing_repeats else ((), [])
     where = f"{identity.software or 'a server'} at {settings.origin}"

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import os
 import platform
+import socket
 import subprocess
 from dataclasses import replace
 from importlib import metadata
@@ -123,7 +124,19 @@ def environment(hardware: HardwareConfig) -> Environment:
         versions=_versions(cuda, hardware.quantization is not None),
         git_commit=commit,
         git_dirty=dirty,
+        device_uuid=device_uuid() if cuda else None,
     )
+
+
+def process() -> str:
+    """This process: host, process id and start time (Unix seconds). The same in all of its jobs, and no other's."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_start_time(os.getpid()):.2f}"
+
+
+@functools.cache
+def _start_time(pid: int) -> float:
+    """Read once a process (also one that was forked): a clock that is set later would change it."""
+    return psutil.Process(pid).create_time()
 
 
 def _versions(cuda: bool, quantized: bool) -> dict[str, str]:

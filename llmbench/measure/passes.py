@@ -11,6 +11,8 @@ Each instrument has a pass of its own; the timed pass has none (AR: one unsynchr
     profile    CUDA, last of what is timed, because a profiler can outstay its session: the time in which a kernel runs
     trace      CUDA: bytes reserved and allocated at every token or step, of an eager engine: static memory is constant
 
+A point of the baseline's curve needs texts and no times: `write` generates every batch once.
+
 M_peak is the most reserved over settle and timed pass together: generation from a clean allocator, without set-up.
 A throttled batch is generated again, at most `throttle_retries` times (nvbench issue 231: discarding without a limit
 left no result at all); the last sample is kept and marked, and a note counts what was replaced. The texts that are
@@ -78,7 +80,7 @@ def measure(
     plan: TimingConfig,
     probe: Probe,
     marks_first: bool,
-    valid: Callable[[G], tuple[int, int | None]],
+    valid: Callable[[int, G], tuple[int, int | None]],
     tick: Tick,
     growing: Callable[[], Callable[[int, OnStep | None], G]] | None = None,
 ) -> Measured[G]:
@@ -92,7 +94,7 @@ def measure(
         plan: how often.
         probe: the device.
         marks_first: time the first token too (a decoder whose tokens come one by one).
-        valid: valid tokens and UTF-8 bytes (None: no text) of a generation; called outside timed regions.
+        valid: valid tokens and UTF-8 bytes (None: no text) of a generation of a batch; called outside timed regions.
         tick: progress.
         growing: ends `generate`, and gives one whose memory grows while it generates, for the trace; None keeps
             `generate`.
@@ -128,6 +130,22 @@ def measure(
     )
 
 
+def write(generate: Callable[[int, OnStep | None], G], *, batches: int, tick: Tick) -> Measured[G]:
+    """Generate every batch once, for its texts alone: nothing is warmed up, timed or read from the device.
+
+    Args:
+        generate: as in `measure`.
+        batches: size of the partition.
+        tick: progress.
+    """
+    first_pass: list[G] = []
+    for batch in range(batches):
+        tick("write", batch, batches)
+        first_pass.append(generate(batch, None))
+    tick("write", batches, batches)
+    return Measured(timings=(), marks=(), device_use=DeviceUse(), notes=(), first_pass=first_pass)
+
+
 class _Passes(Generic[G]):
     """The passes of one job, and what they have in common: how to generate, on what, and what to tell the reader."""
 
@@ -138,7 +156,7 @@ class _Passes(Generic[G]):
         repeated: tuple[int, ...],
         plan: TimingConfig,
         probe: Probe,
-        valid: Callable[[G], tuple[int, int | None]],
+        valid: Callable[[int, G], tuple[int, int | None]],
         tick: Tick,
     ) -> None:
         self._generate, self._repeated, self._plan = generate, repeated, plan
@@ -187,7 +205,7 @@ class _Passes(Generic[G]):
             if reasons is not None:
                 self.reasons = (self.reasons or set()) | reasons
                 capped += bool(reasons & set(POWER_CAP.values()))
-            tokens, utf8_bytes = self._valid(generation)
+            tokens, utf8_bytes = self._valid(batch, generation)
             timings.append(
                 Timing(
                     batch=batch,
@@ -268,7 +286,7 @@ class _Passes(Generic[G]):
         seconds = self._plan.energy_seconds
         if not seconds:
             return use
-        probe, written = self._probe, list[G]()
+        probe, written = self._probe, list[tuple[int, G]]()
         self._tick("energy", 0, 100)
         self._generate(self._repeated[0], None)
         probe.synchronize()
@@ -279,14 +297,14 @@ class _Passes(Generic[G]):
             return use
         while elapsed < seconds:
             for batch in self._repeated:
-                written.append(self._generate(batch, None))
+                written.append((batch, self._generate(batch, None)))
                 probe.synchronize()
             elapsed = time.perf_counter() - begin
         joules_after = probe.energy_joules()
         self._tick("energy", 100, 100)
         if joules_after is None:
             return use
-        sizes = [self._valid(generation) for generation in written]
+        sizes = [self._valid(batch, generation) for batch, generation in written]
         return replace(
             use,
             energy_joules=joules_after - joules_before,

@@ -21,10 +21,19 @@ class Judge:
     context: int  # most tokens it can read
     device: str
     name: str  # with its content hash: the cache's key
+    prefix: tuple[int, ...] = ()  # what its tokenizer puts before every text: a start token, or nothing
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Ids of a prompt; the end token for one that has none, so that the text's first token has a place before."""
-        return self.tokenize(prompt) or [self.eos_id]
+        """Ids of a prompt, without the prefix.
+
+        The end token for one that has neither, so that the text's first token has a place before it.
+        """
+        return self.tokenize(prompt) or ([] if self.prefix else [self.eos_id])
+
+    @property
+    def room(self) -> int:
+        """Most tokens of prompt and text together."""
+        return self.context - len(self.prefix)
 
 
 def nll_sums(
@@ -35,12 +44,13 @@ def nll_sums(
     Args:
         judge: scores them.
         pairs: ids of prompt and text. A prompt that the context cannot hold is cut from the left.
-        tick: takes how many forwards' rows are done.
+        tick: takes how many texts are done, about.
     """
+    prefix = list(judge.prefix)
     windows = [
-        (index, window)
+        (index, (prefix + row, len(prefix) + start))
         for index, (prompt, target) in enumerate(pairs)
-        for window in _windows(prompt, target, judge.context)
+        for row, start in _windows(prompt, target, judge.room)
     ]
     windows.sort(key=lambda window: len(window[1][0]))
     sums, done = [0.0] * len(pairs), 0

@@ -4,7 +4,8 @@ Five texts are scored per prompt: the model's output, and four *subjects* that s
 reference; another prompt's reference (fluent, wrong place); the prompt's own last words again (copying); nothing at
 all. A metric that does not put the first above the rest says nothing about the output either.
 
-*Judge* (a third, causal model): prompt and text are tokenised separately and joined; the NLL of the text's tokens
+*Judge* (a third, causal model): prompt and text are tokenised separately and joined, behind the start token that its
+tokenizer adds to a text, if it adds one; the NLL of the text's tokens
 given the prompt is summed, in float32. Where a stop token was produced the judge scores its own stop token too, so
 that ending early, or at once, is not free; references, their shuffles and prompt tails are cut from longer texts and
 carry none; the empty subject carries one. Texts after the prompt keep their joint (`Prompt.gap`), as a generated text
@@ -275,7 +276,9 @@ def _nll(
     prompts = {prompt: judge.prompt_ids(prompt) for item in items for prompt in (item.prompt, *item.others)}
     targets = [ids[item] + [judge.eos_id] * item.stopped for item in items]
     texts = list(zip(items, targets, strict=True))
-    if cut := sum(len(prompts[item.prompt]) + len(target) > judge.context for item, target in texts):
+    if judge.prefix:
+        note(f"the judge {judge.name} reads its start token before every prompt, as its tokenizer adds one")
+    if cut := sum(len(prompts[item.prompt]) + len(target) > judge.room for item, target in texts):
         note(
             f"the judge {judge.name} reads {judge.context} tokens: "
             f"the beginnings of {cut} of {len(items)} prompts were cut off"

@@ -50,7 +50,8 @@ class CanvasCache:
         return self._kept[0][0].shape[2]
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any) -> Any:
-        """Keep [B, heads, Q, D] keys and values of one layer; return those of the whole canvas."""
+        """Keep [B, heads, Q, D] keys and values of one layer, in one dtype; return those of the whole canvas."""
+        keys = keys.to(values.dtype)  # where they are rotated in float32
         if self.where is None:
             self._kept[layer] = keys, values
             return keys, values

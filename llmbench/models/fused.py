@@ -333,9 +333,15 @@ class FusedEngine:
         """What attention must know of padded sequences [B, S].
 
         Under a causal mask a padded position sees itself, because a row of -inf alone has no softmax.
+
+        Raises:
+            ValueError: padding that is not on the left; on a CPU alone, because looking at a GPU's mask would wait for
+                it. `decoding.base.PromptBatch` looks there, once per batch.
         """
         if mask is None:
             return _Padding(None, None)
+        if mask.device.type == "cpu" and bool((mask[:, :-1] & ~mask[:, 1:]).any()):
+            raise ValueError("sequences must be padded on the left: a row has padding behind a token")
         visible = mask[:, None, None, :]
         if self._causal:
             square = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device)

@@ -7,6 +7,9 @@ attention layers alone it works until a padding mask is passed, and then silentl
 any version.
 
 Attention is `scaled_dot_product_attention` for both; it picks the kernel by shape, by the same rule.
+
+Llama rotates queries and keys in the model's dtype. Where the configuration says `rope_full_precision`, as LLaDA's
+does, they are rotated in float32 and rounded back afterwards, as LLaDA's own code does.
 """
 
 import contextlib
@@ -36,6 +39,11 @@ compares each with Transformers' own forward.
 def is_causal(config: "PretrainedConfig") -> bool:
     """Whether a position sees only what is before it. Causal unless the configuration says otherwise."""
     return getattr(config, "is_causal", True) is not False
+
+
+def rotates_in_float32(config: "PretrainedConfig") -> bool:
+    """Whether queries and keys are rotated in float32 whatever the model's dtype is. Not unless the layout says so."""
+    return getattr(config, "rope_full_precision", False) is True
 
 
 def shapes(config: "PretrainedConfig") -> dict[str, tuple[int, ...]]:
@@ -207,17 +215,37 @@ def _assign(model: "PreTrainedModel", made: dict[str, torch.Tensor], quantized: 
 def _from_config(config: "PretrainedConfig", dtype: torch.dtype) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
+    attention = _rounding_attention() if rotates_in_float32(config) else "sdpa"
     model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+        config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
     )
     return model
+
+
+def _rounding_attention() -> str:
+    """Transformers' name of its `sdpa` behind a rounding of queries and keys to the dtype of the values."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attend(
+        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *more: Any, **named: Any
+    ) -> Any:
+        return sdpa_attention_forward(module, query.to(value.dtype), key.to(value.dtype), value, *more, **named)
+
+    AttentionInterface.register("sdpa_of_rounded", attend)
+    AttentionMaskInterface.register("sdpa_of_rounded", sdpa_mask)
+    return "sdpa_of_rounded"
 
 
 def _complete(model: "PreTrainedModel", device: str) -> None:
     """Tie shared tensors and compute the buffers that no checkpoint holds; a model from `meta` has neither."""
     model.tie_weights()
     with torch.device(device):
-        model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+        rotation = type(model.model.rotary_emb)(model.config)
+    if rotates_in_float32(model.config):  # cosines and sines come in the dtype of the first argument, which is not read
+        rotation.register_forward_pre_hook(lambda _, given: (given[0].new_empty(0, dtype=torch.float32), *given[1:]))
+    model.model.rotary_emb = rotation
 
 
 def _ready(model: "PreTrainedModel") -> "PreTrainedModel":

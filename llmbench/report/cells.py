@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from llmbench.analysis.estimates import Estimate, logged
 from llmbench.analysis.formats import counted, number, quantization
 from llmbench.analysis.parity.grouping import steps_of
-from llmbench.record import Record, from_server
+from llmbench.record import Record, from_server, timed
 from llmbench.report.layout import Table
 
 ABSENT = "-"
@@ -49,19 +49,19 @@ def condition(key: str) -> Callable[[Record], str]:
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:
-    """Finished Records as tables list them: models without steps first (servers last), then by k, batch, canvas."""
-    finished = [record for record in records if record.status == "finished"]
+    """Finished full measurements as tables list them: models without steps first (servers last), then by k and size."""
+    finished = [record for record in timed(records) if record.status == "finished"]
     size = {id(r): (int(r.conditions.get("batch", 0)), int(r.conditions.get("canvas", 0))) for r in finished}
     return sorted(finished, key=lambda r: (r.steps is not None, r.model, from_server(r), steps_of(r), size[id(r)]))
 
 
-def provenance(records: Sequence[Record], command: str = "", *, timed: bool = True) -> str:
+def provenance(records: Sequence[Record], command: str = "", *, generated: bool = True) -> str:
     """The line that recreates a table, from the values really used; values that differ are all named.
 
     Args:
         records: what the table shows.
         command: what was typed.
-        timed: whether the table rests on generated and timed texts; then it says how many.
+        generated: whether the table rests on generated and timed texts; then it says how many.
     """
     if not records:
         return ""
@@ -98,7 +98,7 @@ def provenance(records: Sequence[Record], command: str = "", *, timed: bool = Tr
         all_of(device),
         all_of(versions),
         all_of(commit),
-        all_of(size) if timed else "",
+        all_of(size) if generated else "",
         all_of(lambda record: record.started_at[:10]),
     ]
     return "; ".join(part for part in (*parts, command) if part)

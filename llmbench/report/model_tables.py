@@ -32,7 +32,7 @@ def likelihood_table(records: Iterable[Record], command: str = "") -> Table:
         header=("model", "texts", "bits per byte", "standard error", "exact or bound", "nats per token"),
         rows=tuple(rows),
         notes=notes,
-        provenance=provenance(list(rows.values()), command, timed=False),
+        provenance=provenance(list(rows.values()), command, generated=False),
     )
 
 

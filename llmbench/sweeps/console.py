@@ -5,9 +5,11 @@ Everything else is text that the sweep prints; the tables come from `llmbench.re
 """
 
 import contextlib
+import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -90,9 +92,20 @@ def _shared(cells: "Sequence[Cell]") -> str:
         f"weights in {stored}" if stored else "",
     ]
     asked = all_of(lambda prepared: f"{counted(len(prepared.workload.prompts), 'prompt')} of {prepared.workload.name}")
-    heats = {cell.prepared.job.model.decoder.temperature for cell in cells}
-    heat = f", temperature {heats.pop()}" if len(heats) == 1 else ""
-    return f"{', '.join(filter(None, where))}; {asked}{_asked(cells)}{heat}"
+    return f"{', '.join(filter(None, where))}; {asked}{_asked(cells)}{_temperature(cells)}"
+
+
+def _temperature(cells: "Sequence[Cell]") -> str:
+    """The temperature, or that of each family; nothing where a family has several, which the rows tell apart."""
+    by_family: dict[str, set[float]] = {}
+    for cell in cells:
+        by_family.setdefault(cell.family, set()).add(cell.prepared.job.model.decoder.temperature)
+    if any(len(values) > 1 for values in by_family.values()):
+        return ""
+    values = {family: values.pop() for family, values in sorted(by_family.items())}
+    if len(set(values.values())) == 1:
+        return f", temperature {next(iter(values.values()))}"
+    return f", temperature {' and '.join(f'{value} ({family})' for family, value in values.items())}"
 
 
 def _asked(cells: "Sequence[Cell]") -> str:
@@ -112,19 +125,21 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
     """
     from llmbench.sweeps.plan import forwards, notes
 
-    rows = []
-    for place, cell in enumerate(cells, start=1):
+    expected = dict(zip((cell.prepared.identity for cell in cells), forecasts, strict=False))
+    rows, asked = [], [cell for cell in cells if cell.role == "timed"]
+    for place, cell in enumerate(asked, start=1):
         prepared = cell.prepared
         note = "recorded already" if cell.reused else f"stands for {cell.merged} cells" if cell.merged > 1 else ""
         decoder = prepared.job.model.decoder
-        expected = _expected(forecasts[place - 1]) if forecasts else []
+        more = _expected(expected[prepared.identity]) if forecasts else []
         made = [place, cell.title, prepared.job.batch, decoder.canvas, forwards(cell) or "-"]
-        rows.append([*made, *expected, cell.name, note])
+        rows.append([*made, *more, cell.name, note])
     columns = ["time", "memory, estimated"] if forecasts else []
     table = tabulate(rows, headers=["", "job", "B", "G", "forwards", *columns, "folder", ""], tablefmt="simple")
-    jobs = "1 job" if len(cells) == 1 else f"{len(cells)} jobs"
-    merged = f" ({grid} cells of the grid)" if grid != len(cells) else ""
-    said = f"{jobs}{merged} on {_shared(cells)}\n{table}"
+    jobs = counted(len(asked), "job")
+    merged = f" ({grid} cells of the grid)" if grid != len(asked) else ""
+    extra = f" and {len(cells) - len(asked)} more of the baseline" if len(cells) > len(asked) else ""
+    said = "\n".join([f"{jobs}{merged}{extra} on {_shared(asked)}", table, *_baseline_jobs(cells, expected)])
     if any(item.bound_s is not None for item in forecasts):
         said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
     decoders = [cell.prepared.job.model.decoder for cell in cells]
@@ -132,6 +147,44 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
     said = "\n".join([said, *idle, *notes(cells)])
     short = dict.fromkeys([*(item.shortage for item in forecasts if item.shortage), *refusals])
     return "\n".join([said, *(f"would be refused now: {line}" for line in short)])
+
+
+def _baseline_jobs(cells: "Sequence[Cell]", expected: "Mapping[str, Forecast]") -> list[str]:
+    """The jobs that the sweep plans by itself, a line for each curve and each time that the baseline is timed again."""
+    from llmbench.sweeps.plan import forwards, title
+
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        job, named = cell.prepared.job, {key: value for key, value in cell.swept.items() if key != "temperature"}
+        if job.role == "curve":
+            groups.setdefault(("curve", title(replace(job, role="timed"), named)), []).append(cell)
+        elif job.role == "retimed":
+            groups.setdefault((f"timed again {job.retiming} the candidates", ""), []).append(cell)
+    lines = []
+    for (what, name), members in groups.items():
+        if what == "curve":
+            temperatures = (f"{cell.prepared.job.model.decoder.temperature:g}" for cell in members)
+            who = f"{name} at temperature {', '.join(temperatures)}"
+            cost = [f"{counted(len(members), 'job')}, texts only"]
+        else:
+            timed = (title(replace(c.prepared.job, role="timed", retiming=None), c.swept) for c in members)
+            who, cost = ", ".join(timed), [f"{counted(len(members), 'job')}, times only"]
+        counts = [count for cell in members if (count := forwards(cell)) is not None]
+        cost += [f"{sum(counts)} forwards"] if counts else []
+        own = [item for cell in members if (item := expected.get(cell.prepared.identity)) is not None]
+        cost += [_time_of_all(own)] if own else []
+        recorded = sum(cell.reused is not None for cell in members)
+        cost += [f"{recorded} recorded already"] if recorded else []
+        lines.append(f"{what}: {who} ({', '.join(cost)})")
+    return lines
+
+
+def _time_of_all(forecasts: "Sequence[Forecast]") -> str:
+    """The time of several jobs together; what was measured of some is a bound for all."""
+    known = [time for item in forecasts for time in (item.measured_s, item.bound_s) if time is not None]
+    if len(known) < len(forecasts):
+        return "time unknown"
+    return f"{'' if all(item.measured_s is not None for item in forecasts) else '> '}{number(math.fsum(known), 2)} s"
 
 
 def _expected(forecast: "Forecast") -> list[str]:
@@ -179,6 +232,8 @@ def cut_off(jobs: Sequence[tuple[str, Record]]) -> list[str]:
     """
     filled: dict[int, list[str]] = {}
     for name, record in jobs:
+        if record.role != "timed":
+            continue
         endless = record.config["model"]["decoder"].get("ignore_stop") or record.conditions.get("weights") == "dummy"
         full = 0 if endless else sum(not output.stopped for output in record.outputs)
         if full and record.canvas:

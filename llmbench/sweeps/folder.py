@@ -15,7 +15,7 @@ from llmbench import record
 from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.errors import RecordError
 from llmbench.sweeps import state
-from llmbench.sweeps.recorded import RecordedSweep, sorted_records
+from llmbench.sweeps.recorded import RecordedSweep
 from llmbench.tracking.summary import SweepSummary
 
 PLAN_FILE = "plan.json"
@@ -48,7 +48,7 @@ def read_sweep(folder: Path) -> RecordedSweep:
     return RecordedSweep(
         **asdict(_summary(folder, plan)),
         path=folder,
-        records=tuple(sorted_records(records)),
+        records=tuple(record.sorted_records(records)),
         planned=_titles(plan),
         missing=tuple(missing),
         history=tuple(history),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from llmbench.config.decoders import DecoderConfig, Diffusion, Option, ServerDecoder
 from llmbench.job import memory_estimate
 from llmbench.record import Ceilings, ForwardShape, Record, total
+from llmbench.sweeps.plan import generations
 
 if TYPE_CHECKING:
     from llmbench.job.prepared import Prepared
@@ -77,11 +78,8 @@ def bound_seconds(prepared: "Prepared", shapes: "Architecture", ceilings: Ceilin
     """Least seconds of all generations that the plan asks for on every device, if each fills its canvas."""
     from llmbench.models.architecture import bytes_moved, flops
 
-    plan, total = prepared.job.timing, 0.0
-    for batch, members in enumerate(prepared.partition):
-        times = 1
-        if batch < plan.batches:
-            times += plan.warmup + plan.repeats - 1 + plan.token_timing_repeats
+    total = 0.0
+    for members, times in zip(prepared.partition, generations(prepared), strict=True):
         for shape in _forwards(prepared, members):
             seconds = flops(shapes, shape) / ceilings.flops_per_s
             if ceilings.judged:

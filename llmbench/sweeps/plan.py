@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import record
-from llmbench.config.build import SERVER, build_job, unread_options
+from llmbench.config.build import SERVER, build_job, keys_of, unread_options
 from llmbench.config.decoders import DECODERS, Diffusion, ServerDecoder, labelled, options
 from llmbench.config.job import Job
 from llmbench.errors import ConfigError, JudgeError, RecordError, UsageError
 from llmbench.job.prepare import prepare_job
 from llmbench.job.prepared import Prepared
-from llmbench.record import Environment, JobContext, Record
+from llmbench.record import ROLE_SUFFIX, Environment, Family, JobContext, Record, Role
 from llmbench.sweeps import plan_file, state
 
 RECORD_FILE = "record.json"
@@ -38,6 +38,16 @@ class Cell:
     reused: Record | None = None  # found finished in an earlier sweep
 
     @property
+    def family(self) -> Family:
+        """Of its model."""
+        return self.prepared.job.model.decoder.family
+
+    @property
+    def role(self) -> Role:
+        """What it is for."""
+        return self.prepared.job.role
+
+    @property
     def title(self) -> str:
         """What tells this job from the others of its sweep, for people."""
         return title(self.prepared.job, self.swept)
@@ -45,12 +55,15 @@ class Cell:
     @property
     def name(self) -> str:
         """Label and identity: what people and folders call this job."""
-        label = re.sub(r"[^\w.+-]+", "-", self.prepared.job.label.replace("=", ""))
-        return f"{label}-{self.prepared.identity}"
+        job = self.prepared.job
+        label = re.sub(r"[^\w.+-]+", "-", job.label.replace("=", ""))
+        return "-".join([label, *([job.role] if job.role != "timed" else []), self.prepared.identity])
 
 
 def title(job: Job, swept: Mapping[str, str]) -> str:
     """A job's label, and its values on the axes that the label leaves out: `llada k=16 temperature=0.7 seed=2`.
+
+    A job that the sweep plans by itself says so: `llama temperature=0.2 (curve)`.
 
     Args:
         job: to be named.
@@ -63,7 +76,8 @@ def title(job: Job, swept: Mapping[str, str]) -> str:
         for key, value in swept.items()
         if key not in ("model", "steps") and by_key.get(key.removeprefix("model.decoder.")) not in told
     ]
-    return " ".join([job.label, *more])
+    when = " first" if job.retiming == "before" else ""
+    return " ".join([job.label, *more]) + ROLE_SUFFIX[job.role].replace(")", f"{when})")
 
 
 _OF_THE_SWEEP = ("tracking", "reuse", "dry_run")
@@ -107,7 +121,7 @@ def _unquoted(value: str) -> str:
 
 
 def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Callable[[list[str]], Any]) -> list[Cell]:
-    """Compose, build and check every cell; merge equal ones; order by model.
+    """Compose, build and check every cell; merge equal ones; order by model, autoregressive ones first.
 
     Raises:
         UsageError: for the first wrong cell, with its values in front.
@@ -126,13 +140,21 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
         known = cells.get(prepared.identity)
         if known is None:
             cells[prepared.identity] = Cell(swept=swept, prepared=prepared, unread=frozenset(unread_options(tree, job)))
-        else:  # an axis on which equal jobs differ is one that this job does not read
-            common = {key: value for key, value in known.swept.items() if swept.get(key) == value}
+        else:
+            common = common_axes(known.swept, swept)
             unread = known.unread & unread_options(tree, job)
             cells[prepared.identity] = replace(known, swept=common, merged=known.merged + 1, unread=unread)
     _require_equal_roles(list(cells.values()))
     order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))
-    return sorted(cells.values(), key=lambda cell: order.index(cell.prepared.checkpoint.digest))
+    return sorted(
+        cells.values(),
+        key=lambda cell: (cell.family == "diffusion", order.index(cell.prepared.checkpoint.digest)),
+    )
+
+
+def common_axes(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """The values that two cells of one job share: an axis on which equal jobs differ is one that they do not read."""
+    return {key: value for key, value in one.items() if other.get(key) == value}
 
 
 def _perhaps_one(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], error: UsageError) -> str:
@@ -149,7 +171,7 @@ def notes(cells: Sequence[Cell]) -> list[str]:
     unread = frozenset.intersection(*(cell.unread for cell in cells)) - {"steps"} if cells else frozenset()
     readers: dict[str, list[str]] = {}
     for kind, model in _MODELS.items():
-        keys = {about.key for about in options(DECODERS[kind]).values()} | ({SERVER} if kind == "server" else set())
+        keys = keys_of(DECODERS[kind]) | ({SERVER} if kind == "server" else set())
         for key in sorted(unread & keys):
             if not any(key in known for known in readers.values()):
                 readers.setdefault(model, []).append(key)
@@ -300,10 +322,19 @@ def forwards(cell: Cell) -> int | None:
 
     None for a server, whose forwards nobody knows.
     """
-    plan, decoder = cell.prepared.job.timing, cell.prepared.job.model.decoder
+    decoder = cell.prepared.job.model.decoder
     if isinstance(decoder, ServerDecoder):
         return None
     per_batch = decoder.forwards if isinstance(decoder, Diffusion) else decoder.max_new_tokens
-    batches = len(cell.prepared.partition)
-    repeated = min(plan.batches, batches)
-    return per_batch * (batches + repeated * (plan.warmup + plan.repeats - 1 + plan.token_timing_repeats))
+    return per_batch * sum(generations(cell.prepared))
+
+
+def generations(prepared: Prepared) -> tuple[int, ...]:
+    """How often a job generates each of its batches, over all passes that run on any device."""
+    job, batches = prepared.job, len(prepared.partition)
+    if job.role == "curve":
+        return (1,) * batches
+    more = job.timing.warmup + job.timing.repeats - 1 + job.timing.token_timing_repeats
+    repeated = min(job.timing.batches, batches)
+    others = 0 if job.role == "retimed" else 1
+    return (1 + more,) * repeated + (others,) * (batches - repeated)

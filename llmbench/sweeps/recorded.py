@@ -5,7 +5,7 @@ with what was read, whatever the sweep wrote at its end: a store may have been a
 to the trash.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ class RecordedSweep(SweepSummary):
     """A sweep with its Records."""
 
     path: Path | None = None  # its folder, where it is at hand
-    records: tuple[Record, ...] = ()  # models without steps first, then by steps
+    records: tuple[Record, ...] = ()  # as `record.sorted_records` has them
     planned: Mapping[str, str] | None = None  # title by identity (store) or job's folder; None: not known
     missing: tuple[str, ...] = ()  # titles of planned jobs without a Record, with the reason where one is known
     history: tuple[PastAnalysis, ...] = ()  # analyses of earlier sweeps that its verdicts count
@@ -59,8 +59,3 @@ class RecordedSweeps(Protocol):
         Raises:
             TrackingError: the place cannot be read.
         """
-
-
-def sorted_records(records: Sequence[Record]) -> list[Record]:
-    """Models without steps first, then by model, steps and identity."""
-    return sorted(records, key=lambda item: (item.steps is not None, item.model, item.steps or 0, item.identity))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.errors import JobsFailedError, RecordError, TrackingError
-from llmbench.sweeps import plan, plan_file, state
+from llmbench.sweeps import baseline_jobs, plan, plan_file, state
 from llmbench.sweeps.job_task import (
     JobResult,
     command,
@@ -125,9 +125,9 @@ def run_grid(
     """
     quiet_libraries()
     started = time.monotonic()
-    cells = plan.build(grid, compose)
+    cells = baseline_jobs.with_curves(plan.build(grid, compose))
     first = cells[0].prepared.job
-    cells = take_over(cells, first.reuse, [folder.parent])
+    cells = baseline_jobs.with_retimed(take_over(cells, first.reuse, [folder.parent]))
     warning = parallel(cells)
     if show or first.dry_run:
         _show_plan(cells, len(grid), folder)

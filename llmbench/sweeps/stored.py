@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from llmbench.record import Record
+from llmbench.record import Record, sorted_records
 from llmbench.sweeps import state
 from llmbench.sweeps.folder import read_sweep
-from llmbench.sweeps.recorded import RecordedSweep, sorted_records
+from llmbench.sweeps.recorded import RecordedSweep
 from llmbench.system.paths import results
 from llmbench.tracking import Store, SweepSummary
 from llmbench.tracking.store_uri import sqlite_file

@@ -77,6 +77,7 @@ def tags(record: Record) -> dict[str, str]:
     """Identity, outcome, content hashes and origin of a Record."""
     named = {
         "kind": "job",
+        "llmbench.role": record.role,
         "identity": record.identity,
         "status": record.status,
         "reason": (record.reason or "")[:5000],

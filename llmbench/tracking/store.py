@@ -17,7 +17,7 @@ from llmbench import record as records_room
 from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.analysis.parity.parity import Parity
 from llmbench.errors import RecordError
-from llmbench.record import Record
+from llmbench.record import ROLE_SUFFIX, Record
 from llmbench.system.redact import redact
 from llmbench.tracking import run_payload, sqlite_store, store_uri
 from llmbench.tracking.summary import SweepSummary, find_sweep
@@ -98,6 +98,8 @@ class Store:
     ) -> str:
         """Log one Record as a run of its own; returns the run id.
 
+        Metrics are those of full measurements: a point of a curve, or a baseline that was timed again, has its Record.
+
         Args:
             record: finished or failed; a failed one carries its reason as a tag.
             parent: run id of the sweep, or None for a job that ran alone.
@@ -108,15 +110,15 @@ class Store:
         ended = begun + int(record.duration_s * 1000)
         tags = run_payload.tags(record) | ({"mlflow.parentRunId": parent} if parent else {})
         axes = [f"{key}={value}" for key, value in swept.items() if key not in ("model", "steps")]
+        run_name = " ".join([record.label, *axes]) + ROLE_SUFFIX[record.role]
         with store_uri.translated(f"cannot log {record.label}"):
-            run = self.client.create_run(
-                self.experiment_id, start_time=begun, run_name=" ".join([record.label, *axes]), tags=tags
-            )
+            run = self.client.create_run(self.experiment_id, start_time=begun, run_name=run_name, tags=tags)
             run_id: str = run.info.run_id
             status = "FAILED"
             try:
                 steps = [record.steps] if record.steps is not None else list(steps_axis) or [0]
-                rows = [(key, k, value) for key, value in record.metrics.items() for k in steps]
+                shown = record.metrics if record.role == "timed" else {}  # the charts show full measurements
+                rows = [(key, k, value) for key, value in shown.items() for k in steps]
                 self._log_batch(run_id, rows, run_payload.params(record, swept), ended)
                 self._log_files(run_id, record)
                 status = "FINISHED" if record.status == "finished" else "FAILED"
@@ -225,8 +227,7 @@ class Store:
                         found.append(records_room.parse(data))
                 except RecordError as error:
                     unreadable[run.data.tags.get("identity", run.info.run_name)] = str(error)
-        key = lambda item: (item.steps is not None, item.model, item.steps or 0, item.identity)  # noqa: E731
-        return sorted(found, key=key), unreadable
+        return records_room.sorted_records(found), unreadable
 
     def planned(self, parent: str) -> dict[str, str] | None:
         """The title of every job that a sweep planned, by its identity; None where the store does not know."""

@@ -53,6 +53,13 @@ def test_a_sweep_over_steps_is_one_curve_and_the_best_accuracy_is_anybodys():
     assert tradeoffs(records[1:])[0].best == pytest.approx(80.0)
 
 
+def test_a_point_of_the_baselines_curve_is_nobodys_best_accuracy():
+    points = [make_record("llada", k, metrics={"quality/accuracy": y, "throughput/tokens_per_forward": 64 / k})
+              for k, y in ((16, 0.5), (32, 0.6))]  # fmt: skip
+    point = make_record("llama", metrics={"quality/accuracy": 0.9}, role="curve")
+    assert [curve.best for curve in tradeoffs([*points, point])] == [60.0]
+
+
 def test_thresholds_are_settings_of_one_method_and_caches_are_methods():
     def at(threshold, cache, rho):
         return solved("llada", 64, 0.8, rho, conditions={"decoding.threshold": threshold, "decoding.cache": cache})

@@ -10,7 +10,7 @@ from llmbench.analysis.parity.sides import pooled
 from llmbench.config.parity import ThresholdsConfig
 from llmbench.errors import RecordError
 from llmbench.record import Record
-from records import _metrics, implementation, make_record, make_sweep
+from records import _metrics, implementation, make_record, make_sweep, with_baseline_jobs
 
 
 def rescored(record: Record, nll: list[float], entropy: float | None = None) -> Record:
@@ -136,6 +136,10 @@ def test_what_was_measured_elsewhere_is_refused_and_what_varied_on_purpose_is_a_
         frontiers([make_record("llama"), other])
     found = frontiers([*make_sweep(batch=4), *make_sweep(batch=8)])
     assert [len(item.settings) for item in found] == [5, 5]
+
+
+def test_points_of_a_curve_and_baselines_timed_again_are_no_settings() -> None:
+    assert frontiers(with_baseline_jobs(make_sweep())) == frontiers(make_sweep())
 
 
 def test_implementations_of_the_baseline_are_settings() -> None:

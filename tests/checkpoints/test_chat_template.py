@@ -67,7 +67,8 @@ def answers(files, rows):
 
     cpu = HardwareConfig(device="cpu", dtype="float32")
     made = DecodedBatch(tokens=torch.tensor(rows), forwards=(), nfe=0)
-    return load_checkpoint(files, cpu, "real").texts(made)
+    loaded = load_checkpoint(files, cpu, "real")
+    return loaded.texts(loaded.to_device([files.tokenize("a")] * len(rows)), made)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,10 @@ def test_templates_that_write_a_date_always_write_the_same(tmp_path):
 def test_a_tokenizer_of_another_opinion_is_refused_with_both_ids(tmp_path):
     pad = chat.write(tmp_path / "pad", causal=False, pad_token_id=chat.TURN)
     assert "pad_token_id is 260 in its configuration, but 257 (<|endoftext|>) in its tokenizer" in refusal(pad)
+    causal = chat.write(tmp_path / "causal", pad_token_id=chat.TURN)
+    settings = json.loads((causal / "tokenizer_config.json").read_text())
+    (causal / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": "<|end_of_text|>"}))
+    assert resolve_checkpoint(str(causal)).pad_id == chat.TURN  # never looked at
     mask = chat.write(tmp_path / "mask", causal=False, mask_token_id=262)
     settings = json.loads((mask / "tokenizer_config.json").read_text())
     (mask / "tokenizer_config.json").write_text(json.dumps(settings | {"mask_token": "<|mdm_mask|>"}))

@@ -6,6 +6,7 @@ from pathlib import Path
 import hub_checkpoints as hub
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 
 from llmbench.checkpoints import layouts
@@ -101,6 +102,60 @@ def test_weights_are_converted_on_the_way(stored, kind, tmp_path):
     for (name, one), (_, other) in zip(wide.named_parameters(), half.named_parameters(), strict=True):
         assert (one.dtype, other.dtype) == (torch.float32, torch.bfloat16)
         assert torch.equal(one.bfloat16(), other), name
+
+
+# ---- the rotation's precision
+
+
+def half(plain, ids, rotation):
+    """Logits [S, V] of ids [S] in bfloat16 as the authors' modules compute them, rotated in the dtype `rotation`."""
+    weights = {name: value.bfloat16() for name, value in plain.state.items()}
+    names, heads, size = plain.names, plain.heads, plain.size
+
+    def linear(x, part, i):
+        name = names[part].format(i=i)
+        return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+    def normed(x, name):
+        x = x.float()
+        return weights[name] * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + plain.facts["eps"])).bfloat16()
+
+    def rotated(x):
+        angles = torch.arange(len(ids))[:, None] / plain.facts["theta"] ** (torch.arange(0, size, 2) / size)
+        cos, sin = (f(torch.cat([angles, angles], -1))[:, None].to(rotation) for f in (torch.cos, torch.sin))
+        x = x.to(rotation)
+        first, second = x.chunk(2, -1)
+        return (x * cos + torch.cat([-second, first], -1) * sin).bfloat16()
+
+    x = weights[names["embed"]][ids]
+    for i in range(plain.layers):
+        n = normed(x, f"{names['norm1'].format(i=i)}.weight")
+        q, k, v = (linear(n, part, i).view(len(ids), -1, size) for part in "qkv")
+        q, k, v = (part.transpose(0, 1)[None] for part in (rotated(q), rotated(k), v))
+        k, v = (part.repeat_interleave(heads // part.shape[1], 1) for part in (k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).reshape(len(ids), -1)
+        x = x + linear(mixed, "o", i)
+        n = normed(x, f"{names['norm2'].format(i=i)}.weight")
+        x = x + linear(F.silu(linear(n, "gate", i)) * linear(n, "up", i), "down", i)
+    return F.linear(normed(x, names["norm"]), weights[names["head"]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_queries_and_keys_are_rotated_in_the_authors_precision(stored, kind):
+    """LLaDA's code rotates in float32 whatever the dtype, Dream's and iLLaDA's in the model's."""
+    folder, plain = stored[kind]
+    files, ids = resolve_checkpoint(str(folder)), rows([100])[0]
+    checkpoint = load_checkpoint(files, HardwareConfig(device="cpu", dtype="bfloat16"), "real")
+    wide, narrow = (half(plain, ids[0], dtype) for dtype in (torch.float32, torch.bfloat16))
+    right, wrong = (wide, narrow) if kind == "llada" else (narrow, wide)
+    engine, where = checkpoint.engine("eager"), torch.arange(100)[None]
+    cache = engine.new_cache(1, 100)
+    whole = engine.logits(ids, None)[0]
+    kept = engine.head(engine.denoise(ids, None, where, cache))[0]
+    part = engine.head(engine.refine(ids[:, 60:], None, where[0, 60:], where[:, 60:], cache))[0]
+    apart = (right - wrong).abs().max()
+    for found, expected in ((whole, right), (kept, right), (part, right[60:])):
+        assert (found - expected).abs().max() < apart / 8  # equal, where the kernels round alike
 
 
 # ---- the shift
@@ -209,7 +264,10 @@ def test_held_out_likelihood_is_shifted_too(stored):
         ("llada", {"layer_norm_type": "default"}, "layer_norm_type is 'default'"),
         ("llada", {"activation_type": "swiglu"}, "activation_type is 'swiglu'"),
         ("llada", {"block_group_size": True}, "block_group_size is True"),  # 1 == True in Python
-        ("llada", {"mlp_hidden_size": None}, "config.json has no mlp_hidden_size"),
+        ("llada", {"mlp_hidden_size": None, "mlp_ratio": None}, "config.json has no mlp_hidden_size"),
+        ("llada", {"mlp_hidden_size": None, "mlp_ratio": 1.5}, "config.json has no mlp_hidden_size"),
+        ("llada", {"mlp_hidden_size": None}, "has shape"),  # 4 * 32 instead of 48
+        ("llada", {"multi_query_attention": True, "n_kv_heads": 1}, "has shape"),
         ("llada", {"rms_norm_eps": ...}, "config.json has no rms_norm_eps"),
         ("llada", {"rope_theta": ...}, "config.json has no rope_theta"),
         ("llada", {"mask_token_id": ...}, "config.json has no mask_token_id"),
@@ -239,6 +297,14 @@ def test_what_the_blocks_do_not_compute_is_named(tmp_path, kind, change, expecte
     assert str(caught.value).startswith(f"checkpoint {kind}: ")
     assert "\n" not in str(caught.value)
     assert not hub.ran(tmp_path)
+
+
+def test_sizes_that_llada_states_in_another_way(tmp_path):
+    """LLaDA's own defaults: the feed-forward's width as a ratio, and one head of keys as a switch."""
+    hub.write(tmp_path / "llada", "llada")
+    hub.edit(tmp_path / "llada" / "config.json", mlp_hidden_size=None, multi_query_attention=True, n_kv_heads=1)
+    config = resolve_checkpoint(str(tmp_path / "llada"), "dummy").config
+    assert (config.intermediate_size, config.num_key_value_heads) == (4 * 32, 1)
 
 
 def test_biases_where_none_may_be(tmp_path):
@@ -306,7 +372,7 @@ def test_a_wrong_layout_is_named(stored, tmp_path, text, expected):
 
 def test_a_field_that_the_blocks_do_not_have_is_named_whatever_its_default(stored, tmp_path):
     text = (layouts.FOLDER / "llada.yaml").read_text()
-    (tmp_path / "mine.yaml").write_text(text.replace("intermediate_size: mlp", "intermediate_sise: mlp"))
+    (tmp_path / "mine.yaml").write_text(text.replace("intermediate_size: [mlp", "intermediate_sise: [mlp"))
     with pytest.raises(CheckpointError, match=r"mine.yaml sets intermediate_sise, which llama does not have"):
         resolve_checkpoint(str(stored["llada"][0]), layout=str(tmp_path / "mine.yaml"))
 
@@ -314,7 +380,7 @@ def test_a_field_that_the_blocks_do_not_have_is_named_whatever_its_default(store
 def test_every_bundled_layout_names_fields_that_transformers_has():
     from transformers import CONFIG_MAPPING
 
-    own = {"is_causal", "mask_token_id", "logit_shift"}
+    own = {"is_causal", "mask_token_id", "logit_shift", "rope_full_precision"}
     for path in layouts.FOLDER.glob("*.yaml"):
         layout = layouts.read(path)
         known = vars(CONFIG_MAPPING[layout.blocks]()).keys() | own | {"rope_theta"}

@@ -399,7 +399,8 @@ def test_tokens_and_texts(llama):
     assert loaded.to_device(ids[:1]).mask is None
     assert loaded.to_device(ids[:1]).padding == 0
     tokens = torch.tensor([[*ids[0], 0, 1], [*ids[1], *ids[0]], [0, *ids[0], 5]])
-    first, second, third = loaded.texts(DecodedBatch(tokens=tokens, forwards=(), nfe=0))
+    prompts = loaded.to_device([ids[0], ids[1], ids[1]])
+    first, second, third = loaded.texts(prompts, DecodedBatch(tokens=tokens, forwards=(), nfe=0))
     assert (first.text, first.tokens, first.utf8_bytes, first.stopped) == ("abc", 3, 3, True)
     assert (second.text, second.tokens, second.utf8_bytes, second.stopped) == ("éabc", 5, 5, False)
     assert (third.text, third.tokens, third.utf8_bytes, third.stopped) == ("", 0, 0, True)
@@ -418,12 +419,14 @@ def test_a_prompt_without_tokens_is_refused(llama):
         resolve_checkpoint(str(llama)).tokenize("")
 
 
-def test_a_judge_runs_in_float32_and_adds_no_special_tokens(llama):
+def test_a_judge_runs_in_float32_behind_the_start_token_that_its_tokenizer_adds(llama):
+    assert load_judge(resolve_checkpoint(str(llama)), CPU).prefix == ()
     write_tokenizer(llama, bos=MASKED)
     files = resolve_checkpoint(str(llama))
     judge = load_judge(files, HardwareConfig(device="cpu", dtype="bfloat16"))
     assert judge.model.dtype == torch.float32
-    assert judge.tokenize("abc") == files.tokenize("abc")[1:]
+    assert [*judge.prefix, *judge.tokenize("abc")] == files.tokenize("abc")
+    assert judge.prefix == (2,)
     assert (judge.eos_id, judge.context, judge.device) == (0, 128, "cpu")
     assert files.digest in judge.name
 
@@ -482,7 +485,9 @@ def test_synthetic_ids_are_ordinary_tokens_of_either_model(llama, llada):
 
 def test_what_dummy_weights_write_has_no_text_and_no_end(llama):
     loaded = load_checkpoint(resolve_checkpoint(str(llama), "dummy"), CPU, "dummy")
-    (row,) = loaded.texts(DecodedBatch(tokens=torch.tensor([[5, 0, 1, 6]]), forwards=(), nfe=0))
+    (row,) = loaded.texts(
+        loaded.to_device([[5]]), DecodedBatch(tokens=torch.tensor([[5, 0, 1, 6]]), forwards=(), nfe=0)
+    )
     assert (row.text, row.tokens, row.utf8_bytes, row.stopped) == (None, 4, None, False)
 
 

@@ -1,5 +1,7 @@
 """A job's identity changes with what it builds, and with nothing else."""
 
+import dataclasses
+
 import pytest
 
 from llmbench.config.identity import identity
@@ -36,10 +38,17 @@ def test_what_changes_the_work_changes_the_identity(load, override):
         "reuse=all",
         "parity.margins.perplexity=0.2",
         "parity.planned_analyses=3",
+        "parity.baseline_temperatures=[0,0.5]",
     ],
 )
 def test_what_does_not_change_the_work_does_not(load, override):
     assert of(load(override)) == of(load())
+
+
+def test_what_a_job_is_for_is_a_part_of_it(load):
+    job = load()
+    roles = [("timed", None), ("curve", None), ("retimed", "before"), ("retimed", "after")]
+    assert len({of(dataclasses.replace(job, role=role, retiming=when)) for role, when in roles}) == 4
 
 
 def test_only_llama_reads_whether_stop_tokens_are_ignored(load):

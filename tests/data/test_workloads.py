@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from llmbench.config.job import WorkloadConfig
 from llmbench.data import workloads
 from llmbench.errors import WorkloadError
-from llmbench.metrics.answers import is_right
+from llmbench.metrics.answers import final_number, is_right
+from llmbench.system import digests
 
 
 def config(source, prompts=1, prompt_words=None, reference_words=None, tasks=None):
@@ -45,7 +47,7 @@ def test_the_default_workload_is_twelve_of_each_of_four_tasks():
 
 def test_tasks_take_turns_in_file_order_and_a_spent_task_is_passed_over(write):
     rows = [
-        {"id": f"{task}{i}", "task": task, "prompt": "x"}
+        {"id": f"{task}{i}", "task": task, "prompt": f"{task} {i}"}
         for task, n in (("a", 3), ("b", 1), ("c", 2))
         for i in range(n)
     ]
@@ -88,6 +90,39 @@ def test_the_digest_is_of_what_is_used(write):
     assert workloads.load(config(same, 1, 2)).digest == digest
     assert workloads.load(config(same, 1, 3)).digest != digest
     assert workloads.load(config(same, 2, 2)).digest != digest
+
+
+def test_a_document_is_kept_and_belongs_to_the_digest_only_where_there_is_one(write):
+    rows = [{"prompt": "a b c", "document": " Emma "}, {"prompt": "d e", "document": "Emma"}, {"prompt": "f"}]
+    workload = workloads.load(config(write(*rows), 3, 2))
+    assert [(p.text, p.document) for p in workload.prompts] == [("b c", "Emma"), ("d e", "Emma"), ("f", None)]
+    assert workload.notes == ()
+    assert (
+        workload.digest != workloads.load(config(write(rows[0] | {"document": "Persuasion"}, *rows[1:]), 3, 2)).digest
+    )
+    plain = workloads.load(config(write({"prompt": "f", "id": "1"}))).digest
+    content = [["1", "all", "f", None, " "]]  # as before there were documents
+    assert plain == digests.digest(json.dumps(content))
+    assert plain == workloads.load(config(write({"prompt": "f", "id": "1", "document": None}))).digest
+    answered = {"prompt": "f", "id": "1", "answer": "4"}
+    assert (
+        workloads.load(config(write(answered))).digest
+        != workloads.load(config(write({"prompt": "f", "id": "1", "document": "4"}))).digest
+    )
+    with pytest.raises(WorkloadError, match=r'line 1: "document" must be a text, not 7'):
+        workloads.load(config(write({"prompt": "a", "document": 7})))
+
+
+def test_two_prompts_of_equal_text_are_refused_by_name_where_both_are_selected(write):
+    path = write({"prompt": "x b c", "id": "one"}, {"prompt": "other"}, {"prompt": "y b  c"}, {"prompt": "z b c"})
+    assert [p.text for p in workloads.load(config(path, 3, 2)).prompts] == ["b c", "other", "b  c"]
+    assert len(workloads.load(config(path, 4)).prompts) == 4  # uncut they differ
+    with pytest.raises(WorkloadError) as raised:
+        workloads.load(config(path, 4, 2))
+    assert str(raised.value) == (
+        f"{path}: prompts 'one' and 'line-4' are the same text after cutting, and would count twice; "
+        "remove one of them, or raise workload.prompt_words (null keeps all)"
+    )
 
 
 def test_ids_tasks_and_references_may_be_missing(write):
@@ -214,13 +249,53 @@ def test_some_tasks_and_their_answers(write):
         workloads.load(config(plain, 1, tasks=["c"]))
     with pytest.raises(WorkloadError, match="has only 1 of these tasks"):
         workloads.load(config(plain, 2, tasks=["a"]))
-    with pytest.raises(WorkloadError, match='line 1: "answer" must be a number'):
+    with pytest.raises(WorkloadError, match='line 1: "answer" must be one plain number'):
         workloads.load(config(write({"prompt": "x", "answer": "blue"}), 1))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"\frac{3}{4}", "3/4", "1 3/4", r"2\sqrt{13}", r"\boxed{7}", "$7$", "x^2", "5 m2", "18 dollars", "12 o'clock",
+        "[1, 2)", "3-4", "1, 2", "1,2", "12,34", "1 000", "3,14", "1.234,5", "1e-05", "0x1F", "+-3", "--3", "B", "C4",
+        "٣", "²", "-", "$", ".", "5.", "1.2.3", "7 or 8", "50 %", "∞", "NaN",
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_not_one_plain_number_is_refused_in_one_line(write, answer):
+    with pytest.raises(WorkloadError, match='line 1: "answer" must be one plain number') as caught:
+        workloads.load(config(write({"prompt": "x", "answer": answer})))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("18", "18"), ("-7", "-7"), ("−12.5", "-12.5"), ("$1,234.50", "1234.5"), ("-$5", "-5"), (".5", "0.5"),
+        ("50%", "50"), ("1,00,000", "100000"), ("€3", "3"), (" 42 ", "42"),
+        ("1e-05", "0.00001"), ("1e16", "10000000000000000"), ("-2.5E-7", "-0.00000025"), ("18.0", "18"),
+    ],
+)  # fmt: skip
+def test_plain_numbers_are_read_as_what_they_are(write, given, value):
+    """Texts as they stand, JSON numbers in full."""
+    number = "e" in given.lower()
+    path = write(f'{{"prompt": "x", "answer": {given if number else json.dumps(given)}}}')
+    (prompt,) = workloads.load(config(path)).prompts
+    assert final_number(prompt.answer) == Decimal(value)
+    assert is_right(f"so it is {value}", prompt.answer)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_json_numbers_that_are_none_are_refused(write, number):
+    with pytest.raises(WorkloadError, match='"answer" must be one plain number'):
+        workloads.load(config(write(f'{{"prompt": "x", "answer": {number}}}')))
 
 
 @pytest.mark.parametrize(
     ("reference", "answer"),
     [
+        ("either\n#### 1,2", None),
+        ("a half\n#### 1/2", None),
+        ("#### ٣", None),
         ("6 * 7 = 42\n#### 42", "42"),
         ("a\n#### 1,000 \n", "1,000"),
         ("a loss\n#### -$5", "-$5"),

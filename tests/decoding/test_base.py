@@ -18,6 +18,15 @@ def test_without_stop_tokens_everything_counts():
     assert base.valid_lengths(torch.tensor([[0, 0]]), []) == [(2, False)]
 
 
+@pytest.mark.parametrize("row", [[True, False], [False, True, False], [True, False, True]])
+def test_prompts_are_padded_on_the_left_alone(row):
+    ids = torch.zeros(2, len(row), dtype=torch.int64)
+    left = torch.tensor([[True] * len(row), [*[False] * (len(row) - 1), True]])
+    assert base.PromptBatch(ids=ids, mask=left).mask is left
+    with pytest.raises(ValueError, match="padded on the left"):
+        base.PromptBatch(ids=ids, mask=torch.tensor([[True] * len(row), row]))
+
+
 def test_seeds_beyond_64_bits_and_zero_are_seeds():
     draws = [
         base.Draws(torch.device("cpu"), seed).fill_(torch.empty(2, dtype=torch.float64)).tolist()

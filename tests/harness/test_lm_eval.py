@@ -223,9 +223,8 @@ def _decoded(asked, prompts):
     decoder = decoding.build(settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=None, logit_shift=0)
     texts = []
     for ids in prompts:
-        made = decoder.generate(
-            asked.checkpoint.engine("eager"), asked.checkpoint.to_device([ids]), seed=0, on_step=None
-        )
+        batch = asked.checkpoint.to_device([ids])
+        made = decoder.generate(asked.checkpoint.engine("eager"), batch, seed=0, on_step=None)
         made = replace(made, tokens=made.tokens[:, :6])
-        texts.append(side.before(asked.checkpoint.texts(made)[0].text, UNTIL))
+        texts.append(side.before(asked.checkpoint.texts(batch, made)[0].text, UNTIL))
     return texts

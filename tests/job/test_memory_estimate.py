@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from llmbench.checkpoints import load as loading
 from llmbench.checkpoints.load import kept_bytes, load_checkpoint, load_judge, make_room
+from llmbench.checkpoints.resolve import BUNDLED
 from llmbench.config.build import build_job
 from llmbench.config.conf_files import conf_folder
 from llmbench.errors import HardwareError
@@ -108,7 +109,7 @@ def test_the_model_that_is_kept_counts_as_free(monkeypatch):
 
 def test_judge_and_encoder_count_by_themselves_and_a_server_takes_nothing_here(monkeypatch):
     prepared = prepare("model=llama", "dry_run=true")
-    needed = memory_estimate.scoring_bytes(prepared)
+    (needed,) = memory_estimate.scoring_bytes(prepared)
     model = load_judge(prepared.judge, prepared.job.hardware).model
     assert needed["metric.perplexity.judge"] == sum(weight.nbytes for weight in model.parameters())
     assert needed["metric.bertscore"] > 0
@@ -119,6 +120,18 @@ def test_judge_and_encoder_count_by_themselves_and_a_server_takes_nothing_here(m
     monkeypatch.setattr(device, "free_bytes", lambda hardware: needed["metric.perplexity.judge"] - 1)
     with pytest.raises(HardwareError, match=r"^metric\.perplexity\.judge .* after generation.*y\.judge=null"):
         prepare("model=llama_server", "metric.bertscore=null")
+
+
+def test_a_second_judge_is_loaded_after_the_first_and_needs_no_room_beside_it(monkeypatch):
+    own = ("model=llada", "metric.bertscore=null", f"metric.perplexity.second_judge={BUNDLED / 'llama'}")
+    prepared = prepare(*own, "dry_run=true")
+    first, second = memory_estimate.scoring_bytes(prepared)
+    assert list(second) == ["metric.perplexity.second_judge"]
+    monkeypatch.setattr(loading, "_loaded", None)
+    most = max(memory_estimate.need(prepared).total, *first.values(), *second.values())
+    monkeypatch.setattr(device, "free_bytes", lambda hardware: most)
+    prepare(*own)
+    assert "second_judge" in memory_estimate.scoring_too_small(second, "cpu", sum(second.values()) - 1)
 
 
 def test_the_kept_model_goes_only_where_a_judge_needs_its_place(monkeypatch):

@@ -1,5 +1,6 @@
 """`prepare` refuses what cannot run, in one line and without weights; a Record holds what a job did."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,11 @@ from llmbench.checkpoints.resolve import BUNDLED
 from llmbench.config.build import build_job
 from llmbench.config.conf_files import conf_folder
 from llmbench.errors import UsageError
-from llmbench.job.prepare import conditions, prepare_job
+from llmbench.job.prepare import conditions, prepare_job, prepared_as
 from llmbench.job.prepared import Prepared
 from llmbench.job.run import run_job
 from llmbench.metrics import bertscore
+from llmbench.record import DeviceUse, parse
 
 SMALL = [
     "workload.prompts=4",
@@ -92,8 +94,11 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
         "model.checkpoint=bundled:llada": "diffusion",
         "model=llada model.checkpoint=bundled:llama": "autoregressive",
         "metric.perplexity.judge=bundled:llama": "cannot judge itself",
+        "metric.perplexity.second_judge=bundled:llama": "second_judge bundled:llama is the model under test",
+        f"metric.perplexity.second_judge={BUNDLED / 'judge'}": "is the judge too; name another one",
+        "metric.perplexity.second_judge=/no/such/judge": "second_judge: checkpoint /no/such/judge: no such folder",
         "metric.perplexity.judge=/no/such/judge": "metric.perplexity.judge: checkpoint /no/such/judge: no such folder",
-        "metric.perplexity.judge=bundled:llada": "metric.perplexity.judge: ",
+        "metric.perplexity.judge=bundled:llada": "metric.perplexity.judge: checkpoint bundled:llada is diffusion",
         "workload.prompts=1": "batch 4 exceeds the 1 prompt;",
         "metric.bertscore_layer=99": "layer",
         "metric.bertscore=/no/such/encoder": "/no/such/encoder",
@@ -113,6 +118,27 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
             prepare("hardware=cpu", *overrides.split())
         assert expected in str(caught.value), (overrides, str(caught.value))
         assert "\n" not in str(caught.value)
+
+
+def test_a_second_judge_scores_every_text_and_belongs_to_the_job(prepare):
+    small = (*SMALL, "metric=default", "metric.bertscore=null", "metric.likelihood=false", "model=llada", "steps=4")
+    alone, both = prepare(*small), prepare(*small, "metric.perplexity.second_judge=bundled:llama")
+    assert alone.identity != both.identity
+    assert both.signatures["second_judge"] == f"bundled:llama@{both.second_judge.digest}"
+    assert conditions(alone, "", {})["second_judge"] == "none"
+    assert conditions(both, "", {})["second_judge"] == both.second_judge.digest
+    record, plain = run_job(both), run_job(alone)
+    assert [score.second_nll_nats for score in plain.scores] == [None] * len(plain.scores)
+    for score in record.scores:  # both judges have one tokenizer
+        assert score.second_judged_tokens == score.judged_tokens
+        assert score.second_nll_nats != score.nll_nats
+        assert score.second_nll_nats > 0
+    for key in ("perplexity", "bits_per_byte"):
+        assert {f"quality/{key}_second", f"quality/{key}_second_human"} < record.metrics.keys()
+    assert [output.document for output in record.outputs] == [prompt.document for prompt in both.workload.prompts]
+    assert [m for m, _ in record.scores[0].entropy_prefixes] == [8]
+    assert "quality/relevance" in record.metrics
+    assert "quality/relevance_floor" not in record.metrics
 
 
 def test_the_texts_of_the_likelihood_belong_to_a_job_by_their_content(prepare, tmp_path):
@@ -189,6 +215,54 @@ def test_every_repeated_batch_has_its_own_forwards(prepare, overrides):
     assert record.metrics["roofline/efficiency"] == pytest.approx(
         record.metrics["roofline/limit_ms"] / record.metrics["latency/e2e_ms"]
     )
+
+
+JUDGED = ["model=llama", "metric=default", "metric.bertscore=null", "metric.likelihood=false", "timing.batches=1"]
+
+
+def in_role(prepared: Prepared, role: str, retiming: str | None = None) -> Prepared:
+    return prepared_as(prepared, dataclasses.replace(prepared.job, role=role, retiming=retiming))
+
+
+def test_a_point_of_a_curve_has_texts_and_scores_and_no_times(prepare):
+    full = prepare(*SMALL, *JUDGED)
+    whole, point = run_job(full), run_job(in_role(full, "curve"))
+    assert (whole.role, point.role) == ("timed", "curve")
+    assert point.outputs == whole.outputs
+    assert (point.timings, point.marks, point.repeated_batches) == ((), (), ())
+    assert (point.ceilings, point.tokenize_ms) == (None, None)
+    assert point.device_use == DeviceUse()
+    of_outputs = [score for score in whole.scores if score.subject == "output"]
+    # references and floors are the full job's; the judge reads other batches
+    assert [dataclasses.replace(score, nll_nats=None) for score in point.scores] == [
+        dataclasses.replace(score, nll_nats=None) for score in of_outputs
+    ]
+    assert [score.nll_nats for score in point.scores] == pytest.approx([score.nll_nats for score in of_outputs])
+    assert {key.partition("/")[0] for key in point.metrics} == {"quality"}
+    assert point.metrics["quality/perplexity"] == pytest.approx(whole.metrics["quality/perplexity"])
+    assert point.conditions == whole.conditions
+    assert point.process == whole.process != ""
+    assert parse(point.to_json()).role == "curve"
+
+
+def test_a_baseline_that_is_timed_again_has_the_times_of_the_repeated_batches_alone(prepare):
+    full = prepare(*SMALL, *JUDGED)
+    again = run_job(in_role(full, "retimed", "after"))
+    assert again.role == "retimed"
+    assert [(timing.repeat, timing.batch) for timing in again.timings] == [(0, 0), (1, 0)]
+    assert (again.outputs, again.scores, again.repeated_batches) == ((), (), (0,))
+    assert again.metrics["latency/e2e_ms"] > 0
+    assert not [key for key in again.metrics if key.startswith("quality/")]
+    assert [len(batch) for batch in again.partition] == [2, 2]  # the conditions of the full job
+
+
+def test_a_job_as_it_is_prepared_anew_has_the_identity_that_was_planned_for_it(prepare):
+    full = prepare(*SMALL, "model=llama", "metric=default")
+    for role, when in (("curve", None), ("retimed", "before"), ("retimed", "after")):
+        planned = in_role(full, role, when)
+        assert prepare_job(planned.job).identity == planned.identity
+    without = dataclasses.replace(full.job, metric=dataclasses.replace(full.job.metric, likelihood=False))
+    assert prepared_as(full, without).identity == prepare_job(without).identity
 
 
 def test_both_sides_agree_on_the_conditions_that_must_agree(records):

@@ -1,8 +1,12 @@
 """Which device is picked, what is refused in one line, and what provenance says."""
 
+import os
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -46,6 +50,18 @@ def test_a_copy_without_a_repository_is_told_its_commit(monkeypatch: pytest.Monk
     monkeypatch.setenv("LLMBENCH_COMMIT", "0123abc")
     made = device.environment(HardwareConfig(device="cpu", dtype="float32", engine="eager"))
     assert (made.git_commit, made.git_dirty) == ("0123abc", False)
+
+
+def test_a_process_keeps_its_name_and_shares_it_with_no_other() -> None:
+    named = device.process()
+    host, pid, start = named.rsplit(":", 2)
+    assert (host, int(pid)) == (socket.gethostname(), os.getpid())
+    assert float(start) == pytest.approx(psutil.Process().create_time(), abs=2)
+    assert device.process() == named
+    program = "from llmbench.measure import device; print(device.process())"
+    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert other.strip() != named
+    assert device.environment(CPU).device_uuid is None
 
 
 @pytest.mark.usefixtures("no_cuda")

@@ -15,6 +15,7 @@ from llmbench.config.job import TimingConfig
 from llmbench.measure import passes
 from llmbench.measure.probes import CpuProbe
 from llmbench.measure.timing import Clock, HostClock, OnStep
+from llmbench.record import DeviceUse
 
 
 @dataclass
@@ -107,7 +108,7 @@ def plan(**changes: Any) -> TimingConfig:
 
 def run(bench: Bench, timing: TimingConfig, **changes: Any) -> passes.Measured[Text]:
     settings: dict[str, Any] = {"batches": 3, "repeated": (0,), "probe": bench, "marks_first": True}
-    settings |= {"valid": lambda text: (5, 11), "tick": lambda phase, done, total: None}
+    settings |= {"valid": lambda batch, text: (5, 11), "tick": lambda phase, done, total: None}
     return passes.measure(bench.generate, plan=timing, **(settings | changes))
 
 
@@ -237,6 +238,14 @@ def test_no_profile_of_a_generation_that_is_too_long(monkeypatch: pytest.MonkeyP
     assert measured.notes[0].startswith("latency/host_overhead_ms is absent: 4 forwards")
 
 
+def test_texts_alone_are_written_once_and_nothing_is_read_from_the_device() -> None:
+    bench, ticks = Bench(), list[tuple[str, int, int]]()
+    made = passes.write(bench.generate, batches=3, tick=lambda *tick: ticks.append(tick))
+    assert len(made.first_pass) == 3
+    assert (made.timings, made.marks, made.device_use, made.notes) == ((), (), DeviceUse(), ())
+    assert ticks == [("write", done, 3) for done in range(4)]
+
+
 def test_progress_is_announced_and_completed_for_every_phase() -> None:
     ticks: list[tuple[str, int, int]] = []
     settings = plan(warmup=2, memory_trace=True, profile=True, energy_seconds=0.001)
@@ -271,7 +280,7 @@ def test_on_the_real_cpu_a_job_has_times_and_a_resident_peak_and_nothing_of_a_gp
         plan=TimingConfig(warmup=1, repeats=2, batches=2, token_timing_repeats=1),
         probe=CpuProbe(),
         marks_first=True,
-        valid=lambda text: (6, 12),
+        valid=lambda batch, text: (6, 12),
         tick=lambda phase, done, total: None,
     )
     use = measured.device_use

@@ -100,6 +100,25 @@ def test_batched_sums_equal_a_plain_loop_over_tokens(judge, model):
         assert score.bertscore_f1 is None
 
 
+def test_a_start_token_of_the_judge_stands_before_every_prompt_also_a_cut_one(judge, model):
+    long = workload(("a" * 300, "b" * 20), ("", "c" * 300), ("short", "d"))
+    outputs = tuple(output(prompt, prompt.reference or "") for prompt in long.prompts)
+    notes = []
+    items = scoring.items(outputs, long)[:3]
+    scores = scoring.score(items, replace(judge, prefix=(7,)), None, diversity_tokens=4, canvas=64, note=notes.append)
+    assert max(shape[1] for shape in model.shapes) == 256
+    ids = [(judge.tokenize(item.prompt), judge.tokenize(item.text)) for item in items]
+    (cut, short), (_, text), (prompt, letter) = ids
+    by_hand = [
+        slow_nll(model, [7, *cut[-(255 - 20) :]], short),
+        slow_nll(model, [7], text[:254]) + slow_nll(model, [7, *text[45:254]], text[254:]),  # as much as fits
+        slow_nll(model, [7, *prompt], letter),
+    ]
+    assert [score.nll_nats for score in scores] == pytest.approx(by_hand, rel=1e-4)
+    assert [score.judged_tokens for score in scores] == [20, 300, 1]
+    assert f"the judge {judge.name} reads its start token before every prompt, as its tokenizer adds one" in notes
+
+
 def test_an_empty_output_pays_for_its_stop_token(judge, model):
     scores = scoring.score(scoring.items(OUTPUTS, THREE), judge, None, diversity_tokens=4, canvas=64)
     empty = find(scores, "p1", "output")

@@ -45,6 +45,18 @@ def test_padding_changes_nothing(make_engine, model):
         assert close(padded[row, -length:], alone[0])
 
 
+def test_the_fused_engine_refuses_padding_behind_a_token(model):
+    ids, mask = tiny_models.prompts([6, 3])
+    engine, where = FusedEngine(model), torch.tensor([[5], [5]])
+    for wrong in (mask.flip(1), mask.roll(-1, 1)):
+        with pytest.raises(ValueError, match="padded on the left"):
+            engine.logits(ids, wrong)
+        with pytest.raises(ValueError, match="padded on the left"):
+            engine.denoise(ids, wrong, where)
+        with pytest.raises(ValueError, match="padded on the left"):
+            engine.prefill(ids, wrong, engine.new_cache(2, 8))
+
+
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("positions", [[[5, 3], [4, 5], [5, 5]], [[5, 4, 3, 2, 1, 5]] * 3])
 @pytest.mark.parametrize("cached", [False, True])

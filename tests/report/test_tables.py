@@ -17,7 +17,7 @@ from llmbench.report.details import details_tables
 from llmbench.report.layout import Table
 from llmbench.report.model_tables import likelihood_table, model_properties
 from llmbench.report.tables import latency_table, memory_table, parity_table, throughput_table
-from records import implementation, make_record, make_sweep, server_record
+from records import implementation, make_record, make_sweep, server_record, with_baseline_jobs
 
 
 def cells(table: Table) -> dict[str, dict[str, str]]:
@@ -214,6 +214,19 @@ def test_failed_records_are_in_no_table() -> None:
     failed = make_record("llada", 8, status="failed", reason="OOM")
     assert latency_table([failed]).rows == ()
     assert sweep_report([failed], verdicts([failed])).text == ""
+
+
+@pytest.mark.parametrize("recipe", ["latency", "throughput", "memory", "parity", "likelihood"])
+def test_points_of_a_curve_and_baselines_timed_again_are_in_no_table(recipe: str) -> None:
+    likelihood = Likelihood(nll_nats=10.0, utf8_bytes=10, bound=False, standard_error_nats=None)
+    plain = [replace(record, likelihood=likelihood) for record in make_sweep()]
+    more = [replace(record, likelihood=likelihood) for record in with_baseline_jobs(make_sweep())]
+    found = [sweep_report(records, verdicts(records), recipe=recipe) for records in (plain, more)]
+    assert found[0].text == found[1].text
+    assert found[0].note == found[1].note
+    assert {name: data for name, data in found[0].files.items() if name.endswith(".md")} == {
+        name: data for name, data in found[1].files.items() if name.endswith(".md")
+    }
 
 
 def test_a_recipe_chooses_its_table() -> None:

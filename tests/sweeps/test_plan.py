@@ -306,6 +306,16 @@ def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():
     assert console.plan(alike, grid=2).splitlines()[0].endswith(", temperature 0.7")
 
 
+def test_only_llada_reads_its_own_temperature():
+    small = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=1", "batch=1", "steps=4"]
+    cells = build("model=llama,llada", "diffusion_temperature=1.0,1.4", *small)
+    titles = ["llama", "llada k=4 diffusion_temperature=1.0", "llada k=4 diffusion_temperature=1.4"]
+    assert [cell.title for cell in cells] == titles
+    assert plan.notes(cells) == []
+    alone = build("model=llama", "diffusion_temperature=1.4", *small)
+    assert plan.notes(alone) == ["Note: no job here reads diffusion_temperature (model=llada does)"]
+
+
 def test_steps_beyond_the_canvas_are_said_before_anything_runs():
     small = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=1", "batch=1"]
     line = "steps 16 exceed the canvas of 8 tokens: 8 of the steps run and make nothing final"

@@ -27,6 +27,7 @@ SMALL = [
     "workload.reference_words=12",
     "timing.repeats=2",
     "hardware=cpu",
+    "parity.baseline_temperatures=[0]",
 ]
 GRID = ["-m", "model=llama,llada", "steps=4,8"]
 
@@ -54,6 +55,11 @@ def children(folder: Path) -> dict[str, list]:
     }
 
 
+def timed(runs: list) -> list:
+    """Those of full measurements."""
+    return [run for run in runs if run.data.tags["llmbench.role"] == "timed"]
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("sweep")
@@ -66,7 +72,10 @@ def test_the_main_command_ends_with_table_verdict_and_where_to_look(swept):
     assert "3 jobs (4 cells of the grid)" in result.stdout
     for text in ("llama", "llada k=4", "llada k=8", "speedup", "perplexity", "entropy"):
         assert text.lower() in result.stdout.lower()
-    assert "3 of 3 jobs finished" in result.stdout
+    assert "curve: llama at temperature 0 (1 job, texts only" in result.stdout
+    assert "5 of 5 jobs finished" in result.stdout
+    assert "llama temperature=0 (curve): done in" in result.stderr
+    assert "llama (timed again): done in" in result.stderr
     assert "Curves and runs: llmbench ui; run " in result.stdout
 
 
@@ -74,19 +83,20 @@ def test_llama_runs_once_and_every_run_is_finished(swept):
     folder, _ = swept
     runs = children(folder)
     assert [run.info.status for run in runs["parents"]] == ["FINISHED"]
-    assert [run.info.status for run in runs["children"]] == ["FINISHED"] * 3
-    assert sorted(run.data.params["model"] for run in runs["children"]) == ["llada", "llada", "llama"]
+    assert [run.info.status for run in runs["children"]] == ["FINISHED"] * 5
+    assert sorted(run.data.params["model"] for run in timed(runs["children"])) == ["llada", "llada", "llama"]
 
 
 def test_children_carry_the_swept_axes_and_every_metric_that_applies(swept):
     folder, _ = swept
-    for run in children(folder)["children"]:
+    for run in timed(children(folder)["children"]):
         family = run.data.params["family"]
         if family == "diffusion":
             assert run.data.params["steps"] in ("4", "8")
         else:
             assert run.data.params.get("steps") in (None, "none", "None")
         absent = {"quality/accuracy"}  # nothing to check in this workload
+        absent |= {"quality/perplexity_second", "quality/bits_per_byte_second"}  # no second judge
         expected = {key for key, metric in METRICS.items() if metric.applies(family, "cpu")} - absent
         assert expected <= set(run.data.metrics), expected - set(run.data.metrics)
 
@@ -96,7 +106,7 @@ def test_llama_is_a_flat_line_over_the_steps(swept):
 
     folder, _ = swept
     client = MlflowClient(f"sqlite:///{folder}/multirun/mlflow.db")
-    (llama,) = [run for run in children(folder)["children"] if run.data.params["model"] == "llama"]
+    (llama,) = [run for run in timed(children(folder)["children"]) if run.data.params["model"] == "llama"]
     history = client.get_metric_history(llama.info.run_id, "quality/perplexity")
     assert sorted({point.step for point in history}) == [4, 8]
     assert len({point.value for point in history}) == 1
@@ -117,10 +127,11 @@ def test_the_table_rebuilt_from_the_store_is_the_printed_one(swept):
 
 def test_outputs_and_raw_samples_are_in_the_record(swept):
     folder, _ = swept
-    paths = sorted(folder.glob("multirun/*/*/record.json"))
-    assert len(paths) == 3
-    for path in paths:
-        loaded = record.load(path)
+    records = {path: record.load(path) for path in folder.glob("multirun/*/*/record.json")}
+    assert sorted(loaded.role for loaded in records.values()) == ["curve", "retimed", "timed", "timed", "timed"]
+    for path, loaded in records.items():
+        if loaded.role != "timed":
+            continue
         assert len(loaded.outputs) == 8
         assert {timing.repeat for timing in loaded.timings} == {0, 1}
         assert {timing.batch for timing in loaded.timings if timing.repeat == 0} == {0, 1}
@@ -228,7 +239,9 @@ def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_s
     again = llmbench(tmp_path, *arguments)
     assert again.returncode == 0, again.stderr
     assert "llama: done" not in again.stderr  # not measured again
-    assert re.search(r"3 of 3 jobs finished in \d+ s, \d of them taken over from earlier \(measured 20", again.stdout)
+    order = ["llama (timed again first): done", "llada k=8: done", "llama (timed again): done"]
+    assert [line.partition(" in ")[0] for line in again.stderr.splitlines() if ": done in" in line] == order
+    assert re.search(r"5 of 5 jobs finished in \d+ s, 2 of them taken over from earlier \(measured 20", again.stdout)
     assert sorted(run.info.status for run in children(tmp_path)["parents"]) == ["FINISHED", "KILLED", "KILLED"]
 
 

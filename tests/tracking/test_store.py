@@ -175,6 +175,19 @@ def test_a_failed_job_is_a_failed_run_with_its_reason_and_fails_the_parent(store
     assert (ended.info.status, ended.data.tags["failed_jobs"]) == ("FAILED", "llada k=8")
 
 
+def test_a_point_of_a_curve_is_a_run_with_its_record_and_no_line_in_a_chart(store: Store) -> None:
+    parent = store.start_sweep(name="roles", command=COMMAND, jobs=2)
+    records = [make_record("llama", identity="full"), make_record("llama", identity="point", role="curve")]
+    for record in records:
+        store.log_job(record, parent=parent, steps_axis=AXIS, swept={"temperature": "0.2"})
+    found = children(store, parent)
+    assert list(found["llama temperature=0.2"].data.metrics) == list(records[0].metrics)
+    point = found["llama temperature=0.2 (curve)"]
+    assert point.data.metrics == {}
+    assert (point.data.tags["llmbench.role"], point.data.params["temperature"]) == ("curve", "0.7")
+    assert store.records(parent) == records
+
+
 def test_a_job_alone_has_no_parent_and_its_values_at_step_0(store: Store) -> None:
     run = store.client.get_run(store.log_job(make_record("llama"), parent=None, steps_axis=[], swept={}))
     assert "mlflow.parentRunId" not in run.data.tags

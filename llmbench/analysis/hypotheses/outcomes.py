@@ -12,7 +12,7 @@ from typing import Any
 from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.formats import with_interval
 from llmbench.analysis.parity.grouping import VARIED, decoding_settings, shared_conditions
-from llmbench.record import Record
+from llmbench.record import Record, timed
 
 
 class Outcome(StrEnum):
@@ -104,7 +104,7 @@ PARITY = "llmbench -m experiment=parity"
 
 def finished(records: Iterable[Record], wanted: Callable[[Record], bool] = lambda record: True) -> list[Record]:
     """Finished Records."""
-    return [record for record in records if record.status == "finished" and wanted(record)]
+    return [record for record in timed(records) if record.status == "finished" and wanted(record)]
 
 
 def series(records: Iterable[Record], axis: str) -> list[list[Record]]:

@@ -80,7 +80,7 @@ def reason(check: Check) -> str:
             f"repeats of one batch at k = {check.steps} differ {n('ratio', 2)}-fold between their quartiles: other "
             "work ran on this device"
         ),
-        CheckName.DRIFT: lambda: f"the baseline's time changed {n('ratio')}-fold around k = {check.steps}",
+        CheckName.DRIFT: lambda: f"the baseline's time changed {n('ratio')}-fold while the candidates were timed",
     }
     return said[name]()
 

@@ -158,11 +158,14 @@ def _planned(records: Sequence[Record], now: PastAnalysis) -> list[PastAnalysis]
     return [replace(now, options=_read(r), steps=r.context.steps_axis or now.steps, texts={}) for r in ordered]
 
 
-def _terms(options: ParityConfig) -> dict[str, float]:
+def _terms(options: ParityConfig) -> dict[str, Any]:
     """What a verdict is tested with, by its setting. The thresholds for chat are no part of it."""
     values = asdict(options)
     named = {f"parity.{part}.{key}": own for part in ("margins", "thresholds") for key, own in values[part].items()}
-    return named | {"parity.planned_analyses": options.planned_analyses}
+    return named | {
+        "parity.planned_analyses": options.planned_analyses,
+        "parity.baseline_temperatures": options.baseline_temperatures,
+    }
 
 
 def _analysis(group: Group, failed: Sequence[Record], options: ParityConfig) -> PastAnalysis | None:

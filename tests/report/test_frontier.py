@@ -53,7 +53,7 @@ def test_each_metric_has_a_row_with_time_and_entropy_that_share_its_axis() -> No
     assert right.get_xlabel().startswith("entropy (nats")
     assert right.get_ylim() == left.get_ylim()
     assert sorted(texts(left)) == sorted(texts(right)) == ["1", "2", "3", "4", "5"]
-    assert texts(listed)[1:3] == ["1  llada k=8", "80.0 ms, 80.0, H 3.04"]
+    assert texts(listed)[1:3] == ["1  llada k=8", "80.0 ms, 80.0, H 3.24"]
 
 
 def test_with_many_settings_only_the_frontier_is_numbered() -> None:

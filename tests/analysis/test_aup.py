@@ -7,7 +7,7 @@ import pytest
 
 from llmbench.analysis.aup import aup, tradeoffs
 from llmbench.analysis.parity.analyze import verdicts
-from llmbench.report.assemble import recipe_tables, sweep_report
+from llmbench.report.assemble import recipe_tables
 from llmbench.report.model_tables import aup_table
 from records import make_record
 
@@ -98,10 +98,9 @@ def test_no_number_where_there_is_no_tradeoff(records):
 
 def test_the_table_stands_behind_the_parity_table():
     records = [LLAMA, solved("llada", 64, 0.8, 0.5), solved("llada", 32, 0.78, 1.0)]
-    shown = sweep_report(records, verdicts(records)).text
-    assert "Accuracy under parallelism" in shown
+    made = recipe_tables(records, verdicts(records), "", "")
+    assert made[-1] == aup_table(records)
     (row,) = aup_table(records).rows
     by_hand = 0.5 * 80 + 0.5 * (80 * math.exp(-3 * (1 - 80 / 90)) + 78 * math.exp(-3 * (1 - 78 / 90))) / 2
     assert row == ("llada", "0.50: 80.0, 1.00: 78.0", "2 of 2", "90.0", f"{by_hand:.1f}")
-    parity = recipe_tables(records, verdicts(records), "", "")[0]
-    assert "accuracy" in parity.header
+    assert "accuracy" in made[0].header

@@ -261,7 +261,7 @@ def test_likelihood_is_one_line_per_model_beside_the_table_and_no_column_over_k(
         "llama (bundled:llama@llama0) 1.4100, exact; "
         "llada (bundled:llada@llada0) at most 1.5400 ± 0.0240 (standard error)."
     )
-    shown = sweep_report(records, verdicts(records))
+    shown = sweep_report(records, ())
     assert model_properties(records) in shown.text
     assert model_properties(records) in shown.note
     assert "1.54" not in parity_table(records, verdicts(records)[0]).text()
@@ -291,7 +291,7 @@ def test_likelihood_has_a_table_of_its_own_with_one_row_per_model_and_text() -> 
     assert likelihood_table(records).rows[0][1::4] == ("held-out", "-")  # a Record from before these fields
     assert likelihood_table(make_sweep()).rows == ()
     assert "Bits per byte of own.txt@t0," in model_properties(named)
-    assert sweep_report(named, verdicts(named), command="as typed").files["likelihood.md"] == table.markdown()
+    assert sweep_report(named, (), command="as typed").files["likelihood.md"] == table.markdown()
     alone = sweep_report(named, verdicts(named), recipe="likelihood", command="as typed")
     assert (alone.text, set(alone.files)) == (table.text(), {"likelihood.md"})
 
@@ -428,10 +428,13 @@ def test_each_recipe_ends_with_the_hypotheses_it_speaks_to() -> None:
     assert table.provenance.endswith("as typed")
 
 
-def test_tables_of_several_checkpoints_say_which_one_each_is_about():
+def test_tables_of_several_checkpoints_say_which_one_each_is_about() -> None:
+    def text(records: list[Record]) -> str:
+        return "\n".join(table.text() for table in recipe_tables(records, verdicts(records), "", ""))
+
     other = {"signatures": {"checkpoint": "LLaDA-1.5@ffff"}, "conditions": {"decoding.checkpoint": "ffff"}}
     records = [make_record("llama"), make_record("llada", 8), make_record("llada", 8, identity="f" * 12, **other)]
-    shown = sweep_report(records, verdicts(records)).text
+    shown = text(records)
     assert shown.count("Of llama (bundled:llama@llama0), llada (") == 2
     assert "llada (LLaDA-1.5@ffff).\n" in shown
-    assert "Of llama" not in sweep_report(records[:2], verdicts(records[:2])).text
+    assert "Of llama" not in text(records[:2])

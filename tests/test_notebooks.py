@@ -37,7 +37,10 @@ def test_the_first_look_goes_from_a_sweep_to_its_figure(tmp_path: Path, monkeypa
     assert "No verdict" in shown or "LLaDA" in shown.partition("Status.")[0]
     assert "text/html" in shown  # the DataFrames
     assert "image/png" in shown
-    assert len(list((tmp_path / "multirun").glob("*/*/record.json"))) == 3
+    assert len(list((tmp_path / "multirun").glob("*/*/record.json"))) == 5
 
 
-SHORTER = 'workload={"prompts": 4}, timing={"repeats": 2}, metric={"likelihood": False}, hardware="cpu"'
+SHORTER = (
+    'workload={"prompts": 4}, timing={"repeats": 2}, metric={"likelihood": False}, hardware="cpu", '
+    'parity={"baseline_temperatures": [0.0]}'
+)

@@ -167,8 +167,9 @@ def _baseline_jobs(cells: "Sequence[Cell]", expected: "Mapping[str, Forecast]") 
             who = f"{name} at temperature {', '.join(temperatures)}"
             cost = [f"{counted(len(members), 'job')}, texts only"]
         else:
-            timed = (title(replace(c.prepared.job, role="timed", retiming=None), c.swept) for c in members)
-            who, cost = ", ".join(timed), [f"{counted(len(members), 'job')}, times only"]
+            timed = [title(replace(c.prepared.job, role="timed", retiming=None), c.swept) for c in members]
+            more = f" and {len(timed) - _NAMED} more" if len(timed) > _NAMED else ""
+            who, cost = ", ".join(timed[:_NAMED]) + more, [f"{counted(len(members), 'job')}, times only"]
         counts = [count for cell in members if (count := forwards(cell)) is not None]
         cost += [f"{sum(counts)} forwards"] if counts else []
         own = [item for cell in members if (item := expected.get(cell.prepared.identity)) is not None]
@@ -177,6 +178,10 @@ def _baseline_jobs(cells: "Sequence[Cell]", expected: "Mapping[str, Forecast]") 
         cost += [f"{recorded} recorded already"] if recorded else []
         lines.append(f"{what}: {who} ({', '.join(cost)})")
     return lines
+
+
+_NAMED = 4
+"""So many jobs are named in one line."""
 
 
 def _time_of_all(forecasts: "Sequence[Forecast]") -> str:

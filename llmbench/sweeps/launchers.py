@@ -1,6 +1,8 @@
 """Where do a sweep's jobs run? In this process, or wherever one of Hydra's launchers puts them.
 
-A launcher gets the folders of jobs whose entries stand in `plan.json` beside them. Nothing else travels.
+A launcher gets the folders of jobs whose entries stand in `plan.json` beside them, in the plan's order. Nothing else
+travels: Hydra's launchers know single jobs and no units of them, so those that use several workers keep neither a
+baseline's curve nor a baseline and its candidates in one process. `Record.process` tells where each job ran.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,6 @@
 """A job behind a real server: what its Record says, what it leaves out, and what it says of a server that differs."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from llmbench.errors import CheckpointError, ConfigError, ServerError
 from llmbench.job import openai_client
 from llmbench.job import prepare as prepare_room
 from llmbench.job import server as server_room
-from llmbench.job.prepare import prepare_job
+from llmbench.job.prepare import prepare_job, prepared_as
 from llmbench.job.prepared import Prepared
 from llmbench.job.run import run_job
 from llmbench.metrics.keys import METRICS
@@ -77,6 +78,18 @@ def test_a_record_holds_the_texts_as_received_and_counts_them_in_the_checkpoints
     assert [(m.batch, len(m.at_ms)) for m in record.marks] == [(0, 12), (0, 12)]  # each stream by itself
     assert {output.prompt for output in record.outputs} == {request["body"]["prompt"] for request in requests}
     assert parse(record.to_json()) == record
+
+
+def test_a_point_of_a_curve_is_asked_for_once_and_has_no_times(tmp_path, prepare):
+    with text_server(tmp_path / "ok", "ok") as server:
+        full = prepare(f"server.url={server.url}")
+        whole = run_job(full)
+        asked = len(server.requests)
+        point = run_job(prepared_as(full, dataclasses.replace(full.job, role="curve")))
+        assert len(server.requests) - asked == 5  # one for each prompt
+    assert (point.role, point.outputs) == ("curve", whole.outputs)
+    assert (point.timings, point.marks, point.repeated_batches) == ((), (), ())
+    assert not [key for key in point.metrics if key.startswith(("latency/", "throughput/"))]
 
 
 def test_every_row_has_a_seed_of_its_own_and_keeps_it(measure):

@@ -88,7 +88,8 @@ def _on_segment(quality: Ratio, entropy: Ratio, knots: Sequence[Knot], j: int) -
     level = left.entropy * (1 - w) + right.entropy * w
     reference = left.quality * (1 - w) + right.quality * w + (entropy - level) * slope
     weights = ((j, 1 - w), (j + 1, w))
-    higher = [knot for knot in knots[j + 1 :] if knot.quality.value > reference.value]
+    beyond = [knot for knot in knots[j + 1 :] if knot.entropy.value > entropy.value]
+    higher = [knot for knot in beyond if knot.quality.value > reference.value]
     if higher:
         best = max(higher, key=lambda knot: knot.quality.value).quality
         return Match(place=Place.ON, delta=quality - best, reference=best, weights=weights)

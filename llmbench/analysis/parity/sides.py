@@ -58,6 +58,8 @@ def temperature_of(record: Record) -> float | None:
 
 def summed(each: Sequence[dict[str, Terms]]) -> dict[str, Terms]:
     """Terms of several Records added up prompt by prompt; a prompt that one of them lacks is left out."""
+    if len(each) == 1:
+        return each[0]
     shared = set.intersection(*map(set, each)) if each else set()
     return {
         prompt: (sum(terms[prompt][0] for terms in each), sum(terms[prompt][1] for terms in each))

@@ -1,7 +1,8 @@
 """What every metric of one set of sides is tested with: the prefix of entropy, the baseline's curve, the texts."""
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmbench.analysis.parity import interim
@@ -21,6 +22,7 @@ from llmbench.analysis.parity.metric_test import (
 )
 from llmbench.analysis.parity.sides import Side, is_measured, orientation, summed
 from llmbench.analysis.parity.sums import (
+    Read,
     Sums,
     common_prefix,
     documents_of,
@@ -51,6 +53,12 @@ class Study:
 
     sides: Group
     prefix: int | None  # judge tokens over which entropy is taken
+    # by prompts and temperatures of the knots: metrics at matched diversity share their Checks
+    _texts: dict[tuple[Any, ...], TextChecks] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @functools.cached_property
+    def _read_entropy(self) -> Read:
+        return entropy_reader(self.prefix)
 
     @classmethod
     def of(cls, sides: Group) -> "Study":
@@ -64,7 +72,7 @@ class Study:
         def value(side: Side) -> float | None:
             if metric != DIVERSITY or self.prefix is None:
                 return side.value(metric)
-            return quality.ratio(metric, _terms(side, self.prefix).values())
+            return quality.ratio(metric, self._entropy(side).values())
 
         def anywhere(key: str) -> float | None:
             return next((record.metrics[key] for record in members if key in record.metrics), None)
@@ -83,8 +91,8 @@ class Study:
 
     def points(self) -> tuple[CurvePoint, ...]:
         """The baseline over temperature."""
-        usable = usable_points(self.sides.curve, MATCHED[0], entropy_reader(self.prefix))
-        knots = [(side, quality.ratio(DIVERSITY, _terms(side, self.prefix).values())) for side in usable]
+        usable = usable_points(self.sides.curve, MATCHED[0], self._read_entropy)
+        knots = [(side, quality.ratio(DIVERSITY, self._entropy(side).values())) for side in usable]
         kept: list[float] = []
         made = []
         for side, entropy in knots:
@@ -114,12 +122,11 @@ class Study:
         under = Terms(margin=getattr(terms.options.margins, base.partition("/")[2]), alpha=terms.alpha)
         steps = [side.steps or 0 for side in self.sides.candidates]
         steps = sorted({*steps, *(check.steps for check in found if check.steps is not None)})
-        read_entropy = entropy_reader(self.prefix)
-        points = usable_points(self.sides.curve, key, read_entropy) if base in MATCHED else []
+        points = usable_points(self.sides.curve, key, self._read_entropy) if base in MATCHED else []
         sums, more = metric_sums(self.sides, key, points)
         entropies = None
         if sums is not None and base in MATCHED:
-            entropies = ratios_of((*self.sides.candidates, *points), read_entropy, sums.prompts)
+            entropies = ratios_of((*self.sides.candidates, *points), self._read_entropy, sums.prompts)
             if entropies is None or not points:
                 values: dict[str, float | str] = {"points": float(len(points))}
                 sums, more = None, (_unusable(CheckName.CURVE, key, values),)
@@ -164,7 +171,10 @@ class Study:
             every = [Knot(temperature=s.temperature or 0.0, entropy=e, quality=q) for s, e, q in at]
             knots, _ = kept_knots(every)
             kept = [points[every.index(knot)] for knot in knots]
-            texts = TextChecks(self.sides.baseline, kept, sums.prompts, sums.by, self.prefix)
+            place = (sums.prompts, *(knot.temperature for knot in knots))
+            if place not in self._texts:
+                self._texts[place] = TextChecks(self.sides.baseline, kept, sums.prompts, sums.by, self.prefix)
+            texts = self._texts[place]
             lengths = ratios_of(kept, reader("quality/length_bytes"), sums.prompts)
         floor = _Floor(self.sides, key, points, knots, sums)
         tests, room = [], list[tuple[float, float]]()
@@ -181,10 +191,8 @@ class Study:
                 checks += [*own, *_length(side, compared.matches[0], lengths, sums.prompts, terms)]
         return tests, checks, room
 
-
-def _terms(side: Side, prefix: int | None) -> dict[str, quality.Terms]:
-    read = entropy_reader(prefix)
-    return summed([read(record) for record in side.records])
+    def _entropy(self, side: Side) -> dict[str, quality.Terms]:
+        return summed([self._read_entropy(record) for record in side.records])
 
 
 class _Floor:

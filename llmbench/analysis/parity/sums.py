@@ -48,17 +48,24 @@ def share_below(scores: Sequence[PromptScore], prefix: int) -> float:
 
 
 def entropy_reader(prefix: int | None) -> Read:
-    """Reads the entropy over a prefix; over `workload.diversity_tokens` where no prefixes were measured."""
+    """Reads the entropy over a prefix; over `workload.diversity_tokens` where no prefixes were measured.
+
+    A Record is read once.
+    """
+    known: dict[int, tuple[Record, dict[str, Terms]]] = {}  # with the Record, so that no other takes its id
 
     def terms(score: PromptScore) -> Terms | None:
-        found = dict(score.entropy_prefixes).get(prefix) if prefix is not None else score.entropy_nats
+        at = (nats for length, nats in score.entropy_prefixes if length == prefix)
+        found = next(at, None) if prefix is not None else score.entropy_nats
         if found is None:  # an empty text has no distribution
             return (0.0, 0.0) if not (score.text_tokens or score.diversity_tokens or score.utf8_bytes) else None
         return (found, 1.0)
 
     def read(record: Record) -> dict[str, Terms]:
-        each = {score.prompt_id: terms(score) for score in record.scores if score.subject == "output"}
-        return {prompt: pair for prompt, pair in each.items() if pair is not None}
+        if id(record) not in known:
+            each = {score.prompt_id: terms(score) for score in record.scores if score.subject == "output"}
+            known[id(record)] = record, {prompt: pair for prompt, pair in each.items() if pair is not None}
+        return known[id(record)][1]
 
     return read
 

@@ -6,6 +6,7 @@ nearest end. They stop a k from passing; none of them shows that a k is worse.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class TextChecks:
         self._repetition = self._knots(reader("quality/repetition"))
         echoes = ratios_of([baseline], lambda record: quality.terms_of(record, "quality/relevance", _ECHO), prompts)
         self._echo = echoes[0] if echoes else None
+        self._made: dict[tuple[Any, ...], list[Check]] = {}
 
     def _knots(self, read: Read) -> list[Ratio] | None:
         return ratios_of(self._points, read, self._prompts)
@@ -64,6 +66,12 @@ class TextChecks:
             match: its place against the curve.
             alpha: of each one-sided bound.
         """
+        place = (side.steps, match.weights, alpha)
+        if place not in self._made:
+            self._made[place] = self._checks(side, match, alpha)
+        return self._made[place]
+
+    def _checks(self, side: Side, match: Match, alpha: float) -> list[Check]:
         return [
             *self._relevance_checks(side, match, alpha),
             self._above(CheckName.COPYING, side, match, _whole("quality/shared_4grams"), self._copying, COPYING_MARGIN),

@@ -26,11 +26,17 @@ from llmbench.config.decoders import (
 from llmbench.config.parity import ParityConfig
 from llmbench.system.redact import split_uri
 
+CONTINUATION = "bundled:continuation"
+"""The workload of texts to go on with that came with llmbench."""
+
 SYNTHETIC = "synthetic"
 """The workload source of random tokens."""
 
 HUB_DATASET = "hf:"
 """What a data set of the Hugging Face hub begins with, as a workload's source."""
+
+PROMPTS, PROMPTS_ON_CUDA = 48, 400
+"""How many prompts a null of `workload.prompts` stands for."""
 
 HELDOUT = "bundled:heldout"
 """The texts that came with llmbench and were kept from the bundled models' training."""
@@ -86,9 +92,11 @@ class WorkloadConfig:
     """
 
     # "bundled:continuation", a JSONL file, "synthetic"; below: a data set
-    source: Annotated[str, Field(min_length=1)] = "bundled:continuation"
+    source: Annotated[str, Field(min_length=1)] = CONTINUATION
     tasks: list[str] | None = None  # keep these tasks; None keeps all
-    prompts: Count = 48  # how many; drawn in turn from each task in file order
+    # how many; drawn in turn from each task in file order. None: 48, or 400 of bundled:continuation where a bundled
+    # checkpoint runs on CUDA (`Job.with_prompts`), which takes seconds there
+    prompts: Count | None = None
     prompt_words: Count | None = 10  # keep the last so many words of a prompt; None keeps all
     reference_words: Count | None = 48  # keep the first so many words of a reference; None keeps all
     diversity_tokens: Count = 32  # m: entropy and distinct-2 look at the first m judge tokens
@@ -120,6 +128,11 @@ class WorkloadConfig:
             raise ValueError("synthetic prompts need a length: set workload.prompt_tokens")
         if self.synthetic and (self.prompt_words or self.reference_words):
             raise ValueError("synthetic prompts have no words; set workload.prompt_tokens")
+
+    @property
+    def count(self) -> int:
+        """How many prompts; where that is null and no job has decided it, 48."""
+        return PROMPTS if self.prompts is None else self.prompts
 
     @property
     def synthetic(self) -> bool:
@@ -239,6 +252,19 @@ class Job:
             raise ValueError("workload=synthetic is random tokens and no chat; leave model.chat out")
         if self.workload.synthetic and (self.metric.perplexity.judge or self.metric.bertscore):
             raise ValueError("workload=synthetic has neither text nor references to score; add metric=speed")
+
+    def with_prompts(self) -> "Job":
+        """The same job with its number of prompts: the null of `workload.prompts` ends here.
+
+        400 of the whole `bundled:continuation` for a bundled checkpoint on CUDA, else 48. Both bundled models get the
+        same number, whatever else a sweep varies but hardware and workload. Hardware is resolved before.
+        """
+        if self.workload.prompts is not None:
+            return self
+        whole = self.workload.source == CONTINUATION and self.workload.tasks is None
+        many = whole and self.hardware.device == "cuda" and self.model.checkpoint.startswith("bundled:")
+        count = PROMPTS_ON_CUDA if many else PROMPTS
+        return dataclasses.replace(self, workload=dataclasses.replace(self.workload, prompts=count))
 
     @property
     def label(self) -> str:

@@ -51,7 +51,7 @@ def read(config: WorkloadConfig) -> Rows:
         "document": config.document_field,
     }
     named = tuple((key, field) for key, field in fields.items() if field is not None)
-    most = config.prompts if config.task_field is None else None
+    most = config.count if config.task_field is None else None
     path = Path(config.source).expanduser()
     stamp = digests.stamp(sorted(path.rglob("*")) if path.is_dir() else [path])
     return _read(config.source, config.revision, config.subset, config.split, named, most, stamp)

@@ -125,9 +125,9 @@ def load(config: WorkloadConfig) -> Workload:
         if unknown := sorted(set(config.tasks) - set(known)):
             raise WorkloadError(f"workload.tasks: {where} has no task {unknown[0]!r}; there are {', '.join(known)}")
         prompts = [prompt for prompt in prompts if prompt.task in config.tasks]
-    if len(prompts) < config.prompts:
+    if len(prompts) < config.count:
         raise WorkloadError(
-            f"workload.prompts={config.prompts}, but {where} has only {len(prompts)}"
+            f"workload.prompts={config.count}, but {where} has only {len(prompts)}"
             f"{' of these tasks' if config.tasks else ''}; "
             f"set workload.prompts={len(prompts)}"
         )
@@ -141,7 +141,7 @@ def load(config: WorkloadConfig) -> Workload:
             document=prompt.document,
             gap=prompt.gap,
         )
-        for prompt in itertools.islice(_in_turn(prompts), config.prompts)
+        for prompt in itertools.islice(_in_turn(prompts), config.count)
     )
     _require_different(selected, where)
     return replace(_workload(name, selected, [_digested(p) for p in selected]), notes=notes)
@@ -174,7 +174,7 @@ def _digested(prompt: Prompt) -> tuple[Any, ...]:
 def _synthetic(config: WorkloadConfig) -> Workload:
     """Random prompts; with more of them, or longer ones, the first draws stay the same."""
     prompts = []
-    for number in range(config.prompts):
+    for number in range(config.count):
         draw = random.Random(f"{config.seed}/{number}").getrandbits
         draws = tuple(draw(32) for _ in range(config.prompt_tokens or 0))
         prompts.append(Prompt(id=f"synthetic-{number}", task=SYNTHETIC, text="", reference=None, draws=draws))

@@ -26,7 +26,7 @@ def prepare_job(job: Job) -> Prepared:
     Raises:
         UsageError: one line that says what to change.
     """
-    job, notes = _without_missing_encoder(replace(job, hardware=device.resolve(job.hardware)))
+    job, notes = _without_missing_encoder(replace(job, hardware=device.resolve(job.hardware)).with_prompts())
     workload = workloads.load(job.workload)
     if job.batch > len(workload.prompts):
         raise ConfigError(

@@ -14,7 +14,7 @@ from llmbench.metrics.bertscore import EncoderFiles
 class Prepared:
     """A job that may run: everything about it that can be known without loading weights."""
 
-    job: Job  # hardware and chat resolved
+    job: Job  # hardware, number of prompts and chat resolved
     workload: Workload
     checkpoint: CheckpointFiles
     judge: CheckpointFiles | None

@@ -17,7 +17,7 @@ from typing import Any
 from llmbench import record
 from llmbench.config.build import SERVER, build_job, keys_of, unread_options
 from llmbench.config.decoders import DECODERS, Diffusion, ServerDecoder, labelled, options
-from llmbench.config.job import Job
+from llmbench.config.job import PROMPTS, Job
 from llmbench.errors import ConfigError, JudgeError, RecordError, UsageError
 from llmbench.job.prepare import prepare_job
 from llmbench.job.prepared import Prepared
@@ -127,11 +127,13 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
         UsageError: for the first wrong cell, with its values in front.
     """
     cells: dict[str, Cell] = {}
+    undecided: list[Job] = []
     for overrides, swept in grid:
         try:
             tree = compose(list(overrides))
             job = build_job(tree)
             prepared = prepare_job(job)
+            undecided += [prepared.job] if job.workload.prompts is None else []
         except UsageError as error:
             judge = isinstance(error, JudgeError)  # then the other axes have no part in it
             where = [f"{key}={value}" for key, value in swept.items() if not judge or _names_judge(key)]
@@ -145,6 +147,7 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
             unread = known.unread & unread_options(tree, job)
             cells[prepared.identity] = replace(known, swept=common, merged=known.merged + 1, unread=unread)
     _require_equal_roles(list(cells.values()))
+    _require_equal_counts(undecided)
     order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))
     return sorted(
         cells.values(),
@@ -188,6 +191,18 @@ _MODELS = {"autoregressive": "llama", "diffusion": "llada", "transformers": "lla
 
 def _names_judge(key: str) -> bool:
     return key.partition(".")[0] in ("metric", "pair", "judges")
+
+
+def _require_equal_counts(jobs: Iterable[Job]) -> None:
+    """Refuse jobs that would be compared and whose null of `workload.prompts` came out as different numbers."""
+    counts: dict[str, int] = {}
+    for job in jobs:
+        where = f"{job.hardware.device} {replace(job.workload, prompts=None)}"
+        if counts.setdefault(where, job.workload.count) != job.workload.count:
+            raise ConfigError(
+                "workload.prompts is null, which means more prompts for a bundled checkpoint than for another; "
+                f"set one for all: workload.prompts={PROMPTS}"
+            )
 
 
 def _require_equal_roles(cells: Sequence[Cell]) -> None:

@@ -30,6 +30,32 @@ def test_defaults_build_both_families(load):
     assert load("model=llama_generate", "model.decoder.cache=static").label == "llama transformers static"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        ("hardware.device=cuda", 400),
+        ("hardware.device=cuda model=llada", 400),
+        ("hardware.device=cuda model=llama_server", 400),
+        ("hardware.device=cuda workload.prompts=48", 48),
+        ("hardware.device=cpu", 48),
+        ("hardware.device=cuda pair=8b", 48),
+        ("hardware.device=cuda workload.tasks=[chat]", 48),
+        ("hardware.device=cuda workload=math", 48),
+        ("hardware.device=cuda workload=synthetic metric=speed batch=6", 6),
+    ],
+)
+def test_the_bundled_pair_takes_more_prompts_on_cuda(load, overrides, count):
+    job = load(*overrides.split()).with_prompts()
+    assert (job.workload.prompts, job.workload.count) == (count, count)
+    assert job.with_prompts() == job
+    assert load(*overrides.split(), "hardware.device=cuda", "workload.prompts=7").with_prompts().workload.prompts == 7
+
+
+def test_a_null_number_of_prompts_is_48_where_no_job_decides_it(load):
+    assert load().workload.prompts is None
+    assert load().workload.count == 48
+
+
 def test_what_decides_how_many_tokens_a_step_commits_stands_in_the_label(load):
     dummy = ["model=llada", "steps=16", "weights=dummy", "metric=speed", "fixed_tokens_per_forward=8"]
     assert load(*dummy).label == "llada fixed=8 k=16"

@@ -1,5 +1,6 @@
 """What every metric of one set of sides is tested with: the prefix of entropy, the baseline's curve, the texts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -119,7 +120,7 @@ class Study:
         sums, more = metric_sums(self.sides, key, points)
         entropies = None
         if sums is not None and base in MATCHED:
-            entropies = ratios_of((*self.sides.candidates, *points), read_entropy, sums.prompts)
+            entropies = ratios_of((*self._candidates(sums), *points), read_entropy, sums.prompts)
             if entropies is None or not points:
                 values: dict[str, float | str] = {"points": float(len(points))}
                 sums, more = None, (_unusable(CheckName.CURVE, key, values),)
@@ -148,7 +149,7 @@ class Study:
         terms: interim.Terms,
     ) -> tuple[list[DeltaTest], list[Check], list[tuple[float, float]]]:
         """The tests at every k, the Checks on the texts, and room and sd of the Checks at the largest k."""
-        candidates = self.sides.candidates
+        candidates = self._candidates(sums)
         sides = [self.sides.baseline] if self.sides.baseline else []
         ratios = [sums.baseline, *sums.candidates.values()]
         checks = [
@@ -172,6 +173,8 @@ class Study:
             value, steps = sums.candidates[side.steps or 0], side.steps or 0
             if entropies is None:
                 compared = directly(steps, value, sums.baseline)
+            elif not math.isfinite(entropies[i].value):  # all of its texts are empty
+                continue
             else:
                 compared = at_equal_entropy(steps, value, entropies[i], knots, sums.by)
             tests.append(delta_test(compared, knots, sums.by, under, floor.of(compared)))
@@ -180,6 +183,10 @@ class Study:
                 room = halves(own)
                 checks += [*own, *_length(side, compared.matches[0], lengths, sums.prompts, terms)]
         return tests, checks, room
+
+    def _candidates(self, sums: Sums) -> list[Side]:
+        """Those whose sums can be used."""
+        return [side for side in self.sides.candidates if side.steps in sums.candidates]
 
 
 def _terms(side: Side, prefix: int | None) -> dict[str, quality.Terms]:

@@ -233,6 +233,7 @@ def test_a_plan_holds_all_that_a_verdict_will_test_and_comes_back() -> None:
         "thresholds": {"empty_share": 0.01, "length_share": 0.9, "roofline_share": 0.5},
         "chat": {"first_text_ms": 1000.0, "e2e_ms": 10_000.0},
         "planned_analyses": 3,
+        "baseline_temperatures": None,
         "error": 0.05,
         "steps": [8, 16],
     }

@@ -233,13 +233,12 @@ def _work(plan: Sequence[Task], processes: int, take: Callable[[Task, Any], None
     print(file=sys.stderr)
 
 
-def made_by(command: str, processes: int, seconds: float) -> dict[str, Any]:
+def made_by(command: str, processes: int) -> dict[str, Any]:
     """Command, machine, versions and commit."""
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "command": command,
         "processes": processes,
-        "minutes": round(seconds / 60, 1),
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy")},
@@ -262,14 +261,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     data_file = options.out / "simulation.json"
     if not options.page:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that are started
         plan = tasks(options.studies, options.seed, options.only)
         print(f"About {sum(map(cost, plan)) / 60:.0f} minutes of one core.", file=sys.stderr)
-        started = time.monotonic()
-        rates = run(plan, options.processes)
         command = f"python -m benchmarks.error_rates --studies {options.studies} --seed {options.seed}"
-        found = made_by(command, options.processes, time.monotonic() - started)
-        data_file.write_text(json.dumps({"made": found, "margin": MARGIN, **rates}, indent=1) + "\n")
+        made, started = made_by(command, options.processes), time.monotonic()
+        rates = run(plan, options.processes)
+        made["minutes"] = round((time.monotonic() - started) / 60, 1)
+        data_file.write_text(json.dumps({"made": made, "margin": MARGIN, **rates}, indent=1) + "\n")
     error_page.write(json.loads(data_file.read_text()), options.out)
     print(f"Written: {data_file}, {options.out / 'simulation.md'}, {options.out / 'simulation.png'}")
     return 0

@@ -43,6 +43,10 @@ def test_the_default_workload_is_twelve_of_each_of_four_tasks():
     assert all(len(prompt.text.split()) == 24 for prompt in workload.prompts)
     assert all(0 < len(prompt.reference.split()) <= 48 for prompt in workload.prompts)
     workload.require_references("bertscore")
+    whole = workloads.load(config("bundled:continuation", 406, 10, 48)).prompts
+    assert whole[:48] == workloads.load(config("bundled:continuation", 48, 10, 48)).prompts
+    assert all(prompt.document for prompt in whole)
+    assert {len(prompt.reference.split()) for prompt in whole} == {48}
 
 
 def test_tasks_take_turns_in_file_order_and_a_spent_task_is_passed_over(write):

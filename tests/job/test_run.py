@@ -84,7 +84,7 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
         lines(tmp_path / "twice.jsonl", good, good): "twice.jsonl, line 2",
         f"workload=jsonl workload.source={tmp_path}/none.jsonl": "none.jsonl",
         "workload.source=bundled:poems": "continuation",
-        "workload.prompts=9999": "150",
+        "workload.prompts=9999": "406",
         "batch=49": "batch 49 exceeds the 48 prompts",
         "canvas=4096": "exceed the context",
         "checkpoint=local model.checkpoint=/no/such/folder": "/no/such/folder",
@@ -210,6 +210,8 @@ def test_every_repeated_batch_has_its_own_forwards(prepare, overrides):
     record = run_job(prepare(*small, "workload.prompts=5", "timing.batches=3", "ignore_stop=true", *overrides))
     costs = (record.forward_costs, *record.other_forward_costs)
     assert [{cost.shape.rows for cost in own} for own in costs] == [{2}, {2}, {1}]
+    documents = [output.document for output in record.outputs]
+    assert (len(set(documents)), documents[0]) == (5, "Austen, Pride and Prejudice")
     forwards = [timing.forwards for timing in record.timings if timing.repeat == 0]
     assert [sum(cost.count for cost in own) for own in costs] == forwards
     assert record.metrics["roofline/efficiency"] == pytest.approx(

@@ -36,7 +36,8 @@ def common_prefix(sides: Sequence[Side]) -> int | None:
 
     The shortest that was measured where none does; None where no prefix was.
     """
-    outputs = [[s for s in r.scores if s.subject == "output"] for side in sides for r in side.records]
+    every = [[s for s in r.scores if s.subject == "output"] for side in sides for r in side.records]
+    outputs = [scores for scores in every if not scores or any(s.text_tokens != 0 for s in scores)]  # not all empty
     measured = [{m for score in scores for m, _ in score.entropy_prefixes} for scores in outputs]
     grid = sorted(set.intersection(*measured)) if measured else []
     fitting = [m for m in grid if all(share_below(scores, m) <= 0.1 for scores in outputs)]
@@ -81,7 +82,9 @@ def documents_of(records: Sequence[Record], prompts: Sequence[str]) -> Clusters:
 def metric_sums(
     group: Group, metric: str, points: Sequence[Side], only: frozenset[str] | None = None
 ) -> tuple[Sums | None, tuple[Check, ...]]:
-    """The sums of one metric; None with the failed Checks where something is wrong with those of a side.
+    """The sums of one metric, and a failed Check for each side whose sums are wrong.
+
+    A candidate with such a Check is left out; with one of the baseline, or without candidates, there are no sums.
 
     Args:
         group: the sides.
@@ -96,20 +99,22 @@ def metric_sums(
     found = [check for side, own in zip(group.sides, terms, strict=True) for check in _wrong(side, own, wanted, metric)]
     if not wanted:
         found.append(_check(CheckName.PROMPTS, None, metric, {"missing": 0.0, "prompts": 0.0}))
-    if found:
+    wrong = {check.steps for check in found}
+    right = [(side, own) for side, own in zip(group.sides, terms, strict=True) if side.steps not in wrong]
+    if None in wrong or len(right) < 2:
         return None, tuple(found)
     prompts = tuple(sorted(wanted if only is None else wanted & only))
     sign = orientation(metric)
-    ratios = [_ratio(own, prompts, sign) for own in terms]
+    ratios = [_ratio(own, prompts, sign) for _, own in right]
     return (
         Sums(
             prompts=prompts,
             by=documents_of(group.records, prompts),
             baseline=ratios[0],
-            candidates={side.steps: own for side, own in zip(group.candidates, ratios[1:], strict=True)},  # type: ignore[misc]
+            candidates={side.steps or 0: own for (side, _), own in zip(right[1:], ratios[1:], strict=True)},
             curve=tuple(_ratio(side.terms(metric), prompts, sign) for side in points),
         ),
-        (),
+        tuple(found),
     )
 
 
@@ -139,7 +144,8 @@ def usable_points(points: Sequence[Side], metric: str, read_entropy: Read) -> li
 
 def _is_whole(side: Side, read: Read) -> bool:
     terms = summed([read(record) for record in side.records])
-    return bool(terms) and all(_written(r) <= terms.keys() for r in side.records) and not _odd(terms)
+    counted = any(denominator for _, denominator in terms.values())
+    return counted and all(_written(r) <= terms.keys() for r in side.records) and not _odd(terms)
 
 
 def _written(record: Record) -> set[str]:

@@ -120,8 +120,9 @@ class TextChecks:
         if found is None or knots is None:
             return _check(name, side, passed=False, values={"measured": "no"})
         own, at = found[0].value, mixed(knots, match).value
-        fine = math.isfinite(own) and math.isfinite(at) and own <= at + margin
-        return _check(name, side, passed=fine, values={"value": own, "reference": at, "limit": at + margin})
+        return _check(
+            name, side, passed=own <= at + margin, values={"value": own, "reference": at, "limit": at + margin}
+        )
 
     def _short(self, side: Side, match: Match) -> Check:
         """Whether as many outputs are shorter than the prefix: length must not become diversity."""
@@ -180,6 +181,9 @@ def _share_below(side: Side, prefix: int) -> float:
 
 
 def _check(name: CheckName, side: Side, *, passed: bool, values: Mapping[str, float | str]) -> Check:
+    """A Check of texts; values that are no numbers were not measured."""
+    if not all(math.isfinite(value) for value in values.values() if isinstance(value, float)):
+        passed, values = False, {"measured": "no"}
     return Check(
         name=name,
         passed=bool(passed),

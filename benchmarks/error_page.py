@@ -225,7 +225,8 @@ def figure(data: dict[str, Any]) -> Any:
     _lines(centre, data["quality"], [0.0], "reached", "on 0.6")
     centre.set_title("power: reached at Δ = 0, on a knot (%)", fontsize=10)
     centre.set_ylim(0, 100)
-    centre.legend(fontsize=7, frameon=False)
+    if centre.lines:
+        centre.legend(fontsize=7, frameon=False)
     rows = [row for row in data["speed"] if row["truths"] == [1.0]]
     places = range(len(rows))
     right.barh(places, [100 * share(row, "covered") for row in rows], color="#9db8d9")

@@ -261,7 +261,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     data_file = options.out / "simulation.json"
     if not options.page:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that are started
         plan = tasks(options.studies, options.seed, options.only)
         print(f"About {sum(map(cost, plan)) / 60:.0f} minutes of one core.", file=sys.stderr)
         command = f"python -m benchmarks.error_rates --studies {options.studies} --seed {options.seed}"

@@ -305,14 +305,38 @@ def test_sums_that_are_no_numbers_or_lack_a_prompt_remove_their_k() -> None:
 
 
 def test_scores_without_spread_stop_parity() -> None:
-    flat = scored(make_sweep(), 64, lambda s: replace(s, nll_nats=3.2 * (s.judged_tokens or 0)))
-    verdict = parity(flat)
+    def flat(score: PromptScore) -> PromptScore:  # as related to its prompt as before
+        nll = 3.2 * (score.judged_tokens or 0)
+        first, second = score.other_nll_nats or (0.0, 0.0)
+        moved = nll - (score.nll_nats or 0.0)
+        return replace(score, nll_nats=nll, other_nll_nats=(first + moved, second + moved))
+
+    verdict = parity(scored(make_sweep(), 64, flat))
     check = verdict.check(CheckName.NO_SPREAD, 64)
+    assert [item.name for item in verdict.failed_checks if item.metrics[0] == PERPLEXITY] == [CheckName.NO_SPREAD]
     assert check is not None
     assert (check.blocks, check.values["value"]) == ("reached", pytest.approx(-3.2))
     assert (verdict.status, at(verdict, 64).passes) == (Status.UNDECIDED, True)
-    flat = scored(make_sweep(), None, lambda s: replace(s, nll_nats=3.9 * (s.judged_tokens or 0)))
-    assert parity(flat).check(CheckName.NO_SPREAD) is not None
+    assert parity(scored(make_sweep(), None, flat)).check(CheckName.NO_SPREAD) is not None
+
+
+def test_documents_and_tasks_of_the_records_make_the_error() -> None:
+    """BERTScore is a mean: a prompt adds the difference of its scores."""
+    records = make_sweep((8,), prompts=32, per_document=4)
+    llama, llada = ({s.prompt_id: s.bertscore_f1 for s in r.scores if s.subject == "output"} for r in records)
+    sums: dict[str, dict[str, float]] = {}
+    for output in records[0].outputs:
+        own = sums.setdefault(output.task, {})
+        more = (llada[output.prompt_id] or 0) - (llama[output.prompt_id] or 0)
+        own[output.document or ""] = own.get(output.document or "", 0.0) + more
+    variance = sum(
+        len(own) / (len(own) - 1) * sum((u - sum(own.values()) / len(own)) ** 2 for u in own.values())
+        for own in sums.values()
+    )
+    test = at(parity(records), 8, "quality/bertscore_f1")
+    assert {task: len(own) for task, own in sums.items()} == dict.fromkeys(("story", "chat", "speech", "poem"), 2)
+    assert test.sd == pytest.approx(math.sqrt(variance) / 32 * math.sqrt(32))
+    assert parity(records).metrics[0].documents == parity(records).conditions.documents == 8
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-6])

@@ -8,7 +8,7 @@ import shlex
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -208,10 +208,6 @@ class Store:
         return dict(
             Counter(tags["mlflow.parentRunId"] for run in runs if "mlflow.parentRunId" in (tags := run.data.tags))
         )
-
-    def latest_sweep(self, wanted: Callable[[SweepSummary], bool] = lambda sweep: True) -> SweepSummary | None:
-        """The newest finished sweep that is wanted."""
-        return next((item for item in self.sweeps() if item.status == "FINISHED" and wanted(item)), None)
 
     def records(self, parent: str) -> list[Record]:
         """The Records of a sweep that can be read,: models without steps first, then by steps."""

@@ -1,335 +1,275 @@
-"""Error rates of the verdict in simulated worlds whose truth is known, judged by the functions that judge Records.
+"""How often is the verdict wrong? Simulated studies whose truth is known, judged by the verdict that users get.
 
-    python -m benchmarks.error_rates          writes docs/simulation.md and docs/simulation.png (minutes)
+    python -m benchmarks.error_rates --studies 2000 --processes 16     writes docs/simulation.json, .md and .png
+    python -m benchmarks.error_rates --page                            draws the page again from the JSON
 
-*Quality.* A prompt's judged tokens are L ~ uniform{16..64}, its NLL is L m exp(s e - s^2 / 2) + c, e standard normal,
-shared in part by both sides: a ratio of sums with prompts of unequal weight, a cost that short texts feel more, and
-right-skewed NLL. As e and L are independent, the true ratio is m + c / E[L] whatever s is; the candidate's m is the
-baseline's plus a shift, so that Delta = -shift exactly. The candidate is more skewed than the baseline, which is the
-dangerous side: a sample without its rare bad texts has too good a mean *and* too small a spread.
-
-*Speed.* A batch's time is T x (batch effect, mean 1, shared in part by both sides) x (repeat, lognormal of median 1):
-the speedup's truth is the ratio of the two T. With one batch the truth is that batch's own.
-
-Every rate stands with its Monte-Carlo standard error, beside the limit it is held against.
+Every study is a list of Records (`worlds`, `timed_worlds`) and goes through `analysis.parity.analyze.parity`: nothing
+of the rule is written here. A study has a seed of its own, so results do not depend on the number of processes.
+Studies of 1,000 prompts are half as many as the others, and those that show power alone a quarter.
 """
 
 import argparse
+import gc
+import json
+import os
+import platform
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llmbench.analysis.parity.statistics import Array, difference, passed_from_the_top, ratio_interval, resampled_ratios
+from benchmarks import error_page
+from benchmarks.cells import MARGIN, QUALITY, SIZES, SPEED, Case
+from benchmarks.timed_worlds import passing_study, timed_study
+from benchmarks.worlds import shift_for, study
+from llmbench.analysis.parity.analyze import parity
+from llmbench.analysis.parity.grouping import group
+from llmbench.analysis.parity.parity import Parity
+from llmbench.analysis.parity.speed import speedup
+from llmbench.analysis.parity.verdict import Speed, Status
+from llmbench.record import Record
 
-MARGIN = 0.1
-SIZES = (32, 48, 100, 316, 1000)
-LAWS = {"mild": 0.3, "skewed": 0.5, "heavy": 0.8}
-"""s of the candidate. Skewness of a prompt's NLL per token: 0.95, 1.75, 3.7; of the bundled LLaDA: at most 0.71."""
-
-COLLAPSES = (0.01, 0.05)
-"""Shares of texts in `collapses`."""
-
-SPEEDS = ((1, 6), (1, 12), (4, 6), (12, 6), (12, 20))
-"""Batches and repeats."""
-
-_CHUNK = 2_000_000
-"""Prompts drawn at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """A frequency over simulated studies, and what it is held against."""
-
-    what: str
-    setting: str
-    prompts: int | None
-    value: float
-    studies: int
-    low: float | None  # limits
-    high: float | None
-
-    @property
-    def error(self) -> float:
-        """Monte-Carlo standard error."""
-        return float(np.sqrt(self.value * (1 - self.value) / self.studies))
-
-    @property
-    def held(self) -> bool:
-        """Inside the limits, within two standard errors."""
-        slack = 2 * self.error
-        return (self.low is None or self.value >= self.low - slack) and (
-            self.high is None or self.value <= self.high + slack
-        )
+Task = tuple[str, str, int, int, int, int, int]
+"""Kind ("quality", "speed"), name, prompts, first study, end, planned studies, seed."""
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# Quality
+# Studies
 
 
-def prompts(
-    rng: np.random.Generator, studies: int, count: int, shifts: Sequence[float], spread: float
-) -> tuple[Array, Array]:
-    """Sums per prompt: baseline (studies, n, 2) and candidates (K, studies, n, 2), oriented up as (-NLL, tokens)."""
-    shared = rng.standard_normal((studies, count))
-    sides = [_side(rng, shared, 2.0, 0.2)]
-    sides += [_side(rng, shared, 2.0 + shift, spread) for shift in shifts]
-    return sides[0], np.stack(sides[1:])
+def quality_chunk(name: str, prompts: int, indices: Iterable[int], studies: int, seed: int) -> list[Counter[str]]:
+    """Counts of every case of a setting over some studies, in the order of its cases.
 
-
-def _side(rng: np.random.Generator, shared: Array, mean: float, spread: float) -> Array:
-    own = rng.standard_normal(shared.shape)
-    noise = np.sqrt(0.2) * shared + np.sqrt(0.8) * own
-    length = rng.integers(16, 65, size=shared.shape).astype(np.float64)
-    nll = length * mean * np.exp(spread * noise - spread**2 / 2) + 5.0
-    return np.stack([-nll, length], axis=-1)
-
-
-def _chunks(studies: int, count: int, sides: int) -> Iterator[int]:
-    most = max(1, _CHUNK // (count * sides))
-    for first in range(0, studies, most):
-        yield min(most, studies - first)
-
-
-def passed(baseline: Array, candidates: Array, alpha: float, margin: float = MARGIN) -> Any:
-    """Whether each k of each study passes by the tested bound: shape (K, studies)."""
-    found = difference(baseline, candidates)
-    return (found.lower(alpha) >= -margin) & found.enough_below()
-
-
-def plainly_passed(baseline: Array, candidates: Array, alpha: float) -> Any:
-    """The same by the t bound alone."""
-    from scipy.special import stdtrit
-
-    found = difference(baseline, candidates)
-    return found.delta - stdtrit(found.prompts - 1, 1 - alpha) * found.sd / np.sqrt(found.prompts) >= -MARGIN
-
-
-def false_claims(rng: np.random.Generator, studies: int, count: int, law: str, drawn: int = 2000) -> list[Rate]:
-    """Claims that are false: the smaller k lie on the boundary, the largest is as good as the baseline.
-
-    `count` is the number of prompts of the first of three analyses; the later ones have twice and three times as many.
-    `drawn` studies are also judged by the percentile bootstrap, for comparison.
+    Keys: "studies", "covered" (the 95 % interval of Delta at the largest k holds the truth), "false" (`reached` with a
+    smallest k whose truth is at or below the margin), and every status that occurred.
     """
-    found = {"bound": 0, "t": 0, "sequence": 0, "bootstrap": 0, "planned": 0, "unplanned": 0}
-    for some in _chunks(studies, 3 * count, 4):
-        grown, more = prompts(rng, some, 3 * count, (MARGIN, MARGIN, 0.0), LAWS[law])  # k rising: two bad, one good
-        base, other = grown[:, :count], more[:, :, :count]
-        passes = passed(base, other, 0.05)
-        found["bound"] += int(passes[0].sum())
-        found["t"] += int(plainly_passed(base, other[0], 0.05).sum())
-        found["sequence"] += int((passed_from_the_top(passes.T) >= 2).sum())  # goes on into a k that is too bad
-        for name, alpha in (("planned", 0.05 / 3), ("unplanned", 0.05)):
-            taken = [passed(grown[:, :n], more[0][:, :n], alpha) for n in (count, 2 * count, 3 * count)]
-            found[name] += int(np.any(taken, axis=0).sum())
-    base, other = prompts(rng, drawn, count, (MARGIN,), LAWS[law])
-    for study in range(drawn):
-        ratios = resampled_ratios(np.stack([base[study], other[0, study]]), rng, 1000)
-        found["bootstrap"] += bool(np.percentile(ratios[:, 1] - ratios[:, 0], 5) >= -MARGIN)
-
-    def rate(what: str, name: str, total: int, limit: float | None) -> Rate:
-        return Rate(
-            what=what, setting=law, prompts=count, value=found[name] / total, studies=total, low=None, high=limit
-        )
-
-    return [
-        rate("false claim at the boundary", "bound", studies, 0.05),
-        rate("false claim, sequence over 3 k", "sequence", studies, 0.05),
-        rate("false claim, 3 planned analyses at 5 % / 3", "planned", studies, 0.05),
-        rate("false claim, 3 unplanned analyses at 5 %", "unplanned", studies, 0.15),
-        rate("for comparison: t bound alone", "t", studies, None),
-        *([rate("for comparison: percentile bootstrap", "bootstrap", drawn, None)] if drawn else []),
-    ]
+    setting = QUALITY[name]
+    counts: list[Counter[str]] = [Counter() for _ in setting.cases]
+    for index in indices:
+        wanted = [i for i, case in enumerate(setting.cases) if index < case.share * studies]
+        for i, verdict in zip(wanted, judged(name, prompts, index, wanted, seed), strict=True):
+            counts[i].update(outcome(setting.cases[i], verdict))
+    return counts
 
 
-def collapses(rng: np.random.Generator, studies: int, count: int, share: float) -> list[Rate]:
-    """False claims where a rare text collapses: 4 nats per token worse, in a share of the candidate's texts.
-
-    This world was not used to choose the bound. A sample that holds no collapsed text cannot know of them.
-    """
-    found = plain = 0
-    for some in _chunks(studies, count, 2):
-        length = rng.integers(16, 65, size=(2, some, count)).astype(np.float64)
-        rate = 2 + 0.3 * rng.standard_normal((2, some, count))
-        rate[1] += MARGIN + 4.0 * ((rng.random((some, count)) < share) - share)
-        base, other = np.stack([-rate * length, length], axis=-1)
-        found += int(passed(base, other, 0.05).sum())
-        plain += int(plainly_passed(base, other, 0.05).sum())
-    setting = f"{100 * share:g} % collapse"
-    return [
-        Rate(
-            what="false claim at the boundary", setting=setting, prompts=count, value=found / studies,
-            studies=studies, low=None, high=0.05,
-        ),
-        Rate(
-            what="for comparison: t bound alone", setting=setting, prompts=count, value=plain / studies,
-            studies=studies, low=None, high=None,
-        ),
-    ]  # fmt: skip
+def outcome(case: Case, verdict: Parity) -> list[str]:
+    """What is counted of one verdict."""
+    head, made = verdict.head, ["studies", verdict.status.value]
+    if head is None:
+        return made
+    if head.tests and head.tests[-1].low <= case.deltas[-1] <= head.tests[-1].high:
+        made.append("covered")
+    if head.reached is not None and case.deltas[head.reached - 1] <= -MARGIN:
+        made.append("false")
+    return made
 
 
-def coverage(rng: np.random.Generator, studies: int, count: int, law: str) -> Rate:
-    """How often the two-sided 95 % interval of Delta(k) holds the truth."""
-    held = 0
-    for some in _chunks(studies, count, 2):
-        made = difference(*prompts(rng, some, count, (MARGIN,), LAWS[law]))
-        held += int(((made.lower(0.025) <= -MARGIN) & (made.upper(0.025) >= -MARGIN)).sum())
-    return Rate(
-        what="coverage of Delta(k)", setting=law, prompts=count, value=held / studies, studies=studies,
-        low=0.93, high=0.97,
-    )  # fmt: skip
-
-
-def power(rng: np.random.Generator, studies: int, count: int, law: str, shift: float) -> Rate:
-    """How often a candidate whose true Delta is -shift passes."""
-    found = 0
-    for some in _chunks(studies, count, 2):
-        found += int(passed(*prompts(rng, some, count, (shift,), LAWS[law]), 0.05).sum())
-    what = f"power at Delta = {-shift or 0:g}"
-    return Rate(what=what, setting=law, prompts=count, value=found / studies, studies=studies, low=None, high=None)
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Speed
-
-
-def speed_coverage(rng: np.random.Generator, studies: int, batches: int, repeats: int, resamples: int = 1000) -> Rate:
-    """How often the 95 % interval of the speedup holds the truth."""
-    held = 0
-    for _ in range(studies):
-        shared = rng.standard_normal(batches)
-        sides, effects = [], []
-        for _side_number in range(2):
-            effect = np.exp(0.1 * (shared + rng.standard_normal(batches)) - 0.01)  # mean 1
-            effects.append(effect)
-            repeat = np.exp(0.05 * rng.standard_normal((repeats, 1)))
-            sides.append(effect * repeat * np.exp(0.02 * rng.standard_normal((repeats, batches))))
-        truth = float(effects[0][0] / effects[1][0]) if batches == 1 else 1.0
-        interval = ratio_interval(sides[:1], sides[1:], rng, resamples)
-        held += interval.low <= truth <= interval.high
-    setting = f"{batches} batch{'es' if batches > 1 else ''}, {repeats} repeats"
-    return Rate(
-        what="coverage of speedup(k)", setting=setting, prompts=None, value=held / studies, studies=studies,
-        low=0.93, high=0.97,
-    )  # fmt: skip
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# The large run
-
-
-def run(studies: int, seed: int = 0) -> list[Rate]:
-    """Every rate of the documentation."""
-    rng = np.random.default_rng(seed)
-    rates = []
-    for law in LAWS:
-        for count in SIZES:
-            rates += false_claims(rng, studies, count, law)
-            rates.append(coverage(rng, studies, count, law))
-            rates += [power(rng, studies, count, law, shift) for shift in (0.0, MARGIN / 2)]
-            print(f"{law}, {count} prompts", file=sys.stderr, flush=True)
-    for share in COLLAPSES:
-        for count in SIZES:
-            rates += collapses(rng, studies, count, share)
-    for batches, repeats in SPEEDS:
-        rates.append(speed_coverage(rng, min(studies, 4000), batches, repeats))
-    return rates
-
-
-def markdown(rates: Sequence[Rate], command: str, sizes: Sequence[int] = SIZES) -> str:
-    """The table: a row per rate and law, a column per number of prompts."""
-    lines = [
-        "# Error rates of the verdict in simulated worlds",
-        "",
-        f"Made by `{command}`; the worlds are described in `benchmarks/error_rates.py`.",
-        "Each cell is a share of simulated studies in %, in brackets two Monte-Carlo standard errors. **Bold**:",
-        "outside the limits by more than that. Limits: false claims 5 % (15 % for three unplanned analyses), coverage",
-        "93 to 97 %.",
-        f"Margin {MARGIN:g}. Skewness of a prompt's NLL per token: mild 0.95, skewed 1.75, heavy 3.7 (LLaDA of the",
-        "bundled pair: at most 0.71).",
-        "",
-        "![Error, coverage and power over the number of prompts](simulation.png)",
-        "",
-        f"| | law | {' | '.join(f'n = {n}' for n in sizes)} |",
-        "|---|---|" + "---:|" * len(sizes),
-    ]
-    quality = [rate for rate in rates if rate.prompts is not None]
-    for what, law in dict.fromkeys((rate.what, rate.setting) for rate in quality):
-        cells = {rate.prompts: _cell(rate) for rate in quality if (rate.what, rate.setting) == (what, law)}
-        lines.append(f"| {what} | {law} | {' | '.join(cells[n] for n in sizes)} |")
-    lines += ["", "| | setting | share |", "|---|---|---:|"]
-    lines += [f"| {rate.what} | {rate.setting} | {_cell(rate)} |" for rate in rates if rate.prompts is None]
-    missed = [rate for rate in rates if not rate.held]
-    said = "; ".join(f"{rate.what}, {_where(rate)}: {_cell(rate)}" for rate in missed)
-    lines += ["", f"Outside the limits: {said or 'none'}.", ""]
-    return "\n".join(lines)
-
-
-def _where(rate: Rate) -> str:
-    return rate.setting if rate.prompts is None else f"{rate.setting}, n = {rate.prompts}"
-
-
-def _cell(rate: Rate) -> str:
-    text = f"{100 * rate.value:.1f} ({200 * rate.error:.1f})"
-    return text if rate.held else f"**{text}**"
-
-
-def figure(rates: Sequence[Rate]) -> Any:
-    """False claims, coverage and power over the number of prompts."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(12, 4), layout="constrained")
-    panels = (
-        ("false claim at the boundary", "false claims at the boundary (%)", (5.0,)),
-        ("coverage of Delta(k)", "coverage of the 95 % interval (%)", (93.0, 97.0)),
-        ("power at Delta = 0", "power, both models equal (%)", ()),
+def judged(name: str, prompts: int, index: int, wanted: Sequence[int], seed: int) -> Iterator[Parity]:
+    """The verdicts on one study of a setting: one for each of the wanted cases, all against one baseline."""
+    setting = QUALITY[name]
+    cases = [setting.cases[i] for i in wanted]
+    truths = [(case.entropy, delta) for case in cases for delta in case.deltas]
+    bend = setting.world.bend
+    world = replace(
+        setting.world,
+        prompts=prompts,
+        shifts=[shift_for(delta, entropy, bend) for entropy, delta in truths],
+        entropies=[entropy for entropy, _ in truths],
+        steps=[k for case in cases for k in case.steps],
     )
-    for place, (what, title, limits) in enumerate(panels, start=1):
-        axes = drawn.add_subplot(1, 3, place)
-        for law, colour in zip(LAWS, ("#1f5fa8", "#d1622b", "#7a7a7a"), strict=True):
-            own = [rate for rate in rates if rate.what == what and rate.setting == law]
-            bars = [200 * rate.error for rate in own]
-            shown = [100 * rate.value for rate in own]
-            axes.errorbar(_sizes(own), shown, yerr=bars, marker="o", color=colour, label=law)
-            if place == 1:
-                plain = [r for r in rates if r.what == "for comparison: t bound alone" and r.setting == law]
-                heights = [100 * rate.value for rate in plain]
-                axes.plot(_sizes(plain), heights, ":", color=colour, label=f"{law}, t alone")
-        for limit in limits:
-            axes.axhline(limit, color="black", linewidth=0.8, linestyle="--")
-        axes.set_xscale("log")
-        axes.set_xticks(SIZES, [str(n) for n in SIZES])
-        axes.minorticks_off()
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("prompts")
-        axes.spines[["top", "right"]].set_visible(False)
-        if place == 1:
-            axes.set_ylim(bottom=0)
-            axes.legend(fontsize=8, frameon=False)
-    return drawn
+    records = study(world, np.random.default_rng([seed, zlib.crc32(name.encode()), prompts, index]))
+    baseline = [record for record in records if record.family == "autoregressive"]
+    candidates = iter(records[len(baseline) :])
+    for case in cases:
+        yield parity([*baseline, *(next(candidates) for _ in case.steps)])
 
 
-def _sizes(rates: Sequence[Rate]) -> list[int]:
-    return [rate.prompts for rate in rates if rate.prompts is not None]
+@dataclass(kw_only=True)
+class Times:
+    """What came out of some studies of a race."""
+
+    viable: int = 0
+    inefficient: int = 0
+    covered: int = 0  # the interval holds the truth at every k
+    widths: list[float] = field(default_factory=list)  # log(high / low) at the smallest k
+    oracle: list[float] = field(default_factory=list)  # the same on a machine that does not change
+
+
+def speed_chunk(name: str, indices: Iterable[int], seed: int) -> Times:
+    """The speeds claimed in some studies of a race."""
+    race, made = SPEED[name], Times()
+    steps = [16 * 2**i for i in range(len(race.truths))]
+    written = passing_study(race.machine.batches, steps)
+    for index in indices:
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode()), index])
+        changed, steady = timed_study(race.machine, race.truths, written, rng)
+        verdict = parity(changed, seed=index)
+        if verdict.status is not Status.REACHED or verdict.head is None or verdict.head.reached != steps[0]:
+            raise AssertionError(f"quality must pass in a study of speed: {verdict}")
+        made.viable += verdict.speed is Speed.VIABLE
+        made.inefficient += verdict.speed is Speed.INEFFICIENT
+        ends = [(item.low or np.nan, item.high or np.nan) for item in verdict.speedups]
+        made.covered += all(low <= truth <= high for (low, high), truth in zip(ends, race.truths, strict=True))
+        made.widths.append(float(np.log(ends[0][1] / ends[0][0])))
+        made.oracle.append(_oracle_width(steady, index))
+    return made
+
+
+def _oracle_width(steady: Sequence[Record], seed: int) -> float:
+    sides = group(steady)
+    found = speedup(sides.candidates[0].steps or 0, sides, sides.candidates[0], np.random.default_rng(seed))
+    return float(np.log((found.high or np.nan) / (found.low or np.nan))) if found else float("nan")
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# All of them
+
+
+def tasks(studies: int, seed: int, only: str = "") -> list[Task]:
+    """Everything that must run, the costly first, cut so that processes end together."""
+    made: list[Task] = []
+    for name in QUALITY:
+        for prompts in SIZES:
+            planned = max(1, studies // 2 if prompts == SIZES[-1] else studies)
+            made += [("quality", name, prompts, *part, planned, seed) for part in _cut(planned, 5000 // prompts)]
+    for name in SPEED:
+        made += [("speed", name, 0, *part, studies, seed) for part in _cut(studies, 50)]
+    return sorted((task for task in made if only in task[1]), key=cost, reverse=True)
+
+
+def _cut(studies: int, size: int) -> list[tuple[int, int]]:
+    return [(first, min(first + size, studies)) for first in range(0, studies, size)]
+
+
+def cost(task: Task) -> float:
+    """About how many seconds of one core a task takes."""
+    kind, name, prompts, first, end, planned, _ = task
+    if kind == "speed":
+        return 0.017 * (end - first) * (1 + len(SPEED[name].truths)) / 2
+    setting = QUALITY[name]
+    judged_cases = sum(max(0.0, min(end, case.share * planned) - first) for case in setting.cases)
+    return 0.5e-4 * (80 + prompts) * (judged_cases + 0.2 * len(setting.world.temperatures) * (end - first))
+
+
+def run_task(task: Task) -> Any:
+    """A task's counts or times."""
+    kind, name, prompts, first, end, planned, seed = task
+    gc.disable()  # it would walk through every Record again and again; they hold no cycles
+    if kind == "speed":
+        made: Any = speed_chunk(name, range(first, end), seed)
+    else:
+        made = quality_chunk(name, prompts, range(first, end), planned, seed)
+    gc.enable()
+    return made
+
+
+def run(plan: Sequence[Task], processes: int) -> dict[str, list[dict[str, Any]]]:
+    """Every rate, by kind: one row for a case and a number of prompts, one for a race."""
+    quality: dict[tuple[str, int], list[Counter[str]]] = {}
+    speed: dict[str, Times] = {}
+
+    def take(task: Task, result: Any) -> None:
+        kind, name, prompts, *_ = task
+        if kind == "speed":
+            so_far = speed.setdefault(name, Times())
+            for key in ("viable", "inefficient", "covered", "widths", "oracle"):
+                setattr(so_far, key, getattr(so_far, key) + getattr(result, key))
+        else:
+            kept = quality.setdefault((name, prompts), [Counter() for _ in QUALITY[name].cases])
+            for counter, more in zip(kept, result, strict=True):
+                counter.update(more)
+
+    _work(plan, processes, take)
+    return {
+        "quality": [
+            {"world": name, "prompts": prompts, "place": case.place, "entropy": round(case.entropy, 4)}
+            | {"deltas": list(case.deltas), **counter}
+            for name in QUALITY
+            for prompts in SIZES
+            for case, counter in zip(QUALITY[name].cases, quality.get((name, prompts), []), strict=False)
+        ],
+        "speed": [_row(name, speed[name]) for name in SPEED if name in speed],
+    }
+
+
+def _row(name: str, made: Times) -> dict[str, Any]:
+    machine = SPEED[name].machine
+    return {
+        "world": name, "truths": list(SPEED[name].truths), "level": machine.level, "size": machine.size,
+        "noise": machine.noise, "repeats": machine.repeats, "batches": machine.batches, "studies": len(made.widths),
+        "viable": made.viable, "inefficient": made.inefficient, "covered": made.covered,
+        "width": float(np.median(made.widths)), "oracle_width": float(np.median(made.oracle)),
+    }  # fmt: skip
+
+
+def _work(plan: Sequence[Task], processes: int, take: Callable[[Task, Any], None]) -> None:
+    """Run every task, here or in processes, and say on stderr how much is left."""
+    started, whole, done = time.monotonic(), sum(map(cost, plan)), 0.0
+
+    def ended(task: Task, result: Any) -> None:
+        nonlocal done
+        take(task, result)
+        done += cost(task)
+        left = (time.monotonic() - started) / done * (whole - done)
+        print(f"\r{100 * done / whole:5.1f} %, {left / 60:.1f} minutes left ", end="", file=sys.stderr, flush=True)
+
+    if processes == 1:
+        for task in plan:
+            ended(task, run_task(task))
+    else:
+        with ProcessPoolExecutor(processes) as pool:
+            waiting = {pool.submit(run_task, task): task for task in plan}
+            for future in as_completed(waiting):
+                ended(waiting[future], future.result())
+    print(file=sys.stderr)
+
+
+def made_by(command: str, processes: int) -> dict[str, Any]:
+    """Command, machine, versions and commit."""
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "command": command,
+        "processes": processes,
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy")},
+        "commit": head.stdout.strip() or None,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run everything and write the table and the figure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.error_rates", description=__doc__)
-    parser.add_argument("--studies", type=int, default=20_000, help="per rate (default: %(default)s)")
+    """Run everything and write the JSON, the page and the figure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.error_rates", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--studies", type=int, default=400, help="for each rate (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: %(default)s, the CPUs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="docs", metavar="FOLDER")
+    parser.add_argument("--only", default="", metavar="TEXT", help="worlds whose name contains this")
+    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER")
+    parser.add_argument("--page", action="store_true", help="run nothing: write the page from FOLDER/simulation.json")
     options = parser.parse_args(arguments)
-    rates = run(options.studies, options.seed)
-    command = f"python -m benchmarks.error_rates --studies {options.studies} --seed {options.seed}"
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "simulation.md").write_text(markdown(rates, command))
-    figure(rates).savefig(out / "simulation.png", dpi=120)
-    print(f"Written: {out / 'simulation.md'}, {out / 'simulation.png'}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    data_file = options.out / "simulation.json"
+    if not options.page:
+        plan = tasks(options.studies, options.seed, options.only)
+        print(f"About {sum(map(cost, plan)) / 60:.0f} minutes of one core.", file=sys.stderr)
+        command = f"python -m benchmarks.error_rates --studies {options.studies} --seed {options.seed}"
+        made, started = made_by(command, options.processes), time.monotonic()
+        rates = run(plan, options.processes)
+        made["minutes"] = round((time.monotonic() - started) / 60, 1)
+        data_file.write_text(json.dumps({"made": made, "margin": MARGIN, **rates}, indent=1) + "\n")
+    error_page.write(json.loads(data_file.read_text()), options.out)
+    print(f"Written: {data_file}, {options.out / 'simulation.md'}, {options.out / 'simulation.png'}")
     return 0
 
 

@@ -1,9 +1,10 @@
 """Simulated studies: Records of both sides whose true quality and diversity are known.
 
-A prompt's text has L ~ uniform{16..64} judge tokens. LLaMA's entropy rises with its temperature from 2.66 to 3.34 nats,
+A prompt's text has L ~ uniform{32..64} judge tokens. LLaMA's entropy rises with its temperature from 2.66 to 3.34 nats,
 and its quality is a concave function G of it, as measured on the bundled pair (perplexity 4.4 when greedy, 16 at
 entropy 3.1). Prompts of one document share a part of what is hard for both sides and of what is hard for one. The
-candidate at k has entropy E and quality G(E) - shift: the truth of its Delta is -shift whatever the noise is.
+candidate at k has entropy E and quality G(E) - shift: between the ends of the curve the truth of its Delta is -shift
+whatever the noise is, because noise has mean 0 and L is independent of it.
 """
 
 import math
@@ -28,7 +29,7 @@ PREFIX = 32
 
 def entropy_at(temperature: float) -> float:
     """LLaMA's true entropy at a temperature: slow at first, as measured."""
-    return LEAST + (MOST - LEAST) * temperature**1.5
+    return LEAST + (MOST - LEAST) * math.pow(temperature, 1.5)
 
 
 def quality_at(entropy: float, bend: float = 2.0) -> float:
@@ -40,6 +41,18 @@ def quality_at(entropy: float, bend: float = 2.0) -> float:
     """
     above = entropy - LEAST
     return -1.48 - 2.0 * above - bend * above**2
+
+
+def shift_for(delta: float, entropy: float, bend: float = 2.0) -> float:
+    """The shift of a candidate whose true Delta is this: against the curve, and off it against its nearest end.
+
+    Args:
+        delta: nats per token.
+        entropy: the candidate's.
+        bend: of the curve.
+    """
+    reference = quality_at(min(max(entropy, LEAST), MOST), bend)
+    return quality_at(entropy, bend) - reference - delta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +72,8 @@ class World:
     relevance: float = 0.11  # the candidate's; LLaMA's is 0.11
     bend: float = 2.0
     steps: Sequence[int] = (8, 16, 32, 64)
+    temperatures: Sequence[float] = TEMPERATURES  # of LLaMA's curve; 0.7 is one of them in any case
+    batches: int = 1  # into which the prompts are cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +85,7 @@ class _Prompts:
 
 
 def study(world: World, rng: np.random.Generator) -> list[Record]:
-    """One study: LLaMA at temperature 0.7 and on its curve, and the candidate at each k."""
+    """One study: LLaMA on its curve and at temperature 0.7 (which is timed), then the candidate at each k."""
     n = world.prompts
     cluster = np.arange(n) // world.per_document
     of = _Prompts(
@@ -81,7 +96,7 @@ def study(world: World, rng: np.random.Generator) -> list[Record]:
     )
     shared = _noise(world, of, rng)
     records = []
-    for temperature in sorted({*TEMPERATURES, 0.7}):
+    for temperature in sorted({*world.temperatures, 0.7}):
         entropy = entropy_at(temperature)
         nll = -quality_at(entropy, world.bend) + world.spread * _mixed(shared, _noise(world, of, rng), 0.5)
         made = _record(world, of, rng, nll, entropy, 0.11, 0.02, temperature=temperature, steps=None)
@@ -130,33 +145,30 @@ def _record(
 ) -> Record:
     """A Record with these NLL per token."""
     n = world.prompts
-    length = rng.integers(PREFIX, 65, size=n)
-    varied = entropy + 0.15 * _noise(world, of, rng)
-    related = relevance + 0.12 * rng.standard_normal((2, n))
-    outputs, scores = [], []
-    for i, name in enumerate(of.ids):
-        size = int(length[i])
-        outputs.append(
-            Output(
-                prompt_id=name, task=of.tasks[i], prompt=f"prompt {name}", text="x" * 4 * size, batch=0, tokens=size,
-                utf8_bytes=4 * size, stopped=False, document=of.documents[i],
-            )
-        )  # fmt: skip
-        total = float(nll[i]) * size
-        others = (total + float(related[0, i]) * size, total + float(related[1, i]) * size)
-        own = PromptScore(
-            prompt_id=name, subject="output", utf8_bytes=4 * size, nll_nats=total, judged_tokens=size,
-            entropy_nats=float(varied[i]), bigrams=size - 1, distinct_bigrams=size - 2, diversity_tokens=PREFIX,
-            text_tokens=size, repeated_tokens=round(repetition * size), entropy_prefixes=((PREFIX, float(varied[i])),),
-            other_nll_nats=others, shared_4grams=0.05,
-        )  # fmt: skip
-        scores.append(own)
-        if steps is None:
-            echo = PromptScore(
-                prompt_id=name, subject="prompt_tail", utf8_bytes=4 * size, nll_nats=5.0 * size, judged_tokens=size,
-                other_nll_nats=(5.3 * size, 5.3 * size), text_tokens=size,
-            )  # fmt: skip
-            scores.append(echo)
+    size = rng.integers(PREFIX, 65, size=n)
+    varied = (entropy + 0.15 * _noise(world, of, rng)).tolist()
+    total = nll * size
+    others = (total + (relevance + 0.12 * rng.standard_normal((2, n))) * size).T.tolist()
+    sizes, totals = size.tolist(), total.tolist()
+    batch = [i % world.batches for i in range(n)]
+    outputs = [
+        Output(
+            prompt_id=name, task=of.tasks[i], prompt=f"prompt {name}", text="x" * 4 * sizes[i], batch=batch[i],
+            tokens=sizes[i], utf8_bytes=4 * sizes[i], stopped=False, document=of.documents[i],
+        )
+        for i, name in enumerate(of.ids)
+    ]  # fmt: skip
+    scores = [
+        PromptScore(
+            prompt_id=name, subject="output", utf8_bytes=4 * sizes[i], nll_nats=totals[i], judged_tokens=sizes[i],
+            entropy_nats=varied[i], diversity_tokens=PREFIX, text_tokens=sizes[i],
+            repeated_tokens=round(repetition * sizes[i]), entropy_prefixes=((PREFIX, varied[i]),),
+            other_nll_nats=tuple(others[i]), shared_4grams=0.05,
+        )
+        for i, name in enumerate(of.ids)
+    ]  # fmt: skip
+    if steps is None and temperature == 0.7:
+        scores += [_prompt_tail(name, length) for name, length in zip(of.ids, sizes, strict=True)]
     record = Record(
         identity=f"{'llada' if steps else 'llama'}{steps or 0:03d}{temperature:g}",
         model="llada" if steps else "llama",
@@ -170,19 +182,38 @@ def _record(
         conditions=_conditions(temperature, "llada" if steps else "llama"),
         signatures={"judge": "simulated@0"},
         environment=_ENVIRONMENT,
-        partition=(of.ids,),
+        partition=tuple(of.ids[b :: world.batches] for b in range(world.batches)),
         outputs=tuple(outputs),
-        timings=(
-            Timing(
-                batch=0, repeat=0, e2e_ms=100.0, e2e_wall_ms=100.0, prefill_ms=None, forwards=steps or 64,
-                tokens=int(length.sum()), utf8_bytes=None,
-            ),
-        ),
+        timings=tuple(timing(b, 0, 100.0, sum(sizes[b :: world.batches])) for b in range(world.batches)),
         canvas=64,
         scores=tuple(scores),
-    )  # fmt: skip
-    return replace(record, metrics=quality.compute(record))
+    )
+    return replace(record, metrics=_metrics(record))
 
+
+def timing(batch: int, repeat: int, e2e_ms: float, tokens: int) -> Timing:
+    """A batch in a repeat; both clocks agree."""
+    return Timing(
+        batch=batch, repeat=repeat, e2e_ms=e2e_ms, e2e_wall_ms=e2e_ms, prefill_ms=None, forwards=64, tokens=tokens,
+        utf8_bytes=None,
+    )  # fmt: skip
+
+
+def _prompt_tail(name: str, size: int) -> PromptScore:
+    """The floor: 5 nats per token, and 0.3 more under another prompt."""
+    return PromptScore(
+        prompt_id=name, subject="prompt_tail", utf8_bytes=4 * size, nll_nats=5.0 * size, judged_tokens=size,
+        other_nll_nats=(5.3 * size, 5.3 * size), text_tokens=size,
+    )  # fmt: skip
+
+
+def _metrics(record: Record) -> dict[str, float]:
+    """The values that a verdict reads as logged; to make them all (`quality.compute`) takes longer than a verdict."""
+    found = {key: quality.ratio(key, quality.per_prompt(record, key).values()) for key in _LOGGED}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+_LOGGED = ("quality/perplexity", "quality/bits_per_byte", "quality/entropy")
 
 _ENVIRONMENT = Environment(
     device="cpu", device_name="simulated", driver=None, threads=1, load_average=None, python="3", platform="",

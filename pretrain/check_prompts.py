@@ -34,9 +34,9 @@ Row = Mapping[str, Any]
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The objects of a ``.jsonl`` or ``.jsonl.xz`` file."""
-    opened = lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")
-    with opened as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+    data = path.read_bytes()
+    text = (lzma.decompress(data) if path.suffix == ".xz" else data).decode()
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def runs(text: str) -> Iterator[str]:

@@ -207,7 +207,7 @@ def with_baseline_jobs(records: Sequence[Record]) -> list[Record]:
 
 
 def rescored(record: Record, change: Callable[[PromptScore], PromptScore | None]) -> Record:
-    """A Record with other scores of its outputs, and the metrics that follow from them.
+    """A Record with other scores of its outputs, and the metrics that follow (absent where they are no numbers).
 
     Args:
         record: with scores.
@@ -216,7 +216,8 @@ def rescored(record: Record, change: Callable[[PromptScore], PromptScore | None]
     pairs = [(score, change(score) if score.subject == "output" else score) for score in record.scores]
     changed = tuple(new for _, new in pairs if new is not None)
     others = {key: value for key, value in record.metrics.items() if key not in _quality(record.scores)}
-    return replace(record, scores=changed, metrics=others | _quality(changed))
+    known = {key: value for key, value in _quality(changed).items() if math.isfinite(value)}
+    return replace(record, scores=changed, metrics=others | known)
 
 
 def with_curve(records: Sequence[Record], temperatures: Sequence[float] = CURVE) -> list[Record]:

@@ -111,6 +111,8 @@ def _load(source: str, revision: str | None, subset: str | None) -> tuple[Any, s
     more: dict[str, Any] = {}
     if not on_hub and Path(path).is_file():
         path, more = _READERS[Path(path).suffix], {"data_files": path}
+    if not on_hub and _only_csv(Path(source).expanduser()):
+        more["keep_default_na"] = False  # "NA", "None" and "null" are texts; an empty field is blank all the same
     try:
         builder = datasets.load_dataset_builder(path, subset, revision=revision if on_hub else None, **more)
         if on_hub:
@@ -160,6 +162,12 @@ def _local(source: str) -> Path:
     if path.is_file() and path.suffix not in _READERS:
         raise WorkloadError(f"workload.source={source}: give a {', '.join(_READERS)} file, or a folder of them")
     return path
+
+
+def _only_csv(path: Path) -> bool:
+    """Whether a file, or all that the library reads of a folder, is CSV."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return {file.suffix for file in files if file.suffix in _READERS} == {".csv"}
 
 
 def _explain(error: Exception, subset: str | None) -> str:

@@ -28,6 +28,8 @@ import itertools
 import json
 import random
 import re
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -44,6 +46,9 @@ _NUMBER = r"[-−]?[$€£]?(?:(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}|[0-9]+)(?:
 
 _ANSWER = re.compile(rf"####\s*({_NUMBER})\s*$")
 """The last line of GSM8K's solutions."""
+
+_NO_BLANKS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{8}")
+"""Thai, Lao, Burmese, Khmer, Japanese, Chinese: so many letters in a row are more than one word."""
 
 _KEYS = ("prompt", "reference", "answer", "id", "task", "document")
 """What is read of a line."""
@@ -115,6 +120,8 @@ def load(config: WorkloadConfig) -> Workload:
         rows = hf_datasets.read(config)
         name = where = rows.name
         prompts = _from_rows(rows)
+        if left_out := rows.rows[-1][0] - len(rows.rows):
+            notes = (f"{where}: rows without a prompt, left out: {left_out}",)
     else:
         path, name = _locate(config.source)
         where, (prompts, unread) = str(path), _read(path)
@@ -144,6 +151,12 @@ def load(config: WorkloadConfig) -> Workload:
         for prompt in itertools.islice(_in_turn(prompts), config.count)
     )
     _require_different(selected, where)
+    uncut = [p for p in selected if _NO_BLANKS.search(p.text)]
+    if uncut and config.prompt_words:
+        notes += (
+            f"{where}: prompts in a script without blanks between words: {len(uncut)}; "
+            "workload.prompt_words and reference_words count what stands between blanks, and hardly cut them",
+        )
     return replace(_workload(name, selected, [_digested(p) for p in selected]), notes=notes)
 
 
@@ -212,12 +225,14 @@ def read_utf8(path: Path, key: str) -> str:
         key: the setting that names it.
 
     Raises:
-        WorkloadError: it cannot be read, or is not UTF-8.
+        WorkloadError: it cannot be read, is compressed, or is not UTF-8.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise WorkloadError(f"{key}: cannot read {path}: {error.strerror}") from error
+    if data.startswith(b"\x1f\x8b"):
+        raise WorkloadError(f"{path} is compressed; unpack it: gunzip {shlex.quote(str(path))}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -275,7 +290,7 @@ _DATASET = "those are read with workload=dataset workload.prompt_field=FIELD"
 def _object(line: str) -> dict[str, Any]:
     """One line as an object that has a prompt. Raises ValueError with what is wrong, without file and line."""
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         looks = "" if line.lstrip().startswith("{") else f"; a line looks like {_LINE}; Parquet and CSV: {_DATASET}"
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}{looks}") from error
@@ -288,6 +303,15 @@ def _object(line: str) -> dict[str, Any]:
     return row
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a dict. Raises ValueError for a key that stands twice: which of the two was meant is not known."""
+    counts = Counter(key for key, _ in pairs)
+    for key, count in counts.items():
+        if count > 1:
+            raise ValueError(f"{key!r} stands {count} times in this line; keep one")
+    return dict(pairs)
+
+
 def _prompt(row: dict[str, Any], name: str) -> Prompt:
     """A Prompt from its keys. Raises ValueError."""
     prompt = _text(row, "prompt")
@@ -295,7 +319,7 @@ def _prompt(row: dict[str, Any], name: str) -> Prompt:
         row["reference"] = None
     if type(row.get("id")) is int:
         row["id"] = str(row["id"])
-    if type(row.get("answer")) in (int, float):
+    if type(row.get("answer")) in (int, float, Decimal):
         row["answer"] = format(Decimal(str(row["answer"])), "f")  # 1e-05 would be read as -5
     given = {key: _text(row, key) for key in _KEYS[1:] if row.get(key) is not None}
     if "answer" not in given and (marked := _ANSWER.search(given.get("reference", ""))):
@@ -320,7 +344,7 @@ def _text(row: dict[str, Any], key: str) -> str:
     """A text that has words and can be written as UTF-8, without whitespace at its ends."""
     value = row[key]
     if not isinstance(value, str):
-        raise ValueError(f'"{key}" must be a text, not {json.dumps(value)[:40]}')
+        raise ValueError(f'"{key}" must be a text, not {json.dumps(value, default=str)[:40]}')
     if not value.strip():
         raise ValueError(f'"{key}" is empty; ' + ("remove the line" if key == "prompt" else "leave it out instead"))
     try:

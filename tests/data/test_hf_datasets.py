@@ -1,5 +1,7 @@
 """Prompts from a data set: from files on this machine, and from a hub that stands here, with the real client."""
 
+import datetime
+import decimal
 import json
 import os
 import subprocess
@@ -123,6 +125,26 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no PAR1")
     assert "broken.parquet: " in refusal(tmp_path / "broken.parquet")
     assert "no row with a prompt" in refusal(write(tmp_path / "blank.jsonl", [{"question": ""}]))
+
+
+@pytest.mark.parametrize("where", ["rows.csv", "set"])
+def test_missing_words_of_pandas_are_texts_in_csv_and_rows_without_a_prompt_are_counted(tmp_path, where):
+    path = tmp_path / where / "rows.csv" if where == "set" else tmp_path / where
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("question,answer\nNA,N/A\n,lost\nnull,\nNone,None\n")
+    workload = load(tmp_path / where, 3, reference_field="answer")
+    assert [(p.text, p.reference) for p in workload.prompts] == [("NA", "N/A"), ("null", None), ("None", "None")]
+    assert [note.partition(": ")[2] for note in workload.notes] == ["rows without a prompt, left out: 1"]
+    assert load(tmp_path / where, 1).notes == ()
+
+
+def test_a_decimal_is_a_number_and_what_is_no_text_is_named_in_one_line(tmp_path):
+    row = {"question": "6 * 7?", "number": decimal.Decimal("42.5"), "day": datetime.date(2024, 1, 1), "raw": b"x"}
+    path = write(tmp_path / "rows.parquet", [row])
+    assert load(path, answer_field="number").prompts[0].answer == "42.5"
+    said = refusal(path, reference_field="day")
+    assert 'row 1: "reference" must be a text, not "2024-01-01' in said
+    assert 'row 1: "reference" must be a text, not "b' in refusal(path, reference_field="raw")
 
 
 def test_a_name_on_the_hub_never_means_what_lies_here(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Reading, selecting and cutting prompts; every fault of a file is one line with file and line number."""
 
+import gzip
 import json
 import re
 from collections import Counter
@@ -170,6 +171,7 @@ def test_a_missing_reference_is_refused_with_prompt_and_remedy():
         ('{"prompt": "a", "reference": " "}', 'line 2: "reference" is empty; leave it out'),
         ('{"prompt": "a", "id": true}', 'line 2: "id" must be a text, not true'),
         ('{"prompt": "a", "task": 1}', 'line 2: "task" must be a text, not 1'),
+        ('{"prompt": "a", "reference": "b", "prompt": "c"}', "line 2: 'prompt' stands 2 times in this line; keep one"),
         ('{"prompt": "a", "id": "one"}', "line 2: \"id\" 'one' is already on line 1"),
         ('{"prompt": "a\\ud83d"}', 'line 2: "prompt" holds half of a character (\\ud83d)'),
     ],
@@ -187,6 +189,7 @@ def test_a_bad_line_is_named_with_its_number_even_when_it_is_not_selected(write,
     [
         (b"", "has no prompts; write one JSON object a line"),
         (b"\n \n", "has no prompts"),
+        (gzip.compress(b'{"prompt": "a"}\n'), "is compressed; unpack it: gunzip "),
         (b'{"prompt": "a"}\n{"prompt": "b\xff"}\n', "line 2: byte 0xff is not UTF-8"),
         (b'{"prompt": "a"}\n{"prompt": "b"}\n', "has only 2; set workload.prompts=2"),
     ],
@@ -331,6 +334,13 @@ def test_a_file_of_another_kind_is_told_what_a_line_looks_like(write, tmp_path):
     table.write_bytes(b"PAR1\xff")
     with pytest.raises(WorkloadError, match=r"mine.parquet is no JSONL file.*workload=dataset"):
         workloads.load(config(table))
+
+
+def test_a_script_without_blanks_is_named_where_its_words_are_counted(write):
+    path = write({"prompt": "从前有一个国王他有三个儿子"}, {"prompt": "The word 北京 is short"})
+    (note,) = workloads.load(config(path, 2, prompt_words=3)).notes
+    assert note.startswith(f"{path}: prompts in a script without blanks between words: 1; workload.prompt_words")
+    assert workloads.load(config(path, 2)).notes == ()
 
 
 def test_keys_that_are_not_read_are_named_with_what_was_meant(write):

@@ -179,6 +179,8 @@ def needed(test: DeltaTest, others: Sequence[tuple[float, float]], terms: Terms,
         skew_prompts: prompts that the skewness asks for.
     """
     room = test.delta - test.allowance + terms.margin
+    if test.place is Place.ABOVE and room < 0:
+        return None  # what LLaMA does there is not known, whatever the number of prompts
     if test.place is Place.BELOW or room < 0:  # it would be shown to be worse
         return prompts_needed([(-(test.delta + terms.margin), test.sd)], terms.alpha)
     found = prompts_needed([(room, test.sd), *others], terms.alpha)

@@ -3,14 +3,39 @@
 Seeds are summed within a prompt: the prompt stays the unit, because texts of one prompt are not independent.
 """
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from llmbench.analysis.estimates import logged_mean
 from llmbench.metrics import quality
 from llmbench.metrics.keys import METRICS
 from llmbench.metrics.quality import Terms
 from llmbench.record import Record
+
+T = TypeVar("T")
+
+_REMEMBERED: dict[int, dict[Hashable, Any]] = {}
+
+
+def remembered(record: Record, what: Hashable, read: Callable[[], T]) -> T:
+    """What was read of a Record, once for as long as it lives. Nobody changes the value.
+
+    Args:
+        record: whose.
+        what: name of the value.
+        read: reads it.
+    """
+    own = id(record)
+    if own not in _REMEMBERED:
+        _REMEMBERED[own] = {}
+        weakref.finalize(record, _REMEMBERED.pop, own, None).atexit = False
+    known = _REMEMBERED[own]
+    if what not in known:
+        known[what] = read()
+    made: T = known[what]
+    return made
 
 
 @dataclass(frozen=True)
@@ -71,9 +96,13 @@ def summed(each: Sequence[dict[str, Terms]]) -> dict[str, Terms]:
 def pooled(records: Sequence[Record], metric: str) -> dict[str, Terms]:
     """Numerator and denominator of each prompt, summed over the Records; empty for a metric without sums."""
     try:
-        return summed([quality.per_prompt(record, metric) for record in records])
+        return summed([_terms(record, metric) for record in records])
     except KeyError:  # a value that a Record carries without the sums behind it
         return {}
+
+
+def _terms(record: Record, metric: str) -> dict[str, Terms]:
+    return remembered(record, metric, lambda: quality.per_prompt(record, metric))
 
 
 def is_measured(records: Sequence[Record], metric: str) -> bool:

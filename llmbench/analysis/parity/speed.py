@@ -77,8 +77,8 @@ def _nearest(timed: Sequence[Record], candidate: Record, *, later: bool) -> Reco
     Where nothing tells processes apart (older Records), the baseline's own Record stands before.
     """
     here = [r for r in timed if _place(r) == _place(candidate) and (r.started_at > candidate.started_at) is later]
-    if not candidate.process and not later:
-        here = [r for r in timed if r.role == "timed"]
+    if not candidate.process:
+        here = [] if later else [r for r in timed if r.role == "timed"]
     same = [r for r in here if seed_of(r) in (seed_of(candidate), "")] or here
     return (min if later else max)(same, key=lambda r: r.started_at, default=None)
 

@@ -1,6 +1,7 @@
 """What every metric of one set of sides is tested with: the prefix of entropy, the baseline's curve, the texts."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -126,7 +127,7 @@ class Study:
         sums, more = metric_sums(self.sides, key, points)
         entropies = None
         if sums is not None and base in MATCHED:
-            entropies = ratios_of((*self.sides.candidates, *points), self._read_entropy, sums.prompts)
+            entropies = ratios_of((*self._candidates(sums), *points), self._read_entropy, sums.prompts)
             if entropies is None or not points:
                 values: dict[str, float | str] = {"points": float(len(points))}
                 sums, more = None, (_unusable(CheckName.CURVE, key, values),)
@@ -155,7 +156,7 @@ class Study:
         terms: interim.Terms,
     ) -> tuple[list[DeltaTest], list[Check], list[tuple[float, float]]]:
         """The tests at every k, the Checks on the texts, and room and sd of the Checks at the largest k."""
-        candidates = self.sides.candidates
+        candidates = self._candidates(sums)
         sides = [self.sides.baseline] if self.sides.baseline else []
         ratios = [sums.baseline, *sums.candidates.values()]
         checks = [
@@ -182,6 +183,8 @@ class Study:
             value, steps = sums.candidates[side.steps or 0], side.steps or 0
             if entropies is None:
                 compared = directly(steps, value, sums.baseline)
+            elif not math.isfinite(entropies[i].value):  # all of its texts are empty
+                continue
             else:
                 compared = at_equal_entropy(steps, value, entropies[i], knots, sums.by)
             tests.append(delta_test(compared, knots, sums.by, under, floor.of(compared)))
@@ -193,6 +196,10 @@ class Study:
 
     def _entropy(self, side: Side) -> dict[str, quality.Terms]:
         return summed([self._read_entropy(record) for record in side.records])
+
+    def _candidates(self, sums: Sums) -> list[Side]:
+        """Those whose sums can be used."""
+        return [side for side in self.sides.candidates if side.steps in sums.candidates]
 
 
 class _Floor:

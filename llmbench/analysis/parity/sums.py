@@ -3,6 +3,7 @@
 Every output counts: a prompt without a score on one side leaves the metric without a comparison.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from llmbench.analysis.parity.bounds import Array, Clusters, Ratio, clusters, ratio
 from llmbench.analysis.parity.grouping import Group
-from llmbench.analysis.parity.sides import Side, orientation, pooled, side_value, summed
+from llmbench.analysis.parity.sides import Side, orientation, pooled, remembered, side_value, summed
 from llmbench.analysis.parity.verdict import Check, CheckName
 from llmbench.metrics.quality import Terms
 from llmbench.record import PromptScore, Record
@@ -35,7 +36,8 @@ def common_prefix(sides: Sequence[Side]) -> int | None:
 
     The shortest that was measured where none does; None where no prefix was.
     """
-    outputs = [[s for s in r.scores if s.subject == "output"] for side in sides for r in side.records]
+    every = [[s for s in r.scores if s.subject == "output"] for side in sides for r in side.records]
+    outputs = [scores for scores in every if not scores or any(s.text_tokens != 0 for s in scores)]  # not all empty
     measured = [{m for score in scores for m, _ in score.entropy_prefixes} for scores in outputs]
     grid = sorted(set.intersection(*measured)) if measured else []
     fitting = [m for m in grid if all(share_below(scores, m) <= 0.1 for scores in outputs)]
@@ -48,11 +50,7 @@ def share_below(scores: Sequence[PromptScore], prefix: int) -> float:
 
 
 def entropy_reader(prefix: int | None) -> Read:
-    """Reads the entropy over a prefix; over `workload.diversity_tokens` where no prefixes were measured.
-
-    A Record is read once.
-    """
-    known: dict[int, tuple[Record, dict[str, Terms]]] = {}  # with the Record, so that no other takes its id
+    """Reads the entropy over a prefix; over `workload.diversity_tokens` where no prefixes were measured."""
 
     def terms(score: PromptScore) -> Terms | None:
         at = (nats for length, nats in score.entropy_prefixes if length == prefix)
@@ -61,11 +59,12 @@ def entropy_reader(prefix: int | None) -> Read:
             return (0.0, 0.0) if not (score.text_tokens or score.diversity_tokens or score.utf8_bytes) else None
         return (found, 1.0)
 
+    def fresh(record: Record) -> dict[str, Terms]:
+        each = {score.prompt_id: terms(score) for score in record.scores if score.subject == "output"}
+        return {prompt: pair for prompt, pair in each.items() if pair is not None}
+
     def read(record: Record) -> dict[str, Terms]:
-        if id(record) not in known:
-            each = {score.prompt_id: terms(score) for score in record.scores if score.subject == "output"}
-            known[id(record)] = record, {prompt: pair for prompt, pair in each.items() if pair is not None}
-        return known[id(record)][1]
+        return remembered(record, ("entropy", prefix), lambda: fresh(record))
 
     return read
 
@@ -83,7 +82,9 @@ def documents_of(records: Sequence[Record], prompts: Sequence[str]) -> Clusters:
 def metric_sums(
     group: Group, metric: str, points: Sequence[Side], only: frozenset[str] | None = None
 ) -> tuple[Sums | None, tuple[Check, ...]]:
-    """The sums of one metric; None with the failed Checks where something is wrong with those of a side.
+    """The sums of one metric, and a failed Check for each side whose sums are wrong.
+
+    A candidate with such a Check is left out; with one of the baseline, or without candidates, there are no sums.
 
     Args:
         group: the sides.
@@ -94,25 +95,26 @@ def metric_sums(
     terms = [side.terms(metric) for side in group.sides]
     wanted = {prompt for own in terms for prompt in own}
     if wanted and metric != "quality/accuracy":  # not every prompt has an answer; every output has the rest
-        written = (output for record in group.records for output in record.outputs)
-        wanted |= {output.prompt_id for output in written if output.text is not None}
+        wanted |= set().union(*map(_written, group.records))
     found = [check for side, own in zip(group.sides, terms, strict=True) for check in _wrong(side, own, wanted, metric)]
     if not wanted:
         found.append(_check(CheckName.PROMPTS, None, metric, {"missing": 0.0, "prompts": 0.0}))
-    if found:
+    wrong = {check.steps for check in found}
+    right = [(side, own) for side, own in zip(group.sides, terms, strict=True) if side.steps not in wrong]
+    if None in wrong or len(right) < 2:
         return None, tuple(found)
     prompts = tuple(sorted(wanted if only is None else wanted & only))
     sign = orientation(metric)
-    ratios = [_ratio(own, prompts, sign) for own in terms]
+    ratios = [_ratio(own, prompts, sign) for _, own in right]
     return (
         Sums(
             prompts=prompts,
             by=documents_of(group.records, prompts),
             baseline=ratios[0],
-            candidates={side.steps: own for side, own in zip(group.candidates, ratios[1:], strict=True)},  # type: ignore[misc]
+            candidates={side.steps or 0: own for (side, _), own in zip(right[1:], ratios[1:], strict=True)},
             curve=tuple(_ratio(side.terms(metric), prompts, sign) for side in points),
         ),
-        (),
+        tuple(found),
     )
 
 
@@ -142,8 +144,18 @@ def usable_points(points: Sequence[Side], metric: str, read_entropy: Read) -> li
 
 def _is_whole(side: Side, read: Read) -> bool:
     terms = summed([read(record) for record in side.records])
-    outputs = {output.prompt_id for record in side.records for output in record.outputs if output.text is not None}
-    return bool(terms) and outputs <= terms.keys() and bool(np.isfinite(list(terms.values())).all())
+    counted = any(pair[1] for pair in terms.values())
+    return counted and all(_written(r) <= terms.keys() for r in side.records) and not _odd(terms)
+
+
+def _written(record: Record) -> set[str]:
+    """The prompts that have a text."""
+    return remembered(record, "written", lambda: {o.prompt_id for o in record.outputs if o.text is not None})
+
+
+def _odd(terms: dict[str, Terms]) -> list[str]:
+    """The prompts whose terms are no numbers."""
+    return sorted(prompt for prompt, (a, b) in terms.items() if not (math.isfinite(a) and math.isfinite(b)))
 
 
 def _wrong(side: Side, own: dict[str, Terms], wanted: set[str], metric: str) -> list[Check]:
@@ -151,8 +163,7 @@ def _wrong(side: Side, own: dict[str, Terms], wanted: set[str], metric: str) -> 
     if absent := sorted(wanted - own.keys()):
         values: dict[str, float | str] = {"missing": float(len(absent)), "prompts": float(len(wanted))}
         return [_check(CheckName.PROMPTS, side, metric, values | {"first": ", ".join(absent[:3])})]
-    odd = sorted(prompt for prompt, pair in own.items() if not np.isfinite(pair).all())
-    if odd or (own and side_value(side.records, metric) is None):
+    if (odd := _odd(own)) or (own and side_value(side.records, metric) is None):
         return [_check(CheckName.NOT_FINITE, side, metric, {"odd": float(len(odd)), "first": ", ".join(odd[:3])})]
     return []
 

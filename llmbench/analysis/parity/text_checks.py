@@ -12,11 +12,12 @@ import numpy as np
 
 from llmbench.analysis.parity.bounds import Clusters, Ratio, bound
 from llmbench.analysis.parity.curve import Match, mixed
-from llmbench.analysis.parity.sides import Side
+from llmbench.analysis.parity.sides import Side, remembered
 from llmbench.analysis.parity.sums import Read, ratios_of, reader, share_below
 from llmbench.analysis.parity.verdict import MATCHED, Check, CheckName
 from llmbench.metrics import quality
-from llmbench.record import Record, Subject
+from llmbench.metrics.quality import Terms
+from llmbench.record import Record
 
 RELEVANCE_MARGIN = 0.05
 """Nats per token: how much less than the baseline's text a text may depend on its prompt."""
@@ -48,10 +49,10 @@ class TextChecks:
         """
         self._points, self._prompts, self._by, self._prefix = points, prompts, by, prefix
         self._relevance = self._knots(reader("quality/relevance"))
-        self._wrong = self._knots(quality.relevance_under_other_prompt)
+        self._wrong = self._knots(_under_other_prompt)
         self._copying = self._knots(_whole("quality/shared_4grams"))
         self._repetition = self._knots(reader("quality/repetition"))
-        echoes = ratios_of([baseline], lambda record: quality.terms_of(record, "quality/relevance", _ECHO), prompts)
+        echoes = ratios_of([baseline], _of_echo, prompts)
         self._echo = echoes[0] if echoes else None
         self._made: dict[tuple[Any, ...], list[Check]] = {}
 
@@ -119,8 +120,9 @@ class TextChecks:
         if found is None or knots is None:
             return _check(name, side, passed=False, values={"measured": "no"})
         own, at = found[0].value, mixed(knots, match).value
-        fine = math.isfinite(own) and math.isfinite(at) and own <= at + margin
-        return _check(name, side, passed=fine, values={"value": own, "reference": at, "limit": at + margin})
+        return _check(
+            name, side, passed=own <= at + margin, values={"value": own, "reference": at, "limit": at + margin}
+        )
 
     def _short(self, side: Side, match: Match) -> Check:
         """Whether as many outputs are shorter than the prefix: length must not become diversity."""
@@ -131,7 +133,12 @@ class TextChecks:
         return _check(CheckName.SHORT, side, passed=abs(own - at) <= SHORT_MARGIN, values=values)
 
 
-_ECHO: Subject = "prompt_tail"
+def _under_other_prompt(record: Record) -> dict[str, Terms]:
+    return remembered(record, "other prompt", lambda: quality.relevance_under_other_prompt(record))
+
+
+def _of_echo(record: Record) -> dict[str, Terms]:
+    return remembered(record, "echo", lambda: quality.terms_of(record, "quality/relevance", "prompt_tail"))
 
 
 def halves(checks: Sequence[Check]) -> list[tuple[float, float]]:
@@ -160,12 +167,12 @@ def _whole(metric: str) -> Read:
     """Reads a metric that a text may be too short for: it then counts as nothing."""
     read = reader(metric)
 
-    def terms(record: Record) -> dict[str, tuple[float, float]]:
+    def terms(record: Record) -> dict[str, Terms]:
         found = read(record)
         absent = {o.prompt_id: (0.0, 0.0) for o in record.outputs if o.prompt_id not in found and o.text is not None}
         return {**absent, **found} if found else {}
 
-    return terms
+    return lambda record: remembered(record, ("whole", metric), lambda: terms(record))
 
 
 def _share_below(side: Side, prefix: int) -> float:
@@ -174,6 +181,9 @@ def _share_below(side: Side, prefix: int) -> float:
 
 
 def _check(name: CheckName, side: Side, *, passed: bool, values: Mapping[str, float | str]) -> Check:
+    """A Check of texts; values that are no numbers were not measured."""
+    if not all(math.isfinite(value) for value in values.values() if isinstance(value, float)):
+        passed, values = False, {"measured": "no"}
     return Check(
         name=name,
         passed=bool(passed),

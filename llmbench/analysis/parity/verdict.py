@@ -109,7 +109,7 @@ class Check:
         return (
             not self.passed
             and self.blocks == blocks
-            and (metric is None or not self.metrics or metric in self.metrics)
+            and (metric is None or not self.metrics or bool({metric, metric.removesuffix("_second")} & {*self.metrics}))
             and (steps is None or self.steps in (None, steps))
         )
 

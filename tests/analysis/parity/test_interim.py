@@ -10,11 +10,12 @@ import pytest
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.analysis.parity.grouping import group
 from llmbench.analysis.parity.interim import AnalysisPlan, PastAnalysis, Terms, terms
-from llmbench.analysis.parity.verdict import Parity, Status
+from llmbench.analysis.parity.parity import Parity
+from llmbench.analysis.parity.verdict import Status
 from llmbench.config.parity import ChatConfig, MarginsConfig, ParityConfig, ThresholdsConfig
 from llmbench.errors import RecordError
 from llmbench.record import JobContext, Record
-from records import make_record, make_sweep
+from records import CURVE, make_record, make_sweep, with_curve
 
 ALL = [8, 16, 32, 64]
 
@@ -57,9 +58,7 @@ def test_a_longer_k_over_old_jobs_is_a_second_analysis_and_says_so() -> None:
     old = under_plan(make_sweep((8, 16)), [8, 16])
     new = under_plan(make_sweep((32, 64))[1:])
     (verdict,) = verdicts([*old, *new])
-    assert (verdict.analyses, verdict.alpha) == (2, 0.05)
-    assert "at most 10 % error: 5 % x 2 analyses, this one unplanned" in verdict.sentence
-    assert terms_of([*old, *new]).unplanned == ("steps",)
+    assert (verdict.analyses, verdict.alpha, verdict.unplanned) == (2, 0.05, ("steps",))
     planned = [*under_plan(make_sweep((8, 16)), [8, 16], 2), *under_plan(make_sweep((32, 64))[1:], planned=2)]
     assert (terms_of(planned).alpha, terms_of(planned).unplanned) == (0.025, ())
 
@@ -76,16 +75,22 @@ def test_a_failed_job_is_part_of_k() -> None:
 
 
 def test_other_margins_after_the_run_are_a_second_analysis_and_are_named() -> None:
-    records = under_plan(make_sweep())
-    wider = ParityConfig(margins=MarginsConfig(perplexity=0.3, entropy=0.3))
-    (verdict,) = verdicts(records, options=wider)
-    assert verdict.metrics[0].reached == 16
-    assert "parity.margins.entropy, parity.margins.perplexity" in verdict.warnings[0]
+    wider = ParityConfig(margins=MarginsConfig(perplexity=0.3))
+    (verdict,) = verdicts(under_plan(make_sweep()), options=wider)
+    assert (verdict.metrics[0].margin, verdict.analyses, verdict.unplanned) == (0.3, 2, ("parity.margins.perplexity",))
 
 
 def test_the_margins_of_the_run_are_taken_where_none_are_given() -> None:
-    (verdict,) = verdicts(under_plan(make_sweep(), perplexity=0.3, entropy=0.3))
-    assert (verdict.metrics[0].reached, verdict.analyses) == (16, 1)
+    (verdict,) = verdicts(under_plan(make_sweep(), perplexity=0.3))
+    assert (verdict.metrics[0].margin, verdict.analyses) == (0.3, 1)
+
+
+def test_a_margin_on_entropy_of_an_older_version_is_dropped() -> None:
+    (verdict,) = verdicts(under_plan(make_sweep(), perplexity=0.3, entropy=0.1))
+    assert (verdict.options.margins, verdict.analyses) == (MarginsConfig(perplexity=0.3), 1)
+    assert verdict.analysis is not None
+    text = verdict.analysis.to_json().replace('"accuracy"', '"entropy": 0.1, "accuracy"')
+    assert PastAnalysis.from_json(text) == verdict.analysis
 
 
 # What earlier sweeps of the experiment left
@@ -94,7 +99,7 @@ def test_the_margins_of_the_run_are_taken_where_none_are_given() -> None:
 def test_a_plain_repeat_is_the_same_analysis_however_often() -> None:
     found = in_turn(*[under_plan(make_sweep())] * 3)
     assert [item.analyses for item in found] == [1, 1, 1]
-    assert {item.sentence for item in found} == {found[0].sentence}
+    assert len({str(item) for item in found}) == 1
 
 
 def test_a_slower_repeat_with_the_same_texts_is_the_same_analysis() -> None:
@@ -115,7 +120,17 @@ def test_a_repeat_completes_the_analysis_in_which_a_job_failed() -> None:
 def test_the_same_plan_measured_anew_with_other_texts_is_another_chance() -> None:
     first, second = in_turn(under_plan(make_sweep(), planned=2), under_plan(rewritten(make_sweep()), planned=2))
     assert (first.alpha, second.analyses, second.alpha) == (0.025, 2, 0.05)  # planned were analyses of growing data
-    assert "in texts;" in second.warnings[0]
+    assert second.unplanned == ("texts",)
+
+
+def test_the_texts_of_the_curve_are_part_of_an_analysis() -> None:
+    plain = with_curve(make_sweep())
+    again = [*plain[:5], *rewritten(plain[5:])]
+    first, second = in_turn(under_plan(plain), under_plan(again))
+    assert first.analysis is not None
+    assert set(first.analysis.texts) == {"", "8", "16", "32", "64", *(f"T={t:g}" for t in CURVE)}
+    assert (second.analyses, second.unplanned) == (2, ("texts",))
+    assert in_turn(under_plan(plain[:5]), under_plan(plain))[1].analyses == 1  # texts that were not there yet
 
 
 def test_more_prompts_are_the_next_analysis_planned_or_not() -> None:
@@ -127,9 +142,7 @@ def test_more_prompts_are_the_next_analysis_planned_or_not() -> None:
     unplanned, planned = in_turn(*sizes(1)), in_turn(*sizes(3))
     assert [item.analyses for item in unplanned] == [item.analyses for item in planned] == [1, 2, 3]
     assert [item.alpha for item in unplanned] == [0.05] * 3
-    assert "at most 15 % error: 5 % x 3 analyses" in unplanned[2].sentence
     assert [item.alpha for item in planned] == pytest.approx([0.05 / 3] * 3)
-    assert "1.67 % error" in planned[2].sentence
     beyond = in_turn(*sizes(2))
     assert (beyond[1].alpha, beyond[2].alpha) == (0.025, 0.05)
 
@@ -146,14 +159,14 @@ def test_fewer_prompts_or_others_are_never_planned() -> None:
     for second in (of(8, "w8"), of(16, "others")):
         found = in_turn(of(16, "w16"), second)[1]
         assert (found.analyses, found.alpha) == (2, 0.05)
-        assert "in prompts;" in found.warnings[0]
+        assert found.unplanned == ("prompts",)
 
 
 def test_planning_afterwards_is_no_plan() -> None:
     records = under_plan(make_sweep())
     found = in_turn(records, under_plan(rewritten(make_sweep()), planned=2))[1]
     assert (found.analyses, found.alpha) == (2, 0.05)
-    assert "parity.planned_analyses" in found.warnings[0]
+    assert found.unplanned == ("parity.planned_analyses",)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +181,7 @@ def test_planning_afterwards_is_no_plan() -> None:
 def test_other_terms_over_data_measured_anew_are_an_analysis(options: ParityConfig, named: str) -> None:
     found = in_turn(make_sweep(), make_sweep(), options=(ParityConfig(), options))[1]
     assert (found.analyses, found.alpha) == (2, 0.05)
-    assert named in found.warnings[0]
+    assert found.unplanned == (named,)
 
 
 def test_the_threshold_for_chat_is_no_term_of_parity() -> None:
@@ -188,7 +201,7 @@ def test_more_seeds_are_the_next_analysis() -> None:
     first, second = in_turn(seeds("1"), seeds("1", "2", "3"))
     assert (first.analyses, second.analyses, second.alpha) == (1, 2, 0.025)
     shrunk = in_turn(seeds("1", "2"), seeds("2"))[1]
-    assert "in seeds;" in shrunk.warnings[0]
+    assert shrunk.unplanned == ("seeds",)
 
 
 def test_another_question_is_not_counted() -> None:
@@ -216,10 +229,11 @@ def test_a_plan_holds_all_that_a_verdict_will_test_and_comes_back() -> None:
     margins, thresholds = MarginsConfig(accuracy=0.01), ThresholdsConfig(empty_share=0.01)
     plan = AnalysisPlan(options=ParityConfig(margins=margins, thresholds=thresholds, planned_analyses=3), steps=(8, 16))
     assert json.loads(plan.to_json()) == {
-        "margins": {"perplexity": 0.1, "bits_per_byte": 0.04, "bertscore_f1": 0.01, "accuracy": 0.01, "entropy": 0.1},
+        "margins": {"perplexity": 0.1, "bits_per_byte": 0.04, "bertscore_f1": 0.01, "accuracy": 0.01},
         "thresholds": {"empty_share": 0.01, "length_share": 0.9, "roofline_share": 0.5},
         "chat": {"first_text_ms": 1000.0, "e2e_ms": 10_000.0},
         "planned_analyses": 3,
+        "baseline_temperatures": None,
         "error": 0.05,
         "steps": [8, 16],
     }

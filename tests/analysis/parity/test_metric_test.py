@@ -277,3 +277,4 @@ def test_the_prompts_that_would_decide_count_everything_that_must_hold() -> None
     assert needed(near, [(-0.1, 0.6)], TERMS, 0.0) is None
     worse = at(32, OPEN, delta=-0.2, sd=0.6)
     assert needed(worse, [(0.1, 0.6)], TERMS, 0.0) == 223  # what would show that it is worse
+    assert needed(replace(worse, place=Place.ABOVE), [], TERMS, 0.0) is None  # the curve is too short, not the sample

@@ -1,4 +1,4 @@
-"""Where does a server's Record stand? Beside the verdict, with a speedup of its own, until the user vouches for it."""
+"""Which Records are compared, which are refused, and where a server's stands: beside the verdict, unless trusted."""
 
 from dataclasses import replace
 
@@ -6,11 +6,10 @@ import pytest
 
 from llmbench.analysis.parity.analyze import parity, verdicts
 from llmbench.analysis.parity.grouping import comparison_groups, group
-from llmbench.analysis.parity.verdict import Parity, Status
+from llmbench.analysis.parity.parity import Parity
+from llmbench.analysis.parity.verdict import Status
 from llmbench.errors import RecordError
-from llmbench.report import tables
-from llmbench.report.cells import ABSENT
-from records import make_record, make_sweep, server_record
+from records import implementation, make_record, make_sweep, server_record, with_curve
 
 
 def test_a_server_changes_no_verdict_and_has_its_own_speedups() -> None:
@@ -42,29 +41,13 @@ def test_a_servers_speedup_is_wall_clock_over_wall_clock() -> None:
     assert ours.low < 200 / 160 * 1.1
 
 
-def test_the_table_shows_it_as_a_row_and_a_column() -> None:
-    sweep = [server_record(400.0), *make_sweep((8, 64))]
-    (verdict,) = verdicts(sweep)
-    table = tables.parity_table(sweep, verdict)
-    column = table.header.index("vs llama server, wall clock [95 %]")
-    assert table.header[column - 1] == "speedup [95 %]"
-    cells = {row[0]: row[column] for row in table.rows}
-    assert cells["llada k=8"].startswith("4.99x [")  # 400 / 80.1
-    assert cells["llama"] == cells["llama server"] == ABSENT
-    assert "vs llama server = L_e2e of llama server (vllm 0.11 at http://host:8000/v1)" in " ".join(table.notes)
-    assert "Test CPU (cpu, float32, eager, 1 thread) / llama server: vllm 0.11 at" in table.provenance
-    assert len(tables.throughput_table(sweep).rows) == 4
-
-
-def test_two_servers_have_a_column_each() -> None:
+def test_two_servers_have_a_speedup_each() -> None:
     sweep = [*make_sweep((8,)), server_record(160.0), server_record(40.0, url="http://other:30000/v1")]
     (verdict,) = verdicts(sweep)
     assert [[s.ratio for s in item.speedups] for item in verdict.external_servers] == [
         [pytest.approx(160 / 80.1)],
         [pytest.approx(40 / 80.1)],
     ]
-    header = tables.parity_table(sweep, verdict).header
-    assert [h for h in header if h.startswith("vs")] == [f"vs llama server {i}, wall clock [95 %]" for i in (1, 2)]
     assert {key for key, _, _ in verdict.series() if "_vs_" in key} == {
         f"parity/speedup_vs_llama_server_{i}" for i in (1, 2)
     }
@@ -74,12 +57,11 @@ def test_the_users_word_makes_it_an_implementation_of_the_baseline() -> None:
     (verdict,) = verdicts([*make_sweep(), server_record(150.0, trust_same_hardware=True)])
     assert verdict.external_servers == ()
     assert verdict.speedups[0].baseline_ms == 150.0
-    assert verdict.baseline_choice.startswith("The baseline is llama server, the fastest of its implementations")
+    assert [item.label for item in verdict.implementations] == ["llama server", "llama"]
     (slower,) = verdicts([*make_sweep(), server_record(250.0, trust_same_hardware=True)])
     assert slower.speedups[0].baseline_ms == 200.0
     (only,) = verdicts([*make_sweep()[1:], server_record(150.0, trust_same_hardware=True)])
     assert only.status is Status.REACHED
-    assert "LLaMA (server)" in only.sentence
 
 
 def test_a_vouched_server_must_be_asked_for_the_same_text() -> None:
@@ -97,7 +79,7 @@ def test_without_another_baseline_there_is_no_verdict() -> None:
     assert verdict.status is Status.MISSING_BASELINE
     assert verdict.speedups == ()
     assert len(verdict.external_servers[0].speedups) == 4
-    assert "on Test CPU (cpu, float32)" in verdict.sentence
+    assert (verdict.conditions.device_name, verdict.conditions.dtype) == ("Test CPU", "float32")
 
 
 def test_a_server_joins_the_sets_of_its_batch_whatever_they_ran_on() -> None:
@@ -108,7 +90,7 @@ def test_a_server_joins_the_sets_of_its_batch_whatever_they_ran_on() -> None:
     (alone,) = comparison_groups([server_record(90.0), small[0]])
     assert [record.label for record in alone] == ["llama", "llama server"]
     (only,) = comparison_groups([server_record(90.0)])
-    assert "on vllm 0.11 at http://host:8000/v1)" in parity(only).sentence
+    assert parity(only).conditions.device_name == "vllm 0.11 at http://host:8000/v1"
 
 
 def test_what_is_known_of_a_server_must_agree_and_so_must_the_rest() -> None:
@@ -122,3 +104,73 @@ def test_what_is_known_of_a_server_must_agree_and_so_must_the_rest() -> None:
 def _other_prompts():
     made = server_record(90.0)
     return replace(made, conditions=made.conditions | {"workload": "w1"})
+
+
+# Conditions
+
+
+@pytest.mark.parametrize("key", ["torch", "device_name", "transformers", "judge"])
+def test_records_under_other_conditions_are_refused_with_key_and_both_values(key: str) -> None:
+    sweep = [*make_sweep()[:2], make_record("llada", 16, conditions={key: "other"})]
+    old = sweep[0].conditions[key]
+    with pytest.raises(RecordError, match=f"llama and llada k=16 cannot be compared: {key} is '{old}' and 'other'"):
+        parity(sweep)
+
+
+def test_a_point_of_the_curve_made_by_another_version_is_refused() -> None:
+    *others, last = with_curve(make_sweep())
+    with pytest.raises(RecordError, match=r"torch is '2\.13\.0' and '2\.0\.0'"):
+        parity([*others, replace(last, conditions=last.conditions | {"torch": "2.0.0"})])
+
+
+def test_decoding_settings_must_agree_within_a_model_only() -> None:
+    llama, *others = make_sweep()
+    own = replace(llama, conditions=llama.conditions | {"decoding.ignore_stop": "True"})
+    assert parity([own, *others]).status is Status.REACHED
+    for key, value in (("decoding.remasking", "random"), ("decoding.cache", "dual")):  # both change the text
+        with pytest.raises(RecordError, match=rf"{key} is None and '{value}'"):
+            parity([llama, *others, make_record("llada", 128, conditions={key: value})])
+
+
+def test_two_records_for_one_place_are_refused() -> None:
+    with pytest.raises(RecordError, match="one autoregressive Record is needed as the baseline, found 2"):
+        parity([make_record("llama"), make_record("llama"), make_record("llada", 8)])
+    with pytest.raises(RecordError, match="two Records of llada k=8"):
+        parity([make_record("llama"), make_record("llada", 8), make_record("llada", 8)])
+    with pytest.raises(RecordError, match="one diffusion model at a time"):
+        parity([make_record("llada", 8), make_record("dream", 8)])
+    nucleus = implementation("transformers", 400.0, "dynamic")
+    nucleus = replace(nucleus, conditions=nucleus.conditions | {"decoding.top_p": "0.9"})
+    with pytest.raises(RecordError, match=r"decoding\.top_p is None and '0\.9'"):
+        parity([implementation("autoregressive", 200.0), nucleus, make_record("llada", 8)])
+
+
+def test_a_sweep_over_batches_is_cut_into_one_verdict_a_batch() -> None:
+    sweep = [record for batch in (2, 4) for record in with_curve(make_sweep((8, 16), batch=batch))]
+    found = verdicts(sweep)
+    assert [verdict.conditions.batch for verdict in found] == ["2", "4"]
+    assert [len(verdict.points) for verdict in found] == [7, 7]
+    lost = make_record("llada", 8, batch=8, status="failed", reason="out of memory")
+    found = verdicts([*sweep, make_record("llama", batch=8), lost])
+    assert {verdict.conditions.batch: verdict.status for verdict in found} == {
+        "2": Status.NOT_REACHED,
+        "4": Status.NOT_REACHED,
+        "8": Status.INVALID,
+    }
+
+
+def test_a_chat_and_a_continuation_never_meet() -> None:
+    plain = make_sweep((8,))
+    chat = [replace(r, conditions=r.conditions | {"decoding.chat": "True"}) for r in plain]
+    found = verdicts([*plain, *chat])
+    assert [verdict.conditions.chat for verdict in found] == [False, True]
+    assert all(verdict.status is not Status.MISSING_BASELINE for verdict in found)
+    with pytest.raises(RecordError, match=r"llama and llada k=8 cannot be compared: decoding.chat is 'True' and None"):
+        parity([chat[0], plain[1]])
+
+
+def test_implementations_without_a_candidate_are_one_set() -> None:
+    both = [implementation("transformers", 400.0, "dynamic"), implementation("autoregressive", 200.0)]
+    (verdict,) = verdicts(both)
+    assert (verdict.status, len(verdict.identities)) == (Status.MISSING_CANDIDATES, 2)
+    assert verdicts([make_record("llama", status="failed", reason="x")]) == ()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -41,7 +42,9 @@ def test_another_process_runs_a_planned_job_from_its_folder_alone(planned):
     folder, cell = planned
     program = "import sys; from pathlib import Path; from llmbench.sweeps.job_task import run_planned\n"
     program += "print(run_planned(Path(sys.argv[1])))"
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=300)
+    own = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program, str(folder)]
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = record.load(folder / "record.json")
     assert (found.status, found.identity, found.traceback) == ("finished", cell.prepared.identity, None)

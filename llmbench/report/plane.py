@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbench.analysis.formats import TITLES
-from llmbench.analysis.parity.sides import orientation
+from llmbench.analysis.parity.sides import as_logged, oriented
 from llmbench.analysis.parity.verdict import DeltaTest, MetricParity, Verdict
 from llmbench.metrics.keys import METRICS
 from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
@@ -97,28 +97,19 @@ def plane(verdict: Verdict, head: MetricParity) -> Plane | None:
         unit=f"{TITLES[metric]} ({METRICS[metric].better} is better)",
         log=metric == "quality/perplexity",
         knots=tuple(knots),
-        margin=tuple(_as_logged(metric, _oriented(metric, p.value) - head.margin) for p in knots),
+        margin=tuple(as_logged(metric, oriented(metric, p.value) - head.margin) for p in knots),
         gaps=tuple(gaps),
     )
 
 
 def _gap(metric: str, test: DeltaTest, entropy: float) -> Gap:
-    ends = _as_logged(metric, test.reference + test.low), _as_logged(metric, test.reference + test.high)
+    ends = as_logged(metric, test.reference + test.low), as_logged(metric, test.reference + test.high)
     return Gap(
-        point=Point(entropy=entropy, value=_as_logged(metric, test.value), label=str(test.steps)),
-        reference=_as_logged(metric, test.reference),
+        point=Point(entropy=entropy, value=as_logged(metric, test.value), label=str(test.steps)),
+        reference=as_logged(metric, test.reference),
         low=min(ends),
         high=max(ends),
     )
-
-
-def _as_logged(metric: str, value: float) -> float:
-    """An oriented value, turned back."""
-    return math.exp(-value) if metric == "quality/perplexity" else orientation(metric) * value
-
-
-def _oriented(metric: str, value: float) -> float:
-    return -math.log(value) if metric == "quality/perplexity" else orientation(metric) * value
 
 
 def draw_plane(axes: "Axes", plane: Plane, names: tuple[str, str]) -> None:
@@ -165,7 +156,7 @@ def place_labels(axes: "Axes", plane: Plane) -> None:
     # k first, then the ends of the curve, then what is between them
     knots = [plane.knots[0], plane.knots[-1], *plane.knots[1:-1]] if len(plane.knots) > 1 else list(plane.knots)
     wanted = [(gap.point, f"k = {gap.point.label}", CANDIDATE, 9, _OFFSETS) for gap in plane.gaps]
-    wanted += [(p, f"T = {p.label}", BASELINE, 8, ((7, -4), (-7, 4))) for p in knots]
+    wanted += [(p, f"T = {p.label}", BASELINE, 8, ((0, -9), (7, -4))) for p in knots]
     taken = []
     for gap in plane.gaps:
         ends = gap.low, gap.high, gap.reference

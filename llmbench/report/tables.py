@@ -174,11 +174,11 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         command: what recreates it.
     """
     ordered = [record for record in in_order(records) if record.identity in parity.identities]
-    heat = condition("decoding.temperature")
+    temperature = condition("decoding.temperature")
     columns: list[Column] = [
         ("", lambda record: record.label),
         *([("seed", condition("seed"))] if len(parity.seeds) > 1 else []),
-        *([("temperature", heat)] if len(set(map(heat, ordered))) > 1 else []),
+        *([("temperature", temperature)] if len(set(map(temperature, ordered))) > 1 else []),
         _E2E,
         ("speedup [95 %]", partial(_speedup, parity.speedup)),
         *((f"{name}, wall clock [95 %]", cell) for name, cell in _external_servers(parity)),

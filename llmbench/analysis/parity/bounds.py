@@ -11,7 +11,7 @@ strata:
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,22 @@ def ratio(terms: Array) -> Ratio:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         value = numerator.mean() / mean if len(terms) else math.nan
         return Ratio(float(value), (numerator - value * denominator) / mean)
+
+
+def smooth(function: Callable[..., float], ratios: Sequence[Ratio]) -> Ratio:
+    """A smooth function of values, with the influence of each prompt on it (delta method).
+
+    Args:
+        function: of as many numbers as there are ratios.
+        ratios: its arguments.
+    """
+    at = [item.value for item in ratios]
+    influence = np.zeros_like(ratios[0].influence)
+    for place, item in enumerate(ratios):
+        step = 1e-6 * max(1.0, abs(item.value))
+        above, below = ([*at[:place], at[place] + sign * step, *at[place + 1 :]] for sign in (1, -1))
+        influence = influence + (function(*above) - function(*below)) / (2 * step) * item.influence
+    return Ratio(function(*at), influence)
 
 
 @dataclass(frozen=True)

@@ -52,12 +52,12 @@ def reason(check: Check) -> str:
             f"{percent('value')} of the text of {label} repeats itself, at most {percent('limit')} may"
         ),
         CheckName.RELEVANCE: lambda: (
-            f"the text of {label} has too little to do with its prompts (relevance {n('value')} against "
-            f"{n('reference')} nats per token, lower bound {n('lower')} below {n('limit')})"
+            f"the text of {label} is not shown to depend on its prompts as the baseline's does (relevance "
+            f"{n('value')} against {n('reference')} nats per token, lower bound {n('lower')} below {n('limit')})"
         ),
         CheckName.ECHO: lambda: (
-            f"the text of {label} repeats its prompts (relevance {n('value')} nats per token, at most {n('limit')} is "
-            "allowed)"
+            f"the text of {label} is not shown to be less than half an echo of its prompts (relevance {n('value')} "
+            f"nats per token; half an echo has {n('limit')})"
         ),
         CheckName.RELEVANCE_ASSAY: lambda: (
             f"relevance does not tell the baseline's texts from texts under other prompts (lower bound {n('lower')}, "
@@ -123,8 +123,9 @@ def effect(check: Check) -> str:
     """What a failed Check forbids."""
     at = f" at k = {check.steps}" if check.steps is not None else ""
     what = listed([TITLES[key] for key in check.metrics])
+    verb = "is" if len(check.metrics) == 1 else "are"
     return {
-        "verdict": f"{f'{what} is' if what else 'nothing is'} {'not ' if what else ''}judged{at}",
+        "verdict": f"{f'{what} {verb} not' if what else 'nothing is'} judged{at}",
         "reached": f"{what or 'parity'} cannot be reached{at}",
         "speed": f"no claim on speed{at}",
         "viable": f"LLaDA cannot be called faster{at}",
@@ -169,6 +170,12 @@ _CHANGES = {
     CheckName.SLOW_BASELINE: "hardware.engine=graph, a larger batch, or model=llama,llama_generate,llada",
     CheckName.THREADS: "hardware.threads=N for both sides in one sweep, on one machine",
     CheckName.CARD: "run both sides in one process on one card",
+    CheckName.RELEVANCE: "more prompts, larger steps, or another diffusion_temperature",
+    CheckName.ECHO: "more prompts, or prompts that are not repeated",
+    CheckName.RELEVANCE_ASSAY: "more prompts, or prompts that say more (workload.prompt_words)",
+    CheckName.COPYING: "larger steps, or another diffusion_temperature",
+    CheckName.REPETITION: "larger steps, or another diffusion_temperature",
+    CheckName.SHORT: "lower canvas until both sides fill it",
     CheckName.UNSTEADY: "stop the other work on this device, or raise timing.repeats",
 }
 

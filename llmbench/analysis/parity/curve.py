@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmbench.analysis.parity.bounds import Clusters, Ratio, bound
+from llmbench.analysis.parity.bounds import Clusters, Ratio, bound, smooth
 from llmbench.analysis.parity.verdict import Place
 
 LEAST_STEP = 0.02
@@ -34,8 +34,8 @@ class Match:
     delta: Ratio  # f - reference
     reference: Ratio  # Q(E)
     weights: tuple[tuple[int, float], ...]  # knots of equal entropy, and their shares
-    below: float = 0.0  # interpolation allowance of the lower bound
-    above: float = 0.0  # of the upper bound
+    below: Ratio | None = None  # interpolation allowance of the lower bound; None: nothing is interpolated
+    above: Ratio | None = None  # of the upper bound
 
 
 def kept_knots(knots: Sequence[Knot]) -> tuple[list[Knot], list[Knot]]:
@@ -93,7 +93,7 @@ def _on_segment(quality: Ratio, entropy: Ratio, knots: Sequence[Knot], j: int) -
     if higher:
         best = max(higher, key=lambda knot: knot.quality.value).quality
         return Match(place=Place.ON, delta=quality - best, reference=best, weights=weights)
-    below, above = _allowances(knots, j, w, reference.value)
+    below, above = _allowances(entropy, knots, j)
     return Match(
         place=Place.ON,
         delta=quality - reference,
@@ -104,24 +104,39 @@ def _on_segment(quality: Ratio, entropy: Ratio, knots: Sequence[Knot], j: int) -
     )
 
 
-def _allowances(knots: Sequence[Knot], j: int, w: float, chord: float) -> tuple[float, float]:
+def _allowances(entropy: Ratio, knots: Sequence[Knot], j: int) -> tuple[Ratio, Ratio]:
     """How far the curve may lie above and below its chord: w (1 - w) width^2 times the second divided difference.
 
-    Of two knots the curvature is not known: the curve then lies between the qualities of both.
+    An estimate of noisy knots, so each has its influences; one of 0 too, which may be 0 by chance. Of two knots the
+    curvature is not known: the curve then lies between the qualities of both.
     """
+    left, right = knots[j], knots[j + 1]
     if len(knots) == 2:
-        ends = [knot.quality.value for knot in knots]
-        return max(ends) - chord, chord - min(ends)
-    bends = [_bend(knots[i : i + 3]) for i in (j - 1, j) if 0 <= i <= len(knots) - 3]
-    least = min(bends)
-    width = knots[j + 1].entropy.value - knots[j].entropy.value
-    size = max(w * (1 - w), 0.0) * width**2
-    return size * max(0.0, -least), size * max(0.0, least)
+        ends = (left.quality, right.quality)
+        best, worst = max(ends, key=lambda end: end.value), min(ends, key=lambda end: end.value)
+        chord = smooth(_chord, (entropy, left.entropy, right.entropy, left.quality, right.quality))
+        return best - chord, chord - worst
+    around = [
+        [value for knot in knots[i : i + 3] for value in (knot.entropy, knot.quality)]
+        for i in (j - 1, j)
+        if 0 <= i <= len(knots) - 3
+    ]
+    least = min(around, key=lambda three: _bend(*(item.value for item in three)))
+    bent = smooth(_rise, (entropy, left.entropy, right.entropy, *least))
+    return Ratio(max(0.0, -bent.value), -bent.influence), Ratio(max(0.0, bent.value), bent.influence)
 
 
-def _bend(three: Sequence[Knot]) -> float:
+def _chord(e: float, h0: float, h1: float, g0: float, g1: float) -> float:
+    return g0 + (e - h0) / (h1 - h0) * (g1 - g0)
+
+
+def _rise(e: float, h0: float, h1: float, *three: float) -> float:
+    """Curve less chord at e, of a parabola through three knots: bend (e - h0)(h1 - e), with its sign turned."""
+    return max((e - h0) * (h1 - e), 0.0) * _bend(*three)
+
+
+def _bend(h0: float, g0: float, h1: float, g1: float, h2: float, g2: float) -> float:
     """The second divided difference of quality over entropy."""
-    (h0, g0), (h1, g1), (h2, g2) = ((knot.entropy.value, knot.quality.value) for knot in three)
     return ((g2 - g1) / (h2 - h1) - (g1 - g0) / (h1 - h0)) / (h2 - h0)
 
 

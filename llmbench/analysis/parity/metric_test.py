@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from llmbench.analysis.parity.bounds import Bound, Clusters, Ratio, bound, prompts_needed
 from llmbench.analysis.parity.curve import Knot, Match, matches, temperature_at
+from llmbench.analysis.parity.sides import oriented
 from llmbench.analysis.parity.verdict import Assay, Check, Curve, DeltaTest, MetricParity, Place, Status
 
 _ROUNDING = 1e-12  # sums of equal numbers in another order
@@ -60,10 +61,10 @@ def delta_test(
         floor: the bound of reference - floor at a match; None where no floor was measured.
     """
     own, alpha = compared.matches[0], terms.alpha
-    bounds = [(match, bound(match.delta, by)) for match in compared.matches]
-    lower = min(item.lower(alpha) - match.below for match, item in bounds)
-    upper = max(item.upper(alpha) + match.above for match, item in bounds)
-    enough = all(item.is_enough(match.delta.value - match.below + terms.margin, alpha) for match, item in bounds)
+    below = [item for match in compared.matches for item in _with_allowance(match.delta, match.below, -1, by)]
+    above = [item for match in compared.matches for item in _with_allowance(match.delta, match.above, 1, by)]
+    enough = all(item.is_enough(item.delta + terms.margin, alpha) for item in below)
+    lower, upper = min(item.lower(alpha) for item in below), max(item.upper(alpha) for item in above)
     under = own.place is Place.BELOW
     assays = [assay for match in compared.matches if (assay := _assay(floor(match), terms)) is not None]
     return DeltaTest(
@@ -74,14 +75,14 @@ def delta_test(
         temperature=temperature_at(own, knots) if own.weights else None,
         entropy=compared.entropy.value if compared.entropy else None,
         delta=own.delta.value,
-        sd=bounds[0][1].sd,
-        skewness=bounds[0][1].skewness,
+        sd=below[0].sd,
+        skewness=below[0].skewness,
         enough=enough,
-        allowance=own.below,
+        allowance=own.below.value if own.below else 0.0,
         lower=lower,
         upper=upper,
-        low=min(item.lower(0.025) - match.below for match, item in bounds),
-        high=max(item.upper(0.025) + match.above for match, item in bounds),
+        low=min(item.lower(0.025) for item in below),
+        high=max(item.upper(0.025) for item in above),
         passes=enough and not under and lower >= -terms.margin - _ROUNDING,
         worse=own.place is not Place.ABOVE and upper < -terms.margin - _ROUNDING,
         less_varied=under
@@ -89,6 +90,18 @@ def delta_test(
         and bound(compared.entropy - knots[0].entropy, by).upper(alpha) < 0,
         assay=min(assays, key=lambda item: item.lower, default=None),
     )
+
+
+def _with_allowance(delta: Ratio, allowance: Ratio | None, sign: int, by: Clusters) -> list[Bound]:
+    """The bounds of a difference with its interpolation allowance: taken as known, and with its own error.
+
+    A noisy knot moves both; the wider bound holds, so that the error of the allowance never makes a bound narrower.
+    """
+    plain = bound(delta, by)
+    if allowance is None:
+        return [plain]
+    moved = bound(delta + allowance * sign, by)
+    return [replace(plain, delta=moved.delta), moved]
 
 
 def _assay(found: Bound | None, terms: Terms) -> Assay | None:
@@ -160,15 +173,6 @@ def point_deltas(curve: Curve) -> tuple[tuple[int, float], ...]:
     return tuple((k, oriented(curve.metric, value) - target) for k, value in curve.values)
 
 
-def oriented(metric: str, value: float) -> float:
-    """A value turned so that more is better; perplexity becomes g = -NLL per token."""
-    from llmbench.analysis.parity.sides import orientation
-
-    if metric.removesuffix("_second") == "quality/perplexity":
-        return -math.log(value)
-    return orientation(metric) * value
-
-
 def needed(test: DeltaTest, others: Sequence[tuple[float, float]], terms: Terms, skew_prompts: float) -> int | None:
     """Prompts with which the verdict at one k would be decided four times in five, were the estimates the truth.
 
@@ -193,4 +197,4 @@ def both_judges(first: MetricParity, second: MetricParity) -> MetricParity:
     if Status.INVALID in (first.status, second.status):
         agreed = Status.INVALID
     passing = tuple(k for k in first.passing if k in second.passing) if agreed is Status.REACHED else ()
-    return replace(first, status=agreed, passing=passing, second=second)
+    return replace(first, status=agreed, passing=passing, second=second, first_status=first.status)

@@ -151,9 +151,9 @@ def _invalid(verdict: Verdict, item: MetricParity) -> str:
 def _undecided(verdict: Verdict, item: MetricParity) -> str:
     left, right = verdict.names
     k = max(verdict.steps)
-    if item.second is not None and item.second.status is not item.status:
-        both = f"one judge says {_first_status(verdict)}, the second {item.second.status.value.replace('_', ' ')}"
-        return f"The two judges differ ({both})."
+    if item.second is not None and item.first_status is not None and item.first_status is not item.second.status:
+        one, other = (status.value.replace("_", " ") for status in (item.first_status, item.second.status))
+        return f"The two judges differ: {other} under the second, {one} under the first."
     test = item.test(k)
     against = [reason(c) for c in verdict.checks if c.forbids("reached", item.curve.metric, k)]
     if test is not None and test.place is Place.ABOVE and not test.passes:
@@ -166,14 +166,6 @@ def _undecided(verdict: Verdict, item: MetricParity) -> str:
         f"Whether {right} matches {_other(left, item)}'s {TITLES[item.curve.metric]} within {margin(item)} "
         f"at k = {k} cannot be said ({_shown(test)}{why}).{needed}"
     )
-
-
-def _first_status(verdict: Verdict) -> str:
-    """What the first judge says alone."""
-    head = verdict.head
-    if head is None or not head.tests:
-        return "invalid"
-    return "not reached" if all(test.worse for test in head.tests) else "otherwise"
 
 
 _RESULTS: dict[Status, Callable[[Verdict, MetricParity], str]] = {
@@ -268,7 +260,7 @@ def error(verdict: Verdict) -> str:
     """The error rate, and of what it is one."""
     if not verdict.unplanned:
         rate = f"{100 * verdict.alpha:.3g} %"
-        return f"a false claim of parity in one metric has a chance of at most {rate}"
+        return f"tested at {rate} error, the chance of a false claim of parity in one metric"
     most = 100 * ERROR * verdict.analyses
     return (
         f"false claims in all {verdict.analyses} analyses of this question have a chance of at most {most:.3g} %: this "
@@ -356,6 +348,10 @@ def next_step(verdict: Verdict) -> str:
         if test is not None and test.place is Place.ABOVE:
             highest = max((item.temperature for item in verdict.points), default=1.0)
             return f"add temperatures above {highest:g} to parity.baseline_temperatures, or lower diffusion_temperature"
+        if test is not None and test.passes:
+            stops = [c for c in verdict.checks if c.forbids("reached", verdict.headline, test.steps)]
+            changes = dict.fromkeys(f"{check.name.value}: {change(check)}" for check in stops)
+            return "; ".join(changes) or steps
     return steps
 
 

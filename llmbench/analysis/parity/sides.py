@@ -3,6 +3,7 @@
 Seeds are summed within a prompt: the prompt stays the unit, because texts of one prompt are not independent.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -128,3 +129,13 @@ def orientation(metric: str) -> float:
     """+1 or -1: what turns a metric's sums so that more is better (perplexity's are turned already)."""
     base = metric.removesuffix("_second")
     return -1.0 if METRICS[base].better == "lower" and base != "quality/perplexity" else 1.0
+
+
+def oriented(metric: str, value: float) -> float:
+    """A value as logged, turned so that more is better; perplexity becomes g = -NLL per token."""
+    return -math.log(value) if metric in quality.PERPLEXITIES else orientation(metric) * value
+
+
+def as_logged(metric: str, value: float) -> float:
+    """The inverse of `oriented`."""
+    return math.exp(-value) if metric in quality.PERPLEXITIES else orientation(metric) * value

@@ -12,7 +12,6 @@ from llmbench.analysis.parity.checks import length_check
 from llmbench.analysis.parity.curve import LEAST_STEP, Knot, Match, kept_knots, mixed
 from llmbench.analysis.parity.grouping import Group
 from llmbench.analysis.parity.metric_test import (
-    Compared,
     Terms,
     at_equal_entropy,
     both_judges,
@@ -187,7 +186,7 @@ class Study:
                 continue
             else:
                 compared = at_equal_entropy(steps, value, entropies[i], knots, sums.by)
-            tests.append(delta_test(compared, knots, sums.by, under, floor.of(compared)))
+            tests.append(delta_test(compared, knots, sums.by, under, floor.below))
             if texts is not None and not key.endswith("_second"):
                 own = texts.of(side, compared.matches[0], under.alpha)
                 room = halves(own)
@@ -214,25 +213,21 @@ class _Floor:
         self._some: Sums | None = None
         if not self._whole and shared:
             self._some, _ = metric_sums(sides, key, points, frozenset(shared))
-        self._sign, self._knots, self._points = orientation(key), knots, points
+        self._sign = orientation(key)
         self._places = [i for i, own in enumerate(sums.curve) if any(own is knot.quality for knot in knots)]
 
-    def of(self, compared: Compared) -> Any:
-        """How the bound is found at each match."""
-
-        def found(match: Match) -> Bound | None:
-            if self._floor is None:
-                return None
-            floor = self._floor[0] * self._sign
-            if self._whole:
-                return bound(match.reference - floor, self._sums.by)
-            if self._some is None:
-                return None
-            at = [self._some.curve[place] for place in self._places]  # without the error of the place on the curve
-            reference = mixed(at, match) if match.weights else self._some.baseline
-            return bound(reference - floor, self._some.by)
-
-        return found
+    def below(self, match: Match) -> Bound | None:
+        """Reference - floor at a match; None where no floor was measured."""
+        if self._floor is None:
+            return None
+        floor = self._floor[0] * self._sign
+        if self._whole:
+            return bound(match.reference - floor, self._sums.by)
+        if self._some is None:
+            return None
+        at = [self._some.curve[place] for place in self._places]  # without the error of the place on the curve
+        reference = mixed(at, match) if match.weights else self._some.baseline
+        return bound(reference - floor, self._some.by)
 
 
 def _length(

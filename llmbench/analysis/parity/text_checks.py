@@ -60,7 +60,7 @@ class TextChecks:
         return ratios_of(self._points, read, self._prompts)
 
     def of(self, side: Side, match: Match, alpha: float) -> list[Check]:
-        """Every Check of one k, and the room and sd of its relevance test.
+        """Every Check of one k.
 
         Args:
             side: the candidate at k.

@@ -220,6 +220,7 @@ class MetricParity:
     prompts_needed: int | None = None  # that would decide
     deltas: tuple[tuple[int, float], ...] = ()  # point estimate: (k, f(k) - Q)
     second: "MetricParity | None" = None  # the same under the second judge; `status` and `passing` are those of both
+    first_status: Status | None = None  # what the first judge says alone, where there are two
 
     @property
     def reached(self) -> int | None:

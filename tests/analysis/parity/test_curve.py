@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmbench.analysis.parity.bounds import Clusters, Ratio, clusters
-from llmbench.analysis.parity.curve import Knot, kept_knots, matches, mixed, temperature_at
+from llmbench.analysis.parity.curve import Knot, Match, kept_knots, matches, mixed, temperature_at
 from llmbench.analysis.parity.verdict import Place
 
 BY = clusters([None] * 4, ["all"] * 4)
@@ -21,6 +21,13 @@ def drawn(value: float, scale: float = 1e-3) -> Ratio:
 
 def curve(*points: tuple[float, float]) -> list[Knot]:
     return [Knot(temperature=i / 5, entropy=drawn(h), quality=drawn(g)) for i, (h, g) in enumerate(points)]
+
+
+def allowances(match: Match) -> tuple[float, float]:
+    """Those of the lower and of the upper bound."""
+    assert match.below is not None
+    assert match.above is not None
+    return match.below.value, match.above.value
 
 
 CONCAVE = curve((2.0, -1.0), (2.5, -2.0), (3.0, -3.5))  # slopes -2 and -3
@@ -62,19 +69,43 @@ def test_between_two_knots_by_hand() -> None:
 def test_the_allowance_is_the_bend_between_chord_and_curve() -> None:
     (match,) = matches(drawn(-1.2), drawn(2.2), CONCAVE, BY)
     # second divided difference (-3 - -2) / 1; 0.4 x 0.6 x 0.5^2
-    assert (match.below, match.above) == (pytest.approx(0.06), 0.0)
+    assert allowances(match) == (pytest.approx(0.06), 0.0)
     convex = curve((2.0, -1.0), (2.5, -2.5), (3.0, -3.5))
     (match,) = matches(drawn(-1.2), drawn(2.2), convex, BY)
-    assert (match.below, match.above) == (0.0, pytest.approx(0.06))
+    assert allowances(match) == (0.0, pytest.approx(0.06))
     straight = curve((2.0, -1.0), (2.5, -2.0), (3.0, -3.0))
     (match,) = matches(drawn(-1.2), drawn(2.2), straight, BY)
-    assert (match.below, match.above) == pytest.approx((0.0, 0.0))
+    assert allowances(match) == pytest.approx((0.0, 0.0))
+
+
+def test_an_allowance_of_nothing_is_uncertain_too() -> None:
+    convex = curve((2.0, -1.0), (2.5, -2.5), (3.0, -3.5))
+    (match,) = matches(drawn(-1.2), drawn(2.2), convex, BY)
+    assert match.below is not None
+    assert (match.below.value, bool(np.abs(match.below.influence).max() > 1e-5)) == (0.0, True)
 
 
 def test_inside_the_curve_the_smaller_of_two_bends_counts() -> None:
     knots = curve((2.0, -1.0), (2.5, -1.5), (3.0, -2.5), (3.5, -5.0))  # slopes -1, -2, -5: bends -1 and -3
     (match,) = matches(drawn(-2.0), drawn(2.75), knots, BY)
-    assert (match.below, match.above) == (pytest.approx(0.25 * 0.25 * 3), 0.0)
+    assert allowances(match) == (pytest.approx(0.25 * 0.25 * 3), 0.0)
+
+
+def test_every_knot_around_has_its_influence_on_the_allowance() -> None:
+    """A = -c (E - 2)(2.5 - E): by hand for knots that are half a nat apart."""
+    plain = curve((2.0, -1.0), (2.5, -2.0), (3.0, -3.5))
+    still = [Knot(temperature=k.temperature, entropy=k.entropy * 1.0, quality=k.quality) for k in plain]
+    for knot in still:
+        knot.entropy.influence[:] = 0.0
+    (match,) = matches(drawn(-1.2), Ratio(2.2, np.zeros(4)), still, BY)
+    assert match.below is not None
+    first, middle, last = (knot.quality.influence for knot in still)  # c = 2 g0 - 4 g1 + 2 g2
+    assert match.below.influence == pytest.approx(-0.06 * (2 * first - 4 * middle + 2 * last), abs=1e-9)
+    moved = Ratio(2.2, np.array([1e-3, -1e-3, 1e-3, -1e-3]))
+    (other,) = matches(drawn(-1.2), moved, still, BY)
+    assert other.below is not None
+    slope = 2.0 + 2.5 - 2 * 2.2  # d/dE of (E - 2)(2.5 - E)
+    assert other.below.influence - match.below.influence == pytest.approx(slope * moved.influence, abs=1e-9)
 
 
 def test_within_one_standard_error_of_a_knot_both_segments_are_given() -> None:
@@ -89,7 +120,7 @@ def test_within_one_standard_error_of_a_knot_both_segments_are_given() -> None:
     level = -0.02 * CONCAVE[0].entropy.influence + 1.02 * CONCAVE[1].entropy.influence
     chord = -0.02 * CONCAVE[0].quality.influence + 1.02 * CONCAVE[1].quality.influence
     assert other.delta.influence == pytest.approx(quality.influence - chord + 2.0 * (near.influence - level))
-    assert other.below == 0.0  # beyond its end a chord lies above a concave curve
+    assert allowances(other)[0] == 0.0  # beyond its end a chord lies above a concave curve
     (alone,) = matches(quality, drawn(2.51), CONCAVE, BY)  # se 0.0005
     assert alone.weights == own.weights
     below = matches(quality, Ratio(2.49, near.influence), CONCAVE, BY)
@@ -107,7 +138,7 @@ def test_text_that_is_better_and_more_varied_is_what_counts() -> None:
     (match,) = matches(quality, drawn(2.2), knots, BY)
     assert (match.place, match.reference.value) == (Place.ON, -1.5)
     assert match.delta.influence == pytest.approx(quality.influence - knots[2].quality.influence)
-    assert (match.below, match.above) == (0.0, 0.0)
+    assert (match.below, match.above) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +151,7 @@ def test_off_the_curve_the_nearest_end_counts_and_nothing_is_extrapolated(
     (match,) = matches(quality, drawn(entropy), CONCAVE, BY)
     assert (match.place, match.weights, match.reference) == (place, ((knot, 1.0),), end)
     assert match.delta.influence == pytest.approx(quality.influence - end.influence)
-    assert (match.below, match.above) == (0.0, 0.0)
+    assert (match.below, match.above) == (None, None)
     assert mixed([drawn(10.0), drawn(20.0), drawn(30.0)], match).value == 10.0 * (knot + 1)
 
 
@@ -141,7 +172,7 @@ def test_one_knot_is_no_curve(entropy: float, place: Place) -> None:
 def test_between_two_knots_alone_the_curve_may_lie_anywhere_between_their_qualities() -> None:
     (match,) = matches(drawn(-1.2), drawn(2.2), CONCAVE[:2], BY)
     assert match.reference.value == pytest.approx(-1.4)
-    assert (match.below, match.above) == pytest.approx((0.4, 0.6))
+    assert allowances(match) == pytest.approx((0.4, 0.6))
 
 
 def test_clusters_decide_how_near_a_knot_is() -> None:

@@ -17,9 +17,9 @@ from llmbench.analysis.parity.metric_test import (
     delta_test,
     directly,
     needed,
-    oriented,
     point_deltas,
 )
+from llmbench.analysis.parity.sides import oriented
 from llmbench.analysis.parity.verdict import (
     Assay,
     Check,
@@ -64,7 +64,7 @@ def _knot(entropy: float) -> Any:
 
 
 def test_the_bounds_hold_the_allowance() -> None:
-    found = measured(match(0.05, below=0.03, above=0.02))
+    found = measured(match(0.05, below=value(0.03, 0.0), above=value(0.02, 0.0)))
     # skewness of NOISE is 0 exactly or nearly: Hall's bound counts what a sample may hide
     plain = bound(value(0.05), BY)
     assert plain.lower(0.05) <= 0.05 - T99 * 0.1 * SE
@@ -77,7 +77,16 @@ def test_the_bounds_hold_the_allowance() -> None:
 
 @pytest.mark.parametrize(("below", "passes"), [(0.0, True), (0.07, True), (0.1, False)])
 def test_the_allowance_stops_a_k_from_passing(below: float, passes: bool) -> None:
-    assert measured(match(0.0, below=below)).passes is passes
+    assert measured(match(0.0, below=value(below, 0.0))).passes is passes
+
+
+def test_the_error_of_the_allowance_widens_a_bound_and_never_narrows_it() -> None:
+    known = measured(match(0.05, below=value(0.03, 0.0), above=value(0.02, 0.0)))
+    against = measured(match(0.05, below=value(0.03, -0.1), above=value(0.02, 0.1)))  # both move away together
+    assert against.lower == pytest.approx(bound(value(0.02, 0.2), BY).lower(0.05))
+    assert against.upper == pytest.approx(bound(value(0.07, 0.2), BY).upper(0.05))
+    cancelling = measured(match(0.05, below=value(0.03, 0.1), above=value(0.02, -0.1)))
+    assert (cancelling.lower, cancelling.upper) == pytest.approx((known.lower, known.upper))
 
 
 def test_of_two_segments_the_wider_bounds_count() -> None:

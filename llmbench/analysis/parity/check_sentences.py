@@ -36,6 +36,7 @@ def reason(check: Check) -> str:
         CheckName.MIXED: lambda: _mixed_reason(v),
         CheckName.THROTTLED: lambda: f"{percent('share')} of the timed batches of {label} ran at throttled clocks",
         CheckName.TWICE: lambda: f"prompts {v['first']} and {v['second']} of {label} have one text",
+        CheckName.JUDGE: lambda: f"{label} has the weights of its judge",
         CheckName.PROMPTS: lambda: (
             f"{label} has no {_metric(check)} for {n('missing')} of {n('prompts')} prompts ({v['first']})"
             if label
@@ -164,6 +165,7 @@ _CHANGES = {
     CheckName.NOT_TIMED: "temperature=0, hardware.engine=eager or hardware.dtype=float32: repeats then agree",
     CheckName.THROTTLED: "raise timing.throttle_retries, or cool the device",
     CheckName.TWICE: "remove one of the two prompts from the workload",
+    CheckName.JUDGE: "another metric.perplexity.judge",
     CheckName.FEW: "raise workload.prompts",
     CheckName.NO_SPREAD: "other prompts (workload)",
     CheckName.CURVE: "parity.baseline_temperatures, with a temperature at which LLaMA writes text",

@@ -75,6 +75,9 @@ def _of_side(side: Side, limits: ThresholdsConfig) -> Iterator[Check]:
     worst = max(record.metrics.get("hardware/throttled", 0.0) for record in records)
     if worst > 0:
         yield _failed(CheckName.THROTTLED, steps, {"label": side.label, "share": worst})
+    judged_by = {records[0].conditions.get(key) for key in ("judge", "second_judge")} - {"none"}
+    if records[0].conditions.get("decoding.checkpoint", "none") in judged_by:
+        yield _failed(CheckName.JUDGE, steps, {"label": side.label})
     for record in records:
         if values := _twice(record):
             yield _failed(CheckName.TWICE, steps, values | {"label": side.label})

@@ -70,6 +70,7 @@ class CheckName(StrEnum):
     MIXED = "mixed conditions"
     THROTTLED = "throttled clocks"
     TWICE = "prompts that occur twice"
+    JUDGE = "the judge is a side"
     PROMPTS = "prompts missing"
     NOT_FINITE = "not finite"
     FEW = "too few prompts for a bound"

@@ -242,7 +242,7 @@ def made_by(command: str, processes: int) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy")},
-        "commit": head.stdout.strip() or None,
+        "commit": os.environ.get("LLMBENCH_COMMIT") or head.stdout.strip() or None,
     }
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -236,10 +237,13 @@ def test_a_point_of_a_curve_has_texts_and_scores_and_no_times(prepare):
     assert point.device_use == DeviceUse()
     of_outputs = [score for score in whole.scores if score.subject == "output"]
     # references and floors are the full job's; the judge reads other batches
-    assert [dataclasses.replace(score, nll_nats=None) for score in point.scores] == [
-        dataclasses.replace(score, nll_nats=None) for score in of_outputs
+    without = [
+        [dataclasses.replace(score, nll_nats=None, other_nll_nats=None) for score in scores]
+        for scores in (point.scores, of_outputs)
     ]
-    assert [score.nll_nats for score in point.scores] == pytest.approx([score.nll_nats for score in of_outputs])
+    assert without[0] == without[1]
+    judged = [[(s.nll_nats, *(s.other_nll_nats or ())) for s in scores] for scores in (point.scores, of_outputs)]
+    assert np.array(judged[0]) == pytest.approx(np.array(judged[1]))
     assert {key.partition("/")[0] for key in point.metrics} == {"quality"}
     assert point.metrics["quality/perplexity"] == pytest.approx(whole.metrics["quality/perplexity"])
     assert point.conditions == whole.conditions

@@ -70,8 +70,12 @@ def _of_side(side: Side, limits: ThresholdsConfig) -> Iterator[Check]:
     """The Checks of one side alone."""
     records, steps = side.records, side.steps
     if (share := pooled_value(records, "quality/empty_share")) is not None and share > limits.empty_share:
-        values: Values = {"label": side.label, "share": share, "limit": limits.empty_share}
-        yield _failed(CheckName.EMPTY, steps, values | {"family": records[0].family})
+        values = empty_values(side.label, records[0].family, share, limits.empty_share)
+        if steps is not None:
+            yield _failed(CheckName.EMPTY, steps, values)
+        else:  # metrics at matched diversity are compared with the curve, whose own texts are looked at
+            yield _failed(CheckName.EMPTY, None, values, metrics=UNMATCHED)
+            yield _failed(CheckName.EMPTY, None, values, blocks="speed")
     worst = max(record.metrics.get("hardware/throttled", 0.0) for record in records)
     if worst > 0:
         yield _failed(CheckName.THROTTLED, steps, {"label": side.label, "share": worst})
@@ -149,6 +153,26 @@ def _against(baseline: Side, side: Side) -> Iterator[Check]:
 
 
 TOP_P = "decoding.top_p"
+
+
+def empty_values(label: str, family: str, share: float, limit: float) -> Values:
+    """Of a failed Check on empty outputs."""
+    return {"label": label, "family": family, "share": share, "limit": limit}
+
+
+def empty_check(side: Side, baseline: str, share: float, limit: float) -> Check | None:
+    """A failed Check where the baseline's texts at equal entropy are empty too often.
+
+    Args:
+        side: the candidate that is compared with them.
+        baseline: its label.
+        share: of empty outputs, interpolated between the curve's knots.
+        limit: the largest that is allowed.
+    """
+    if share <= limit:
+        return None
+    values = empty_values(f"{baseline} at equal entropy", "autoregressive", share, limit)
+    return _failed(CheckName.EMPTY, side.steps, values, metrics=MATCHED)
 
 
 def length_check(side: Side, own: float, baseline: float, least: float) -> Check:

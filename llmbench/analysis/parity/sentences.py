@@ -45,11 +45,11 @@ def title(verdict: Verdict, item: MetricParity | None = None) -> str:
     what = f"{TITLES[item.curve.metric]} (margin {margin(item)})"
     if item.status is Status.REACHED:
         fast = verdict.speedup(item.reached)
-        return f"{right} matches {left}'s {what} at k = {item.reached}" + (
+        return f"{right} matches {_other(left, item)}'s {what} at k = {item.reached}" + (
             f", {number(fast.ratio)}x as fast" if fast else ""
         )
     if item.status is Status.NOT_REACHED:
-        return f"{right} does not match {left}'s {what} at any k up to {max(verdict.steps)}"
+        return f"{right} does not match {_other(left, item)}'s {what} at any k up to {max(verdict.steps)}"
     said = {
         Status.INVALID: "the comparison is not valid",
         Status.INSENSITIVE: f"it does not tell {left} from its floor",

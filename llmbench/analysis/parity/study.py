@@ -8,7 +8,7 @@ from typing import Any
 
 from llmbench.analysis.parity import interim
 from llmbench.analysis.parity.bounds import SKEW_CLUSTERS, Bound, Ratio, bound
-from llmbench.analysis.parity.checks import length_check
+from llmbench.analysis.parity.checks import empty_check, length_check
 from llmbench.analysis.parity.curve import LEAST_STEP, Knot, Match, kept_knots, mixed
 from llmbench.analysis.parity.grouping import Group
 from llmbench.analysis.parity.metric_test import (
@@ -166,6 +166,7 @@ class Study:
         knots: list[Knot] = []
         texts: TextChecks | None = None
         lengths: list[Ratio] | None = None
+        empty: list[Ratio] | None = None
         if entropies is not None and self.sides.baseline is not None:
             at = zip(points, entropies[len(candidates) :], sums.curve, strict=True)
             every = [Knot(temperature=s.temperature or 0.0, entropy=e, quality=q) for s, e, q in at]
@@ -175,7 +176,9 @@ class Study:
             if place not in self._texts:
                 self._texts[place] = TextChecks(self.sides.baseline, kept, sums.prompts, sums.by, self.prefix)
             texts = self._texts[place]
-            lengths = ratios_of(kept, reader("quality/length_bytes"), sums.prompts)
+            lengths, empty = (
+                ratios_of(kept, reader(f"quality/{name}"), sums.prompts) for name in ("length_bytes", "empty_share")
+            )
         floor = _Floor(self.sides, key, points, knots, sums)
         tests, room = [], list[tuple[float, float]]()
         for i, side in enumerate(candidates):
@@ -191,6 +194,7 @@ class Study:
                 own = texts.of(side, compared.matches[0], under.alpha)
                 room = halves(own)
                 checks += [*own, *_length(side, compared.matches[0], lengths, sums.prompts, terms)]
+                checks += _empty(side, self.sides.baseline, compared.matches[0], empty, terms)
         return tests, checks, room
 
     def _entropy(self, side: Side) -> dict[str, quality.Terms]:
@@ -239,6 +243,17 @@ def _length(
         return []
     limit = terms.options.thresholds.length_share
     return [length_check(side, own[0].value, mixed(lengths, match).value, limit)]
+
+
+def _empty(
+    side: Side, baseline: Side | None, match: Match, shares: Sequence[Ratio] | None, terms: interim.Terms
+) -> list[Check]:
+    """Empty outputs of the baseline at equal entropy; nothing where they are few or not known."""
+    if shares is None or baseline is None:
+        return []
+    limit = terms.options.thresholds.empty_share
+    found = empty_check(side, baseline.label, mixed(shares, match).value, limit)
+    return [found] if found else []
 
 
 def _unusable(name: CheckName, metric: str, values: dict[str, float | str]) -> Check:

@@ -233,6 +233,33 @@ def test_empty_texts_close_a_gate_and_their_entropy_is_nothing() -> None:
     json.dumps(silent.to_dict(), allow_nan=False)
 
 
+def silenced(record: Record, count: int) -> Record:
+    """The first outputs of a Record without text, timed and scored as they are; the scores stay."""
+    outputs = tuple(
+        replace(o, text="", tokens=0, utf8_bytes=0) if i < count else o for i, o in enumerate(record.outputs)
+    )
+    sizes = {output.prompt_id: output.utf8_bytes or 0 for output in outputs}
+    scores = tuple(replace(s, utf8_bytes=sizes[s.prompt_id]) if s.subject == "output" else s for s in record.scores)
+    written = [sum(o.tokens for o in outputs if o.batch == b) for b in range(1 + outputs[-1].batch)]
+    timings = tuple(replace(timing, tokens=written[timing.batch]) for timing in record.timings)
+    return replace(record, outputs=outputs, scores=scores, timings=timings)
+
+
+def test_the_baselines_empty_texts_count_where_it_is_compared() -> None:
+    """At its own temperature for BERTScore and speed, at equal entropy for perplexity."""
+    records = with_curve(make_sweep(prompts=64))
+    own = parity([silenced(r, 2) if r.role == "timed" and r.steps is None else r for r in records])
+    assert own.metrics[2].status is Status.INVALID
+    blocks = {(c.blocks, c.metrics) for c in own.failed_checks if c.name is CheckName.EMPTY and c.steps is None}
+    assert blocks == {("verdict", ("quality/bertscore_f1", "quality/accuracy")), ("speed", ())}
+    assert (head(own).status, own.speed) == (Status.REACHED, Speed.OPEN)  # 0.031 x its share at equal entropy
+    around = parity([silenced(r, 16) if r.role == "curve" else r for r in records])
+    check = around.check(CheckName.EMPTY, 64)
+    assert check is not None
+    assert (check.blocks, check.metrics) == ("verdict", ("quality/perplexity", "quality/bits_per_byte"))
+    assert (head(around).status, around.metrics[2].not_judged) == (Status.INVALID, ())
+
+
 @pytest.mark.parametrize(("tokens", "gated"), [(73, False), (72, False), (71, True), (88, False), (89, True)])
 def test_a_repeat_that_writes_a_tenth_less_or_more_is_another_generation(tokens: int, gated: bool) -> None:
     def other(record: Record) -> Record:  # a batch writes 80 tokens

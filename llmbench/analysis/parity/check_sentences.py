@@ -13,7 +13,7 @@ def reason(check: Check) -> str:
 
     def n(key: str, digits: int = 3) -> str:
         found = v.get(key)
-        return number(found, digits) if isinstance(found, float) else str(found)
+        return _short(found, digits) if isinstance(found, float) else str(found)
 
     def percent(key: str) -> str:
         found = v.get(key)
@@ -74,7 +74,7 @@ def reason(check: Check) -> str:
         CheckName.SLOW_BASELINE: lambda: f"{label} runs at {percent('value')} of its roofline limit: a slow baseline",
         CheckName.THREADS: lambda: (
             "CPU threads differ: "
-            + ", ".join(f"{number(count)} at {side}" for side, count in v.items() if isinstance(count, float))
+            + ", ".join(f"{_short(count)} at {side}" for side, count in v.items() if isinstance(count, float))
         ),
         CheckName.CARD: lambda: f"the baseline was not timed in the process and on the card of {label}",
         CheckName.UNSTEADY: lambda: (
@@ -84,6 +84,11 @@ def reason(check: Check) -> str:
         CheckName.DRIFT: lambda: f"the baseline's time changed {n('ratio')}-fold while the candidates were timed",
     }
     return said[name]()
+
+
+def _short(value: float, digits: int = 3) -> str:
+    """Counts without a point."""
+    return f"{value:g}" if value.is_integer() else number(value, digits)
 
 
 def _metric(check: Check) -> str:

@@ -381,7 +381,10 @@ def warnings(verdict: Verdict) -> list[str]:
     dropped = [f"{item.temperature:g}" for item in verdict.points if not item.kept]
     if dropped:
         left = NAMES.get(verdict.baseline or "", verdict.baseline or "the baseline")
-        found.append(f"{left} at temperature {listed(dropped)} is no knot: its text is no more varied than below it")
+        found.append(
+            f"{left} at temperature {listed(dropped)} is left out of its curve: its text is not more varied than at the "
+            "temperature before"
+        )
     return found
 
 

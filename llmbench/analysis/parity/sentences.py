@@ -382,8 +382,8 @@ def warnings(verdict: Verdict) -> list[str]:
     if dropped:
         left = NAMES.get(verdict.baseline or "", verdict.baseline or "the baseline")
         found.append(
-            f"{left} at temperature {listed(dropped)} is left out of its curve: its text is not more varied than at the "
-            "temperature before"
+            f"{left} at temperature {listed(dropped)} is left out of its curve: its text is not more varied than at "
+            "the temperature before"
         )
     return found
 

@@ -182,6 +182,7 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     from llmbench.config.conf_files import recipe_axes
     from llmbench.job.prepare import prepare_job
     from llmbench.job.run import run_job
+    from llmbench.sweeps.block_task import on_its_card
     from llmbench.sweeps.console import Progress
     from llmbench.sweeps.job_task import quiet_libraries, require_servers
 
@@ -201,7 +202,7 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     for note in prepared.notes:
         emit(f"Note: {note}", sys.stderr)
     require_servers([prepared.job])
-    with Progress(prepared.job.label, shown=progress) as display:
+    with on_its_card([prepared.job]), Progress(prepared.job.label, shown=progress) as display:
         record = run_job(prepared, display.tick)
     if folder is not None:
         record.save(Path(folder))
@@ -229,7 +230,7 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
     from llmbench.config.compose import composing
     from llmbench.config.conf_files import recipe_axes
     from llmbench.sweeps import plan
-    from llmbench.sweeps.launchers import in_process
+    from llmbench.sweeps.launchers import InProcess
     from llmbench.sweeps.run import run_grid
 
     settings = _without_credentials(settings)
@@ -245,7 +246,7 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
             plan.expand(parsed),
             compose,
             folder=place.resolve(),
-            launch=in_process(progress),
+            launch=InProcess(progress),
             recipe=recipe,
             typed=_call(settings),
             show=progress,

@@ -209,6 +209,7 @@ class Environment:
     git_commit: str | None
     git_dirty: bool | None
     device_uuid: str | None = None  # of the card; None where the device has none
+    others_timing: int | None = None  # other cards of this host on which llmbench timed when the job began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +238,9 @@ class Record:
     config: dict[str, Any]  # fully resolved
     conditions: dict[str, str]  # what must agree before this Record is compared with another
     role: Role = "timed"
-    process: str = ""  # host, process id and start time of the process that measured; "" in older Records
+    # host, and process id with its start time, or in a process of its own the sweep and block that started it: within
+    # one, the baseline before and after the candidates shows what has drifted; "" in older Records
+    process: str = ""
     signatures: dict[str, str]  # checkpoint, workload, judges, encoder, likelihood: name and content hash
     environment: Environment
     partition: tuple[tuple[str, ...], ...] = ()  # prompt ids of each batch

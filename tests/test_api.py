@@ -191,10 +191,10 @@ def test_a_folder_that_is_used_again_shows_no_earlier_record_as_its_own(tmp_path
     settings = SMALL | {"metric": "speed", "model": "llama", "reuse": "none", "folder": tmp_path / "mine"}
     assert llmbench.sweep(progress=False, **settings).missing == ()
 
-    def stopped(folders):
+    def stopped(self, blocks):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launchers, "in_process", lambda progress: stopped)
+    monkeypatch.setattr(launchers.InProcess, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
         llmbench.sweep(progress=False, **settings)
     found = llmbench.load(tmp_path / "mine")

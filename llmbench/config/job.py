@@ -19,6 +19,7 @@ from llmbench.config.decoders import (
     CountOrZero,
     DecoderConfig,
     NonNegative,
+    Positive,
     Seed,
     ServerDecoder,
     job_label,
@@ -225,6 +226,8 @@ class Job:
     parity: ParityConfig = _of_the_sweep(ParityConfig())
     dry_run: StrictBool = _of_the_sweep(False)
     reuse: Literal["interrupted", "all", "none"] = _of_the_sweep("interrupted")
+    isolation: Literal["none", "process"] = _of_the_sweep("none")  # process: a process of its own for every job
+    timeout_s: Positive | None = _of_the_sweep(None)  # of a job in a process of its own
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot mean anything."""
@@ -239,6 +242,8 @@ class Job:
                 "weights=dummy writes noise, and threshold or factor would count its forwards; "
                 "add fixed_tokens_per_forward=N"
             )
+        if self.timeout_s is not None and self.isolation == "none":
+            raise ValueError("timeout_s stops a process, and all jobs share this one; add isolation=process")
         decoder = self.model.decoder
         forced = getattr(decoder, "fixed_tokens_per_forward", None)
         if self.weights == "real" and forced is not None and (rule := getattr(decoder, "rule", None)):

@@ -12,8 +12,7 @@ one at all.
 baseline's own job was taken over from an earlier process. A device drifts; what is timed on both sides of the
 candidates shows by how much.
 
-The plan keeps what belongs to one process in its order: baselines, their curves, candidates, baselines again. A
-launcher that spreads single jobs over workers keeps no such unit, and its Records say which process made them.
+The plan's order is baselines, their curves, candidates, baselines again. `sweeps.blocks` cuts it for several workers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,7 @@ _NOT_OF_SERVERS = ("device", "dtype", "engine", "quantization", CHAT)
 
 def with_curves(cells: Sequence[Cell]) -> list[Cell]:
     """The plan with the points of the baselines' curves, behind the baselines of the same checkpoint."""
-    compared = _Compared(cells)
+    compared = Compared(cells)
     behind = {cell.prepared.checkpoint.digest: place for place, cell in enumerate(cells) if _is_baseline(cell)}
     planned: list[Cell] = []
     for place, cell in enumerate(cells):
@@ -60,7 +59,7 @@ def with_retimed(cells: Sequence[Cell]) -> list[Cell]:
     Args:
         cells: the plan, in which what is taken over is marked.
     """
-    compared = _Compared(cells)
+    compared = Compared(cells)
     left = {cell.prepared.identity for cell in cells if cell.family == "diffusion" and cell.reused is None}
     baselines = [
         cell
@@ -78,7 +77,7 @@ def with_retimed(cells: Sequence[Cell]) -> list[Cell]:
     return [*cells[:first], *before, *cells[first:], *after]
 
 
-class _Compared:
+class Compared:
     """Which cells of a plan will be compared with each other."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
@@ -100,17 +99,37 @@ class _Compared:
         plainest = next(kind for kind in (Autoregressive, Transformers, ServerDecoder) if kind in kinds)
         return isinstance(baseline.prepared.job.model.decoder, plainest)
 
+    def nearest(self, candidate: Cell) -> list[Cell]:
+        """The local baselines that a candidate is timed against: of its seed and of the temperature nearest to its own.
+
+        A baseline that reads no seed stands beside every seed.
+        """
+        own = candidate.prepared.job
+        beside = [
+            cell
+            for cell in self._baselines
+            if not isinstance(cell.prepared.job.model.decoder, ServerDecoder)
+            and self._agree(cell, candidate)
+            and (cell.prepared.job.seed == own.seed or not cell.prepared.job.model.decoder.stochastic)
+        ]
+        gaps = {id(cell): abs(_temperature(cell) - _temperature(candidate)) for cell in beside}
+        return [cell for cell in beside if gaps[id(cell)] == min(gaps.values())]
+
     def _agree(self, baseline: Cell, candidate: Cell) -> bool:
         server = isinstance(baseline.prepared.job.model.decoder, ServerDecoder)
         own, other = (self._conditions[cell.prepared.identity] for cell in (baseline, candidate))
         return all(own.get(key) == other.get(key) for key in VARIED if not (server and key in _NOT_OF_SERVERS))
 
 
+def _temperature(cell: Cell) -> float:
+    return cell.prepared.job.model.decoder.temperature
+
+
 def _is_baseline(cell: Cell) -> bool:
     return cell.family == "autoregressive" and cell.role == "timed"
 
 
-def _curves(baselines: Sequence[Cell], compared: _Compared) -> list[Cell]:
+def _curves(baselines: Sequence[Cell], compared: Compared) -> list[Cell]:
     """The points of the curves of one checkpoint, each once, and none that a full job gives."""
     found: dict[_Text, Cell] = {}
     for cell in baselines:

@@ -80,7 +80,7 @@ def title(job: Job, swept: Mapping[str, str]) -> str:
     return " ".join([job.label, *more]) + ROLE_SUFFIX[job.role].replace(")", f"{when})")
 
 
-_OF_THE_SWEEP = ("tracking", "reuse", "dry_run")
+_OF_THE_SWEEP = ("tracking", "reuse", "dry_run", "isolation", "timeout_s")
 """Settings of which a sweep has one value: the first job's would be used, whatever the others say."""
 
 
@@ -120,8 +120,15 @@ def _unquoted(value: str) -> str:
     return value
 
 
-def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Callable[[list[str]], Any]) -> list[Cell]:
+def build(
+    grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Callable[[list[str]], Any], *, here: bool = True
+) -> list[Cell]:
     """Compose, build and check every cell; merge equal ones; order by model, autoregressive ones first.
+
+    Args:
+        grid: each cell's overrides, and its values on the swept axes.
+        compose: makes the configuration of overrides.
+        here: the jobs run on this machine (`job.prepare`).
 
     Raises:
         UsageError: for the first wrong cell, with its values in front.
@@ -132,7 +139,7 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
         try:
             tree = compose(list(overrides))
             job = build_job(tree)
-            prepared = prepare_job(job)
+            prepared = prepare_job(job, here=here)
             undecided += [prepared.job] if job.workload.prompts is None else []
         except UsageError as error:
             judge = isinstance(error, JudgeError)  # then the other axes have no part in it
@@ -328,6 +335,9 @@ def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environm
     then, now = earlier.environment, here(cell)
     if policy == "all" and (then.git_dirty or now.git_dirty):
         return None
+    if not now.device_name:  # planned on another machine than it runs on
+        known = {key: then.versions.get(key) for key in now.versions}
+        return earlier if (known, then.git_commit) == (now.versions, now.git_commit) else None
     keys = ("device_name", "threads", "versions", "git_commit")
     return earlier if all(getattr(then, key) == getattr(now, key) for key in keys) else None
 

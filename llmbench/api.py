@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TABLES = ("latency", "throughput", "memory", "parity", "likelihood", "frontier", "hypotheses")
 """What `Sweep.table` makes."""
 
-FIGURES = ("parity", "frontier")
+FIGURES = ("parity", "frontier", "drift")
 """What `Sweep.figure` draws."""
 
 
@@ -117,13 +117,17 @@ class Sweep:
         return pandas.concat(frames, keys=names, names=["group"])
 
     def figure(self, name: str = "parity") -> "Figure":
-        """A figure: `parity` (quality, entropy and time over k) or `frontier` (settings that nothing dominates).
+        """A figure: `parity`, `frontier` or `drift`.
+
+        `parity` shows quality, entropy and time over k, `frontier` the settings that nothing dominates, `drift` every
+        time over the minutes of the sweep, as a share of its setting's median.
 
         Raises:
             ConfigError: there is no such figure.
             RecordError: several groups of settings, or nothing to draw.
         """
         from llmbench.analysis.frontier import frontiers
+        from llmbench.report.drift import caption_of, drift_figure, job_times
         from llmbench.report.figures import parity_figure
         from llmbench.report.frontier import frontier_figure
 
@@ -131,6 +135,11 @@ class Sweep:
             raise ConfigError(f"there is no figure {name}; there are {', '.join(FIGURES)}")
         if name == "parity":
             return parity_figure(self.records, self.parity())
+        if name == "drift":
+            times = job_times(self.records)
+            if not times:
+                raise RecordError("no batch of this sweep was timed twice; there is no drift to draw")
+            return drift_figure(times, caption_of(self.records, self.recorded.title if self.recorded else ""))
         found = frontiers(self.records, (self._terms() or ParityConfig()).thresholds)
         if len(found) != 1:
             raise RecordError(f"a frontier needs one group of settings with quality, found {len(found)}")

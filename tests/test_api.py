@@ -108,6 +108,7 @@ def test_verdict_table_and_figure(swept):
     assert list(table.iloc[:3, 0]) == ["llama", "llada k=2", "llada k=4"]
     assert len(made.table("latency")) == 3
     assert made.figure("parity").axes
+    assert made.figure("drift").axes
     for wrong in (made.table, made.figure):
         with pytest.raises(ConfigError, match=r"there is no .* nothing; there are "):
             wrong("nothing")

@@ -184,6 +184,8 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     from llmbench.job.run import run_job
     from llmbench.sweeps.console import Progress
     from llmbench.sweeps.job_task import quiet_libraries, require_servers
+    from llmbench.sweeps.plan import Cell
+    from llmbench.sweeps.threads import with_threads
 
     quiet_libraries()
     if settings.get("dry_run"):
@@ -201,6 +203,7 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     for note in prepared.notes:
         emit(f"Note: {note}", sys.stderr)
     require_servers([prepared.job])
+    prepared = with_threads([Cell(swept={}, prepared=prepared)])[0].prepared
     with Progress(prepared.job.label, shown=progress) as display:
         record = run_job(prepared, display.tick)
     if folder is not None:

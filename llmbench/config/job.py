@@ -72,7 +72,7 @@ class HardwareConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     engine: Literal["auto", "eager", "graph"] = "auto"  # graph: fused blocks, whole steps as CUDA graphs
-    threads: Count | None = None  # CPU threads; None leaves torch's choice
+    threads: Count | None = None  # CPU threads; None: a probe chooses before the first job (`sweeps.threads`)
     quantization: Quantization | None = None  # of the model under test; None stores its weights in dtype
 
     def __post_init__(self) -> None:
@@ -221,6 +221,8 @@ class Job:
     role: Literal["timed", "curve", "retimed"] = dataclasses.field(default="timed", metadata={PLANNED: True})
     # of a retimed job: on which side of the candidates it runs
     retiming: Literal["before", "after"] | None = dataclasses.field(default=None, metadata={PLANNED: True})
+    # hardware.threads was null, and a probe chose the number that stands there now: the same job under any number
+    threads_probed: StrictBool = dataclasses.field(default=False, metadata={PLANNED: True, OF_THE_SWEEP: True})
     tracking: TrackingConfig = _of_the_sweep(TrackingConfig())
     parity: ParityConfig = _of_the_sweep(ParityConfig())
     dry_run: StrictBool = _of_the_sweep(False)
@@ -265,6 +267,12 @@ class Job:
         many = whole and self.hardware.device == "cuda" and self.model.checkpoint.startswith("bundled:")
         count = PROMPTS_ON_CUDA if many else PROMPTS
         return dataclasses.replace(self, workload=dataclasses.replace(self.workload, prompts=count))
+
+    @property
+    def leaves_threads_open(self) -> bool:
+        """Whether a probe chooses its number of CPU threads: it computes on this CPU, and nobody set one."""
+        here = self.hardware.device == "cpu" and not isinstance(self.model.decoder, ServerDecoder)
+        return here and (self.hardware.threads is None or self.threads_probed)
 
     @property
     def label(self) -> str:

@@ -264,7 +264,8 @@ def reuse(cells: Sequence[Cell], policy: str, roots: Iterable[Path], here: Calla
     """Take over finished jobs from earlier runs under `roots`.
 
     Only Records of the same identity count, made on the same device with the same threads, package versions and
-    commit; with uncommitted changes a commit says nothing, so only an interrupted sweep is then taken up.
+    commit; with uncommitted changes a commit says nothing, so only an interrupted sweep is then taken up. Where a probe
+    chooses the threads, those of the Records stand: of several numbers the one that most of them have.
 
     Args:
         cells: the plan.
@@ -285,7 +286,22 @@ def reuse(cells: Sequence[Cell], policy: str, roots: Iterable[Path], here: Calla
             earlier = record.load(path)
             if earlier.status == "finished" and earlier.identity in wanted:
                 found[earlier.identity] = earlier
-    return [replace(cell, reused=_fitting(found.get(cell.prepared.identity), cell, here, policy)) for cell in cells]
+    fitting = [replace(cell, reused=_fitting(found.get(cell.prepared.identity), cell, here, policy)) for cell in cells]
+    return _with_equal_threads(fitting)
+
+
+def _with_equal_threads(cells: Sequence[Cell]) -> list[Cell]:
+    """The plan without Records of another number of threads than most, where the number was a probe's choice."""
+    chosen = [
+        cell.reused.environment.threads for cell in cells if cell.reused and cell.prepared.job.leaves_threads_open
+    ]
+    most = max(chosen, key=chosen.count, default=0)
+    return [
+        replace(cell, reused=None)
+        if cell.reused and cell.prepared.job.leaves_threads_open and cell.reused.environment.threads != most
+        else cell
+        for cell in cells
+    ]
 
 
 def _record_files(roots: Iterable[Path], wanted: set[str]) -> list[Path]:
@@ -328,8 +344,9 @@ def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environm
     then, now = earlier.environment, here(cell)
     if policy == "all" and (then.git_dirty or now.git_dirty):
         return None
-    keys = ("device_name", "threads", "versions", "git_commit")
-    return earlier if all(getattr(then, key) == getattr(now, key) for key in keys) else None
+    keys = ("device_name", "versions", "git_commit")
+    threads = then.threads <= now.threads if cell.prepared.job.leaves_threads_open else then.threads == now.threads
+    return earlier if threads and all(getattr(then, key) == getattr(now, key) for key in keys) else None
 
 
 def forwards(cell: Cell) -> int | None:

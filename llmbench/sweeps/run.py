@@ -26,6 +26,7 @@ from llmbench.sweeps.job_task import (
     track,
 )
 from llmbench.sweeps.launchers import Launcher, through_hydra, warn_parallel_launcher
+from llmbench.sweeps.threads import with_threads
 from llmbench.system import signals
 from llmbench.system.output import emit
 from llmbench.system.paths import results
@@ -139,6 +140,8 @@ def run_grid(
     if first.dry_run:
         return None
     require_servers([cell.prepared.job for cell in cells if cell.reused is None])
+    if not warning:  # several workers: each has the cores that its launcher leaves it
+        cells = with_threads(cells)
     return _run(cells, folder, launch, recipe, typed, started)
 
 

@@ -109,6 +109,8 @@ class DeviceUse:
     sm_clock_mhz_before: int | None = None
     sm_clock_mhz_after: int | None = None
     throttle_reasons: tuple[str, ...] | None = None  # () = read and none active
+    # highest mean share of the multiprocessors that another process had over the timed pass
+    other_sm_percent: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

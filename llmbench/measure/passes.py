@@ -113,6 +113,7 @@ def measure(
         peak_allocated_bytes=probe.peak_allocated_bytes(),
         device_used_bytes=probe.device_used_bytes(),  # the allocator still holds its peak here
         peak_rss_bytes=probe.peak_rss_bytes(),
+        other_sm_percent=bench.other_sm_percent,
         throttle_reasons=None if bench.reasons is None else tuple(sorted(bench.reasons & set(FAULTS.values()))),
     )
     marks = bench.marked()
@@ -163,6 +164,7 @@ class _Passes(Generic[G]):
         self._probe, self._valid, self._tick = probe, valid, tick
         self.notes: list[str] = []
         self.reasons: set[str] | None = None  # seen in the timed pass; None = the device does not tell
+        self.other_sm_percent: float | None = None  # likewise
 
     def _time(self, batch: int, marks: MarkMode) -> tuple[Reading, G]:
         return time_region(self._probe.clock(), lambda on_step: self._generate(batch, on_step), marks)
@@ -195,9 +197,11 @@ class _Passes(Generic[G]):
         timings: list[Timing] = []
         first_pass: list[G] = []
         differing = capped = 0
+        others = self._probe.other_processes()
         for done, (repeat, batch) in enumerate(order):
             self._tick("timed", done, len(order))
             reading, generation, reasons = self._retried(repeat, batch, marks)
+            others.look()
             if repeat == 0:
                 first_pass.append(generation)
             elif not torch.equal(generation.tokens, first_pass[batch].tokens):
@@ -220,6 +224,7 @@ class _Passes(Generic[G]):
                 )
             )
         self._tick("timed", len(order), len(order))
+        self.other_sm_percent = others.busiest_percent()
         if differing:
             self.notes.append(
                 f"{differing} of {len(order) - batches} repeats wrote other tokens than repeat 0, which is scored"

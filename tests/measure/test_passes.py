@@ -39,6 +39,7 @@ class Bench:
     reserved: int = 1000
     joules: float = 50.0
     written: int = 0
+    looks: int = 0
 
     def generate(self, batch: int, on_step: OnStep | None) -> Text:
         self.log.append(f"generate {batch}")
@@ -92,6 +93,15 @@ class Bench:
     def throttle_reasons(self) -> tuple[str, ...] | None:
         return self.reasons.pop(0) if self.reasons else ()
 
+    def other_processes(self) -> "Bench":
+        return self
+
+    def look(self) -> None:
+        self.looks += 1
+
+    def busiest_percent(self) -> float | None:
+        return float(self.looks)
+
     def busy_ms(self, run: Callable[[], Any]) -> tuple[float | None, Any]:
         self.log.append("profiled:")
         return 150.0, run()
@@ -118,6 +128,10 @@ def test_repeat_0_covers_the_partition_and_later_repeats_the_repeated_batches() 
     assert [int(text.tokens[0, 0]) for text in measured.first_pass] == [0, 1, 2]
     first = measured.timings[0]
     assert (first.e2e_ms, first.prefill_ms, first.forwards, first.tokens, first.utf8_bytes) == (230, 200, 4, 5, 11)
+
+
+def test_other_processes_are_looked_at_after_each_timed_batch() -> None:
+    assert run(Bench(), plan()).device_use.other_sm_percent == 5.0  # repeats and partition together have 5
 
 
 def test_the_order_of_cleaning_generating_and_reading_peaks() -> None:

@@ -1,0 +1,89 @@
+"""Does another process use the GPU while a job is timed? By its share of the multiprocessors, not by its presence.
+
+The driver names processes by pids that may be of another namespace: in a container this process has another pid than
+the one that the driver tells. So it is recognised by its memory: its pid is the one whose memory grows when this
+process allocates. Where that is not clear, nothing is said of others: a guess could take this process for another one.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+import psutil
+
+from llmbench.measure.nvml import Nvml
+
+SHARES = range(101)
+"""What a sample can say in percent; drivers are known to give others, which are left out."""
+
+PROOF_BYTES = 96 * 2**20
+"""What this process allocates to be recognised: more than other processes are likely to take at the same moment."""
+
+_ATTEMPTS = 3
+"""Another process that grows at the same moment does not do so each time."""
+
+
+def own_pid(nvml: Nvml, allocate: Callable[[int], object]) -> int | None:
+    """The driver's pid of this process; None where it cannot be told.
+
+    Args:
+        nvml: the device.
+        allocate: takes so many bytes of it from the driver, for as long as its result lives; makes the context of this
+            process where there is none yet.
+    """
+    for _ in range(_ATTEMPTS):
+        before = nvml.process_bytes()
+        try:
+            held = allocate(PROOF_BYTES)
+        except RuntimeError:  # no memory is left
+            return None
+        after = nvml.process_bytes()
+        del held
+        if before is None or after is None:
+            return None
+        grown = [pid for pid, size in after.items() if (size or 0) - (before.get(pid) or 0) >= PROOF_BYTES]
+        if len(grown) == 1:
+            return grown[0]
+    return None
+
+
+class OtherProcesses:
+    """What other processes used of the device from now on, as far as the driver tells.
+
+    Args:
+        nvml: the device.
+        own: the driver's pid of this process; None: not known, so nothing is said.
+        now_us: the clock of the samples.
+    """
+
+    def __init__(
+        self, nvml: Nvml | None, own: int | None, now_us: Callable[[], int] = lambda: time.time_ns() // 1000
+    ) -> None:
+        self._nvml, self._own = (None if own is None else nvml), own
+        self._since = now_us()
+        self._shares: dict[int, list[int]] = {}
+
+    def look(self) -> None:
+        """Take what the driver has sampled since the last look. No part of a timed region."""
+        found = self._nvml.process_samples(self._since) if self._nvml else None
+        for pid, at_us, share in sorted(found or (), key=lambda item: item[1]):
+            self._since = max(self._since, at_us)
+            if share in SHARES:
+                self._shares.setdefault(pid, []).append(share)
+
+    def busiest_percent(self) -> float | None:
+        """The highest mean share of another process; 0 where only this one has samples, None where nobody has any.
+
+        An idle process has no samples, so a mean is over as many as the process has that has most.
+        """
+        if not self._shares:
+            return None
+        most = max(map(len, self._shares.values()))
+        own = self._family()
+        return max((sum(shares) / most for pid, shares in self._shares.items() if pid not in own), default=0.0)
+
+    def _family(self) -> set[int | None]:
+        """Pids of this process, and of those that it started where the driver's pids are those of this namespace."""
+        if self._own != os.getpid():
+            return {self._own}
+        return {self._own, *(child.pid for child in psutil.Process().children(recursive=True))}

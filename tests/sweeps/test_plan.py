@@ -202,6 +202,11 @@ def test_forwards_are_counted_over_all_passes():
     (cell,) = build("model=llada", "steps=8", "workload.prompts=8", "batch=4", "timing.repeats=3", "hardware=cpu")
     # 2 batches timed once, one of them: 1 warm-up, 2 more repeats, 1 marked
     assert plan.forwards(cell) == 8 * (2 + 1 + 2 + 1)
+    (open_ended,) = build(
+        "model=llada", "steps=8", "workload.prompts=8", "batch=4", "timing.until=0.02", "hardware=cpu"
+    )
+    assert plan.forwards(open_ended) == 8 * (2 + 1 + 59 + 1)  # at most
+    assert plan.generations(open_ended.prepared) == (8, 1)  # at least
     (guided,) = build(
         "model=llada",
         "steps=8",

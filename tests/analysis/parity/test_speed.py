@@ -47,6 +47,17 @@ def speedup_interval(
     return interval_of_sides((baseline,), (candidate,), rng, resamples)
 
 
+def test_sides_may_have_other_numbers_of_repeats() -> None:
+    slow = timed("llama", [[t] for t in (10.0, 11.0, 12.0, 14.0, 17.0, 25.0)])
+    few, many = (
+        speedup_interval(slow, timed("llada", [[1.0]] * repeats), np.random.default_rng(0)) for repeats in (6, 40)
+    )
+    assert few == many
+    assert few is not None
+    assert few.low < 13 < few.high
+    assert speedup_interval(slow, timed("llada", [[1.0]] * (MIN_REPEATS - 1)), np.random.default_rng(0)) is None
+
+
 def test_the_interval_is_that_of_the_median_over_all_possible_resamples() -> None:
     times = [10.0, 11.0, 12.0, 14.0, 17.0, 25.0]
     every = sorted(median(draw) for draw in itertools.product(times, repeat=6))  # 6^6: the whole bootstrap distribution

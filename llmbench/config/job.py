@@ -213,6 +213,16 @@ class TrackingConfig:
     experiment: Annotated[str, Field(min_length=1)] = "llmbench"
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SweepConfig:
+    """In which order a sweep's jobs run (`sweeps.baseline_jobs`)."""
+
+    # model: as they were asked for, model by model; interleaved: the baseline again beside every candidate; random: the
+    # candidates shuffled
+    order: Literal["model", "interleaved", "random"] = "model"
+    order_seed: Seed = 0  # of random
+
+
 def _of_the_sweep(default: Any) -> Any:
     """A field of which a sweep has one value, and which changes nothing that is measured: no part of an identity."""
     return dataclasses.field(default=default, metadata={OF_THE_SWEEP: True})
@@ -241,16 +251,19 @@ class Job:
     role: Literal["timed", "curve", "retimed"] = dataclasses.field(default="timed", metadata={PLANNED: True})
     # of a retimed job: on which side of the candidates it runs
     retiming: Literal["before", "after"] | None = dataclasses.field(default=None, metadata={PLANNED: True})
+    # and beside which candidate, counted from 1; 0: around all of them
+    retiming_number: CountOrZero = dataclasses.field(default=0, metadata={PLANNED: True})
     # hardware.threads was null, and a probe chose the number that stands there now: the same job under any number
     threads_probed: StrictBool = dataclasses.field(default=False, metadata={PLANNED: True, OF_THE_SWEEP: True})
     tracking: TrackingConfig = _of_the_sweep(TrackingConfig())
     parity: ParityConfig = _of_the_sweep(ParityConfig())
+    sweep: SweepConfig = _of_the_sweep(SweepConfig())
     dry_run: StrictBool = _of_the_sweep(False)
     reuse: Literal["interrupted", "all", "none"] = _of_the_sweep("interrupted")
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot mean anything."""
-        if (self.role == "retimed") != (self.retiming is not None):
+        if (self.role == "retimed") != (self.retiming is not None) or (self.retiming_number and not self.retiming):
             raise ValueError("retiming says when a retimed job runs, and belongs to it alone")
         if self.weights == "dummy" and (
             self.metric.perplexity.judge or self.metric.bertscore or self.metric.likelihood

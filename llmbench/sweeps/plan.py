@@ -77,10 +77,11 @@ def title(job: Job, swept: Mapping[str, str]) -> str:
         if key not in ("model", "steps") and by_key.get(key.removeprefix("model.decoder.")) not in told
     ]
     when = " first" if job.retiming == "before" else ""
+    when = f" {job.retiming} candidate {job.retiming_number}" if job.retiming_number else when
     return " ".join([job.label, *more]) + ROLE_SUFFIX[job.role].replace(")", f"{when})")
 
 
-_OF_THE_SWEEP = ("tracking", "reuse", "dry_run")
+_OF_THE_SWEEP = ("tracking", "reuse", "dry_run", "sweep")
 """Settings of which a sweep has one value: the first job's would be used, whatever the others say."""
 
 

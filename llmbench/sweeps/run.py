@@ -128,7 +128,8 @@ def run_grid(
     started = time.monotonic()
     cells = baseline_jobs.with_curves(plan.build(grid, compose))
     first = cells[0].prepared.job
-    cells = baseline_jobs.with_retimed(take_over(cells, first.reuse, [folder.parent]))
+    cells = baseline_jobs.in_order(take_over(cells, first.reuse, [folder.parent]))
+    cells = baseline_jobs.with_retimed(cells)
     warning = parallel(cells)
     if show or first.dry_run:
         _show_plan(cells, len(grid), folder)

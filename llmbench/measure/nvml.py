@@ -66,10 +66,13 @@ class Nvml:
             bits = self._read(lambda nvml, handle: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
         return None if bits is None else decode_reasons(int(bits))
 
-    def process_bytes(self) -> dict[int, int | None] | None:
-        """Memory of each process with a context on the device, by pid of the driver's namespace; None: not told."""
+    def processes(self) -> list[tuple[int, int]] | None:
+        """(pid, bytes) of each context on the device, pids of the driver's namespace; 0 bytes where it does not say.
+
+        In some sandboxes (gVisor) all processes have the pid of the sandbox, once for each context.
+        """
         found = self._read(lambda nvml, handle: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
-        return None if found is None else {int(item.pid): item.usedGpuMemory for item in found}
+        return None if found is None else [(int(item.pid), item.usedGpuMemory or 0) for item in found]
 
     def process_samples(self, since_us: int) -> list[tuple[int, int, int]] | None:
         """(pid, time in microseconds since 1970, share of the multiprocessors in percent), newer than `since_us`.

@@ -7,6 +7,7 @@ process allocates. Where that is not clear, nothing is said of others: a guess c
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import psutil
@@ -23,28 +24,36 @@ _ATTEMPTS = 3
 """Another process that grows at the same moment does not do so each time."""
 
 
-def own_pid(nvml: Nvml, allocate: Callable[[int], object]) -> int | None:
+def own_pid(nvml: Nvml, allocate: Callable[[int], object], release: Callable[[], None]) -> int | None:
     """The driver's pid of this process; None where it cannot be told.
 
     Args:
         nvml: the device.
-        allocate: takes so many bytes of it from the driver, for as long as its result lives; makes the context of this
-            process where there is none yet.
+        allocate: takes so many bytes of it; makes the context of this process where there is none yet.
+        release: gives back to the driver what is no longer used.
     """
     for _ in range(_ATTEMPTS):
-        before = nvml.process_bytes()
+        release()
+        before = _bytes(nvml)
         try:
             held = allocate(PROOF_BYTES)
         except RuntimeError:  # no memory is left
             return None
-        after = nvml.process_bytes()
+        after = _bytes(nvml)
         del held
-        if before is None or after is None:
-            return None
-        grown = [pid for pid, size in after.items() if (size or 0) - (before.get(pid) or 0) >= PROOF_BYTES]
+        release()
+        grown = [pid for pid, size in after.items() if size - before[pid] >= PROOF_BYTES]
         if len(grown) == 1:
             return grown[0]
     return None
+
+
+def _bytes(nvml: Nvml) -> Counter[int]:
+    """Memory by pid, of all its contexts."""
+    held = Counter[int]()
+    for pid, size in nvml.processes() or ():
+        held[pid] += size
+    return held
 
 
 class OtherProcesses:
@@ -72,14 +81,17 @@ class OtherProcesses:
                 self._shares.setdefault(pid, []).append(share)
 
     def busiest_percent(self) -> float | None:
-        """The highest mean share of another process; 0 where only this one has samples, None where nobody has any.
+        """The highest mean share of another process; 0 where only this one has samples.
 
+        None where this one has none, which was busy all the time, or where another process has the same pid.
         An idle process has no samples, so a mean is over as many as the process has that has most.
         """
-        if not self._shares:
-            return None
-        most = max(map(len, self._shares.values()))
         own = self._family()
+        if self._nvml is None or own.isdisjoint(self._shares):
+            return None
+        if [pid for pid, _ in self._nvml.processes() or ()].count(self._own or 0) > 1:
+            return None  # a sandbox: another process there has this pid too
+        most = max(map(len, self._shares.values()))
         return max((sum(shares) / most for pid, shares in self._shares.items() if pid not in own), default=0.0)
 
     def _family(self) -> set[int | None]:

@@ -256,9 +256,6 @@ def _own_pid(uuid: str | None) -> int | None:
     """The driver's pid of this process on the current CUDA device, asked once: it takes memory for a moment."""
 
     def allocate(size: int) -> torch.Tensor:
-        torch.cuda.empty_cache()  # what the allocator keeps is no news to the driver
         return torch.empty(size, dtype=torch.uint8, device="cuda")
 
-    pid = own_pid(Nvml(uuid), allocate)
-    torch.cuda.empty_cache()
-    return pid
+    return own_pid(Nvml(uuid), allocate, torch.cuda.empty_cache)

@@ -18,6 +18,7 @@ MINE, OTHER, THIRD = 71, 4001, 4002
 class Driver:
     """Stands where pynvml does: processes with their memory, and samples of their use."""
 
+    contexts = 1  # of each process
     NVMLError, NVMLError_NotFound = pynvml.NVMLError, pynvml.NVMLError_NotFound
 
     def __init__(self, memory: dict[int, int | None] | None, samples: list[tuple[int, int, int]] | None = None) -> None:
@@ -31,7 +32,7 @@ class Driver:
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
         if self.memory is None:
             raise self.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
-        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in self.memory.items()]
+        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in self.memory.items()] * self.contexts
 
     def nvmlDeviceGetProcessUtilization(self, handle: str, since: int) -> list[Any]:
         if self.samples is None:
@@ -48,33 +49,36 @@ def test_this_process_is_the_one_whose_memory_grows_by_what_it_takes(before: dic
     def allocate(size: int) -> None:
         driver.memory = {**before, MINE: (before.get(MINE) or 4 * 10**8) + size}
 
-    assert own_pid(Nvml("a", driver), allocate) == MINE
+    assert own_pid(Nvml("a", driver), allocate, lambda: None) == MINE
 
 
 def test_it_is_not_guessed_where_two_grow_or_nothing_is_told() -> None:
     nothing = Driver({OTHER: None, os.getpid(): None})
-    assert own_pid(Nvml("a", nothing), lambda size: None) is None
-    assert own_pid(Nvml("a", Driver(None)), lambda size: None) is None
-    assert own_pid(Nvml("a", Driver({})), lambda size: None) is None
+    assert own_pid(Nvml("a", nothing), lambda size: None, lambda: None) is None
+    assert own_pid(Nvml("a", Driver(None)), lambda size: None, lambda: None) is None
+    assert own_pid(Nvml("a", Driver({})), lambda size: None, lambda: None) is None
 
     driver = Driver({OTHER: 0, MINE: 0})
-    grow = [(OTHER, MINE), (OTHER, MINE), (MINE,)]  # the other one does so twice
+    others = [PROOF_BYTES, PROOF_BYTES, 0]  # another one grows as much, twice
 
     def allocate(size: int) -> None:
-        assert driver.memory is not None
-        for pid in grow.pop(0):
-            driver.memory[pid] = (driver.memory[pid] or 0) + PROOF_BYTES
+        driver.memory = {OTHER: 10**9 + others.pop(0), MINE: size}
 
-    assert own_pid(Nvml("a", driver), allocate) == MINE
+    def release() -> None:
+        driver.memory = {OTHER: 10**9, MINE: 0}
+
+    assert own_pid(Nvml("a", driver), allocate, release) == MINE
+    assert driver.memory == {OTHER: 10**9, MINE: 0}
 
     def full(size: int) -> None:
         raise RuntimeError("out of memory")
 
-    assert own_pid(Nvml("a", driver), full) is None
+    assert own_pid(Nvml("a", driver), full, lambda: None) is None
 
 
-def busiest(samples: list[tuple[int, int, int]] | None, own: int | None = MINE) -> float | None:
-    driver = Driver({}, samples)
+def busiest(samples: list[tuple[int, int, int]] | None, own: int | None = MINE, contexts: int = 1) -> float | None:
+    driver = Driver({MINE: 10**9} if contexts else {}, samples)
+    driver.contexts = contexts
     watch = OtherProcesses(Nvml("a", driver), own, now_us=lambda: 100)
     watch.look()
     watch.look()  # what was seen counts once
@@ -91,6 +95,7 @@ def busiest(samples: list[tuple[int, int, int]] | None, own: int | None = MINE) 
         ([(OTHER, 90, 99), (MINE, 110, 90)], 0.0),  # before the timed pass
         ([(MINE, 110, 10), (OTHER, 110, 2**32 - 1)], 0.0),  # no share
         ([(OTHER, 90, 99)], None),  # nobody was sampled, this busy process neither
+        ([(OTHER, 110, 99)], None),  # this one is told under another pid, or was not sampled
         (None, None),
     ],
 )
@@ -100,6 +105,8 @@ def test_the_busiest_other_process(samples: list[tuple[int, int, int]] | None, p
 
 def test_nothing_is_said_where_this_process_is_not_known() -> None:
     assert busiest([(OTHER, 110, 90)], own=None) is None
+    assert busiest([(MINE, 110, 90)], contexts=0) == 0.0  # not listed, but sampled
+    assert busiest([(MINE, 110, 90)], contexts=2) is None  # a sandbox: one of the two is another process
     assert OtherProcesses(None, None).busiest_percent() is None
 
 

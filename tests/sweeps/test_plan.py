@@ -50,7 +50,8 @@ def test_a_sweep_has_one_plan_and_does_not_try_several_margins():
 
 
 @pytest.mark.parametrize(
-    "override", ["tracking.experiment=a,b", "tracking.uri=a,b", "reuse=all,none", "dry_run=true,false", "sweep.order=model,random"]
+    "override",
+    ["tracking.experiment=a,b", "tracking.uri=a,b", "reuse=all,none", "dry_run=true,false", "sweep.order=model,random"],
 )
 def test_what_holds_for_the_whole_sweep_has_one_value(override):
     with pytest.raises(ConfigError, match=r": it holds for the whole sweep; give one value$"):

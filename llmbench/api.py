@@ -194,6 +194,8 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     from llmbench.sweeps.block_task import on_its_card
     from llmbench.sweeps.console import Progress
     from llmbench.sweeps.job_task import quiet_libraries, require_servers
+    from llmbench.sweeps.plan import Cell
+    from llmbench.sweeps.threads import with_threads
 
     quiet_libraries()
     if settings.get("dry_run"):
@@ -211,6 +213,7 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     for note in prepared.notes:
         emit(f"Note: {note}", sys.stderr)
     require_servers([prepared.job])
+    prepared = with_threads([Cell(swept={}, prepared=prepared)])[0].prepared
     with on_its_card([prepared.job]), Progress(prepared.job.label, shown=progress) as display:
         record = run_job(prepared, display.tick)
     if folder is not None:

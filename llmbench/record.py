@@ -89,6 +89,16 @@ class Marks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """Why no further repeat was made, where `timing.until` decided that."""
+
+    repeats: int  # that were made
+    half_width: float | None  # of the 95 % interval of L_e2e, relative to its median; None without an interval
+    until: float  # what was asked for
+    reason: Literal["narrow", "most repeats"]  # the interval was narrow enough, or `timing.until_repeats` were made
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceUse:
     """Memory, energy and clocks of one job. Fields that the device cannot tell are None."""
 
@@ -109,6 +119,8 @@ class DeviceUse:
     sm_clock_mhz_before: int | None = None
     sm_clock_mhz_after: int | None = None
     throttle_reasons: tuple[str, ...] | None = None  # () = read and none active
+    # highest mean share of the multiprocessors that another process had over the timed pass
+    other_sm_percent: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +258,7 @@ class Record:
     partition: tuple[tuple[str, ...], ...] = ()  # prompt ids of each batch
     outputs: tuple[Output, ...] = ()
     timings: tuple[Timing, ...] = ()
+    stopping: Stopping | None = None  # None: a fixed number of repeats
     marks: tuple[Marks, ...] = ()
     tokenize_ms: float | None = None  # mean over batches
     setup_s: float | None = None  # making the engine ready for every shape: fusing, compiling, capturing

@@ -23,6 +23,7 @@ from llmbench.measure import cards
 from llmbench.measure import ceilings as _ceilings
 from llmbench.measure.nvml import Nvml
 from llmbench.measure.probes import CpuProbe, CudaProbe, Probe, device_uuid
+from llmbench.measure.threads import default_threads
 from llmbench.record import Ceilings, Environment
 from llmbench.version import __version__
 
@@ -99,15 +100,9 @@ def free_bytes(hardware: HardwareConfig) -> int:
 
 def probe(hardware: HardwareConfig) -> Probe:
     """The readings of a resolved hardware. Sets torch's thread count, for this job and back again for the next."""
-    default = _default_threads()  # before anybody changes it
+    default = default_threads()  # before anybody changes it
     torch.set_num_threads(hardware.threads or default)
     return CudaProbe() if hardware.device == "cuda" else CpuProbe()
-
-
-@functools.cache
-def _default_threads() -> int:
-    """Torch's own choice, read before anybody changes it."""
-    return torch.get_num_threads()
 
 
 def ceilings(hardware: HardwareConfig, weight_bytes: int) -> Ceilings:
@@ -124,7 +119,7 @@ def environment(hardware: HardwareConfig) -> Environment:
         device=hardware.device,
         device_name=torch.cuda.get_device_name() if cuda else "" if asked else _cpu_name(),
         driver=Nvml(device_uuid()).driver() if cuda else None,
-        threads=hardware.threads or _default_threads(),
+        threads=hardware.threads or default_threads(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         python=platform.python_version(),
         platform=platform.platform(),

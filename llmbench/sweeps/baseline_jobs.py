@@ -10,11 +10,12 @@ one at all.
 
 *Retimed* jobs time the baseline again beside the candidates: after the last one, and before the first one where the
 baseline's own job was taken over from an earlier process. A device drifts; what is timed on both sides of the
-candidates shows by how much.
+candidates shows by how much. `sweep.order=interleaved` times it directly before and after each of them.
 
 The plan's order is baselines, their curves, candidates, baselines again. `sweeps.blocks` cuts it for several workers.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -71,10 +72,55 @@ def with_retimed(cells: Sequence[Cell]) -> list[Cell]:
     ]
     if not baselines:
         return list(cells)
+    if cells[0].prepared.job.sweep.order == "interleaved":
+        beside: dict[str, list[Cell]] = {identity: [] for identity in left}
+        for cell in baselines:
+            for candidate in compared.candidates(cell):
+                beside.setdefault(candidate.prepared.identity, []).append(cell)
+        return _interleaved(cells, {identity: beside[identity] for identity in left})
     first = next(place for place, cell in enumerate(cells) if cell.prepared.identity in left)
     before = [_retimed(cell, "before") for cell in baselines if cell.reused is not None]
     after = [_retimed(cell, "after") for cell in baselines]
     return [*cells[:first], *before, *cells[first:], *after]
+
+
+def _interleaved(cells: Sequence[Cell], beside: Mapping[str, Sequence[Cell]]) -> list[Cell]:
+    """The plan in which every candidate stands directly between timings of its baselines.
+
+    Args:
+        cells: the plan.
+        beside: the baselines of each candidate that is left, by its identity.
+    """
+    planned: list[Cell] = []
+    fresh: set[str] = set()  # baselines that were timed since the last job of another kind
+    number = 0
+    for cell in cells:
+        own = cell.prepared.identity
+        baselines = beside.get(own, ())
+        if own in beside:
+            number += 1
+            planned += [_retimed(b, "before", number) for b in baselines if b.prepared.identity not in fresh]
+        planned.append(cell)
+        planned += [_retimed(b, "after", number) for b in baselines]
+        if own in beside:
+            fresh = {b.prepared.identity for b in baselines}
+        elif cell.reused is None:
+            fresh = {*fresh, own} if _is_baseline(cell) else set()
+    return planned
+
+
+def in_order(cells: Sequence[Cell]) -> list[Cell]:
+    """The plan with its candidates shuffled, where `sweep.order=random` asks for that; else as it is.
+
+    Equal plans and seeds give equal orders, whatever was taken over.
+    """
+    asked = cells[0].prepared.job.sweep
+    if asked.order != "random":
+        return list(cells)
+    candidates = [cell for cell in cells if cell.family == "diffusion"]
+    random.Random(asked.order_seed).shuffle(candidates)
+    drawn = iter(candidates)
+    return [next(drawn) if cell.family == "diffusion" else cell for cell in cells]
 
 
 class Compared:
@@ -184,10 +230,10 @@ def _axes(swept: Mapping[str, str], job: Job, *, several_seeds: bool) -> dict[st
     return kept | seed | {"temperature": f"{decoder.temperature:g}"}
 
 
-def _retimed(cell: Cell, when: Literal["before", "after"]) -> Cell:
-    """A baseline's times alone: warm-up and the repeated batches."""
+def _retimed(cell: Cell, when: Literal["before", "after"], number: int = 0) -> Cell:
+    """A baseline's times alone, warm-up and the repeated batches; `number`: of the candidate beside it, 0 for all."""
     job = cell.prepared.job
     timing = replace(job.timing, token_timing_repeats=0, memory_trace=False, profile=False, energy_seconds=0.0)
     metric = replace(job.metric, likelihood=False, roofline=False)
-    again = replace(job, role="retimed", retiming=when, metric=metric, timing=timing)
+    again = replace(job, role="retimed", retiming=when, retiming_number=number, metric=metric, timing=timing)
     return replace(cell, prepared=prepared_as(cell.prepared, again), merged=1, reused=None)

@@ -52,7 +52,7 @@ def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
     from llmbench import tracking
     from llmbench.config.build import build_job, unread_options
     from llmbench.job.prepare import prepare_job
-    from llmbench.sweeps import console, plan
+    from llmbench.sweeps import console, plan, threads
 
     quiet_libraries()
     built = build_job(tree)
@@ -68,6 +68,7 @@ def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
     if cell.reused is None:
         require_servers([built])
     store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
+    (cell,) = threads.with_threads([cell])
     with on_its_card([cell.prepared.job] if cell.reused is None else []):
         record = cell.reused or measure(cell.prepared.job, built.label, cell.prepared)
     path = record.save(folder)

@@ -28,6 +28,7 @@ from llmbench.sweeps.job_task import (
     track,
 )
 from llmbench.sweeps.launchers import Launcher, through_hydra, warn_parallel_launcher
+from llmbench.sweeps.threads import with_threads
 from llmbench.system import signals
 from llmbench.system.output import emit
 from llmbench.system.paths import results
@@ -130,7 +131,8 @@ def run_grid(
     started = time.monotonic()
     cells = baseline_jobs.with_curves(plan.build(grid, compose, here=launch.here))
     first = cells[0].prepared.job
-    cells = baseline_jobs.with_retimed(take_over(cells, first.reuse, [folder.parent]))
+    cells = baseline_jobs.in_order(take_over(cells, first.reuse, [folder.parent]))
+    cells = baseline_jobs.with_retimed(cells)
     blocks = _blocks(cells, split=launch.splits)
     warning = parallel(cells, len(blocks))
     if show or first.dry_run:
@@ -143,6 +145,8 @@ def run_grid(
     if first.dry_run:
         return None
     require_servers([cell.prepared.job for cell in cells if cell.reused is None])
+    if not launch.splits:  # else each worker has the cores that its launcher leaves it
+        cells = with_threads(cells)
     return _run(cells, blocks, folder, launch, recipe, typed, started)
 
 

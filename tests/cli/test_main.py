@@ -49,6 +49,7 @@ WRONG = {
     "workload=jsonl workload.source='a": "cannot be read; are all quotes and brackets closed?",
     "-m hydra/launcher=jobli steps=8": "hydra/launcher=jobli: no such choice; available: basic",
     "hydra/launcher=rq": "rq is a plugin of Hydra: pip install hydra-rq-launcher",
+    "-m hydra/launcher=ray_gpus": 'hydra/launcher: ray is not installed; pip install "llmbench[ray]"',
     "--hlp": "--hlp: no such option; see --help",
     "model=llama -m steps=8": "steps=8: options go in front: llmbench -m",
     "--help wrkload": "wrkload: no such key or group; did you mean workload?",

@@ -50,7 +50,8 @@ def test_a_sweep_has_one_plan_and_does_not_try_several_margins():
 
 
 @pytest.mark.parametrize(
-    "override", ["tracking.experiment=a,b", "tracking.uri=a,b", "reuse=all,none", "dry_run=true,false"]
+    "override",
+    ["tracking.experiment=a,b", "tracking.uri=a,b", "reuse=all,none", "dry_run=true,false", "sweep.order=model,random"],
 )
 def test_what_holds_for_the_whole_sweep_has_one_value(override):
     with pytest.raises(ConfigError, match=r": it holds for the whole sweep; give one value$"):
@@ -202,6 +203,11 @@ def test_forwards_are_counted_over_all_passes():
     (cell,) = build("model=llada", "steps=8", "workload.prompts=8", "batch=4", "timing.repeats=3", "hardware=cpu")
     # 2 batches timed once, one of them: 1 warm-up, 2 more repeats, 1 marked
     assert plan.forwards(cell) == 8 * (2 + 1 + 2 + 1)
+    (open_ended,) = build(
+        "model=llada", "steps=8", "workload.prompts=8", "batch=4", "timing.until=0.02", "hardware=cpu"
+    )
+    assert plan.forwards(open_ended) == 8 * (2 + 1 + 59 + 1)  # at most
+    assert plan.generations(open_ended.prepared) == (8, 1)  # at least
     (guided,) = build(
         "model=llada",
         "steps=8",
@@ -251,7 +257,7 @@ class TestReuse:
         for key, value in {
             "versions": {"torch": "9.9"},
             "device_name": "another",
-            "threads": 99,
+            "threads": 0,  # fewer than made the Record; more is a choice of the probe (test_threads.py)
             "git_commit": "f00",
         }.items():
             other = dataclasses.replace(record.environment, **{key: value})

@@ -39,6 +39,9 @@ VARIED = (
 )
 """Conditions that a sweep may vary on purpose; the others (device name, package versions) must agree in all Records."""
 
+SPLITTING = (*VARIED, "device_name")
+"""Conditions that cut a sweep into sets: also the device, of which the workers of a cluster may meet several."""
+
 IMPLEMENTATION = implementation_conditions("autoregressive")
 """Conditions that say with which code a baseline is generated, and so how fast; not which text."""
 
@@ -47,8 +50,12 @@ TEMPERATURE = "decoding.temperature"
 FULL_NUCLEUS = "1.0"
 """The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
 
-_UNSCORED = {"timed": (), "curve": ("encoder",), "retimed": ("judge", "second_judge", "encoder")}
-"""By role: conditions of scores that such a job does not make."""
+_UNUSED = {
+    "timed": (),
+    "curve": ("encoder", "device_name"),  # its texts may be written anywhere
+    "retimed": ("judge", "second_judge", "encoder"),
+}
+"""By role: conditions of scores and times that such a job does not make."""
 
 _UNKNOWN_OF_SERVERS = ("device_name", "device", "dtype", "engine", "quantization", "clock", "torch", "transformers")
 """Conditions that say where and with what a model ran: of a server they are not known."""
@@ -269,20 +276,20 @@ def text_settings(record: Record) -> tuple[tuple[str, str], ...]:
 
 
 def shared_conditions(record: Record) -> tuple[str | None, ...]:
-    """The conditions that a sweep may vary on purpose and that do not belong to one side."""
-    return tuple(record.conditions.get(key) for key in VARIED)
+    """The conditions that cut a sweep into sets and do not belong to one side."""
+    return tuple(record.conditions.get(key) for key in SPLITTING)
 
 
 def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
     """Whether a baseline belongs to candidates under these conditions; a server's place and role are not asked for."""
     free = (*_not_asked(record), *((CHAT,) if from_server(record) else ()))
-    asked = zip(VARIED, shared_conditions(record), varied, strict=True)
+    asked = zip(SPLITTING, shared_conditions(record), varied, strict=True)
     return all(own == wanted or key in free for key, own, wanted in asked)
 
 
 def _not_asked(record: Record) -> tuple[str, ...]:
     """Conditions that a Record need not share, because it cannot know them or did not use them."""
-    return (*_UNSCORED[record.role], *(_UNKNOWN_OF_SERVERS if from_server(record) else ()))
+    return (*_UNUSED[record.role], *(_UNKNOWN_OF_SERVERS if from_server(record) else ()))
 
 
 def steps_of(record: Record) -> int:

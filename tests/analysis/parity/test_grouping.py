@@ -109,6 +109,17 @@ def _other_prompts():
 # Conditions
 
 
+def test_seeds_that_met_two_devices_are_told_apart_and_share_the_curve() -> None:
+    """Workers of a cluster: each ratio is of one device, and the curve's texts may be written on either."""
+    sweep = with_curve(make_sweep((8,)))
+    elsewhere = [make_record("llama", conditions={"device_name": "B", "seed": "1"})]
+    elsewhere += [make_record("llada", 8, conditions={"device_name": "B", "seed": "1"})]
+    found = comparison_groups([*sweep, *elsewhere])
+    devices = [{r.conditions["device_name"] for r in members if r.role == "timed"} for members in found]
+    assert devices == [{"Test CPU"}, {"B"}]
+    assert [sum(r.role == "curve" for r in members) for members in found] == [len(sweep) - 2] * 2
+
+
 @pytest.mark.parametrize("key", ["torch", "device_name", "transformers", "judge"])
 def test_records_under_other_conditions_are_refused_with_key_and_both_values(key: str) -> None:
     sweep = [*make_sweep()[:2], make_record("llada", 16, conditions={key: "other"})]

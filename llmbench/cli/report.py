@@ -20,7 +20,7 @@ from llmbench.errors import LlmbenchError, RecordError, TrackingError
 from llmbench.report.assemble import LIKELIHOOD, RECIPES, SPEED_RECIPES, VIEWS, frontier_files, recipe_tables
 from llmbench.system.files import write_atomic
 from llmbench.system.output import emit, flush_output
-from llmbench.tracking.store import EXPERIMENT
+from llmbench.tracking.reading import EXPERIMENT
 
 if TYPE_CHECKING:
     from llmbench.config.parity import ParityConfig
@@ -43,15 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
             make = {LIKELIHOOD: likelihood, "frontier": frontier, "hypotheses": hypotheses}.get(options.table, table)
             make(_source(options), options)
 
-    return _run(parser(), arguments, run)
+    return run_command(parser(), arguments, run)
 
 
 def ui(arguments: list[str] | None = None) -> int:
     """Run `llmbench ui`; returns the exit code."""
-    return _run(ui_parser(), arguments, show)
+    return run_command(ui_parser(), arguments, show)
 
 
-def _run(
+def run_command(
     command: argparse.ArgumentParser, arguments: list[str] | None, work: Callable[[argparse.Namespace], None]
 ) -> int:
     """Read a command line and do its work; whatever is wrong is one line and an exit code."""

@@ -314,7 +314,7 @@ def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int
     (folder / "plan.json").write_text(json.dumps(plan | {"jobs": jobs}))
     history = store.past_analyses(parent)
     reached = verdicts(records, options=options, history=history)
-    with state.running(folder, store, parent) as end:
+    with state.held(folder), state.running(folder, store, parent) as end:
         for record in records:
             record.save(folder / names[record.identity])
         for record in records[:logged]:

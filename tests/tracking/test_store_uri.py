@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,40 @@ def test_a_server_that_does_not_answer_is_refused_at_once_without_its_password(s
     assert "does not answer" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("healthy", ["silent", "hangs", "fails"])
+def test_a_server_that_hangs_or_fails_is_refused_in_seconds(healthy: str) -> None:
+    """It accepts and answers nothing; answers /health and hangs; or answers 500 to everything else."""
+    end = threading.Event()
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/health" and healthy != "silent":
+                self.send_response(200)
+            elif healthy == "fails":
+                self.send_response(500)
+            else:
+                end.wait(120)
+                return
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    begun = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        open_store(TrackingConfig(uri=f"http://127.0.0.1:{server.server_port}", experiment="x"))
+    assert time.monotonic() - begun < 60  # with MLflow's own retries: 134
+    assert "\n" not in str(caught.value)
+    end.set()
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A server that asks for a password of odd characters: nothing that is shown or kept holds it."""
+"""A server behind a gate that asks for a password of odd characters, or loses an answer on its way."""
 
 import base64
 import contextlib
@@ -26,6 +26,9 @@ from llmbench.tracking import open_store
 from records import make_sweep
 
 PASSWORD = "pa/55 w@'rd"
+
+lost: list[str] = []
+"""Ends of paths: the next request for each is handed on, and its answer is lost."""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,10 @@ def gate(mlflow_server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> It
             except urllib.error.HTTPError as error:
                 answer = error
             body = answer.read()
+            if ends := [end for end in lost if self.path.endswith(end)]:
+                lost.remove(ends[0])
+                self.close_connection = True
+                return
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
             self.send_header("Content-Length", str(len(body)))
@@ -135,3 +142,23 @@ def test_a_password_in_a_query_and_one_with_a_slash_reach_no_message(monkeypatch
             with pytest.raises(TrackingError, match="nosuch") as caught:
                 open_store(TrackingConfig(uri=uri, experiment="x"))
             assert "pa55" not in str(caught.value)
+
+
+def test_an_answer_that_is_lost_leaves_no_empty_run(gate: str, mlflow_server: tuple[str, Path]) -> None:
+    store = open_store(TrackingConfig(uri=f"http://ml:{PASSWORD}@{gate}", experiment="lossy"))
+    record = make_sweep((8,))[0]
+    lost.append("runs/create")
+    parent = store.start_sweep(name="s", command="", jobs=1, planned={record.identity: "llama"})
+    assert [sweep.run_id for sweep in store.sweeps()] == [parent]
+    for end in ("runs/create", "runs/log-batch", "runs/update"):
+        assert store.logged() == {}
+        lost.append(end)
+        with pytest.raises(TrackingError, match="cannot log llama"):
+            store.log_job(record, parent=parent, steps_axis=[8], swept={})
+    run_id = store.log_job(record, parent=parent, steps_axis=[8], swept={})
+    assert not lost
+    (child,) = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert (child.info.run_id, child.info.status, child.data.metrics) == (run_id, "FINISHED", record.metrics)
+    history = store.client.get_metric_history(run_id, "latency/e2e_ms")
+    assert len(history) == 1
+    assert store.records(parent) == [record]

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from llmbench.analysis.formats import counted
 from llmbench.cli.report import run_command
 from llmbench.errors import RecordError
 from llmbench.system.output import emit
@@ -47,4 +48,5 @@ def send(options: argparse.Namespace) -> None:
         emit(str(sent))
         unread += not sent.run_id and bool(sent.problem)
     if unread:
-        raise RecordError(f"of {unread} folders nothing was sent; the lines above say why")
+        lines = "the line above says" if unread == 1 else "lines above say"
+        raise RecordError(f"of {counted(unread, 'folder')} nothing was sent; {lines} why")

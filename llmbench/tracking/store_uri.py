@@ -210,6 +210,7 @@ def client(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its errors reach us, and are told in a line
     with _no_encoded_folder(uri):
         return MlflowClient(tracking_uri=full_uri(uri))
 

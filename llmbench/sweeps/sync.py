@@ -86,7 +86,7 @@ def _send_sweep(folder: Path, store: "Store") -> Sent:
     if not found.records:
         return Sent(folder=folder, problem="no job has left a Record")
     parent = store.find_sweep_run(_key(found)) or _start(found, folder, store)
-    there = store.identities(parent)
+    there = {item.identity for item in store.records(parent)}
     lacking = [item for item in found.records if item.identity not in there]
     for item in lacking:
         store.log_job(item, parent=parent, steps_axis=item.context.steps_axis, swept=item.context.swept)

@@ -96,12 +96,6 @@ class StoreReader:
             runs = [run for run in self._search("tags.kind = 'job'") if is_whole(run)]
         return dict(Counter(tags[PARENT] for run in runs if PARENT in (tags := run.data.tags)))
 
-    def identities(self, parent: str) -> set[str]:
-        """Those of the jobs of a sweep that are in the store with their Records."""
-        with store_uri.translated(f"cannot list the jobs of {parent}"):
-            runs = self._search(f"tags.`{PARENT}` = '{parent}'")
-            return {run.data.tags["identity"] for run in runs if is_whole(run) and "identity" in run.data.tags}
-
     def records(self, parent: str) -> list[Record]:
         """The Records of a sweep that can be read: models without steps first, then by steps."""
         return self.read_records(parent)[0]
@@ -164,7 +158,15 @@ class StoreReader:
     def find_job(self, record: Record, parent: str | None) -> str | None:
         """The run that holds a whole Record, under a parent or of a job that ran alone; None: not here."""
         with store_uri.translated(f"cannot look for {record.label}"):
-            return next((str(run.info.run_id) for run in self._runs_of(record, parent)[0] if is_whole(run)), None)
+            return next((str(run.info.run_id) for run in self._runs_of(record, parent)[0] if self._holds(run)), None)
+
+    def _holds(self, run: Any) -> bool:
+        """Whether the Record of a job's run can be read from the store."""
+        try:
+            data = self._artifact(run, "record.json") if is_whole(run) else None
+            return data is not None and bool(records_room.parse(data))
+        except RecordError:
+            return False
 
     def _runs_of(self, record: Record, parent: str | None) -> tuple[list[Any], bool]:
         """The runs of a Record under its parent, or alone; and whether any run holds this measurement whole."""

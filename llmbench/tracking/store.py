@@ -24,6 +24,8 @@ from llmbench.tracking.reading import ANALYSIS, PARENT, PLANNED, SWEEP, StoreRea
 _BATCH = 900
 """Metrics in one request; MLflow takes 1000 entities."""
 
+_HOUR = 3600.0
+
 _TAGS = 100
 """Tags in one request."""
 
@@ -95,7 +97,8 @@ class Store(StoreReader):
     ) -> str:
         """Log one Record as a run of its own; returns the run id.
 
-        A Record that the parent has already is not logged again; a run that was left half-logged is completed.
+        A Record that can be read from the store already is not logged again; a run that was left half-logged, or has
+        lost its Record, is completed.
         Metrics are those of full measurements: a point of a curve, or a baseline that was timed again, has its Record.
 
         Args:
@@ -107,7 +110,7 @@ class Store(StoreReader):
         with store_uri.translated(f"cannot log {record.label}"):
             own, elsewhere = self._runs_of(record, parent)
             for run in own:
-                if is_whole(run):
+                if self._holds(run):
                     return str(run.info.run_id)
             tags = {run_payload.COPY: str(elsewhere).lower()} | ({PARENT: parent} if parent else {})
             run_id = str(own[-1].info.run_id) if own else self._create_job(record, swept, tags)
@@ -201,9 +204,12 @@ class Store(StoreReader):
                 self.client.set_terminated(parent, status=status)
 
     def abort_jobs(self) -> None:
-        """End the runs of jobs that are left half-logged under a parent that has ended."""
+        """End the runs of jobs that are left half-logged: under a parent that has ended, or alone for an hour."""
         with store_uri.translated("cannot end the runs of jobs"):
-            left = self._search("tags.kind = 'job' and attributes.status = 'RUNNING'")
+            left = list(self._search("tags.kind = 'job' and attributes.status = 'RUNNING'"))
+            for run in left:  # one that is being logged all the same gets its true status when that is done
+                if PARENT not in run.data.tags and run.info.start_time < (time.time() - _HOUR) * 1000:
+                    self.client.set_terminated(run.info.run_id, status="KILLED")
             for parent in {tags[PARENT] for run in left if PARENT in (tags := run.data.tags)}:
                 if self.client.get_run(parent).info.status != "RUNNING":
                     self._end_jobs(parent)

@@ -254,6 +254,6 @@ def remedy(uri: str) -> str:
     if sqlite_file(uri) is None:
         return ""
     return (
-        f"if the file is damaged, move it away: Records lie under {results()} all the same, and the command that made "
-        "them logs them again with reuse=all, without measuring"
+        f"if the file is damaged, move it away: Records lie under {results()} all the same, and `llmbench sync FOLDER` "
+        "sends them into a new one"
     )

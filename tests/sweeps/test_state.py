@@ -214,5 +214,9 @@ def test_a_job_that_was_left_half_logged_under_a_sweep_that_ended_is_ended_or_co
     store.abort_sweep(store.sweep("another").run_id)
     assert store.status(late) == "KILLED"
     lost = half_logged(store, parent)
+    alone = {"kind": "job", "identity": "alone", "status": "finished"}
+    began = (int((time.time() - hours * 3600) * 1000) for hours in (2, 0))
+    old, new = (store.client.create_run(store.experiment_id, begun, alone).info.run_id for begun in began)
     state.abort_orphans(store, [])
+    assert (store.status(old), store.status(new)) == ("KILLED", "RUNNING")
     assert store.client.get_run(lost).info.lifecycle_stage == "deleted"

@@ -12,7 +12,7 @@ from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import ParityConfig
 from llmbench.record import JobContext, Record
 from llmbench.sweeps import state
-from llmbench.tracking import Store, open_store
+from llmbench.tracking import Store, open_store, sqlite_store, store_uri
 from records import make_record, make_sweep
 
 AXIS = (8, 16, 32, 64)
@@ -92,6 +92,28 @@ def test_the_parent_that_a_store_has_gets_what_is_missing(store: Store, tmp_path
     assert "unlogged_jobs" not in store.client.get_run(parent).data.tags
     assert {status for _, status, _ in runs(store, parent)} == {"FINISHED"}
     assert state.ended(tmp_path), "the same command begins anew"
+
+
+@pytest.mark.parametrize("fault", ["artifact", "damaged", "trash"])
+def test_a_record_that_a_store_has_lost_is_sent_again(fault: str, uri: str, tmp_path: Path) -> None:
+    store = open_store(TrackingConfig(uri=uri, experiment=fault))
+    write_sweep(tmp_path, make_sweep((8,)))
+    assert sync(store, tmp_path) == 0
+    (sweep,) = store.sweeps()
+    before = store.records(sweep.run_id)
+    run = next(iter(store._search("tags.kind = 'job'")))
+    path = sqlite_store.artifact_path(store_uri.sqlite_file(uri), run, "record.json")
+    assert path is not None
+    if fault == "trash":
+        store.client.delete_run(run.info.run_id)
+    elif fault == "damaged":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        path.unlink()
+    assert len(store.records(sweep.run_id)) == 1
+    assert sync(store, tmp_path) == 0
+    assert store.records(sweep.run_id) == before
+    assert len(runs(store, sweep.run_id)) == 2
 
 
 def test_a_folder_of_results_is_sent_whole_and_what_cannot_be_read_is_said(

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import pytest
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.config.job import TrackingConfig
 from llmbench.errors import TrackingError
+from llmbench.record import JobContext
+from llmbench.sweeps.job_task import send_again, track
 from llmbench.system.redact import VARIABLE
 from llmbench.tracking import open_store
 from records import make_sweep
@@ -162,3 +165,28 @@ def test_an_answer_that_is_lost_leaves_no_empty_run(gate: str, mlflow_server: tu
     history = store.client.get_metric_history(run_id, "latency/e2e_ms")
     assert len(history) == 1
     assert store.records(parent) == [record]
+
+
+def test_a_store_that_failed_once_is_left_alone_until_the_end_which_sends_everything(gate: str, tmp_path: Path) -> None:
+    config = TrackingConfig(uri=f"http://ml:{PASSWORD}@{gate}", experiment="end")
+    store = open_store(config)
+    parent = store.start_sweep(name="s", command="", jobs=3)
+    records = [replace(item, context=JobContext(parent=parent, steps_axis=(8, 16))) for item in make_sweep((8, 16))]
+    lost.append("runs/create")
+    done = []
+    for record in records:
+        record.save(tmp_path / record.identity)
+        done.append(track(record, tmp_path / record.identity, record.label, config))
+    assert not lost
+    assert [item.status for item in done] == ["finished"] * 3
+    assert all("cannot log llama" in str(item.tracked) for item in done), "the first failure is that of all"
+    assert store.records(parent) == []
+    again, away = send_again(done, config)
+    assert ([item.tracked for item in again], away) == ([None] * 3, "")
+    assert store.records(parent) == records
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = TrackingConfig(uri=f"http://127.0.0.1:{closed.getsockname()[1]}", experiment="end")
+        left, away = send_again(done, nowhere)
+    assert "does not answer" in away
+    assert left == done

@@ -255,6 +255,7 @@ def test_the_view_opens_curves_grouped_by_model(store: Store) -> None:
     saved = json.loads(store.client.get_experiment(store.experiment_id).tags["mlflow.sharedViewState.llmbench"])
     state = json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
     assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "model"}]
+    assert state["searchFilter"] == "tags.`llmbench.copy` = 'false'"
 
 
 def test_curves_of_two_implementations_are_not_averaged_into_one() -> None:

@@ -188,7 +188,7 @@ def test_a_damaged_store_is_refused_with_a_way_on_that_measures_nothing(tmp_path
     (tmp_path / "a.db").write_bytes(data)
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
     assert "database disk image is malformed; if the file is damaged, move it away" in said, said
-    assert "with reuse=all, without measuring" in said
+    assert "`llmbench sync FOLDER` sends them into a new one" in said
 
 
 def test_processes_that_make_a_store_at_once_all_find_it(tmp_path: Path) -> None:

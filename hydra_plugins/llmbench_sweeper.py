@@ -1,5 +1,6 @@
-"""Makes `hydra/sweeper=llmbench` and `${results:}` known: Hydra accepts sweepers only from the package `hydra_plugins`.
+"""Makes `hydra/sweeper=llmbench`, `${results:}` and `${cards:}` known.
 
+Hydra accepts sweepers only from the package `hydra_plugins`.
 Hydra imports this file at every start, so it imports nothing heavy; the work is in `llmbench.sweeps.run`.
 """
 
@@ -13,6 +14,16 @@ from omegaconf import OmegaConf
 from llmbench.system.paths import results
 
 OmegaConf.register_new_resolver("results", lambda: str(results()), replace=True)
+
+
+def _cards() -> int:
+    """GPUs that this process may use, at least one worker."""
+    from llmbench.measure.cards import visible_cards
+
+    return max(len(visible_cards()), 1)
+
+
+OmegaConf.register_new_resolver("cards", _cards, replace=True)
 
 
 @dataclass

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TABLES = ("latency", "throughput", "memory", "parity", "likelihood", "frontier", "hypotheses")
 """What `Sweep.table` makes."""
 
-FIGURES = ("parity", "frontier")
+FIGURES = ("parity", "frontier", "drift")
 """What `Sweep.figure` draws."""
 
 
@@ -117,13 +117,17 @@ class Sweep:
         return pandas.concat(frames, keys=names, names=["group"])
 
     def figure(self, name: str = "parity") -> "Figure":
-        """A figure: `parity` (quality, entropy and time over k) or `frontier` (settings that nothing dominates).
+        """A figure: `parity`, `frontier` or `drift`.
+
+        `parity` shows quality, entropy and time over k, `frontier` the settings that nothing dominates, `drift` every
+        time over the minutes of the sweep, as a share of its setting's median.
 
         Raises:
             ConfigError: there is no such figure.
             RecordError: several groups of settings, or nothing to draw.
         """
         from llmbench.analysis.frontier import frontiers
+        from llmbench.report.drift import caption_of, drift_figure, job_times
         from llmbench.report.figures import parity_figure
         from llmbench.report.frontier import frontier_figure
 
@@ -131,6 +135,11 @@ class Sweep:
             raise ConfigError(f"there is no figure {name}; there are {', '.join(FIGURES)}")
         if name == "parity":
             return parity_figure(self.records, self.parity())
+        if name == "drift":
+            times = job_times(self.records)
+            if not times:
+                raise RecordError("no batch of this sweep was timed twice; there is no drift to draw")
+            return drift_figure(times, caption_of(self.records, self.recorded.title if self.recorded else ""))
         found = frontiers(self.records, (self._terms() or ParityConfig()).thresholds)
         if len(found) != 1:
             raise RecordError(f"a frontier needs one group of settings with quality, found {len(found)}")
@@ -182,8 +191,11 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     from llmbench.config.conf_files import recipe_axes
     from llmbench.job.prepare import prepare_job
     from llmbench.job.run import run_job
+    from llmbench.sweeps.block_task import on_its_card
     from llmbench.sweeps.console import Progress
     from llmbench.sweeps.job_task import quiet_libraries, require_servers
+    from llmbench.sweeps.plan import Cell
+    from llmbench.sweeps.threads import with_threads
 
     quiet_libraries()
     if settings.get("dry_run"):
@@ -201,7 +213,8 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     for note in prepared.notes:
         emit(f"Note: {note}", sys.stderr)
     require_servers([prepared.job])
-    with Progress(prepared.job.label, shown=progress) as display:
+    prepared = with_threads([Cell(swept={}, prepared=prepared)])[0].prepared
+    with on_its_card([prepared.job]), Progress(prepared.job.label, shown=progress) as display:
         record = run_job(prepared, display.tick)
     if folder is not None:
         record.save(Path(folder))
@@ -229,7 +242,7 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
     from llmbench.config.compose import composing
     from llmbench.config.conf_files import recipe_axes
     from llmbench.sweeps import plan
-    from llmbench.sweeps.launchers import in_process
+    from llmbench.sweeps.launchers import InProcess
     from llmbench.sweeps.run import run_grid
 
     settings = _without_credentials(settings)
@@ -245,7 +258,7 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
             plan.expand(parsed),
             compose,
             folder=place.resolve(),
-            launch=in_process(progress),
+            launch=InProcess(progress),
             recipe=recipe,
             typed=_call(settings),
             show=progress,

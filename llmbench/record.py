@@ -106,6 +106,16 @@ class Marks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """Why no further repeat was made, where `timing.until` decided that."""
+
+    repeats: int  # that were made
+    half_width: float | None  # of the 95 % interval of L_e2e, relative to its median; None without an interval
+    until: float  # what was asked for
+    reason: Literal["narrow", "most repeats"]  # the interval was narrow enough, or `timing.until_repeats` were made
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceUse:
     """Memory, energy and clocks of one job. Fields that the device cannot tell are None."""
 
@@ -128,6 +138,8 @@ class DeviceUse:
     sm_clock_mhz_before: Count | None = None
     sm_clock_mhz_after: Count | None = None
     throttle_reasons: tuple[str, ...] | None = None  # () = read and none active
+    # highest mean share of the multiprocessors that another process had over the timed pass
+    other_sm_percent: Amount | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +248,7 @@ class Environment:
     git_commit: str | None
     git_dirty: bool | None
     device_uuid: str | None = None  # of the card; None where the device has none
+    others_timing: Count | None = None  # other cards of this host on which llmbench timed when the job began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,12 +279,15 @@ class Record:
     config: dict[str, Any]  # fully resolved
     conditions: dict[str, str]  # what must agree before this Record is compared with another
     role: Role = "timed"
-    process: str = ""  # host, process id and start time of the process that measured; "" in older Records
+    # host, and process id with its start time, or in a process of its own the sweep and block that started it: within
+    # one, the baseline before and after the candidates shows what has drifted; "" in older Records
+    process: str = ""
     signatures: dict[str, str]  # checkpoint, workload, judges, encoder, likelihood: name and content hash
     environment: Environment
     partition: tuple[tuple[str, ...], ...] = ()  # prompt ids of each batch
     outputs: tuple[Output, ...] = ()
     timings: tuple[Timing, ...] = ()
+    stopping: Stopping | None = None  # None: a fixed number of repeats
     marks: tuple[Marks, ...] = ()
     tokenize_ms: Amount | None = None  # mean over batches
     setup_s: Amount | None = None  # making the engine ready for every shape: fusing, compiling, capturing

@@ -1,6 +1,7 @@
 """The public API: what a notebook writes. Every name is used, and every function called twice."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 
 import llmbench
 from llmbench import api
+from llmbench.analysis.parity.grouping import group
+from llmbench.analysis.parity.speed import baselines_beside
 from llmbench.errors import ConfigError, LlmbenchError, RecordError
 from records import make_sweep
 
@@ -84,6 +87,27 @@ def test_a_sweep_has_a_record_for_every_job_of_the_plan(swept):
     assert {name.rpartition("-")[2] for name in planned["jobs"]} == {record.identity for record in made.records}
 
 
+def test_interleaved_each_speedup_is_made_with_its_neighbours_in_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))
+    quick = {"metric": "speed", "weights": "dummy", "sweep": {"order": "interleaved"}}
+    made = llmbench.sweep(model=["llama", "llada"], steps=[2, 4, 8], progress=False, **SMALL | quick)
+    in_time = sorted(made.records, key=lambda record: record.started_at)
+    assert [record.role for record in in_time] == ["timed", *["timed", "retimed"] * 3]
+    compared = group(made.records)
+    assert compared.baseline is not None
+    for place in (1, 3, 5):
+        assert baselines_beside(compared, [in_time[place]]) == [(in_time[place - 1],), (in_time[place + 1],)]
+
+
+def test_a_plan_shows_the_random_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))
+    quick = {"metric": "speed", "weights": "dummy", "sweep": {"order": "random", "order_seed": 1}, "dry_run": True}
+    llmbench.sweep(model=["llama", "llada"], steps=[1, 2, 3, 4, 5], **SMALL | quick)
+    shown = re.findall(r"llada k=(\d)", capsys.readouterr().out)
+    assert sorted(shown) == list("12345")
+    assert shown != list("12345")
+
+
 def test_a_frame_has_a_row_per_record_with_conditions_and_metrics(swept):
     _, made = swept
     frame = made.to_frame()
@@ -108,6 +132,7 @@ def test_verdict_table_and_figure(swept):
     assert list(table.iloc[:3, 0]) == ["llama", "llada k=2", "llada k=4"]
     assert len(made.table("latency")) == 3
     assert made.figure("parity").axes
+    assert made.figure("drift").axes
     for wrong in (made.table, made.figure):
         with pytest.raises(ConfigError, match=r"there is no .* nothing; there are "):
             wrong("nothing")
@@ -191,10 +216,10 @@ def test_a_folder_that_is_used_again_shows_no_earlier_record_as_its_own(tmp_path
     settings = SMALL | {"metric": "speed", "model": "llama", "reuse": "none", "folder": tmp_path / "mine"}
     assert llmbench.sweep(progress=False, **settings).missing == ()
 
-    def stopped(folders):
+    def stopped(self, blocks):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launchers, "in_process", lambda progress: stopped)
+    monkeypatch.setattr(launchers.InProcess, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
         llmbench.sweep(progress=False, **settings)
     found = llmbench.load(tmp_path / "mine")

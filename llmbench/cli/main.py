@@ -159,7 +159,7 @@ def _run_hydra() -> None:
     parser.error = _refuse_option
     parser.parse_args()
 
-    from llmbench.sweeps.job_task import run_hydra_job
+    from llmbench.sweeps.hydra_task import run_hydra_job
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(run_hydra_job)()

@@ -4,9 +4,9 @@ Takes the newest finished sweep that ran the table's recipe (`conf/experiment/<t
 job; likelihood any sweep that is no table of speed), or the one named by --sweep. Writes
 `paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... frontier`
 shows the settings that nothing dominates (of the newest sweep with quality; its files name the sweep), `... hypotheses`
-the four hypotheses, each from the newest sweep of its recipe. The last line names the sweep and the files that were
-replaced. Of a sweep with missing jobs nothing is written, and the exit code is that of a `RecordError`. `... sweeps`
-lists what is there, `... ui` opens MLflow's pages on a store.
+the four hypotheses, each from the newest sweep of its recipe, `... drift` the times over the newest sweep. The last
+line names the sweep and the files that were replaced. Of a sweep with missing jobs nothing is written, and the exit
+code is that of a `RecordError`. `... sweeps` lists what is there, `... ui` opens MLflow's pages on a store.
 """
 
 import argparse
@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbench.errors import LlmbenchError, RecordError, TrackingError
-from llmbench.report.assemble import LIKELIHOOD, RECIPES, SPEED_RECIPES, VIEWS, frontier_files, recipe_tables
+from llmbench.report.assemble import (
+    LIKELIHOOD,
+    RECIPES,
+    SPEED_RECIPES,
+    VIEWS,
+    drift_files,
+    frontier_files,
+    recipe_tables,
+)
 from llmbench.system.files import write_atomic
 from llmbench.system.output import emit, flush_output
 from llmbench.tracking.reading import EXPERIMENT
@@ -40,8 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.table == SWEEPS:
             list_sweeps(_source(options))
         else:
-            make = {LIKELIHOOD: likelihood, "frontier": frontier, "hypotheses": hypotheses}.get(options.table, table)
-            make(_source(options), options)
+            views = {LIKELIHOOD: likelihood, "frontier": frontier, "hypotheses": hypotheses, "drift": drift}
+            views.get(options.table, table)(_source(options), options)
 
     return run_command(parser(), arguments, run)
 
@@ -270,6 +278,27 @@ def hypotheses(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     made = [item for _, item in found]
     files: Files = {"hypotheses.json": json.dumps([item.to_dict() for item, _ in found], indent=1)}
     _print(made, files | _files("hypotheses", "hypotheses", made), sweeps, options)
+
+
+def drift(source: "RecordedSweeps", options: argparse.Namespace) -> None:
+    """Every time over the hours of one sweep.
+
+    Raises:
+        TrackingError: no finished sweep, or one in which no batch was timed twice.
+        RecordError: Records are missing.
+    """
+    chosen = _chosen(source, options, lambda item: item.recipe != LIKELIHOOD)
+    if chosen is None:
+        raise TrackingError(
+            f"no finished sweep with times in {source.location}; run `llmbench -m experiment=latency` first"
+        )
+    sweep = source.read(chosen)
+    made, files = drift_files(sweep.records, sweep.command or "", sweep.title)
+    if not made:
+        raise TrackingError(
+            f"sweep {sweep.name} timed no batch twice; name another with --sweep, or set timing.repeats=6"
+        )
+    _print(made, files | _files("drift", "drift", made), [sweep], options)
 
 
 def _chosen(

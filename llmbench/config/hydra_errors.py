@@ -42,7 +42,7 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str | None:
         return _sweep_alone(ambiguous[1], ambiguous[2])
     if type(error).__name__ == "OverrideParseException":
         return _unreadable(str(getattr(error, "override", "")), first)
-    return first
+    return _no_launcher(text) or first
 
 
 def renamed(key: str) -> str:
@@ -99,6 +99,15 @@ def _no_such_choice(group: str, name: str, choices: Sequence[str]) -> str:
     from_plugin = group == "hydra/launcher" and plugin in ("joblib", "submitit", "ray", "rq")
     install = f"; {name} is a plugin of Hydra: pip install hydra-{plugin}-launcher" if from_plugin else ""
     return f"{group}={name}: no such choice; available: {', '.join(choices)}{install}"
+
+
+def _no_launcher(text: str) -> str:
+    """What to install for a recipe of conf/hydra/launcher; "" for any other error."""
+    missing = re.search(r"Could not load 'hydra/launcher/([a-z]+)", text)
+    if not missing:
+        return ""
+    extra = {"submitit": "slurm"}.get(missing[1], missing[1])
+    return f'hydra/launcher: {missing[1]} is not installed; pip install "llmbench[{extra}]"'
 
 
 def _sweep_alone(key: str, value: str) -> str:

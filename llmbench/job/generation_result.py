@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from llmbench.checkpoints.load import ValidText
 from llmbench.data.workloads import Prompt
-from llmbench.record import Ceilings, DeviceUse, ForwardCost, Likelihood, Marks, Output, Timing
+from llmbench.record import Ceilings, DeviceUse, ForwardCost, Likelihood, Marks, Output, Stopping, Timing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class GenerationResult:
     timings: tuple[Timing, ...]
     marks: tuple[Marks, ...]
     repeated_batches: tuple[int, ...]
+    stopping: Stopping | None = None
     device_use: DeviceUse = field(default_factory=DeviceUse)
     tokenize_ms: float | None = None
     setup_s: float | None = None

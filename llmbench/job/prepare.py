@@ -20,13 +20,18 @@ from llmbench.metrics import bertscore
 from llmbench.models import blocks, quantization
 
 
-def prepare_job(job: Job) -> Prepared:
+def prepare_job(job: Job, *, here: bool = True) -> Prepared:
     """Check a job against the device, the prompts and the checkpoint, without loading weights.
+
+    Args:
+        job: as it was asked for.
+        here: it runs on this machine; else a CUDA device that is not here is not asked for, nor its memory.
 
     Raises:
         UsageError: one line that says what to change.
     """
-    job, notes = _without_missing_encoder(replace(job, hardware=device.resolve(job.hardware)).with_prompts())
+    hardware = device.resolve(job.hardware) if here or device.is_here(job.hardware) else job.hardware
+    job, notes = _without_missing_encoder(replace(job, hardware=hardware).with_prompts())
     workload = workloads.load(job.workload)
     if job.batch > len(workload.prompts):
         raise ConfigError(
@@ -67,7 +72,7 @@ def prepare_job(job: Job) -> Prepared:
         notes=notes,
     )
     prepared = replace(prepared, identity=identity(job, prepared.digests))
-    if not job.dry_run:
+    if not job.dry_run and device.is_here(job.hardware):
         memory_estimate.require(prepared)
         judge_check.require_third_parties(prepared)
     return prepared

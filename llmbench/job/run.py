@@ -64,6 +64,7 @@ def run_job(prepared: Prepared, tick: Tick = lambda phase, done, total: None) ->
         partition=tuple(tuple(prepared.workload.prompts[i].id for i in batch) for batch in prepared.partition),
         outputs=made.outputs,
         timings=made.timings,
+        stopping=made.stopping,
         marks=made.marks,
         tokenize_ms=made.tokenize_ms,
         setup_s=made.setup_s,
@@ -122,6 +123,7 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
         probe=probe,
         marks_first=decoder.streams,
         valid=lambda batch, generation: _valid_size(checkpoint, batches[batch], generation),
+        half_width=performance.relative_half_width,
         tick=tick,
         growing=bench.growing,
     )
@@ -139,6 +141,7 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
     return GenerationResult(
         outputs=_outputs(prepared, written) if written else (),
         timings=measured.timings,
+        stopping=measured.stopping,
         marks=measured.marks,
         repeated_batches=repeated,
         device_use=_device_use(measured.device_use, model_reserved, building_peak),

@@ -31,6 +31,7 @@ from llmbench.job.generation_result import GenerationResult
 from llmbench.measure import passes
 from llmbench.measure.probes import Probe
 from llmbench.measure.timing import OnStep
+from llmbench.metrics import performance
 from llmbench.record import Marks
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
                 probe=Probe(),  # nothing of a server's device can be read
                 marks_first=True,
                 valid=lambda batch, made: made.size,
+                half_width=performance.relative_half_width,
                 tick=tick,
             )
         doubts = _ignores_seed(answer(0, None, other=1), measured.first_pass[0]) if settings.stochastic else []
@@ -142,6 +144,7 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
     return GenerationResult(
         outputs=generation_result.outputs(prompts, prepared.partition, [made.texts for made in measured.first_pass]),
         timings=measured.timings,
+        stopping=measured.stopping,
         marks=marks,
         repeated_batches=repeated,
         notes=(*_notes(where, settings), *measured.notes, *absent, *doubts, *_counts(prepared, measured.first_pass)),

@@ -19,9 +19,11 @@ import torch
 
 from llmbench.config.job import HardwareConfig
 from llmbench.errors import HardwareError
+from llmbench.measure import cards
 from llmbench.measure import ceilings as _ceilings
 from llmbench.measure.nvml import Nvml
 from llmbench.measure.probes import CpuProbe, CudaProbe, Probe, device_uuid
+from llmbench.measure.threads import default_threads
 from llmbench.record import Ceilings, Environment
 from llmbench.version import __version__
 
@@ -75,6 +77,11 @@ def resolve(hardware: HardwareConfig) -> HardwareConfig:
     return replace(hardware, device="cuda", dtype="float16" if hardware.dtype == "auto" else hardware.dtype)
 
 
+def is_here(hardware: HardwareConfig) -> bool:
+    """Whether this machine has the device; that for which a cluster's jobs are planned need not be here."""
+    return hardware.device != "cuda" or torch.cuda.is_available()
+
+
 def _require_library(hardware: HardwareConfig) -> None:
     if hardware.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
         raise HardwareError(
@@ -93,15 +100,9 @@ def free_bytes(hardware: HardwareConfig) -> int:
 
 def probe(hardware: HardwareConfig) -> Probe:
     """The readings of a resolved hardware. Sets torch's thread count, for this job and back again for the next."""
-    default = _default_threads()  # before anybody changes it
+    default = default_threads()  # before anybody changes it
     torch.set_num_threads(hardware.threads or default)
     return CudaProbe() if hardware.device == "cuda" else CpuProbe()
-
-
-@functools.cache
-def _default_threads() -> int:
-    """Torch's own choice, read before anybody changes it."""
-    return torch.get_num_threads()
 
 
 def ceilings(hardware: HardwareConfig, weight_bytes: int) -> Ceilings:
@@ -110,14 +111,15 @@ def ceilings(hardware: HardwareConfig, weight_bytes: int) -> Ceilings:
 
 
 def environment(hardware: HardwareConfig) -> Environment:
-    """Where a Record is made: device, software, code. What cannot be found out is None or a missing key."""
-    cuda = hardware.device == "cuda"
+    """Where a Record is made: device, software, code. What cannot be found out is None, "" or a missing key."""
+    asked = hardware.device == "cuda"
+    cuda = asked and torch.cuda.is_available()  # jobs for a cluster are planned where there may be no card
     commit, dirty = _git(Path(__file__).resolve().parents[2])
     return Environment(
         device=hardware.device,
-        device_name=torch.cuda.get_device_name() if cuda else _cpu_name(),
+        device_name=torch.cuda.get_device_name() if cuda else "" if asked else _cpu_name(),
         driver=Nvml(device_uuid()).driver() if cuda else None,
-        threads=hardware.threads or _default_threads(),
+        threads=hardware.threads or default_threads(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         python=platform.python_version(),
         platform=platform.platform(),
@@ -125,6 +127,7 @@ def environment(hardware: HardwareConfig) -> Environment:
         git_commit=commit,
         git_dirty=dirty,
         device_uuid=device_uuid() if cuda else None,
+        others_timing=cards.others_held(device_uuid()) if cuda else None,
     )
 
 

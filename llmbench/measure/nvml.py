@@ -1,10 +1,11 @@
-"""What does the NVIDIA driver say about the device: energy, clocks, throttling? None wherever it does not say.
+"""What does the NVIDIA driver say about the device: energy, clocks, throttling, processes? None where it does not say.
 
 The library can be missing, a container can forbid it, a MIG slice can refuse a counter. None of that may end a job, so
 every reading here is a value or None. The device is found by UUID, because NVML
 counts all devices of the host and knows nothing of CUDA_VISIBLE_DEVICES.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,17 +26,21 @@ a retry cannot cure it, and a gate on it would refuse every large batch, diffusi
 
 
 class Nvml:
-    """One device, by UUID. Without NVML every method returns None, and `reason` says why."""
+    """One device, by UUID. Without NVML every method returns None, and `reason` says why.
 
-    def __init__(self, uuid: str | None) -> None:
+    Args:
+        uuid: of the device; None takes the only one.
+        library: with the functions of pynvml; None imports it.
+    """
+
+    def __init__(self, uuid: str | None, library: Any = None) -> None:
         self._library: Any = None
         self._handle: Any = None
         self.reason: str | None = None
         try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            self._library, self._handle = pynvml, _handle(pynvml, uuid)
+            nvml = importlib.import_module("pynvml") if library is None else library
+            nvml.nvmlInit()
+            self._library, self._handle = nvml, _handle(nvml, uuid)
         except Exception as error:  # missing library or driver, forbidden, unknown UUID: all mean "does not say"
             self.reason = f"{type(error).__name__}: {error}"
 
@@ -60,6 +65,30 @@ class Nvml:
         if bits is None:  # before driver 535 under its older name
             bits = self._read(lambda nvml, handle: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
         return None if bits is None else decode_reasons(int(bits))
+
+    def processes(self) -> list[tuple[int, int]] | None:
+        """(pid, bytes) of each context on the device, pids of the driver's namespace; 0 bytes where it does not say.
+
+        In some sandboxes (gVisor) all processes have the pid of the sandbox, once for each context.
+        """
+        found = self._read(lambda nvml, handle: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
+        return None if found is None else [(int(item.pid), item.usedGpuMemory or 0) for item in found]
+
+    def process_samples(self, since_us: int) -> list[tuple[int, int, int]] | None:
+        """(pid, time in microseconds since 1970, share of the multiprocessors in percent), newer than `since_us`.
+
+        The driver samples every 0.2 to 1 s and keeps some of the past; idle processes have no samples.
+        """
+
+        def query(nvml: Any, handle: Any) -> list[tuple[int, int, int]]:
+            try:
+                found = nvml.nvmlDeviceGetProcessUtilization(handle, since_us)
+            except nvml.NVMLError_NotFound:
+                return []
+            return [(int(s.pid), int(s.timeStamp), int(s.smUtil)) for s in found if s.timeStamp > since_us]
+
+        samples: list[tuple[int, int, int]] | None = self._read(query)
+        return samples
 
     def _read(self, query: Callable[[Any, Any], Any]) -> Any:
         if self._handle is None:

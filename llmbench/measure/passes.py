@@ -5,7 +5,8 @@ Each instrument has a pass of its own; the timed pass has none (AR: one unsynchr
     warm up    the repeated batches, whole generations: kernels, allocator and caches see the real shapes
     settle     CUDA: clean, then every batch once, so that the timed pass waits neither for the emptied allocator cache
                nor for the first kernel of a shape
-    timed      repeat 0 = every batch of the partition, repeats 1.. = the repeated batches; peaks are read at its end
+    timed      repeat 0 = every batch of the partition, repeats 1.. = the repeated batches; peaks are read at its end.
+               `timing.until` adds repeats while the interval of L_e2e is wide (`measure.stopping`)
     marked     the repeated batches, a mark at every token or step
     energy     CUDA: generations back to back over a window that is long for the driver's counter
     profile    CUDA, last of what is timed, because a profiler can outstay its session: the time in which a kernel runs
@@ -20,17 +21,18 @@ scored are those of repeat 0: should a later repeat write other tokens, a note s
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import torch
 
 from llmbench.config.job import TimingConfig
+from llmbench.measure import stopping
 from llmbench.measure.nvml import FAULTS, POWER_CAP
 from llmbench.measure.probes import Probe
 from llmbench.measure.timing import MarkMode, OnStep, Reading, time_region
-from llmbench.record import DeviceUse, Marks, Timing, total
+from llmbench.record import DeviceUse, Marks, Stopping, Timing, total
 
 PROFILE_FORWARDS = 1024
 """No profile of a longer generation: a forward is up to 500 kernels, and every launch leaves records in host memory."""
@@ -57,6 +59,8 @@ class GeneratedBatch(Protocol):
 
 G = TypeVar("G", bound=GeneratedBatch)
 
+HalfWidth = Callable[[Sequence[Timing], Sequence[int]], float | None]
+
 Tick = Callable[[str, int, int], None]
 """Progress: phase, done, total. Called outside timed regions."""
 
@@ -69,6 +73,7 @@ class Measured(Generic[G]):
     marks: tuple[Marks, ...]
     device_use: DeviceUse
     notes: tuple[str, ...]
+    stopping: Stopping | None = None  # with `timing.until`
     first_pass: list[G]  # the generations of repeat 0, one per batch: the outputs that are scored
 
 
@@ -82,6 +87,7 @@ def measure(
     marks_first: bool,
     valid: Callable[[int, G], tuple[int, int | None]],
     tick: Tick,
+    half_width: HalfWidth = lambda timings, batches: None,
     growing: Callable[[], Callable[[int, OnStep | None], G]] | None = None,
 ) -> Measured[G]:
     """Run all passes of one job.
@@ -96,10 +102,19 @@ def measure(
         marks_first: time the first token too (a decoder whose tokens come one by one).
         valid: valid tokens and UTF-8 bytes (None: no text) of a generation of a batch; called outside timed regions.
         tick: progress.
+        half_width: of the interval of L_e2e over its median, from times of these batches; None where there is none yet.
         growing: ends `generate`, and gives one whose memory grows while it generates, for the trace; None keeps
             `generate`.
     """
-    bench = _Passes(generate=generate, repeated=tuple(repeated), plan=plan, probe=probe, valid=valid, tick=tick)
+    bench = _Passes(
+        generate=generate,
+        repeated=tuple(repeated),
+        plan=plan,
+        probe=probe,
+        valid=valid,
+        tick=tick,
+        half_width=half_width,
+    )
     bench.warm_up()
     setup_peak = probe.peak_reserved_bytes()
     bench.settle(batches)
@@ -113,6 +128,7 @@ def measure(
         peak_allocated_bytes=probe.peak_allocated_bytes(),
         device_used_bytes=probe.device_used_bytes(),  # the allocator still holds its peak here
         peak_rss_bytes=probe.peak_rss_bytes(),
+        other_sm_percent=bench.other_sm_percent,
         throttle_reasons=None if bench.reasons is None else tuple(sorted(bench.reasons & set(FAULTS.values()))),
     )
     marks = bench.marked()
@@ -126,6 +142,7 @@ def measure(
         marks=marks,
         device_use=use,
         notes=(*bench.notes, *probe.notes()),
+        stopping=bench.stopping,
         first_pass=first_pass,
     )
 
@@ -158,11 +175,14 @@ class _Passes(Generic[G]):
         probe: Probe,
         valid: Callable[[int, G], tuple[int, int | None]],
         tick: Tick,
+        half_width: HalfWidth,
     ) -> None:
         self._generate, self._repeated, self._plan = generate, repeated, plan
-        self._probe, self._valid, self._tick = probe, valid, tick
+        self._probe, self._valid, self._tick, self._half_width = probe, valid, tick, half_width
         self.notes: list[str] = []
         self.reasons: set[str] | None = None  # seen in the timed pass; None = the device does not tell
+        self.other_sm_percent: float | None = None  # likewise
+        self.stopping: Stopping | None = None
 
     def _time(self, batch: int, marks: MarkMode) -> tuple[Reading, G]:
         return time_region(self._probe.clock(), lambda on_step: self._generate(batch, on_step), marks)
@@ -190,14 +210,15 @@ class _Passes(Generic[G]):
 
     def timed(self, batches: int, marks: MarkMode) -> tuple[tuple[Timing, ...], list[G]]:
         """Repeat 0 over the whole partition, then the repeated batches: times, and the generations of repeat 0."""
-        order = [(0, batch) for batch in range(batches)]
-        order += [(repeat, batch) for repeat in range(1, self._plan.repeats) for batch in self._repeated]
         timings: list[Timing] = []
+        total = batches + (self._plan.repeats - 1) * len(self._repeated)
         first_pass: list[G] = []
         differing = capped = 0
-        for done, (repeat, batch) in enumerate(order):
-            self._tick("timed", done, len(order))
+        others = self._probe.other_processes()
+        for done, (repeat, batch) in enumerate(self._order(batches, timings)):
+            self._tick("timed", done, max(total, done + 1))
             reading, generation, reasons = self._retried(repeat, batch, marks)
+            others.look()
             if repeat == 0:
                 first_pass.append(generation)
             elif not torch.equal(generation.tokens, first_pass[batch].tokens):
@@ -219,16 +240,29 @@ class _Passes(Generic[G]):
                     throttled=None if reasons is None else _throttled(reasons),
                 )
             )
-        self._tick("timed", len(order), len(order))
+        self._tick("timed", len(timings), len(timings))
+        self.other_sm_percent = others.busiest_percent()
         if differing:
             self.notes.append(
-                f"{differing} of {len(order) - batches} repeats wrote other tokens than repeat 0, which is scored"
+                f"{differing} of {len(timings) - batches} repeats wrote other tokens than repeat 0, which is scored"
             )
         if capped:
             self.notes.append(
-                f"the power limit held the clocks in {capped} of {len(order)} timed batches (not throttling)"
+                f"the power limit held the clocks in {capped} of {len(timings)} timed batches (not throttling)"
             )
         return tuple(timings), first_pass
+
+    def _order(self, batches: int, timings: Sequence[Timing]) -> Iterator[tuple[int, int]]:
+        """(repeat, batch) of the timed pass, in order; `timings` fills while it is gone through."""
+        yield from ((0, batch) for batch in range(batches))
+        made, width = 1, None
+        while made < self._plan.repeats or stopping.goes_on(self._plan, made, width):
+            yield from ((made, batch) for batch in self._repeated)
+            made += 1
+            width = None if self._plan.until is None else self._half_width(timings, self._repeated)
+        self.stopping = stopping.stopped(self._plan, made, width)
+        if self.stopping is not None:
+            self.notes.append(stopping.note(self.stopping))
 
     def _retried(self, repeat: int, batch: int, marks: MarkMode) -> tuple[Reading, G, set[str] | None]:
         """Time one batch; while it is throttled, again, at most `throttle_retries` times."""

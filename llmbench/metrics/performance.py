@@ -94,6 +94,13 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
     return ordered[j - 1], ordered[n - j]
 
 
+def relative_half_width(timings: Sequence[Timing], batches: Sequence[int]) -> float | None:
+    """Half the 95 % interval of L_e2e over its median; None where there are too few repeats of these batches."""
+    samples = _repeat_means(((t.repeat, t.batch, t.e2e_ms) for t in timings), batches)
+    interval = median_interval(samples)
+    return None if interval is None else (interval[1] - interval[0]) / 2 / statistics.median(samples)
+
+
 def gaps(marks: Iterable[Marks]) -> list[float]:
     """Times between neighbouring marks, each generation by itself: R generations of F marks give R x (F - 1) samples.
 

@@ -16,7 +16,7 @@ RECIPES = (*SPEED_RECIPES, "parity")
 LIKELIHOOD = "likelihood"
 """The table of what belongs to models and not to k; conf/experiment/likelihood.yaml runs no more than it needs."""
 
-VIEWS = ("frontier", "hypotheses")
+VIEWS = ("frontier", "hypotheses", "drift")
 """What else is made from sweeps of these recipes."""
 
 
@@ -108,6 +108,26 @@ def frontier_files(
         name = stem if len(found) == 1 else f"{stem}_{place}"
         files[f"{name}.png"] = to_png(frontier_figure(item, source))
     return made, files
+
+
+def drift_files(
+    records: "Sequence[Record]", command: str, source: str = ""
+) -> "tuple[list[Table], dict[str, str | bytes]]":
+    """The times over a sweep: their table, and the figure as a file; nothing where no batch was timed twice.
+
+    Args:
+        records: of a sweep.
+        command: what was typed.
+        source: which sweep it is.
+    """
+    from llmbench.report.drift import caption_of, drift_figure, drift_table, job_times
+    from llmbench.report.figures import to_png
+
+    times = job_times(records)
+    if not times:
+        return [], {}
+    figure = drift_figure(times, caption_of(records, source))
+    return [drift_table(records, times, command, source)], {"drift.png": to_png(figure)}
 
 
 def recipe_tables(

@@ -10,12 +10,12 @@ one at all.
 
 *Retimed* jobs time the baseline again beside the candidates: after the last one, and before the first one where the
 baseline's own job was taken over from an earlier process. A device drifts; what is timed on both sides of the
-candidates shows by how much.
+candidates shows by how much. `sweep.order=interleaved` times it directly before and after each of them.
 
-The plan keeps what belongs to one process in its order: baselines, their curves, candidates, baselines again. A
-launcher that spreads single jobs over workers keeps no such unit, and its Records say which process made them.
+The plan's order is baselines, their curves, candidates, baselines again. `sweeps.blocks` cuts it for several workers.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -41,7 +41,7 @@ _NOT_OF_SERVERS = ("device", "dtype", "engine", "quantization", CHAT)
 
 def with_curves(cells: Sequence[Cell]) -> list[Cell]:
     """The plan with the points of the baselines' curves, behind the baselines of the same checkpoint."""
-    compared = _Compared(cells)
+    compared = Compared(cells)
     behind = {cell.prepared.checkpoint.digest: place for place, cell in enumerate(cells) if _is_baseline(cell)}
     planned: list[Cell] = []
     for place, cell in enumerate(cells):
@@ -60,7 +60,7 @@ def with_retimed(cells: Sequence[Cell]) -> list[Cell]:
     Args:
         cells: the plan, in which what is taken over is marked.
     """
-    compared = _Compared(cells)
+    compared = Compared(cells)
     left = {cell.prepared.identity for cell in cells if cell.family == "diffusion" and cell.reused is None}
     baselines = [
         cell
@@ -72,13 +72,58 @@ def with_retimed(cells: Sequence[Cell]) -> list[Cell]:
     ]
     if not baselines:
         return list(cells)
+    if cells[0].prepared.job.sweep.order == "interleaved":
+        beside: dict[str, list[Cell]] = {identity: [] for identity in left}
+        for cell in baselines:
+            for candidate in compared.candidates(cell):
+                beside.setdefault(candidate.prepared.identity, []).append(cell)
+        return _interleaved(cells, {identity: beside[identity] for identity in left})
     first = next(place for place, cell in enumerate(cells) if cell.prepared.identity in left)
     before = [_retimed(cell, "before") for cell in baselines if cell.reused is not None]
     after = [_retimed(cell, "after") for cell in baselines]
     return [*cells[:first], *before, *cells[first:], *after]
 
 
-class _Compared:
+def _interleaved(cells: Sequence[Cell], beside: Mapping[str, Sequence[Cell]]) -> list[Cell]:
+    """The plan in which every candidate stands directly between timings of its baselines.
+
+    Args:
+        cells: the plan.
+        beside: the baselines of each candidate that is left, by its identity.
+    """
+    planned: list[Cell] = []
+    fresh: set[str] = set()  # baselines that were timed since the last job of another kind
+    number = 0
+    for cell in cells:
+        own = cell.prepared.identity
+        baselines = beside.get(own, ())
+        if own in beside:
+            number += 1
+            planned += [_retimed(b, "before", number) for b in baselines if b.prepared.identity not in fresh]
+        planned.append(cell)
+        planned += [_retimed(b, "after", number) for b in baselines]
+        if own in beside:
+            fresh = {b.prepared.identity for b in baselines}
+        elif cell.reused is None:
+            fresh = {*fresh, own} if _is_baseline(cell) else set()
+    return planned
+
+
+def in_order(cells: Sequence[Cell]) -> list[Cell]:
+    """The plan with its candidates shuffled, where `sweep.order=random` asks for that; else as it is.
+
+    Equal plans and seeds give equal orders, whatever was taken over.
+    """
+    asked = cells[0].prepared.job.sweep
+    if asked.order != "random":
+        return list(cells)
+    candidates = [cell for cell in cells if cell.family == "diffusion"]
+    random.Random(asked.order_seed).shuffle(candidates)
+    drawn = iter(candidates)
+    return [next(drawn) if cell.family == "diffusion" else cell for cell in cells]
+
+
+class Compared:
     """Which cells of a plan will be compared with each other."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
@@ -100,17 +145,37 @@ class _Compared:
         plainest = next(kind for kind in (Autoregressive, Transformers, ServerDecoder) if kind in kinds)
         return isinstance(baseline.prepared.job.model.decoder, plainest)
 
+    def nearest(self, candidate: Cell) -> list[Cell]:
+        """The local baselines that a candidate is timed against: of its seed and of the temperature nearest to its own.
+
+        A baseline that reads no seed stands beside every seed.
+        """
+        own = candidate.prepared.job
+        beside = [
+            cell
+            for cell in self._baselines
+            if not isinstance(cell.prepared.job.model.decoder, ServerDecoder)
+            and self._agree(cell, candidate)
+            and (cell.prepared.job.seed == own.seed or not cell.prepared.job.model.decoder.stochastic)
+        ]
+        gaps = {id(cell): abs(_temperature(cell) - _temperature(candidate)) for cell in beside}
+        return [cell for cell in beside if gaps[id(cell)] == min(gaps.values())]
+
     def _agree(self, baseline: Cell, candidate: Cell) -> bool:
         server = isinstance(baseline.prepared.job.model.decoder, ServerDecoder)
         own, other = (self._conditions[cell.prepared.identity] for cell in (baseline, candidate))
         return all(own.get(key) == other.get(key) for key in VARIED if not (server and key in _NOT_OF_SERVERS))
 
 
+def _temperature(cell: Cell) -> float:
+    return cell.prepared.job.model.decoder.temperature
+
+
 def _is_baseline(cell: Cell) -> bool:
     return cell.family == "autoregressive" and cell.role == "timed"
 
 
-def _curves(baselines: Sequence[Cell], compared: _Compared) -> list[Cell]:
+def _curves(baselines: Sequence[Cell], compared: Compared) -> list[Cell]:
     """The points of the curves of one checkpoint, each once, and none that a full job gives."""
     found: dict[_Text, Cell] = {}
     for cell in baselines:
@@ -165,10 +230,10 @@ def _axes(swept: Mapping[str, str], job: Job, *, several_seeds: bool) -> dict[st
     return kept | seed | {"temperature": f"{decoder.temperature:g}"}
 
 
-def _retimed(cell: Cell, when: Literal["before", "after"]) -> Cell:
-    """A baseline's times alone: warm-up and the repeated batches."""
+def _retimed(cell: Cell, when: Literal["before", "after"], number: int = 0) -> Cell:
+    """A baseline's times alone, warm-up and the repeated batches; `number`: of the candidate beside it, 0 for all."""
     job = cell.prepared.job
     timing = replace(job.timing, token_timing_repeats=0, memory_trace=False, profile=False, energy_seconds=0.0)
     metric = replace(job.metric, likelihood=False, roofline=False)
-    again = replace(job, role="retimed", retiming=when, metric=metric, timing=timing)
+    again = replace(job, role="retimed", retiming=when, retiming_number=number, metric=metric, timing=timing)
     return replace(cell, prepared=prepared_as(cell.prepared, again), merged=1, reused=None)

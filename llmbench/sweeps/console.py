@@ -24,6 +24,7 @@ from llmbench.report.model_tables import model_properties
 from llmbench.system.output import emit
 
 if TYPE_CHECKING:
+    from llmbench.config.job import Job
     from llmbench.job.prepared import Prepared
     from llmbench.sweeps.forecast import Forecast
     from llmbench.sweeps.plan import Cell
@@ -139,7 +140,9 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
     jobs = counted(len(asked), "job")
     merged = f" ({grid} cells of the grid)" if grid != len(asked) else ""
     extra = f" and {len(cells) - len(asked)} more of the baseline" if len(cells) > len(asked) else ""
-    said = "\n".join([f"{jobs}{merged}{extra} on {_shared(asked)}", table, *_baseline_jobs(cells, expected)])
+    order = cells[0].prepared.job.sweep
+    drawn = f"; LLaDA's jobs in an order drawn from seed {order.order_seed}" if order.order == "random" else ""
+    said = "\n".join([f"{jobs}{merged}{extra} on {_shared(asked)}{drawn}", table, *_baseline_jobs(cells, expected)])
     if any(item.bound_s is not None for item in forecasts):
         said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
     decoders = [cell.prepared.job.model.decoder for cell in cells]
@@ -159,7 +162,8 @@ def _baseline_jobs(cells: "Sequence[Cell]", expected: "Mapping[str, Forecast]") 
         if job.role == "curve":
             groups.setdefault(("curve", title(replace(job, role="timed"), named)), []).append(cell)
         elif job.role == "retimed":
-            groups.setdefault((f"timed again {job.retiming} the candidates", ""), []).append(cell)
+            when = "before and after each candidate" if job.retiming_number else f"{job.retiming} the candidates"
+            groups.setdefault((f"timed again {when}", ""), []).append(cell)
     lines = []
     for (what, name), members in groups.items():
         if what == "curve":
@@ -167,7 +171,7 @@ def _baseline_jobs(cells: "Sequence[Cell]", expected: "Mapping[str, Forecast]") 
             who = f"{name} at temperature {', '.join(temperatures)}"
             cost = [f"{counted(len(members), 'job')}, texts only"]
         else:
-            timed = [title(replace(c.prepared.job, role="timed", retiming=None), c.swept) for c in members]
+            timed = list(dict.fromkeys(title(_as_timed(c.prepared.job), c.swept) for c in members))
             more = f" and {len(timed) - _NAMED} more" if len(timed) > _NAMED else ""
             who, cost = ", ".join(timed[:_NAMED]) + more, [f"{counted(len(members), 'job')}, times only"]
         counts = [count for cell in members if (count := forwards(cell)) is not None]
@@ -178,6 +182,10 @@ def _baseline_jobs(cells: "Sequence[Cell]", expected: "Mapping[str, Forecast]") 
         cost += [f"{recorded} recorded already"] if recorded else []
         lines.append(f"{what}: {who} ({', '.join(cost)})")
     return lines
+
+
+def _as_timed(job: "Job") -> "Job":
+    return replace(job, role="timed", retiming=None, retiming_number=0)
 
 
 _NAMED = 4

@@ -23,8 +23,6 @@ from llmbench.system.output import emit
 from llmbench.system.paths import results
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from llmbench.config.job import Job, TrackingConfig
     from llmbench.job.prepared import Prepared
     from llmbench.record import Record
@@ -44,27 +42,6 @@ class JobResult:
     tracked: str | None  # why tracking failed, if it did
 
 
-def run_hydra_job(tree: "DictConfig") -> JobResult:
-    """Run one job: that of a composed tree, or in a sweep the planned job whose folder is Hydra's output folder.
-
-    Raises:
-        SystemExit: carrying an LlmbenchError, in a run of one job; Hydra would print more than one line of any other
-            exception. Inside a sweep nothing is raised: the result says what happened.
-    """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run_planned(folder)
-    try:
-        return _run_alone(tree, folder)
-    except LlmbenchError as error:
-        raise SystemExit(error) from error
-    finally:
-        _remove_empty(folder)
-
-
 _prepared: "dict[Path, Prepared]" = {}
 """The jobs that this process has planned and prepared, by folder: they are not prepared again to be run."""
 
@@ -74,12 +51,17 @@ def keep_prepared(folder: Path, prepared: "Prepared") -> None:
     _prepared[folder] = prepared
 
 
-def run_planned(folder: Path, progress: bool = True) -> JobResult:
+def run_planned(
+    folder: Path, progress: bool = True, *, process: str = "", died: str = "", log: bool = True
+) -> JobResult:
     """Run the job whose entry in the plan beside it has the folder's name. Nothing is raised.
 
     Args:
         folder: of the job, in that of its sweep.
         progress: show it on the standard error stream.
+        process: what `Record.process` says; "" for this process.
+        died: write the failed Record of a job that ended in this way, and measure nothing.
+        log: to MLflow as well.
     """
     from llmbench.sweeps import plan_file
 
@@ -93,56 +75,18 @@ def run_planned(folder: Path, progress: bool = True) -> JobResult:
     prepared = _prepared.pop(folder, None)
     job = prepared.job if prepared else entry.job
     with contextlib.chdir(plan.working_directory) if prepared is None else contextlib.nullcontext():
-        record = measure(job, entry.title, prepared, progress, planned=entry.identity)
+        record = measure(job, entry.title, prepared, progress, planned=entry.identity, died=died)
     notes = tuple(dict.fromkeys((*record.notes, *entry.notes)))
-    record = replace(record, identity=entry.identity, context=entry.context, notes=notes)
+    own = process or record.process
+    record = replace(record, identity=entry.identity, context=entry.context, notes=notes, process=own)
     try:
         record.save(folder)
     except OSError as error:
         reason = f"cannot write {error.filename or folder}: {error.strerror}"
         return JobResult(folder=str(folder), label=entry.title, status="failed", reason=reason, tracked=None)
-    return track(record, folder, entry.title, job.tracking)
-
-
-def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
-    """A run of one job: checked first, then measured, logged without a parent, and printed."""
-    from llmbench import tracking
-    from llmbench.config.build import build_job, unread_options
-    from llmbench.job.prepare import prepare_job
-    from llmbench.sweeps import console, plan
-
-    quiet_libraries()
-    built = build_job(tree)
-    policy = "all" if built.reuse == "all" else "none"  # one job is no sweep that was interrupted
-    unread = frozenset(unread_options(tree, built))
-    (cell,) = take_over([plan.Cell(swept={}, prepared=prepare_job(built), unread=unread)], policy, [folder.parent])
-    if built.dry_run:
-        refused = refusals([cell])
-        emit(console.plan(cells=[cell], grid=1, forecasts=forecasts([cell], [folder.parent]), refusals=refused))
-        return JobResult(folder="", label=built.label, status="finished", reason=None, tracked=None)
-    for note in plan.notes([cell]):
-        emit(note, sys.stderr)
-    if cell.reused is None:
-        require_servers([built])
-    store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
-    record = cell.reused or measure(cell.prepared.job, built.label, cell.prepared)
-    path = record.save(folder)
-    result = track(record, folder, built.label, built.tracking)
-    where = [] if result.tracked else [f"Its run: {pages(store)}"]
-    emit(console.job_ending(record, path, where, command(), taken=cell.reused is not None))
-    sends = f"{sync_command(folder, built.tracking.uri, built.tracking.experiment)} sends it"
-    unlogged = f"not in MLflow ({result.tracked}); {sends}" if result.tracked else None
-    if result.status != "finished" or unlogged:
-        raise JobsFailedError(f"{result.label}: {'; '.join(filter(None, [result.reason, unlogged]))}")
-    return result
-
-
-def _remove_empty(folder: Path) -> None:
-    """Take back the folder that Hydra made for a job, where nothing was written into it."""
-    with contextlib.suppress(OSError):  # not empty, or gone
-        folder.rmdir()
-        if folder.parent == results():
-            folder.parent.rmdir()
+    if log:
+        return track(record, folder, entry.title, job.tracking)
+    return JobResult(folder=str(folder), label=entry.title, status=record.status, reason=record.reason, tracked=None)
 
 
 def quiet_libraries() -> None:
@@ -156,7 +100,12 @@ def quiet_libraries() -> None:
 
 
 def measure(
-    job: "Job", title: str, prepared: "Prepared | None" = None, progress: bool = True, planned: str = ""
+    job: "Job",
+    title: str,
+    prepared: "Prepared | None" = None,
+    progress: bool = True,
+    planned: str = "",
+    died: str = "",
 ) -> "Record":
     """Run a job with its progress on the screen; a failure becomes a Record that says why.
 
@@ -166,7 +115,9 @@ def measure(
         prepared: the job, where it was prepared already.
         progress: show it on the standard error stream.
         planned: the identity that it must have; "" for any.
+        died: how its process ended, which is all that is to be recorded; "" for a job that is to run.
     """
+    from llmbench.config.identity import identity
     from llmbench.job.memory_estimate import require
     from llmbench.job.prepare import prepare_job
     from llmbench.job.run import failed_record, run_job
@@ -183,16 +134,19 @@ def measure(
             signals.raise_if_stopped()
             if prepared is None:
                 prepared = prepare_job(job)
-                if planned and prepared.identity != planned:
+                as_planned = replace(prepared.job, hardware=job.hardware)  # it may have been planned on another machine
+                if planned and identity(as_planned, prepared.digests) != planned:
                     raise ConfigError("what the job reads has changed since it was planned; run the sweep again")
             else:
                 require(prepared)  # memory may have gone since it was planned
+            if died:
+                raise JobsFailedError(died)
             return run_job(prepared, tick)
         except Exception as error:
             trace = None if isinstance(error, LlmbenchError) else traceback.format_exc().rstrip()
             if trace:
                 emit(trace, sys.stderr)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = died or " ".join(f"{type(error).__name__}: {error}".split())
             display.failed(reason)
             return failed_record(job, prepared, reason, begun, trace)
 
@@ -298,6 +252,8 @@ def forecasts(cells: "list[Cell]", beside: Sequence[Path]) -> "list[Forecast]":
     from llmbench.sweeps import forecast, plan
 
     name = device.environment(cells[0].prepared.job.hardware).device_name
+    if not name:
+        return []
     earlier = plan.recorded(cells, [*beside, results()], name)
     return [forecast.predict(cell.prepared, earlier.get(cell.prepared.identity)) for cell in cells]
 

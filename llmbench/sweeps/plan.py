@@ -77,10 +77,11 @@ def title(job: Job, swept: Mapping[str, str]) -> str:
         if key not in ("model", "steps") and by_key.get(key.removeprefix("model.decoder.")) not in told
     ]
     when = " first" if job.retiming == "before" else ""
+    when = f" {job.retiming} candidate {job.retiming_number}" if job.retiming_number else when
     return " ".join([job.label, *more]) + ROLE_SUFFIX[job.role].replace(")", f"{when})")
 
 
-_OF_THE_SWEEP = ("tracking", "reuse", "dry_run")
+_OF_THE_SWEEP = ("tracking", "reuse", "dry_run", "sweep", "isolation", "timeout_s")
 """Settings of which a sweep has one value: the first job's would be used, whatever the others say."""
 
 
@@ -120,8 +121,15 @@ def _unquoted(value: str) -> str:
     return value
 
 
-def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Callable[[list[str]], Any]) -> list[Cell]:
+def build(
+    grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Callable[[list[str]], Any], *, here: bool = True
+) -> list[Cell]:
     """Compose, build and check every cell; merge equal ones; order by model, autoregressive ones first.
+
+    Args:
+        grid: each cell's overrides, and its values on the swept axes.
+        compose: makes the configuration of overrides.
+        here: the jobs run on this machine (`job.prepare`).
 
     Raises:
         UsageError: for the first wrong cell, with its values in front.
@@ -132,7 +140,7 @@ def build(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], compose: Calla
         try:
             tree = compose(list(overrides))
             job = build_job(tree)
-            prepared = prepare_job(job)
+            prepared = prepare_job(job, here=here)
             undecided += [prepared.job] if job.workload.prompts is None else []
         except UsageError as error:
             judge = isinstance(error, JudgeError)  # then the other axes have no part in it
@@ -264,7 +272,8 @@ def reuse(cells: Sequence[Cell], policy: str, roots: Iterable[Path], here: Calla
     """Take over finished jobs from earlier runs under `roots`.
 
     Only Records of the same identity count, made on the same device with the same threads, package versions and
-    commit; with uncommitted changes a commit says nothing, so only an interrupted sweep is then taken up.
+    commit; with uncommitted changes a commit says nothing, so only an interrupted sweep is then taken up. Where a probe
+    chooses the threads, those of the Records stand: of several numbers the one that most of them have.
 
     Args:
         cells: the plan.
@@ -285,7 +294,22 @@ def reuse(cells: Sequence[Cell], policy: str, roots: Iterable[Path], here: Calla
             earlier = record.load(path)
             if earlier.status == "finished" and earlier.identity in wanted:
                 found[earlier.identity] = earlier
-    return [replace(cell, reused=_fitting(found.get(cell.prepared.identity), cell, here, policy)) for cell in cells]
+    fitting = [replace(cell, reused=_fitting(found.get(cell.prepared.identity), cell, here, policy)) for cell in cells]
+    return _with_equal_threads(fitting)
+
+
+def _with_equal_threads(cells: Sequence[Cell]) -> list[Cell]:
+    """The plan without Records of another number of threads than most, where the number was a probe's choice."""
+    chosen = [
+        cell.reused.environment.threads for cell in cells if cell.reused and cell.prepared.job.leaves_threads_open
+    ]
+    most = max(chosen, key=chosen.count, default=0)
+    return [
+        replace(cell, reused=None)
+        if cell.reused and cell.prepared.job.leaves_threads_open and cell.reused.environment.threads != most
+        else cell
+        for cell in cells
+    ]
 
 
 def _record_files(roots: Iterable[Path], wanted: set[str]) -> list[Path]:
@@ -328,8 +352,12 @@ def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environm
     then, now = earlier.environment, here(cell)
     if policy == "all" and (then.git_dirty or now.git_dirty):
         return None
-    keys = ("device_name", "threads", "versions", "git_commit")
-    return earlier if all(getattr(then, key) == getattr(now, key) for key in keys) else None
+    if not now.device_name:  # planned on another machine than it runs on
+        known = {key: then.versions.get(key) for key in now.versions}
+        return earlier if (known, then.git_commit) == (now.versions, now.git_commit) else None
+    keys = ("device_name", "versions", "git_commit")
+    threads = then.threads <= now.threads if cell.prepared.job.leaves_threads_open else then.threads == now.threads
+    return earlier if threads and all(getattr(then, key) == getattr(now, key) for key in keys) else None
 
 
 def forwards(cell: Cell) -> int | None:
@@ -341,15 +369,16 @@ def forwards(cell: Cell) -> int | None:
     if isinstance(decoder, ServerDecoder):
         return None
     per_batch = decoder.forwards if isinstance(decoder, Diffusion) else decoder.max_new_tokens
-    return per_batch * sum(generations(cell.prepared))
+    return per_batch * sum(generations(cell.prepared, most=True))
 
 
-def generations(prepared: Prepared) -> tuple[int, ...]:
-    """How often a job generates each of its batches, over all passes that run on any device."""
+def generations(prepared: Prepared, *, most: bool = False) -> tuple[int, ...]:
+    """How often a job generates each of its batches, over all passes that run on any device; with `most`, at most."""
     job, batches = prepared.job, len(prepared.partition)
     if job.role == "curve":
         return (1,) * batches
-    more = job.timing.warmup + job.timing.repeats - 1 + job.timing.token_timing_repeats
+    repeats = job.timing.most_repeats if most else job.timing.repeats
+    more = job.timing.warmup + repeats - 1 + job.timing.token_timing_repeats
     repeated = min(job.timing.batches, batches)
     others = 0 if job.role == "retimed" else 1
     return (1 + more,) * repeated + (others,) * (batches - repeated)

@@ -41,6 +41,7 @@ class PlanFile:
     steps_axis: tuple[int, ...]  # K
     parity: ParityConfig
     jobs: dict[str, Entry]  # by the name of a job's folder
+    blocks: dict[str, tuple[str, ...]] = field(default_factory=dict)  # names of jobs that one worker runs in turn
     working_directory: str = field(default_factory=os.getcwd)  # where relative paths of the jobs begin
     format: Literal[1] = 1
 

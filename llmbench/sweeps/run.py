@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from llmbench.analysis.formats import counted
 from llmbench.errors import JobsFailedError, TrackingError
 from llmbench.sweeps import baseline_jobs, plan, plan_file, state
+from llmbench.sweeps.block_task import BLOCK_FILE, Block
+from llmbench.sweeps.blocks import blocks as cut
 from llmbench.sweeps.job_task import (
     JobResult,
     command,
@@ -29,6 +31,7 @@ from llmbench.sweeps.job_task import (
     track,
 )
 from llmbench.sweeps.launchers import Launcher, through_hydra, warn_parallel_launcher
+from llmbench.sweeps.threads import with_threads
 from llmbench.system import signals
 from llmbench.system.output import emit
 from llmbench.system.paths import results
@@ -81,14 +84,15 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
 
     signals.install_signal_handlers()
     grid = plan.expand(OverridesParser.create(config_loader=config_loader).parse_overrides(arguments))
+    own = hydra_config.hydra.launcher
     done = run_grid(
         grid,
         compose,
         folder=Path(str(hydra_config.hydra.sweep.dir)).resolve(),
-        launch=through_hydra(launcher),
+        launch=through_hydra(launcher, str(own.get("_target_", "")).rpartition(".")[2]),
         recipe=str(hydra_config.hydra.runtime.choices.get("experiment") or ""),
         typed=command(),
-        parallel=lambda cells: warn_parallel_launcher(cells, hydra_config.hydra.launcher),
+        parallel=lambda cells, blocks: warn_parallel_launcher(cells, blocks, own),
     )
     if done is None:
         return []
@@ -105,7 +109,7 @@ def run_grid(
     launch: Launcher,
     recipe: str,
     typed: str,
-    parallel: Callable[[Sequence[plan.Cell]], str] = lambda cells: "",
+    parallel: Callable[[Sequence[plan.Cell], int], str] = lambda cells, blocks: "",
     show: bool = True,
 ) -> Finished | None:
     """Plan a grid, run its jobs, and reach the verdict; None for a dry run, which ends with the plan.
@@ -114,10 +118,10 @@ def run_grid(
         grid: each cell's overrides, and its values on the swept axes.
         compose: makes the configuration of overrides.
         folder: of the sweep.
-        launch: runs jobs by their folders.
+        launch: runs blocks of jobs.
         recipe: the file of conf/experiment; "" for none.
         typed: the command, without a password.
-        parallel: a warning for jobs that may run at once; "" for none.
+        parallel: a warning for so many blocks that may run at once; "" for none.
         show: print the plan.
 
     Raises:
@@ -125,10 +129,12 @@ def run_grid(
     """
     quiet_libraries()
     started = time.monotonic()
-    cells = baseline_jobs.with_curves(plan.build(grid, compose))
+    cells = baseline_jobs.with_curves(plan.build(grid, compose, here=launch.here))
     first = cells[0].prepared.job
-    cells = baseline_jobs.with_retimed(take_over(cells, first.reuse, [folder.parent]))
-    warning = parallel(cells)
+    cells = baseline_jobs.in_order(take_over(cells, first.reuse, [folder.parent]))
+    cells = baseline_jobs.with_retimed(cells)
+    blocks = _blocks(cells, split=launch.splits)
+    warning = parallel(cells, len(blocks))
     if show or first.dry_run:
         _show_plan(cells, len(grid), folder)
     else:
@@ -139,7 +145,16 @@ def run_grid(
     if first.dry_run:
         return None
     require_servers([cell.prepared.job for cell in cells if cell.reused is None])
-    return _run(cells, folder, launch, recipe, typed, started)
+    if not launch.splits:  # else each worker has the cores that its launcher leaves it
+        cells = with_threads(cells)
+    return _run(cells, blocks, folder, launch, recipe, typed, started)
+
+
+def _blocks(cells: "Sequence[plan.Cell]", *, split: bool) -> "dict[str, tuple[str, ...]]":
+    """Names of the jobs that are left to run, block by block, by the name of the block's folder."""
+    found = cut(cells) if split else [list(cells)]
+    left = [tuple(cell.name for cell in block if cell.reused is None) for block in found]
+    return {f"block-{number}": names for number, names in enumerate(filter(None, left))}
 
 
 def _show_plan(cells: "Sequence[plan.Cell]", grid: int, folder: Path) -> None:
@@ -152,7 +167,13 @@ def _show_plan(cells: "Sequence[plan.Cell]", grid: int, folder: Path) -> None:
 
 
 def _run(
-    cells: "Sequence[plan.Cell]", folder: Path, launch: Launcher, recipe: str, typed: str, started: float
+    cells: "Sequence[plan.Cell]",
+    blocks: "dict[str, tuple[str, ...]]",
+    folder: Path,
+    launch: Launcher,
+    recipe: str,
+    typed: str,
+    started: float,
 ) -> Finished:
     """Everything from the store to the verdict; the folder is this sweep's alone meanwhile."""
     from llmbench import tracking
@@ -160,11 +181,12 @@ def _run(
     store = tracking.open_store(cells[0].prepared.job.tracking)
     state.abort_orphans(store, [folder.parent, results()])  # also the one that this sweep's folder may still tell of
     with state.held(folder):
-        return _run_held(cells, folder, store, launch, recipe, typed, started)
+        return _run_held(cells, blocks, folder, store, launch, recipe, typed, started)
 
 
 def _run_held(
     cells: "Sequence[plan.Cell]",
+    blocks: "dict[str, tuple[str, ...]]",
     folder: Path,
     store: "Store",
     launch: Launcher,
@@ -191,14 +213,19 @@ def _run_held(
     with state.running(folder, store, parent) as end:
         entries = {cell.name: plan.entry(cell, store.uri, folder.name, parent, axis) for cell in cells}
         plan_file.PlanFile(
-            command=typed, recipe=recipe, steps_axis=tuple(axis), parity=first.parity, jobs=entries
+            command=typed, recipe=recipe, steps_axis=tuple(axis), parity=first.parity, jobs=entries, blocks=blocks
         ).save(folder)
         done = [_take(cell.reused, folder / cell.name, entries[cell.name]) for cell in cells if cell.reused is not None]
         left = [cell for cell in cells if cell.reused is None]
         for cell in left:
             (folder / cell.name / plan.RECORD_FILE).unlink(missing_ok=True)  # of an earlier sweep in this folder
             keep_prepared(folder / cell.name, replace(cell.prepared, job=entries[cell.name].job))
-        done += launch([folder / cell.name for cell in left])
+        for name in blocks:
+            (folder / name / BLOCK_FILE).unlink(missing_ok=True)
+        planned_blocks = [
+            Block(folder=folder / name, jobs=tuple(folder / job for job in jobs)) for name, jobs in blocks.items()
+        ]
+        done += launch(planned_blocks)
         taken = [cell.reused for cell in cells if cell.reused is not None]
         done, away = send_again(done, first.tracking)
         history = [] if away else _history(store, parent)

@@ -150,6 +150,18 @@ def test_one_sweep_can_be_asked_for_all_hypotheses(store: Store, out: Path) -> N
     assert outcomes(out)[-1] == "supported"
 
 
+def test_the_drift_of_the_newest_sweep_is_a_table_and_a_figure(
+    store: Store, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_sweep(store, [replace(make_record("llama"), timings=())], "")
+    assert report(store, "drift", out=out) == 2
+    assert "timed no batch twice" in capsys.readouterr().err
+    record_sweep(store, make_sweep(), "")
+    assert report(store, "drift", out=out) == 0
+    assert "llada k=64" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"drift.md", "drift.tex", "drift.png"}
+
+
 def test_the_frontier_says_whose_it_is_and_what_it_replaced(
     store: Store, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

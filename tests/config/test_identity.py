@@ -36,6 +36,8 @@ def test_what_changes_the_work_changes_the_identity(load, override):
         "tracking.experiment=other",
         "dry_run=true",
         "reuse=all",
+        "sweep.order=random",
+        "sweep.order_seed=2",
         "parity.margins.perplexity=0.2",
         "parity.planned_analyses=3",
         "parity.baseline_temperatures=[0,0.5]",
@@ -48,7 +50,9 @@ def test_what_does_not_change_the_work_does_not(load, override):
 def test_what_a_job_is_for_is_a_part_of_it(load):
     job = load()
     roles = [("timed", None), ("curve", None), ("retimed", "before"), ("retimed", "after")]
-    assert len({of(dataclasses.replace(job, role=role, retiming=when)) for role, when in roles}) == 4
+    made = {of(dataclasses.replace(job, role=role, retiming=when)) for role, when in roles}
+    again = dataclasses.replace(job, role="retimed", retiming="after")
+    assert len(made | {of(dataclasses.replace(again, retiming_number=number)) for number in (1, 2)}) == 6
 
 
 def test_only_llama_reads_whether_stop_tokens_are_ignored(load):

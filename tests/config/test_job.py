@@ -171,10 +171,15 @@ WRONG = {
     "parity.margins.perplexity=-0.1": "parity.margins.perplexity: input should be greater than or equal to 0",
     "parity.planned_analyses=0": "parity.planned_analyses: input should be greater than or equal to 1",
     "+parity.margins.rouge=0.1": "parity.margins.rouge: no such key",
+    "sweep.order=backwards": "sweep.order: input should be 'model', 'interleaved' or 'random'",
     "reuse=maybe": "reuse: input should be 'interrupted', 'all' or 'none'",
     "threshold=2": "threshold: input should be less than or equal to 1 (got 2",
     "dry_run=1": "dry_run: input should be a valid boolean (got 1)",
     "timing.repeats=0": "timing.repeats: input should be greater than or equal to 1",
+    "timing.until=0": "timing.until: input should be greater than 0",
+    "timing.until=0.02 timing.repeats=5": "until needs 6 repeats for an interval; set timing.repeats to 6 or more",
+    "timing.until=0.02 timing.until_repeats=6": "until_repeats 6 leaves none beyond timing.repeats=6",
+    "+threads_probed=true": "threads_probed: no such key; see --help",
     "timing.repeats=many": "timing.repeats: input should be a valid integer (got 'many')",
     "workload.prompts=0": "workload.prompts: input should be greater than or equal to 1",
     "workload=jsonl": "workload.source: needs a value, a JSONL file: workload.source=/path/to/prompts.jsonl",
@@ -219,7 +224,12 @@ def test_a_temperature_of_lladas_own_takes_the_place_of_the_shared_one(load):
 
 
 def test_a_job_that_is_timed_again_says_when_and_no_other_does():
-    for wrong in ({"role": "retimed"}, {"retiming": "after"}, {"role": "curve", "retiming": "before"}):
+    for wrong in (
+        {"role": "retimed"},
+        {"retiming": "after"},
+        {"retiming_number": 1},
+        {"role": "curve", "retiming": "before"},
+    ):
         with pytest.raises(ValueError, match="retiming"):
             Job(**wrong)
 

@@ -15,7 +15,7 @@ from llmbench.config.job import TimingConfig
 from llmbench.measure import passes
 from llmbench.measure.probes import CpuProbe
 from llmbench.measure.timing import Clock, HostClock, OnStep
-from llmbench.record import DeviceUse
+from llmbench.record import DeviceUse, Stopping
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Bench:
     reserved: int = 1000
     joules: float = 50.0
     written: int = 0
+    looks: int = 0
 
     def generate(self, batch: int, on_step: OnStep | None) -> Text:
         self.log.append(f"generate {batch}")
@@ -92,6 +93,15 @@ class Bench:
     def throttle_reasons(self) -> tuple[str, ...] | None:
         return self.reasons.pop(0) if self.reasons else ()
 
+    def other_processes(self) -> "Bench":
+        return self
+
+    def look(self) -> None:
+        self.looks += 1
+
+    def busiest_percent(self) -> float | None:
+        return float(self.looks)
+
     def busy_ms(self, run: Callable[[], Any]) -> tuple[float | None, Any]:
         self.log.append("profiled:")
         return 150.0, run()
@@ -118,6 +128,35 @@ def test_repeat_0_covers_the_partition_and_later_repeats_the_repeated_batches() 
     assert [int(text.tokens[0, 0]) for text in measured.first_pass] == [0, 1, 2]
     first = measured.timings[0]
     assert (first.e2e_ms, first.prefill_ms, first.forwards, first.tokens, first.utf8_bytes) == (230, 200, 4, 5, 11)
+
+
+def widths(*answers: float | None) -> Callable[[Any, Any], float | None]:
+    """Half-widths in turn, after repeats 2, 3, ..."""
+    left = list(answers)
+    return lambda timings, batches: left.pop(0)
+
+
+def test_repeats_go_on_until_the_interval_is_narrow_and_not_before_the_floor() -> None:
+    half = widths(0.001, 0.001, 0.001, 0.001, 0.05, None, 0.03, 0.02)  # narrow before the floor of 6 counts for nothing
+    measured = run(Bench(), plan(repeats=6, until=0.02), half_width=half)
+    assert max(timing.repeat for timing in measured.timings) == 8
+    assert len(measured.timings) == 3 + 8
+    assert measured.stopping == Stopping(repeats=9, half_width=0.02, until=0.02, reason="narrow")
+    assert measured.notes[0].startswith("stopped after 9 repeats: ")
+
+
+def test_repeats_end_at_the_limit_however_wide_the_interval() -> None:
+    ticks: list[tuple[int, int]] = []
+    settings = plan(repeats=6, until=0.02, until_repeats=8)
+    tick = lambda phase, done, total: ticks.append((done, total)) if phase == "timed" else None  # noqa: E731
+    measured = run(Bench(), settings, half_width=lambda timings, batches: 0.5, tick=tick)
+    assert measured.stopping == Stopping(repeats=8, half_width=0.5, until=0.02, reason="most repeats")
+    assert ticks[-1] == (10, 10)
+    assert run(Bench(), plan()).stopping is None
+
+
+def test_other_processes_are_looked_at_after_each_timed_batch() -> None:
+    assert run(Bench(), plan()).device_use.other_sm_percent == 5.0  # repeats and partition together have 5
 
 
 def test_the_order_of_cleaning_generating_and_reading_peaks() -> None:

@@ -207,3 +207,68 @@ def test_the_screen_names_both_temperatures():
     cells = build(*PAIR, "diffusion_temperature=1.4")
     head = console.plan(cells, grid=4).splitlines()[0]
     assert head.endswith(", temperature 0.7 (autoregressive) and 1.4 (diffusion)")
+
+
+INTERLEAVED = "sweep.order=interleaved"
+
+
+def titles(cells: list[plan.Cell]) -> list[str]:
+    return [cell.title for cell in cells]
+
+
+def test_interleaved_every_candidate_stands_directly_between_timings_of_the_baseline():
+    cells = baseline_jobs.with_retimed(build(*PAIR, INTERLEAVED))
+    again = ["llama (timed again after candidate 1)", "llama (timed again after candidate 2)"]
+    assert titles(cells) == ["llama", "llada k=4", again[0], "llada k=8", again[1]]
+    assert len({cell.prepared.identity for cell in cells}) == len({cell.name for cell in cells}) == 5
+    # behind a curve the baseline's own job is no neighbour
+    curved = baseline_jobs.with_retimed(
+        baseline_jobs.with_curves(build(*PAIR, INTERLEAVED, "parity.baseline_temperatures=[0]"))
+    )
+    first = ["llama", "llama temperature=0 (curve)", "llama (timed again before candidate 1)"]
+    assert titles(curved) == [*first, "llada k=4", again[0], "llada k=8", again[1]]
+    # what is taken over is no neighbour either
+    goes_on = baseline_jobs.with_retimed(taken_over(build(*PAIR, INTERLEAVED), 0))
+    before = "llama (timed again before candidate 1)"
+    assert titles(goes_on) == ["llama", before, "llada k=4", again[0], "llada k=8", again[1]]
+
+
+def test_interleaved_each_candidate_has_the_baselines_that_it_is_compared_with():
+    cells = baseline_jobs.with_retimed(build("model=llama,llada", "steps=4", "batch=1,2", INTERLEAVED))
+    assert titles(cells) == [
+        "llama batch=1",
+        "llama batch=2",
+        "llada k=4 batch=1",
+        "llama batch=1 (timed again after candidate 1)",
+        "llama batch=2 (timed again before candidate 2)",
+        "llada k=4 batch=2",
+        "llama batch=2 (timed again after candidate 2)",
+    ]
+    assert titles(baseline_jobs.with_retimed(build("model=llada", "steps=4,8", INTERLEAVED))) == [
+        "llada k=4",
+        "llada k=8",
+    ]
+
+
+def test_random_candidates_are_shuffled_by_the_seed_between_the_baseline_and_the_baseline_again():
+    grid = ["model=llama,llada", "steps=1,2,3,4,5,6"]
+    usual = titles(build(*grid))
+    orders = []
+    for seed in (0, 0, 1):
+        cells = build(*grid, "sweep.order=random", f"sweep.order_seed={seed}")
+        orders.append(titles(baseline_jobs.with_retimed(baseline_jobs.in_order(cells))))
+    assert orders[0] == orders[1] != orders[2]
+    for order in orders:
+        assert (order[0], order[-1]) == ("llama", "llama (timed again)")
+        assert sorted(order[1:-1]) == sorted(usual[1:])
+        assert order[1:-1] != usual[1:]
+    assert titles(baseline_jobs.in_order(build(*grid))) == usual
+
+
+def test_the_screen_says_what_an_order_costs():
+    cells = baseline_jobs.with_retimed(build(*PAIR, INTERLEAVED))
+    last = console.plan(cells, grid=4).splitlines()[-1]
+    assert last == "timed again before and after each candidate: llama (2 jobs, times only, 112 forwards)"
+    drawn = build(*PAIR, "sweep.order=random", "sweep.order_seed=3")
+    head = console.plan(drawn, grid=4).splitlines()[0]
+    assert head.endswith("; LLaDA's jobs in an order drawn from seed 3")

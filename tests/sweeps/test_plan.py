@@ -50,7 +50,8 @@ def test_a_sweep_has_one_plan_and_does_not_try_several_margins():
 
 
 @pytest.mark.parametrize(
-    "override", ["tracking.experiment=a,b", "tracking.uri=a,b", "reuse=all,none", "dry_run=true,false"]
+    "override",
+    ["tracking.experiment=a,b", "tracking.uri=a,b", "reuse=all,none", "dry_run=true,false", "sweep.order=model,random"],
 )
 def test_what_holds_for_the_whole_sweep_has_one_value(override):
     with pytest.raises(ConfigError, match=r": it holds for the whole sweep; give one value$"):
@@ -202,6 +203,11 @@ def test_forwards_are_counted_over_all_passes():
     (cell,) = build("model=llada", "steps=8", "workload.prompts=8", "batch=4", "timing.repeats=3", "hardware=cpu")
     # 2 batches timed once, one of them: 1 warm-up, 2 more repeats, 1 marked
     assert plan.forwards(cell) == 8 * (2 + 1 + 2 + 1)
+    (open_ended,) = build(
+        "model=llada", "steps=8", "workload.prompts=8", "batch=4", "timing.until=0.02", "hardware=cpu"
+    )
+    assert plan.forwards(open_ended) == 8 * (2 + 1 + 59 + 1)  # at most
+    assert plan.generations(open_ended.prepared) == (8, 1)  # at least
     (guided,) = build(
         "model=llada",
         "steps=8",
@@ -251,7 +257,7 @@ class TestReuse:
         for key, value in {
             "versions": {"torch": "9.9"},
             "device_name": "another",
-            "threads": 99,
+            "threads": 0,  # fewer than made the Record; more is a choice of the probe (test_threads.py)
             "git_commit": "f00",
         }.items():
             other = dataclasses.replace(record.environment, **{key: value})
@@ -268,7 +274,6 @@ class TestReuse:
 
 
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}
-"""`hydra.launcher` of hydra-joblib-launcher 1.2.0, cut to what says how many jobs run at once."""
 
 
 def on_gpu(cell: plan.Cell) -> plan.Cell:
@@ -280,25 +285,13 @@ def on_gpu(cell: plan.Cell) -> plan.Cell:
     )
 
 
-def test_jobs_at_once_are_refused_on_a_gpu_and_warned_of_on_a_cpu():
+def test_blocks_at_once_are_warned_of_on_a_cpu_alone():
     cells = build("steps=8,16", "model=llada", "hardware=cpu")
-    for count in (2, -1):
-        assert "disturb each other" in launchers.warn_parallel_launcher(cells, JOBLIB | {"n_jobs": count})
-        with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.n_jobs={count}: .*use hydra\.launcher\.n_jobs=1"):
-            launchers.warn_parallel_launcher([on_gpu(cell) for cell in cells], JOBLIB | {"n_jobs": count})
-    assert "SlurmLauncher may run several jobs" in launchers.warn_parallel_launcher(
-        cells, {"_target_": "somewhere.SlurmLauncher"}
-    )
-
-
-def test_jobs_one_after_the_other_are_nobodys_neighbours():
-    cells = build("steps=8,16", "model=llada", "hardware=cpu")
-    basic = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
-    assert launchers.warn_parallel_launcher(cells, basic) == ""
-    assert launchers.warn_parallel_launcher([on_gpu(cell) for cell in cells], JOBLIB | {"n_jobs": 1}) == ""
-    assert launchers.warn_parallel_launcher([on_gpu(cells[0])], JOBLIB | {"n_jobs": 2}) == ""
-    taken_over = dataclasses.replace(cells[1], reused=make_record())
-    assert launchers.warn_parallel_launcher([on_gpu(cells[0]), on_gpu(taken_over)], JOBLIB | {"n_jobs": 2}) == ""
+    for launcher in (JOBLIB | {"n_jobs": 2}, JOBLIB | {"n_jobs": -1}, {"_target_": "somewhere.SlurmLauncher"}):
+        assert launchers.warn_parallel_launcher(cells, 2, launcher) != ""
+        assert launchers.warn_parallel_launcher(cells, 1, launcher) == ""
+        assert launchers.warn_parallel_launcher([on_gpu(cell) for cell in cells], 2, launcher) == ""
+    assert launchers.warn_parallel_launcher(cells, 2, JOBLIB | {"n_jobs": 1}) == ""
 
 
 def test_the_plan_and_progress_tell_jobs_apart_that_their_labels_do_not():

@@ -77,6 +77,10 @@ def reason(check: Check) -> str:
             + ", ".join(f"{_short(count)} at {side}" for side, count in v.items() if isinstance(count, float))
         ),
         CheckName.CARD: lambda: f"the baseline was not timed in the process and on the card of {label}",
+        CheckName.OTHERS: lambda: (
+            f"another process kept {percent('value')} of the GPU's multiprocessors busy while {label} was timed, at "
+            f"most {percent('limit')} may be"
+        ),
         CheckName.UNSTEADY: lambda: (
             f"repeats of one batch at k = {check.steps} differ {n('ratio', 2)}-fold between their quartiles: other "
             "work ran on this device"
@@ -183,6 +187,7 @@ _CHANGES = {
     CheckName.COPYING: "larger steps, or another diffusion_temperature",
     CheckName.REPETITION: "larger steps, or another diffusion_temperature",
     CheckName.SHORT: "lower canvas until both sides fill it",
+    CheckName.OTHERS: "stop the other process on this GPU, or use another GPU (CUDA_VISIBLE_DEVICES)",
     CheckName.UNSTEADY: "stop the other work on this device, or raise timing.repeats",
 }
 

@@ -239,7 +239,14 @@ def _doubts(verdict: Verdict, *steps: int) -> str:
     return f" ({'; '.join(dict.fromkeys(found))})" if found else ""
 
 
-_OF_SPEED = (CheckName.SLOW_BASELINE, CheckName.THREADS, CheckName.CARD, CheckName.UNSTEADY, CheckName.DRIFT)
+_OF_SPEED = (
+    CheckName.SLOW_BASELINE,
+    CheckName.THREADS,
+    CheckName.CARD,
+    CheckName.OTHERS,
+    CheckName.UNSTEADY,
+    CheckName.DRIFT,
+)
 
 
 def ratio(item: Speedup) -> str:

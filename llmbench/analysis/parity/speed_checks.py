@@ -5,9 +5,13 @@ from collections.abc import Iterator, Sequence
 from llmbench.analysis.formats import named
 from llmbench.analysis.parity.checks import note
 from llmbench.analysis.parity.grouping import Group
-from llmbench.analysis.parity.speed import shares_place
+from llmbench.analysis.parity.sides import Side
+from llmbench.analysis.parity.speed import baselines_beside, shares_place
 from llmbench.analysis.parity.verdict import Check, CheckName, Speedup
-from llmbench.record import Record, from_server
+from llmbench.record import ROLE_SUFFIX, Record, from_server
+
+OTHERS_PERCENT = 5.0
+"""Mean share of the multiprocessors above which another process disturbs what is timed; a desktop takes less."""
 
 DRIFT = 0.03
 """A change of the baseline's time between its two timings that a reader should know."""
@@ -30,6 +34,9 @@ def _found(group: Group, speedups: Sequence[Speedup], roofline_share: float) -> 
         yield slow
     if (threads := threads_differ(group.records)) is not None:
         yield threads
+    for side in group.sides:
+        if (others := other_busy(side, group)) is not None:
+            yield others
     for side in group.candidates:
         cards = {r.environment.device_uuid for r in (*baseline, *side.records) if not from_server(r)} - {None}
         if not shares_place(group, side.records):
@@ -44,6 +51,18 @@ def _found(group: Group, speedups: Sequence[Speedup], roofline_share: float) -> 
     worst = max(drifts, key=lambda drift: abs(drift - 1), default=1.0)
     if abs(worst - 1) > DRIFT:
         yield note(CheckName.DRIFT, {"ratio": worst})
+
+
+def other_busy(side: Side, group: Group) -> Check | None:
+    """Another process used the device while a side, or the baseline again beside a candidate, was timed."""
+    beside = baselines_beside(group, side.records) if group.baseline and side.steps is not None else []
+    again = [record for records in beside for record in records if record.role == "retimed"]
+    shares = [(r.device_use.other_sm_percent or 0.0, r.label + ROLE_SUFFIX[r.role]) for r in (*side.records, *again)]
+    percent, label = max(shares)
+    if percent <= OTHERS_PERCENT:
+        return None
+    values: dict[str, float | str] = {"label": label, "value": percent / 100, "limit": OTHERS_PERCENT / 100}
+    return note(CheckName.OTHERS, values, steps=side.steps, blocks="speed")
 
 
 def slow_baseline(baseline: Sequence[Record], share: float) -> Check | None:

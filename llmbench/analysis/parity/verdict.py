@@ -85,6 +85,7 @@ class CheckName(StrEnum):
     SLOW_BASELINE = "slow baseline"
     THREADS = "CPU threads differ"
     CARD = "cards differ"
+    OTHERS = "other process busy"
     UNSTEADY = "unsteady times"
     DRIFT = "drift of the baseline"
 

@@ -42,6 +42,7 @@ def cases() -> dict[str, Parity]:
         "undecided, two judges": parity(with_curve([llama, *heard])),
         "invalid": parity(make_sweep(empty=2)),
         "insensitive": parity([_weak(record) for record in whole]),
+        "another process on the GPU": parity([_disturbed(record) for record in whole]),
         "missing side": parity(make_sweep()[1:]),
     }
 
@@ -51,6 +52,12 @@ def _gated(record: Record) -> Record:
         return record
     outputs = tuple(replace(o, utf8_bytes=86) for o in record.outputs)
     return replace(record, outputs=outputs, scores=tuple(replace(s, utf8_bytes=86) for s in record.scores))
+
+
+def _disturbed(record: Record) -> Record:
+    return replace(
+        record, device_use=replace(record.device_use, other_sm_percent=37.0 if record.steps is None else 2.0)
+    )
 
 
 def _weak(record: Record) -> Record:

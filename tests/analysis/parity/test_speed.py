@@ -47,6 +47,17 @@ def speedup_interval(
     return interval_of_sides((baseline,), (candidate,), rng, resamples)
 
 
+def test_sides_may_have_other_numbers_of_repeats() -> None:
+    slow = timed("llama", [[t] for t in (10.0, 11.0, 12.0, 14.0, 17.0, 25.0)])
+    few, many = (
+        speedup_interval(slow, timed("llada", [[1.0]] * repeats), np.random.default_rng(0)) for repeats in (6, 40)
+    )
+    assert few == many
+    assert few is not None
+    assert few.low < 13 < few.high
+    assert speedup_interval(slow, timed("llada", [[1.0]] * (MIN_REPEATS - 1)), np.random.default_rng(0)) is None
+
+
 def test_the_interval_is_that_of_the_median_over_all_possible_resamples() -> None:
     times = [10.0, 11.0, 12.0, 14.0, 17.0, 25.0]
     every = sorted(median(draw) for draw in itertools.product(times, repeat=6))  # 6^6: the whole bootstrap distribution
@@ -330,6 +341,33 @@ def test_a_baseline_below_half_of_its_roofline_is_slow_where_that_can_be_judged(
     if check:
         assert (check.blocks, check.values["value"], check.values["limit"]) == ("viable", efficiency, 0.5)
     assert parity([record, llada(400.0)]).speed is Speed.INEFFICIENT
+
+
+def used_by_others(record: Record, percent: float | None) -> Record:
+    return replace(record, device_use=replace(record.device_use, other_sm_percent=percent))
+
+
+@pytest.mark.parametrize(
+    ("shares", "where"),
+    [
+        ((None, None, None), ()),
+        ((5.0, 5.0, 5.0), ()),
+        ((30.0, None, 0.0), ("llama", None)),
+        ((0.0, 30.0, 0.0), ("llada k=8", 8)),
+        ((0.0, 30.0, 60.0), ("llama (timed again)", 8)),
+    ],
+)
+def test_another_process_that_is_busy_on_the_gpu_blocks_both_directions(
+    shares: tuple[float | None, ...], where: tuple[str, int | None] | tuple[()]
+) -> None:
+    for e2e_ms, claimed in ((100.0, Speed.VIABLE), (400.0, Speed.INEFFICIENT)):
+        records = [llama(200.0, 0), llada(e2e_ms), llama(200.0, 59, "retimed")]
+        verdict = parity([used_by_others(*pair) for pair in zip(records, shares, strict=True)])
+        check = verdict.check(CheckName.OTHERS, where[1] if where else None)
+        assert (verdict.speed, check is not None) == ((Speed.OPEN, True) if where else (claimed, False))
+        if check:
+            assert (check.values["label"], check.steps, check.blocks) == (*where, "speed")
+            assert check.values["value"] == max(share or 0 for share in shares) / 100
 
 
 @pytest.mark.parametrize("e2e_ms", [100.0, 400.0])

@@ -1,0 +1,91 @@
+"""What Hydra calls for each of its jobs: one job that runs alone, or a block of a sweep in a launcher's worker."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbench.errors import JobsFailedError, LlmbenchError
+from llmbench.sweeps.block_task import on_its_card, run_launched
+from llmbench.sweeps.job_task import (
+    JobResult,
+    command,
+    forecasts,
+    measure,
+    pages,
+    quiet_libraries,
+    refusals,
+    require_servers,
+    sync_command,
+    take_over,
+    track,
+)
+from llmbench.system.output import emit
+from llmbench.system.paths import results
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def run_hydra_job(tree: "DictConfig") -> JobResult | list[JobResult]:
+    """Run the job of a composed tree, or in a sweep the planned block whose folder is Hydra's output folder.
+
+    Raises:
+        SystemExit: carrying an LlmbenchError, in a run of one job; Hydra would print more than one line of any other
+            exception. Inside a sweep nothing is raised: the result says what happened.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_launched(folder)
+    try:
+        return _run_alone(tree, folder)
+    except LlmbenchError as error:
+        raise SystemExit(error) from error
+    finally:
+        _remove_empty(folder)
+
+
+def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
+    """A run of one job: checked first, then measured, logged without a parent, and printed."""
+    from llmbench import tracking
+    from llmbench.config.build import build_job, unread_options
+    from llmbench.job.prepare import prepare_job
+    from llmbench.sweeps import console, plan, threads
+
+    quiet_libraries()
+    built = build_job(tree)
+    policy = "all" if built.reuse == "all" else "none"  # one job is no sweep that was interrupted
+    unread = frozenset(unread_options(tree, built))
+    (cell,) = take_over([plan.Cell(swept={}, prepared=prepare_job(built), unread=unread)], policy, [folder.parent])
+    if built.dry_run:
+        refused = refusals([cell])
+        emit(console.plan(cells=[cell], grid=1, forecasts=forecasts([cell], [folder.parent]), refusals=refused))
+        return JobResult(folder="", label=built.label, status="finished", reason=None, tracked=None)
+    for note in plan.notes([cell]):
+        emit(note, sys.stderr)
+    if cell.reused is None:
+        require_servers([built])
+    store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
+    (cell,) = threads.with_threads([cell])
+    with on_its_card([cell.prepared.job] if cell.reused is None else []):
+        record = cell.reused or measure(cell.prepared.job, built.label, cell.prepared)
+    path = record.save(folder)
+    result = track(record, folder, built.label, built.tracking)
+    where = [] if result.tracked else [f"Its run: {pages(store)}"]
+    emit(console.job_ending(record, path, where, command(), taken=cell.reused is not None))
+    sends = f"{sync_command(folder, built.tracking.uri, built.tracking.experiment)} sends it"
+    unlogged = f"not in MLflow ({result.tracked}); {sends}" if result.tracked else None
+    if result.status != "finished" or unlogged:
+        raise JobsFailedError(f"{result.label}: {'; '.join(filter(None, [result.reason, unlogged]))}")
+    return result
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take back the folder that Hydra made for a job, where nothing was written into it."""
+    with contextlib.suppress(OSError):  # not empty, or gone
+        folder.rmdir()
+        if folder.parent == results():
+            folder.parent.rmdir()

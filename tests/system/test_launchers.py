@@ -1,0 +1,105 @@
+"""Jobs in processes of their own and in launchers' workers: real processes that are killed, in real sweeps."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llmbench import record
+from llmbench.api import load
+
+REPOSITORY = Path(__file__).parents[2]
+QUICK = ["hardware=cpu", "hardware.threads=1", "metric=speed", "canvas=8", "workload.prompts=2", "batch=2"]
+ONCE = ["timing.repeats=1", "timing.token_timing_repeats=0"]
+GRID = ["model=llama,llada", "steps=4", "seed=0,1", *QUICK, *ONCE]
+"""Two blocks of two jobs."""
+
+LAUNCHERS = {
+    "joblib": ["hydra/launcher=joblib_gpus", "hydra.launcher.n_jobs=2"],
+    "submitit": ["hydra/launcher=submitit_local"],
+    "ray": ["hydra/launcher=ray_gpus", "hydra.launcher.ray.remote.num_gpus=0"],
+}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    clean = {"LLMBENCH_COMMIT": "0" * 40, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "llmbench", "-m", "hydra.sweep.dir=multirun/here", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=os.environ | clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until, "nothing happened for two minutes"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def processes_of(folder: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if str(folder) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(line)
+    return found
+
+
+def test_a_process_that_is_killed_or_takes_too_long_costs_its_own_job(tmp_path):
+    """Of three jobs two warm up for ever: one is killed from outside, one by `timeout_s`, and the third finishes."""
+    warmups = ["timing.warmup=10000001,10000002,1", "isolation=process", "timeout_s=25"]
+    process = start(tmp_path, "model=llama", *warmups, *QUICK, *ONCE)
+
+    def children() -> list[psutil.Process]:
+        return psutil.Process(process.pid).children()
+
+    assert process.stderr is not None
+    while "warm up" not in process.stderr.readline():
+        assert process.poll() is None
+    for child in children():
+        child.kill()
+    _, error = process.communicate(timeout=180)
+    assert process.returncode == 4, error
+    found = load(tmp_path / "multirun" / "here").records
+    reasons = {item.context.swept["timing.warmup"]: item.reason for item in found}
+    assert "SIGKILL" in str(reasons["10000001"])
+    assert "timeout_s=25" in str(reasons["10000002"])
+    assert reasons["1"] is None
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_worker_that_dies_and_a_sweep_that_is_killed_lose_nothing(tmp_path, name):
+    if importlib.util.find_spec(f"hydra_plugins.hydra_{name}_launcher") is None:
+        pytest.skip(f"the extra of {name} is not installed")
+    folder = tmp_path / "multirun" / "here"
+    process = start(tmp_path, *LAUNCHERS[name], *GRID)
+    wait_until(lambda: any(folder.glob("*/block.json")), process)
+    worker = json.loads(next(folder.glob("*/block.json")).read_text())
+    os.kill(worker["pid"], signal.SIGKILL)
+    wait_until(lambda: len(list(folder.glob("*/record.json"))) > 1, process)
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 30
+    while processes_of(tmp_path) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert processes_of(tmp_path) == []
+
+    before = {path.parent.name: record.load(path).started_at for path in folder.glob("*/record.json")}
+    again = start(tmp_path, *LAUNCHERS[name], *GRID)
+    _, error = again.communicate(timeout=240)
+    assert again.returncode == 0, error
+    found = load(folder)
+    assert (len(found.records), found.missing) == (4, ())
+    assert {item.status for item in found.records} == {"finished"}
+    after = {path.parent.name: record.load(path).started_at for path in folder.glob("*/record.json")}
+    assert {job: after[job] for job in before} == before  # nothing was measured twice

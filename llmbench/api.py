@@ -265,8 +265,8 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
         )
     if done is None:
         return Sweep(records=(), command=_call(settings), recipe=recipe)
-    for line in [*(item.tracked for item in done.results if item.tracked), *filter(None, [done.unlogged])]:
-        emit(f"Warning: {line}", sys.stderr)
+    if done.unlogged:
+        emit(f"Warning: {done.unlogged}", sys.stderr)
     return load(place)
 
 

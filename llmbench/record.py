@@ -10,12 +10,16 @@ neither torch nor mlflow: a report is rebuilt on a laptop.
 """
 
 import functools
+import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge
 
 from llmbench.errors import RecordError
 from llmbench.system.files import write_atomic
@@ -41,6 +45,15 @@ timed again in the process that timed the candidates (times alone)."""
 ROLE_SUFFIX: dict[Role, str] = {"timed": "", "curve": " (curve)", "retimed": " (timed again)"}
 """What stands behind the name of a job of each role, for people."""
 
+Amount = Annotated[float, Ge(0)]
+"""A time, a duration, an energy or a rate."""
+
+Count = Annotated[int, Ge(0)]
+"""How many, or bytes."""
+
+_NUMBERS: "ConfigDict" = {"allow_inf_nan": False}
+"""A file that holds NaN or infinity here is refused when it is read."""
+
 _KEEP_ODD: "ConfigDict" = {"ser_json_inf_nan": "strings"}
 """NaN and infinity as "NaN" and "Infinity": valid JSON, and not the null of a sum that was never taken."""
 
@@ -56,9 +69,9 @@ class Output:
     task: str
     prompt: str | None  # None: random tokens (synthetic prompts)
     text: str | None  # None: random weights write no text
-    batch: int
-    tokens: int  # N_i: tokens before the first stop token, at most G; with dummy weights nothing stops
-    utf8_bytes: int | None  # of `text`
+    batch: Count
+    tokens: Count  # N_i: tokens before the first stop token, at most G; with dummy weights nothing stops
+    utf8_bytes: Count | None  # of `text`
     stopped: bool  # a stop token was produced
     document: str | None = None  # from which the prompt was taken: prompts of one document are a cluster
 
@@ -67,14 +80,16 @@ class Output:
 class Timing:
     """One batch in one repeat of the timed pass."""
 
-    batch: int
-    repeat: int
-    e2e_ms: float  # CUDA: event pair; CPU: monotonic host clock
-    e2e_wall_ms: float  # the same region by the host clock
-    prefill_ms: float | None  # AR: until the first output token is final
-    forwards: int  # NFE; guidance counts twice
-    tokens: int  # sum of N_i over the batch
-    utf8_bytes: int | None  # of the batch's outputs; None where they have no text
+    __pydantic_config__: ClassVar["ConfigDict"] = _NUMBERS
+
+    batch: Count
+    repeat: Count
+    e2e_ms: Amount  # CUDA: event pair; CPU: monotonic host clock
+    e2e_wall_ms: Amount  # the same region by the host clock
+    prefill_ms: Amount | None  # AR: until the first output token is final
+    forwards: Count  # NFE; guidance counts twice
+    tokens: Count  # sum of N_i over the batch
+    utf8_bytes: Count | None  # of the batch's outputs; None where they have no text
     throttled: bool | None = None  # None where the device does not tell
 
 
@@ -82,10 +97,12 @@ class Timing:
 class Marks:
     """One repeat of the marked pass: when each token (AR) or denoising step (diffusion) of a batch was final."""
 
-    batch: int
-    repeat: int
-    at_ms: tuple[float, ...]  # since t_start, one per forward
-    first_text: int | None = None  # forwards until the first text is final and can be shown
+    __pydantic_config__: ClassVar["ConfigDict"] = _NUMBERS
+
+    batch: Count
+    repeat: Count
+    at_ms: tuple[Amount, ...]  # since t_start, one per forward
+    first_text: Count | None = None  # forwards until the first text is final and can be shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,25 +119,27 @@ class Stopping:
 class DeviceUse:
     """Memory, energy and clocks of one job. Fields that the device cannot tell are None."""
 
-    model_reserved_bytes: int | None = None
-    setup_peak_reserved_bytes: int | None = None
-    peak_reserved_bytes: int | None = None
-    peak_allocated_bytes: int | None = None
-    device_used_bytes: int | None = None
-    peak_rss_bytes: int | None = None  # CPU runs only
-    reserved_trace_bytes: tuple[int, ...] = ()  # after prefill and each later token, or after each step
-    allocated_trace_bytes: tuple[int, ...] = ()  # in live tensors, at the same times
-    profiled_e2e_ms: float | None = None
-    kernel_ms: float | None = None  # time in which at least one kernel runs, in that same profiled pass
-    energy_joules: float | None = None
-    energy_window_s: float | None = None
-    energy_tokens: int | None = None  # valid output tokens generated inside the window
-    energy_utf8_bytes: int | None = None
-    sm_clock_mhz_before: int | None = None
-    sm_clock_mhz_after: int | None = None
+    __pydantic_config__: ClassVar["ConfigDict"] = _NUMBERS
+
+    model_reserved_bytes: Count | None = None
+    setup_peak_reserved_bytes: Count | None = None
+    peak_reserved_bytes: Count | None = None
+    peak_allocated_bytes: Count | None = None
+    device_used_bytes: Count | None = None
+    peak_rss_bytes: Count | None = None  # CPU runs only
+    reserved_trace_bytes: tuple[Count, ...] = ()  # after prefill and each later token, or after each step
+    allocated_trace_bytes: tuple[Count, ...] = ()  # in live tensors, at the same times
+    profiled_e2e_ms: Amount | None = None
+    kernel_ms: Amount | None = None  # time in which at least one kernel runs, in that same profiled pass
+    energy_joules: Amount | None = None
+    energy_window_s: Amount | None = None
+    energy_tokens: Count | None = None  # valid output tokens generated inside the window
+    energy_utf8_bytes: Count | None = None
+    sm_clock_mhz_before: Count | None = None
+    sm_clock_mhz_after: Count | None = None
     throttle_reasons: tuple[str, ...] | None = None  # () = read and none active
     # highest mean share of the multiprocessors that another process had over the timed pass
-    other_sm_percent: float | None = None
+    other_sm_percent: Amount | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,30 +151,36 @@ class ForwardShape:
     forward reads whole sequences (queries = keys), neither are as many queries.
     """
 
-    rows: int
-    queries: int
-    keys: int
-    logits: int
-    padding: int = 0
+    __pydantic_config__: ClassVar["ConfigDict"] = _NUMBERS
+
+    rows: Count
+    queries: Count
+    keys: Count
+    logits: Count
+    padding: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardCost:
     """The least work of `count` equal forwards: floating-point operations and bytes that must move."""
 
+    __pydantic_config__: ClassVar["ConfigDict"] = _NUMBERS
+
     shape: ForwardShape
-    count: int
-    flops: float  # of one forward
-    bytes: float  # of one forward
+    count: Count
+    flops: Amount  # of one forward
+    bytes: Amount  # of one forward
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
     """What this device can do at most, measured in the same run."""
 
-    flops_per_s: float
-    bytes_per_s: float
-    last_level_cache_bytes: int | None
+    __pydantic_config__: ClassVar["ConfigDict"] = _NUMBERS
+
+    flops_per_s: Amount
+    bytes_per_s: Amount
+    last_level_cache_bytes: Count | None
     judged: bool  # False when the weights fit in about 4x the last-level cache: bandwidth does not bound them
 
 
@@ -210,18 +235,20 @@ class Likelihood:
 class Environment:
     """Where a Record was made. `versions` maps package to version."""
 
+    __pydantic_config__: ClassVar["ConfigDict"] = _NUMBERS
+
     device: str  # "cpu", "cuda"
     device_name: str  # "NVIDIA H100 80GB HBM3", "Intel(R) Xeon(R) ..."
     driver: str | None
-    threads: int
-    load_average: float | None  # 1 minute, at the start of the job; a busy machine explains a slow one
+    threads: Count
+    load_average: Amount | None  # 1 minute, at the start of the job; a busy machine explains a slow one
     python: str
     platform: str
     versions: dict[str, str]
     git_commit: str | None
     git_dirty: bool | None
     device_uuid: str | None = None  # of the card; None where the device has none
-    others_timing: int | None = None  # other cards of this host on which llmbench timed when the job began
+    others_timing: Count | None = None  # other cards of this host on which llmbench timed when the job began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,15 +265,17 @@ class JobContext:
 class Record:
     """One job: what was asked, under which conditions, what came out. See the module docstring."""
 
+    __pydantic_config__: ClassVar["ConfigDict"] = _NUMBERS
+
     identity: str  # hash of what the job builds; names the folder
     model: str  # "llama", "llada": the side
     family: Family
-    steps: int | None  # diffusion steps k; None for a model that has none
+    steps: Count | None  # diffusion steps k; None for a model that has none
     status: Literal["finished", "failed", "missing"]  # missing: stands for a planned job that has not run, never saved
     reason: str | None  # one line, when failed
     traceback: str | None = None  # when failed by an error that nobody foresaw
     started_at: str  # ISO 8601, UTC
-    duration_s: float
+    duration_s: Amount
     config: dict[str, Any]  # fully resolved
     conditions: dict[str, str]  # what must agree before this Record is compared with another
     role: Role = "timed"
@@ -260,14 +289,14 @@ class Record:
     timings: tuple[Timing, ...] = ()
     stopping: Stopping | None = None  # None: a fixed number of repeats
     marks: tuple[Marks, ...] = ()
-    tokenize_ms: float | None = None  # mean over batches
-    setup_s: float | None = None  # making the engine ready for every shape: fusing, compiling, capturing
-    canvas: int | None = None  # G
-    block_length: int | None = None  # diffusion
+    tokenize_ms: Amount | None = None  # mean over batches
+    setup_s: Amount | None = None  # making the engine ready for every shape: fusing, compiling, capturing
+    canvas: Count | None = None  # G
+    block_length: Count | None = None  # diffusion
     device_use: DeviceUse = field(default_factory=DeviceUse)
     forward_costs: tuple[ForwardCost, ...] = ()  # of the first repeated batch
     other_forward_costs: tuple[tuple[ForwardCost, ...], ...] = ()  # of each other one; () also in older Records
-    repeated_batches: tuple[int, ...] = ()  # the fixed part of the partition that repeats > 0 run
+    repeated_batches: tuple[Count, ...] = ()  # the fixed part of the partition that repeats > 0 run
     ceilings: Ceilings | None = None
     scores: tuple[PromptScore, ...] = ()
     likelihood: Likelihood | None = None
@@ -295,8 +324,9 @@ class Record:
         return self.side if self.steps is None else f"{self.side} k={self.steps}"
 
     def to_json(self) -> bytes:
-        """Serialise, exactly and readably."""
-        return _adapter().dump_json(self, indent=1)
+        """Serialise, exactly and readably; the last key is a checksum of all that stands before it."""
+        text = _adapter().dump_json(self, indent=1)
+        return text.removesuffix(_END) + _CHECKSUM % hashlib.sha256(text).hexdigest().encode() + _END
 
     def save(self, folder: Path) -> Path:
         """Write `record.json` into `folder`, whole or not at all. Raises OSError where it cannot be written."""
@@ -347,12 +377,26 @@ def parse(data: bytes) -> Record:
             raise RecordError(
                 f"record format {version}, this llmbench reads up to {FORMAT_VERSION}; use the version that wrote it"
             )
+        if "checksum" in values and not _is_unchanged(data):
+            raise RecordError("the checksum does not agree: the file was changed or damaged after it was written")
         if version < FORMAT_VERSION:
             data = json.dumps(_renamed(values)).encode()
         return _adapter().validate_json(data)
+    except RecursionError as error:
+        raise RecordError("not a record: JSON: nested too deeply") from error
     except (ValueError, AttributeError) as error:  # ValidationError is a ValueError
         where = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "JSON"
         raise RecordError(f"not a record: {where}: {str(error).splitlines()[0]}") from error
+
+
+_END = b"\n}"
+_CHECKSUM = b',\n "checksum": "%b"'
+
+
+def _is_unchanged(data: bytes) -> bool:
+    """Whether the checksum at the end of a Record's JSON is that of the text without it."""
+    found = re.fullmatch(rb'(.*),\n "checksum": "([0-9a-f]{64})"\n}\s*', data, re.DOTALL)
+    return found is not None and hashlib.sha256(found[1] + _END).hexdigest().encode() == found[2]
 
 
 _RENAMED = {

@@ -26,10 +26,11 @@ def test_what_is_not_a_number_is_refused(value):
 
 def test_damaged_and_foreign_files_are_one_line(tmp_path):
     path = make_record().save(tmp_path)
-    whole = json.loads(path.read_text())
+    whole = {key: value for key, value in json.loads(path.read_text()).items() if key != "checksum"}
     damaged = {
         "": "not a record",
         "[]": "not a record",
+        "[" * 100_000: "not a record: JSON: nested too deeply",
         json.dumps(whole | {"format_version": 99}): "record format 99",
         json.dumps({key: value for key, value in whole.items() if key != "outputs"} | {"timings": "none"}): "timings",
     }
@@ -78,3 +79,31 @@ def test_a_sum_that_is_no_number_is_told_from_one_that_was_never_taken(tmp_path,
         raise ValueError(name)
 
     json.loads(path.read_text(), parse_constant=refuse)  # JSON of any reader, not only Python's
+
+
+def test_a_file_that_was_changed_by_one_byte_is_refused_and_one_without_checksum_is_read(tmp_path):
+    original = make_record()
+    path = original.save(tmp_path)
+    whole = path.read_bytes()
+    place = whole.index(b'"tokens": 20') + len(b'"tokens": ')
+    path.write_bytes(whole[:place] + b"3" + whole[place + 1 :])
+    with pytest.raises(RecordError, match="the checksum does not agree"):
+        record.load(path)
+    older = {key: value for key, value in json.loads(whole).items() if key != "checksum"}
+    path.write_text(json.dumps(older))
+    assert record.load(path) == original
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1])
+@pytest.mark.parametrize("field", ["timings.0.e2e_ms", "timings.0.utf8_bytes", "duration_s", "ceilings.bytes_per_s"])
+def test_a_time_or_a_size_that_cannot_be_is_refused_where_it_is_read(tmp_path, field, value):
+    whole = json.loads(make_record().to_json())
+    del whole["checksum"]
+    room, names = whole, field.split(".")
+    for name in names[:-1]:
+        room = room[int(name) if name.isdigit() else name]
+    room[names[-1]] = value
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(whole))
+    with pytest.raises(RecordError, match=f"not a record: {field}: [^\n]+$"):
+        record.load(path)

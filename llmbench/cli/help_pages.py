@@ -11,6 +11,7 @@ llmbench: at what number of diffusion steps does LLaDA match LLaMA's quality, an
   llmbench --help workload                           the settings of a group, with their defaults
   llmbench report parity                             a table again, from what was recorded
   llmbench ui                                        MLflow's pages
+  llmbench sync FOLDER                               what an MLflow store lacks of the Records in a folder
   llmbench eval run --model llmbench --tasks ...     tasks of lm-evaluation-harness
   llmbench --cfg job                                 the composed configuration
   llmbench version

@@ -60,7 +60,7 @@ def main() -> None:  # noqa: C901
         _exit(line, UsageError.exit_code)
 
 
-COMMANDS = ("report", "ui", "eval", "version")
+COMMANDS = ("report", "ui", "sync", "eval", "version")
 """What stands in front of a command line that runs no job."""
 
 
@@ -73,6 +73,10 @@ def _command(name: str, arguments: list[str]) -> int:
         from llmbench.harness.command import main as evaluate
 
         return evaluate(arguments)
+    if name == "sync":
+        from llmbench.cli.sync import main as sync
+
+        return sync(arguments)
     from llmbench.cli.report import main as report
     from llmbench.cli.report import ui
 

@@ -28,7 +28,7 @@ from llmbench.report.assemble import (
 )
 from llmbench.system.files import write_atomic
 from llmbench.system.output import emit, flush_output
-from llmbench.tracking.store import EXPERIMENT
+from llmbench.tracking.reading import EXPERIMENT
 
 if TYPE_CHECKING:
     from llmbench.config.parity import ParityConfig
@@ -51,15 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
             views = {LIKELIHOOD: likelihood, "frontier": frontier, "hypotheses": hypotheses, "drift": drift}
             views.get(options.table, table)(_source(options), options)
 
-    return _run(parser(), arguments, run)
+    return run_command(parser(), arguments, run)
 
 
 def ui(arguments: list[str] | None = None) -> int:
     """Run `llmbench ui`; returns the exit code."""
-    return _run(ui_parser(), arguments, show)
+    return run_command(ui_parser(), arguments, show)
 
 
-def _run(
+def run_command(
     command: argparse.ArgumentParser, arguments: list[str] | None, work: Callable[[argparse.Namespace], None]
 ) -> int:
     """Read a command line and do its work; whatever is wrong is one line and an exit code."""

@@ -204,7 +204,7 @@ def failed_record(
         reason=reason,
         traceback=traceback,
         started_at=started.isoformat(timespec="milliseconds"),
-        duration_s=round((datetime.datetime.now(datetime.UTC) - started).total_seconds(), 3),
+        duration_s=max(round((datetime.datetime.now(datetime.UTC) - started).total_seconds(), 3), 0.0),
         config=to_dict(prepared.job if prepared else job),
         conditions=conditions(prepared, environment.device_name, environment.versions) if prepared else {},
         role=job.role,

@@ -71,8 +71,8 @@ def held(cards: Sequence[str], waiting: Callable[[], None] = lambda: None) -> It
 
 
 def others_held(own: str | None) -> int:
-    """How many other cards of this host are held now."""
-    names = {_file_name(own)} if own else set()
+    """How many other cards of this host are held now; `own`: UUID of this process' card, with or without `GPU-`."""
+    names = {_file_name(own), _file_name(f"GPU-{own}")} if own else set()
     return sum(_is_held(path) for path in _folder().glob("*.lock") if path.name not in names)
 
 

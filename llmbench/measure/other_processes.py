@@ -1,13 +1,12 @@
 """Does another process use the GPU while a job is timed? By its share of the multiprocessors, not by its presence.
 
-The driver names processes by pids that may be of another namespace: in a container this process has another pid than
-the one that the driver tells. So it is recognised by its memory: its pid is the one whose memory grows when this
-process allocates. Where that is not clear, nothing is said of others: a guess could take this process for another one.
+The driver samples five times a second (an H200 under driver 580). A pass may be shorter, so its end waits until a few
+samples can be there; what disturbs for so short a time and is gone is not seen. In a container whose pids are not those
+of the driver this process does not find itself, and nothing is said of others.
 """
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 
 import psutil
@@ -17,85 +16,53 @@ from llmbench.measure.nvml import Nvml
 SHARES = range(101)
 """What a sample can say in percent; drivers are known to give others, which are left out."""
 
-PROOF_BYTES = 96 * 2**20
-"""What this process allocates to be recognised: more than other processes are likely to take at the same moment."""
-
-_ATTEMPTS = 3
-"""Another process that grows at the same moment does not do so each time."""
-
-
-def own_pid(nvml: Nvml, allocate: Callable[[int], object], release: Callable[[], None]) -> int | None:
-    """The driver's pid of this process; None where it cannot be told.
-
-    Args:
-        nvml: the device.
-        allocate: takes so many bytes of it; makes the context of this process where there is none yet.
-        release: gives back to the driver what is no longer used.
-    """
-    for _ in range(_ATTEMPTS):
-        release()
-        before = _bytes(nvml)
-        try:
-            held = allocate(PROOF_BYTES)
-        except RuntimeError:  # no memory is left
-            return None
-        after = _bytes(nvml)
-        del held
-        release()
-        grown = [pid for pid, size in after.items() if size - before[pid] >= PROOF_BYTES]
-        if len(grown) == 1:
-            return grown[0]
-    return None
-
-
-def _bytes(nvml: Nvml) -> Counter[int]:
-    """Memory by pid, of all its contexts."""
-    held = Counter[int]()
-    for pid, size in nvml.processes() or ():
-        held[pid] += size
-    return held
+WINDOW_S = 0.6
+"""The shortest time over which a process is looked at."""
 
 
 class OtherProcesses:
-    """What other processes used of the device from now on, as far as the driver tells.
+    """What other processes use of the device from now on, as far as the driver tells.
 
     Args:
-        nvml: the device.
-        own: the driver's pid of this process; None: not known, so nothing is said.
+        nvml: the device; None where there is none.
         now_us: the clock of the samples.
+        sleep: waits so many seconds.
     """
 
     def __init__(
-        self, nvml: Nvml | None, own: int | None, now_us: Callable[[], int] = lambda: time.time_ns() // 1000
+        self,
+        nvml: Nvml | None,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._nvml, self._own = (None if own is None else nvml), own
-        self._since = now_us()
-        self._shares: dict[int, list[int]] = {}
+        self._nvml, self._now_us, self._sleep = nvml, now_us, sleep
+        self._begun = self._since = now_us()
+        self._span_us = 0
+        self._used: dict[int, int] = {}  # share times microseconds, by pid
 
     def look(self) -> None:
-        """Take what the driver has sampled since the last look. No part of a timed region."""
-        found = self._nvml.process_samples(self._since) if self._nvml else None
-        for pid, at_us, share in sorted(found or (), key=lambda item: item[1]):
-            self._since = max(self._since, at_us)
+        """Take what the driver has sampled since the last look. No part of a timed region.
+
+        The driver gives each process that was busy one mean share since then, and nothing for the others.
+        """
+        found = (self._nvml.process_samples(self._since) if self._nvml else None) or []
+        newest = max((at_us for _, at_us, _ in found), default=self._since)
+        span, self._since = newest - self._since, newest
+        self._span_us += span
+        for pid, _, share in found:
             if share in SHARES:
-                self._shares.setdefault(pid, []).append(share)
+                self._used[pid] = self._used.get(pid, 0) + share * span
 
     def busiest_percent(self) -> float | None:
-        """The highest mean share of another process; 0 where only this one has samples.
+        """The highest mean share of another process.
 
-        None where this one has none, which was busy all the time, or where another process has the same pid.
-        An idle process has no samples, so a mean is over as many as the process has that has most.
+        None where the driver gives no samples, or does not know this process by its pid.
         """
-        own = self._family()
-        if self._nvml is None or own.isdisjoint(self._shares):
+        if self._nvml is None or os.getpid() not in {pid for pid, _ in self._nvml.processes() or ()}:
             return None
-        if [pid for pid, _ in self._nvml.processes() or ()].count(self._own or 0) > 1:
-            return None  # a sandbox: another process there has this pid too
-        most = max(map(len, self._shares.values()))
-        return max((sum(shares) / most for pid, shares in self._shares.items() if pid not in own), default=0.0)
-
-    def _family(self) -> set[int | None]:
-        """Pids of this process, and of those that it started where the driver's pids are those of this namespace."""
-        if self._own != os.getpid():
-            return {self._own}
-        return {self._own, *(child.pid for child in psutil.Process().children(recursive=True))}
+        self._sleep(max(0.0, WINDOW_S - (self._now_us() - self._begun) / 1e6))
+        self.look()
+        if not self._span_us:
+            return None
+        own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        return max((used / self._span_us for pid, used in self._used.items() if pid not in own), default=0.0)

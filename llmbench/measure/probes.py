@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import torch
 
 from llmbench.measure.nvml import Nvml
-from llmbench.measure.other_processes import OtherProcesses, own_pid
+from llmbench.measure.other_processes import OtherProcesses
 from llmbench.measure.profiling import device_work
 from llmbench.measure.timing import Clock, CudaClock, HostClock
 
@@ -82,7 +82,7 @@ class Probe:
 
     def other_processes(self) -> OtherProcesses:
         """What counts the use that other processes make of the device from now on."""
-        return OtherProcesses(None, None)
+        return OtherProcesses(None)
 
     def busy_ms(self, run: Callable[[], T]) -> tuple[float | None, T]:
         """Run under a profiler: the time in which the device worked, and what `run` returned."""
@@ -143,7 +143,6 @@ class CudaProbe(Probe):
 
     def __init__(self) -> None:
         self._nvml = Nvml(device_uuid())
-        self._own_pid = _own_pid(device_uuid())  # before a peak is counted
         self._doubts: list[str] = []
 
     def clock(self) -> Clock:
@@ -207,7 +206,7 @@ class CudaProbe(Probe):
 
     def other_processes(self) -> OtherProcesses:
         """By NVML's samples of processes."""
-        return OtherProcesses(self._nvml, self._own_pid)
+        return OtherProcesses(self._nvml)
 
     def busy_ms(self, run: Callable[[], T]) -> tuple[float | None, T]:
         """Run under torch.profiler and sum the time in which a kernel or copy runs."""
@@ -249,13 +248,3 @@ def device_uuid() -> str | None:
     """UUID of the current CUDA device, None where torch does not know it."""
     uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
     return None if uuid is None else str(uuid)
-
-
-@functools.cache
-def _own_pid(uuid: str | None) -> int | None:
-    """The driver's pid of this process on the current CUDA device, asked once: it takes memory for a moment."""
-
-    def allocate(size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.uint8, device="cuda")
-
-    return own_pid(Nvml(uuid), allocate, torch.cuda.empty_cache)

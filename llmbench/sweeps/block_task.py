@@ -107,7 +107,7 @@ def run_launched(folder: Path) -> list[JobResult]:
     except RecordError as error:
         return [JobResult(folder=str(folder), label=folder.name, status="failed", reason=str(error), tracked=None)]
     with try_lock(folder / _LOCK_FILE) as mine:
-        if not mine or not _is_running(folder.parent):
+        if not mine or not state.is_running(folder.parent):
             return []
         _end_with_sweep(folder.parent)
         write_atomic(folder / BLOCK_FILE, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
@@ -122,11 +122,6 @@ def is_held(block: Block) -> bool:
         return not free
 
 
-def _is_running(folder: Path) -> bool:
-    known = state.read(folder)
-    return known is not None and known.is_running
-
-
 @functools.cache
 def _end_with_sweep(folder: Path) -> None:
     """From here on this process ends without ado when a folder's sweep is killed: launchers leave their workers."""
@@ -138,7 +133,7 @@ def _end_with_sweep(folder: Path) -> None:
             known = state.read(folder)
             if known is not None and known.ended:
                 return
-            missed = 0 if known is not None and known.is_running else missed + 1
+            missed = 0 if state.is_running(folder) else missed + 1
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

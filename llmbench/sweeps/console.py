@@ -267,6 +267,7 @@ def ending(
     where: Sequence[str],
     seconds: float,
     taken: Sequence[Record] = (),
+    planned: int | None = None,
 ) -> str:
     """The last thing a sweep prints: tables and verdict, failures, and where to look.
 
@@ -278,13 +279,15 @@ def ending(
         where: lines on what shows more.
         seconds: that the sweep took.
         taken: Records that come from earlier runs.
+        planned: how many jobs there were, also those that could write no Record; None means those of `jobs`.
     """
     lines = ["", text, *cut_off(jobs), ""]
     lines += [f"FAILED {name}: {reason}" for name, reason in failed]
     finished = sum(record.status == "finished" for _, record in jobs)
+    count = counted(len(jobs) if planned is None else planned, "job")
     earlier = f", {len(taken)} of them taken over from earlier ({_measured(taken)})" if taken else ""
     lines += [
-        f"{finished} of {counted(len(jobs), 'job')} finished in {seconds:.0f} s{earlier}. Records: {folder}",
+        f"{finished} of {count} finished in {seconds:.0f} s{earlier}. Records: {folder}",
         *where,
     ]
     return "\n".join(lines)

@@ -62,7 +62,7 @@ def latest(results: Path, wanted: Callable[[SweepSummary], bool] = lambda sweep:
         RecordError: there is none that is wanted.
     """
     newest = None
-    for folder in _folders(results):
+    for folder in sweep_folders(results):
         with suppress(RecordError):
             if (item := summary(folder)).ended and wanted(item):
                 newest = folder
@@ -115,7 +115,7 @@ class FolderSweeps:
         if is_sweep(self.folder):
             return [(summary(self.folder), len(_present(self.folder, _plan(self.folder))))]
         found = []
-        for folder in _folders(self.folder):
+        for folder in sweep_folders(self.folder):
             with suppress(RecordError):  # a plan that cannot be read: named by itself, it says so
                 found.append((summary(folder), len(_present(folder, _plan(folder)))))
         return found
@@ -126,10 +126,10 @@ class FolderSweeps:
         Raises:
             RecordError: it cannot be read.
         """
-        return read_sweep(next(folder for folder in _folders(self.folder) if _name(folder) == sweep.name))
+        return read_sweep(next(folder for folder in sweep_folders(self.folder) if _name(folder) == sweep.name))
 
 
-def _folders(folder: Path) -> list[Path]:
+def sweep_folders(folder: Path) -> list[Path]:
     """Folders of sweeps, newest first: this one, or those in it."""
     if is_sweep(folder):
         return [folder]
@@ -142,7 +142,7 @@ def _summary(folder: Path, plan: Mapping[str, Any] | None) -> SweepSummary:
     if known.ended or (titles is not None and len(_present(folder, plan)) == len(titles)):
         status = "FAILED" if known.failed else "FINISHED"
     else:
-        status = "RUNNING" if known.is_running else "KILLED"
+        status = "RUNNING" if state.is_running(folder) else "KILLED"
     plan = plan or {}
     return SweepSummary(
         run_id=known.parent,

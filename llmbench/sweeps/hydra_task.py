@@ -16,6 +16,7 @@ from llmbench.sweeps.job_task import (
     quiet_libraries,
     refusals,
     require_servers,
+    sync_command,
     take_over,
     track,
 )
@@ -75,8 +76,10 @@ def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
     result = track(record, folder, built.label, built.tracking)
     where = [] if result.tracked else [f"Its run: {pages(store)}"]
     emit(console.job_ending(record, path, where, command(), taken=cell.reused is not None))
-    if result.status != "finished" or result.tracked:
-        raise JobsFailedError(f"{result.label}: {result.reason or result.tracked}")
+    sends = f"{sync_command(folder, built.tracking.uri, built.tracking.experiment)} sends it"
+    unlogged = f"not in MLflow ({result.tracked}); {sends}" if result.tracked else None
+    if result.status != "finished" or unlogged:
+        raise JobsFailedError(f"{result.label}: {'; '.join(filter(None, [result.reason, unlogged]))}")
     return result
 
 

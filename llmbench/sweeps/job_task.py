@@ -8,6 +8,7 @@ happens to it, so a crash loses at most the job in flight.
 import contextlib
 import datetime
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -150,8 +151,14 @@ def measure(
             return failed_record(job, prepared, reason, begun, trace)
 
 
+_unlogged: "dict[str, str]" = {}
+"""Why this process logs nothing more of a sweep, by its parent run: a store that failed once costs no further job."""
+
+
 def track(record: "Record", folder: Path, title: str, where: "TrackingConfig") -> JobResult:
     """Log a Record as a child run. A store that fails here costs the log entry, never the Record.
+
+    Of a sweep that a store has failed once, nothing more is sent until its end.
 
     Args:
         record: finished or failed.
@@ -161,14 +168,48 @@ def track(record: "Record", folder: Path, title: str, where: "TrackingConfig") -
     """
     from llmbench import tracking
 
-    tracked, context = None, record.context
-    try:
-        store = tracking.open_store(where)
-        store.log_job(record, parent=context.parent, steps_axis=context.steps_axis, swept=context.swept)
-    except Exception as error:
-        said = tracking.redact(" ".join(str(error).split()))
-        tracked = f"not logged to MLflow ({said}); the record is in {folder}"
+    context = record.context
+    tracked = _unlogged.get(context.parent or "")
+    if tracked is None:
+        try:
+            store = tracking.open_store(where)
+            store.log_job(record, parent=context.parent, steps_axis=context.steps_axis, swept=context.swept)
+        except Exception as error:
+            tracked = str(tracking.redact(" ".join(str(error).split())))
+            if context.parent:
+                _unlogged[context.parent] = tracked
     return JobResult(folder=str(folder), label=title, status=record.status, reason=record.reason, tracked=tracked)
+
+
+def send_again(results: Sequence[JobResult], where: "TrackingConfig") -> tuple[list[JobResult], str]:
+    """Log what the store did not take, once more; also why the store cannot be used now, "" where it can.
+
+    A store that still does not answer is asked once, and not for each job.
+    """
+    from llmbench import record, tracking
+
+    done, away, answers = [], "", False
+    for item in results:
+        sent = item
+        if item.tracked and not away:
+            try:
+                if not answers:
+                    tracking.open_store(where)
+                _unlogged.clear()
+                found = record.load(Path(item.folder) / "record.json")
+                sent = track(found, Path(item.folder), item.label, where)
+                answers = sent.tracked is None
+            except LlmbenchError as error:
+                away = str(error)
+        done.append(sent)
+    return done, away
+
+
+def sync_command(folder: Path, uri: str | None, experiment: str) -> str:
+    """What sends the Records of a folder to a store."""
+    from llmbench import tracking
+
+    return f"llmbench sync {shlex.quote(str(folder))}{tracking.options(uri, experiment)}"
 
 
 def require_servers(jobs: "Sequence[Job]") -> None:

@@ -26,6 +26,13 @@ class RecordedSweep(SweepSummary):
     history: tuple[PastAnalysis, ...] = ()  # analyses of earlier sweeps that its verdicts count
 
     @property
+    def planned_identities(self) -> dict[str, str] | None:
+        """The title of every planned job by its identity, with which the name of a job's folder ends."""
+        if self.planned is None:
+            return None
+        return {name.rpartition("-")[2]: title for name, title in self.planned.items()}
+
+    @property
     def is_whole(self) -> bool:
         """Whether nothing that was planned is known to be missing."""
         if self.missing:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import JobsFailedError, RecordError, TrackingError
+from llmbench.analysis.formats import counted
+from llmbench.errors import JobsFailedError, TrackingError
 from llmbench.sweeps import baseline_jobs, plan, plan_file, state
 from llmbench.sweeps.block_task import BLOCK_FILE, Block
 from llmbench.sweeps.blocks import blocks as cut
@@ -24,6 +25,8 @@ from llmbench.sweeps.job_task import (
     quiet_libraries,
     refusals,
     require_servers,
+    send_again,
+    sync_command,
     take_over,
     track,
 )
@@ -52,7 +55,7 @@ class Finished:
     records: "tuple[Record, ...]"
     verdicts: "tuple[Parity, ...]"
     text: str  # tables and verdict, for a terminal
-    unlogged: str  # why the verdict is not in the store; "" when it is
+    unlogged: str  # what is not in the store, why, and what sends it; "" when everything is there
 
     def require_success(self) -> None:
         """Raise where something failed.
@@ -60,14 +63,11 @@ class Finished:
         Raises:
             JobsFailedError: names the jobs and their reasons.
         """
-        later = "when the store answers again, the same command logs what is recorded and measures nothing twice"
-        failed = [item for item in self.results if item.status != "finished" or item.tracked]
-        if failed:
-            reasons = "; ".join(f"{item.label}: {item.reason or item.tracked}" for item in failed)
-            goes_on = f"; {later}" if any(item.tracked for item in self.results) else ""
-            raise JobsFailedError(f"{len(failed)} of {len(self.results)} jobs failed: {reasons}{goes_on}")
-        if self.unlogged:
-            raise JobsFailedError(f"{self.unlogged}; {later}")
+        failed = [item for item in self.results if item.status != "finished"]
+        reasons = "; ".join(f"{item.label}: {item.reason}" for item in failed)
+        said = [f"{len(failed)} of {len(self.results)} jobs failed: {reasons}"] if failed else []
+        if said or self.unlogged:
+            raise JobsFailedError("; ".join([*said, *filter(None, [self.unlogged])]))
 
 
 def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", launcher: Any) -> list[JobResult]:
@@ -175,14 +175,29 @@ def _run(
     typed: str,
     started: float,
 ) -> Finished:
-    """Everything from the store to the verdict."""
+    """Everything from the store to the verdict; the folder is this sweep's alone meanwhile."""
     from llmbench import tracking
+
+    store = tracking.open_store(cells[0].prepared.job.tracking)
+    state.abort_orphans(store, [folder.parent, results()])  # also the one that this sweep's folder may still tell of
+    with state.held(folder):
+        return _run_held(cells, blocks, folder, store, launch, recipe, typed, started)
+
+
+def _run_held(
+    cells: "Sequence[plan.Cell]",
+    blocks: "dict[str, tuple[str, ...]]",
+    folder: Path,
+    store: "Store",
+    launch: Launcher,
+    recipe: str,
+    typed: str,
+    started: float,
+) -> Finished:
+    """Everything from the parent run to the verdict."""
     from llmbench.analysis.parity.interim import AnalysisPlan
 
     first = cells[0].prepared.job
-    store = tracking.open_store(first.tracking)
-    state.abort_orphans(store, [folder.parent, results()])  # also the one that this sweep's folder may still tell of
-    state.acquire(folder)
     axis = plan.steps_axis(cells)
     registered = AnalysisPlan(options=first.parity, steps=tuple(axis)).to_json()  # before the first job
     planned = {cell.prepared.identity: cell.title for cell in cells}
@@ -212,11 +227,12 @@ def _run(
         ]
         done += launch(planned_blocks)
         taken = [cell.reused for cell in cells if cell.reused is not None]
-        history = _history(store, parent)
+        done, away = send_again(done, first.tracking)
+        history = [] if away else _history(store, parent)
         seconds = time.monotonic() - started
-        ended = _finish(store, parent, done, taken, folder, seconds, recipe, typed, first.parity, history)
+        ended = _finish(store, parent, done, taken, folder, seconds, recipe, typed, first.parity, history, away)
         end(
-            logged=not ended.unlogged and not any(item.tracked for item in done),
+            logged=not ended.unlogged,
             verdict=", ".join(dict.fromkeys(item.status.value for item in ended.verdicts)),
             failed=[item.label for item in done if item.status != "finished"],
             history=[item.to_json() for item in history],
@@ -234,7 +250,11 @@ def _without_hydra(tree: "DictConfig") -> "DictConfig":
 def _take(reused: "Record", folder: Path, entry: plan_file.Entry) -> JobResult:
     """Carry a finished Record into this sweep: its folder and its parent run."""
     record = replace(reused, context=entry.context)
-    record.save(folder)
+    try:
+        record.save(folder)
+    except OSError as error:
+        reason = f"cannot write {error.filename}: {error.strerror}"
+        return JobResult(folder=str(folder), label=entry.title, status="failed", reason=reason, tracked=None)
     return track(record, folder, entry.title, entry.job.tracking)
 
 
@@ -249,42 +269,40 @@ def _finish(
     typed: str,
     options: "ParityConfig",
     history: "Sequence[PastAnalysis]",
+    away: str,
 ) -> Finished:
-    """Read the Records back, reach the verdict and write it to the parent run."""
+    """Read the Records back, reach the verdict and write it to the parent run; `away`: why the store takes nothing."""
     from llmbench import record
-    from llmbench.analysis.parity.analyze import verdicts
-    from llmbench.report.assemble import SweepReport, sweep_report
     from llmbench.sweeps import console
+    from llmbench.sweeps.conclusion import conclude
 
     paths = [(item.label, Path(item.folder) / plan.RECORD_FILE) for item in done]
     jobs = [(label, record.load(path)) for label, path in paths if path.is_file()]
     records = [found for _, found in jobs]
-    reached: tuple[Parity, ...] = ()
-    try:
-        reached = verdicts(records, options=options, history=history)
-        shown = sweep_report(records, reached, recipe=recipe, command=typed)
-    except RecordError as error:  # what was measured is kept; only the comparison is refused
-        shown = SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})
+    reached, shown = conclude(records, options=options, history=history, recipe=recipe, command=typed)
     failed = [(item.label, item.reason) for item in done if item.status != "finished"]
-    unlogged = ""
-    try:
-        store.finish_sweep(
-            parent,
-            reached,
-            records,
-            failed=[name for name, _ in failed],
-            unlogged=[item.label for item in done if item.tracked],
-            note=shown.note,
-            files=shown.files,
-        )
-    except TrackingError as error:  # the table is printed all the same
-        unlogged = f"the verdict is not in MLflow ({error})"
-    where = [
-        f"Curves and runs: {pages(store)}; run {parent}",
-        f"This table again: llmbench report {recipe or 'parity'}{store.options} --sweep {parent}",
-    ]
-    where = [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else where
-    text = console.ending(shown.text, jobs, failed, folder, where, seconds, taken)
+    left = {item.label: item.tracked for item in done if item.tracked}
+    if not away:
+        try:
+            store.finish_sweep(
+                parent,
+                reached,
+                records,
+                failed=[name for name, _ in failed],
+                unlogged=list(left),
+                note=shown.note,
+                files=shown.files,
+            )
+        except TrackingError as error:  # the table is printed all the same
+            away = str(error)
+    lacking = [*([f"{len(left)} of {counted(len(done), 'job')}"] if left else []), *(["the verdict"] if away else [])]
+    why = away or next(iter(left.values()), "")
+    sends = f"{sync_command(folder, store.uri, store.experiment)} sends what is missing"
+    unlogged = f"not in MLflow: {' and '.join(lacking)} ({why}); {sends}" if lacking else ""
+    where = [] if away else [f"Curves and runs: {pages(store)}; run {parent}"]
+    where += [] if away else [f"This table again: llmbench report {recipe or 'parity'}{store.options} --sweep {parent}"]
+    where += [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else []
+    text = console.ending(shown.text, jobs, failed, folder, where, seconds, taken, planned=len(done))
     return Finished(
         folder=folder,
         results=tuple(done),

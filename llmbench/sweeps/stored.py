@@ -58,8 +58,7 @@ def read_run(store: Store, sweep: SweepSummary) -> RecordedSweep:
     if folder is None:
         return found
     here = read_sweep(folder)
-    if planned is None and here.planned is not None:
-        planned = {name.rpartition("-")[2]: title for name, title in here.planned.items()}
+    planned = here.planned_identities if planned is None else planned
     known = {record.identity for record in records}
     wanted = here.records if planned is None else [record for record in here.records if record.identity in planned]
     both = sorted_records([*records, *(record for record in wanted if record.identity not in known)])

@@ -1,6 +1,7 @@
 """Files that survive a kill or a loss of power, and locks between processes."""
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ def write_atomic(path: Path, data: bytes | str) -> Path:
         data: text is written as UTF-8.
 
     Raises:
-        OSError: it cannot be written; an earlier file is as it was.
+        OSError: it cannot be written, which file is in `filename`; an earlier file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -27,8 +28,10 @@ def write_atomic(path: Path, data: bytes | str) -> Path:
             file.flush()
             os.fsync(file.fileno())
         replace_synced(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a full disk it names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     return path
 
@@ -44,22 +47,36 @@ def replace_synced(source: Path, target: Path) -> None:
             os.close(folder)
 
 
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a lock file; waits while another process holds it. A process that dies lets it go.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
-    On a file system without locks nothing is held.
+
+@contextlib.contextmanager
+def lock(path: Path, wait_s: float = -1) -> Iterator[bool]:
+    """Hold a lock file; yields whether it is held: on a file system without locks it is not.
+
+    A process that dies lets it go.
+
+    Args:
+        path: of the lock file, which is made where it is missing.
+        wait_s: how long to wait while another holder has it; below 0 for ever.
 
     Raises:
+        TimeoutError: another holder has it.
         OSError: the lock file cannot be made.
     """
     import filelock
 
-    held = filelock.FileLock(path)
-    with contextlib.suppress(NotImplementedError):
-        held.acquire()
+    held, locked = filelock.FileLock(path), False
     try:
-        yield
+        held.acquire(timeout=wait_s)
+        locked = True
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield locked
     finally:
         held.release()
 

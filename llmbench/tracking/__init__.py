@@ -15,9 +15,20 @@ DO_NOT_TRACK.
 
 from llmbench.system.redact import redact
 from llmbench.tracking.opening import open_store, refusal
+from llmbench.tracking.reading import options
 from llmbench.tracking.run_payload import generations, view_url
 from llmbench.tracking.store import Store
 from llmbench.tracking.store_uri import resolve_uri
 from llmbench.tracking.summary import SweepSummary
 
-__all__ = ["Store", "SweepSummary", "generations", "open_store", "redact", "refusal", "resolve_uri", "view_url"]
+__all__ = [
+    "Store",
+    "SweepSummary",
+    "generations",
+    "open_store",
+    "options",
+    "redact",
+    "refusal",
+    "resolve_uri",
+    "view_url",
+]

@@ -57,8 +57,9 @@ def _for_writing(client: Any, experiment: Any, name: str, uri: str) -> Any:
         experiment = client.get_experiment(experiment.experiment_id)
     if artifacts is not None and experiment.artifact_location == artifacts.as_uri():
         artifacts.mkdir(parents=True, exist_ok=True)
-    key = f"mlflow.sharedViewState.{run_payload.VIEW}"
-    client.set_experiment_tag(experiment.experiment_id, key, run_payload.view_state())
+    key, view = f"mlflow.sharedViewState.{run_payload.VIEW}", run_payload.view_state()
+    if experiment.tags.get(key) != view:
+        client.set_experiment_tag(experiment.experiment_id, key, view)
     return experiment
 
 

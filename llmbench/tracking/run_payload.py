@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from llmbench.analysis.formats import quantization
@@ -15,6 +16,13 @@ from llmbench.system.redact import redact, split_uri
 
 VIEW = "llmbench"
 """Key of the saved view."""
+
+COPY = "llmbench.copy"
+"""Tag of a run: "true" where another run of the experiment holds the same measurement, "false" elsewhere."""
+
+GENERATIONS = "generations.json"
+GENERATIONS_TAG = json.dumps([{"path": GENERATIONS, "type": "table"}])
+"""What makes MLflow's pages show this artifact as a table."""
 
 
 def view_url(base: str, experiment_id: str) -> str:
@@ -30,7 +38,8 @@ def view_url(base: str, experiment_id: str) -> str:
 def view_state() -> str:
     """A saved view of MLflow's UI: charts grouped by the param `model`. Its format is not documented: best effort."""
     group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "model"}]}
-    state = json.dumps({"groupBy": group, "hideEmptyCharts": True})
+    originals = f"tags.`{COPY}` = 'false'"  # what a sweep took over from another one counts once
+    state = json.dumps({"groupBy": group, "hideEmptyCharts": True, "searchFilter": originals})
     packed = "deflate;" + base64.b64encode(zlib.compress(state.encode())).decode()
     return json.dumps({"name": "parity over k", "createdAt": 0, "updatedAt": 0, "state": packed})
 
@@ -55,6 +64,23 @@ def generations(record: Record) -> dict[str, list[Any]]:
         score = scores.get((output.prompt_id, "output"))
         add("bertscore_f1", score.bertscore_f1 if score else None)
     return columns
+
+
+def write_files(record: Record, folder: Path) -> None:
+    """Write what a job's run has as artifacts: configuration, Record, memory traces, and the outputs as a table."""
+    import yaml
+
+    record.save(folder)
+    config = yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
+    for kind in ("reserved", "allocated"):
+        if trace := getattr(record.device_use, f"{kind}_trace_bytes"):
+            (folder / "memory").mkdir(exist_ok=True)
+            (folder / "memory" / f"{kind}_trace.json").write_text(json.dumps(list(trace)))
+    if record.outputs:
+        columns = generations(record)
+        table = {"columns": list(columns), "data": list(zip(*columns.values(), strict=True))}
+        (folder / GENERATIONS).write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
 
 
 def params(record: Record, swept: Mapping[str, str]) -> dict[str, str]:

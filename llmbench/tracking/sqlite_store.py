@@ -36,7 +36,11 @@ def make_database(file: Path) -> None:
             left.unlink(missing_ok=True)
         fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")  # MLflow knows a name for ever
         client = store_uri.client(store_uri.sqlite_uri(fresh))
-        client.get_experiment_by_name("Default")  # makes the tables
+        try:
+            client.get_experiment_by_name("Default")  # makes the tables
+        except BaseException:
+            _remove(fresh)
+            raise
         with contextlib.suppress(AttributeError):  # no public way to close what it has opened
             client._tracking_client.store.engine.dispose()
         if _revision(file) == _revision(fresh):  # new, but whole: a server may have it open

@@ -200,8 +200,9 @@ def client(uri: str) -> Any:
     """MLflow's client, imported late (1.4 s), silent, and with telemetry off unless the user has decided."""
     if not {"MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"} & os.environ.keys():
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    # of a server that hangs; what was not logged is sent again at the end of a sweep, or by `llmbench sync`
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -209,6 +210,7 @@ def client(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its errors reach us, and are told in a line
     with _no_encoded_folder(uri):
         return MlflowClient(tracking_uri=full_uri(uri))
 
@@ -252,6 +254,6 @@ def remedy(uri: str) -> str:
     if sqlite_file(uri) is None:
         return ""
     return (
-        f"if the file is damaged, move it away: Records lie under {results()} all the same, and the command that made "
-        "them logs them again with reuse=all, without measuring"
+        f"if the file is damaged, move it away: Records lie under {results()} all the same, and `llmbench sync FOLDER` "
+        "sends them into a new one"
     )

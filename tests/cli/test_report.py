@@ -19,6 +19,7 @@ from llmbench.analysis.parity.analyze import verdicts
 from llmbench.analysis.parity.interim import AnalysisPlan
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.verdict import CheckName, Status
+from llmbench.api import load
 from llmbench.cli.report import main, ui
 from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import ParityConfig
@@ -326,7 +327,7 @@ def planned_sweep(store: Store, folder: Path, records: list[Record], logged: int
     (folder / "plan.json").write_text(json.dumps(plan | {"jobs": jobs}))
     history = store.past_analyses(parent)
     reached = verdicts(records, options=options, history=history)
-    with state.running(folder, store, parent) as end:
+    with state.held(folder), state.running(folder, store, parent) as end:
         for record in records:
             record.save(folder / names[record.identity])
         for record in records[:logged]:
@@ -384,6 +385,9 @@ def test_a_finished_sweep_of_which_a_record_is_gone_is_partial(
     sweep = read_run(store, store.sweep(parent))
     assert [title.partition(" (")[0] for title in sweep.missing] == ([] if fault == "no plan" else ["llada k=16"])
     assert ("not a record" in line) == (fault == "damaged")
+    loaded = load(run_id=parent, tracking_uri=store.uri, experiment=store.experiment)
+    assert loaded.missing == sweep.missing
+    assert loaded.parity().status is Status.INVALID
     assert judged(sweep).status is Status.INVALID
 
 

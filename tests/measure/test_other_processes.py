@@ -10,15 +10,14 @@ import pynvml
 import pytest
 
 from llmbench.measure.nvml import Nvml
-from llmbench.measure.other_processes import PROOF_BYTES, OtherProcesses, own_pid
+from llmbench.measure.other_processes import WINDOW_S, OtherProcesses
 
-MINE, OTHER, THIRD = 71, 4001, 4002
+MINE, OTHER, THIRD = os.getpid(), 4_000_001, 4_000_002
 
 
 class Driver:
     """Stands where pynvml does: processes with their memory, and samples of their use."""
 
-    contexts = 1  # of each process
     NVMLError, NVMLError_NotFound = pynvml.NVMLError, pynvml.NVMLError_NotFound
 
     def __init__(self, memory: dict[int, int | None] | None, samples: list[tuple[int, int, int]] | None = None) -> None:
@@ -32,7 +31,7 @@ class Driver:
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
         if self.memory is None:
             raise self.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
-        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in self.memory.items()] * self.contexts
+        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in self.memory.items()]
 
     def nvmlDeviceGetProcessUtilization(self, handle: str, since: int) -> list[Any]:
         if self.samples is None:
@@ -42,77 +41,54 @@ class Driver:
         return [SimpleNamespace(pid=pid, timeStamp=at, smUtil=share) for pid, at, share in self.samples]
 
 
-@pytest.mark.parametrize("before", [{OTHER: 10**9}, {OTHER: 10**9, MINE: 10**8}])  # it has no context yet, or has one
-def test_this_process_is_the_one_whose_memory_grows_by_what_it_takes(before: dict[int, int | None]) -> None:
-    driver = Driver(before)
-
-    def allocate(size: int) -> None:
-        driver.memory = {**before, MINE: (before.get(MINE) or 4 * 10**8) + size}
-
-    assert own_pid(Nvml("a", driver), allocate, lambda: None) == MINE
-
-
-def test_it_is_not_guessed_where_two_grow_or_nothing_is_told() -> None:
-    nothing = Driver({OTHER: None, os.getpid(): None})
-    assert own_pid(Nvml("a", nothing), lambda size: None, lambda: None) is None
-    assert own_pid(Nvml("a", Driver(None)), lambda size: None, lambda: None) is None
-    assert own_pid(Nvml("a", Driver({})), lambda size: None, lambda: None) is None
-
-    driver = Driver({OTHER: 0, MINE: 0})
-    others = [PROOF_BYTES, PROOF_BYTES, 0]  # another one grows as much, twice
-
-    def allocate(size: int) -> None:
-        driver.memory = {OTHER: 10**9 + others.pop(0), MINE: size}
-
-    def release() -> None:
-        driver.memory = {OTHER: 10**9, MINE: 0}
-
-    assert own_pid(Nvml("a", driver), allocate, release) == MINE
-    assert driver.memory == {OTHER: 10**9, MINE: 0}
-
-    def full(size: int) -> None:
-        raise RuntimeError("out of memory")
-
-    assert own_pid(Nvml("a", driver), full, lambda: None) is None
-
-
-def busiest(samples: list[tuple[int, int, int]] | None, own: int | None = MINE, contexts: int = 1) -> float | None:
-    driver = Driver({MINE: 10**9} if contexts else {}, samples)
-    driver.contexts = contexts
-    watch = OtherProcesses(Nvml("a", driver), own, now_us=lambda: 100)
-    watch.look()
-    watch.look()  # what was seen counts once
-    return watch.busiest_percent()
+def watched(driver: Driver, looks: int = 2) -> tuple[float | None, list[float]]:
+    """What is said after so many looks, 0.1 s after the beginning, and the waits."""
+    times = iter([100, 100_100])
+    waits: list[float] = []
+    watch = OtherProcesses(Nvml("a", driver), now_us=lambda: next(times), sleep=waits.append)
+    for _ in range(looks):
+        watch.look()
+    return watch.busiest_percent(), waits
 
 
 @pytest.mark.parametrize(
     ("samples", "percent"),
     [
-        ([(MINE, 110, 90), (MINE, 120, 80)], 0.0),
-        ([(MINE, 110, 60), (OTHER, 110, 40), (MINE, 120, 50), (OTHER, 120, 50)], 45.0),
-        ([(MINE, 110, 90), (MINE, 120, 80), (OTHER, 120, 30)], 15.0),  # it was idle in one of two samples
-        ([(MINE, 110, 10), (OTHER, 110, 20), (THIRD, 110, 50)], 50.0),
-        ([(OTHER, 90, 99), (MINE, 110, 90)], 0.0),  # before the timed pass
-        ([(MINE, 110, 10), (OTHER, 110, 2**32 - 1)], 0.0),  # no share
-        ([(OTHER, 90, 99)], None),  # nobody was sampled, this busy process neither
-        ([(OTHER, 110, 99)], None),  # this one is told under another pid, or was not sampled
+        ([(MINE, 200, 90)], 0.0),
+        ([(MINE, 200, 60), (OTHER, 200, 40)], 40.0),
+        ([(OTHER, 200, 98)], 98.0),  # also while this process waits
+        ([(MINE, 200, 10), (OTHER, 200, 20), (THIRD, 200, 50)], 50.0),
+        ([(OTHER, 90, 99), (MINE, 200, 90)], 0.0),  # before the timed pass
+        ([(MINE, 200, 10), (OTHER, 200, 2**32 - 1)], 0.0),  # no share
+        ([(OTHER, 90, 99)], None),  # nothing was sampled
         (None, None),
     ],
 )
 def test_the_busiest_other_process(samples: list[tuple[int, int, int]] | None, percent: float | None) -> None:
-    assert busiest(samples) == percent
+    found, waits = watched(Driver({MINE: 10**9}, samples))
+    assert found == percent
+    assert waits == [pytest.approx(WINDOW_S - 0.1)]  # a short pass is looked at for as long as samples take
 
 
-def test_nothing_is_said_where_this_process_is_not_known() -> None:
-    assert busiest([(OTHER, 110, 90)], own=None) is None
-    assert busiest([(MINE, 110, 90)], contexts=0) == 0.0  # not listed, but sampled
-    assert busiest([(MINE, 110, 90)], contexts=2) is None  # a sandbox: one of the two is another process
-    assert OtherProcesses(None, None).busiest_percent() is None
+def test_a_mean_is_over_time() -> None:
+    """100 microseconds at 30 %, then 300 in which the other one is idle."""
+    driver = Driver({MINE: 10**9}, [(MINE, 200, 50), (OTHER, 200, 30)])
+    times = iter([100, 10**7])
+    watch = OtherProcesses(Nvml("a", driver), now_us=lambda: next(times), sleep=lambda seconds: None)
+    watch.look()
+    driver.samples = [(MINE, 500, 50)]
+    assert watch.busiest_percent() == 30 * 100 / 400
+
+
+def test_nothing_is_said_where_the_driver_does_not_know_this_process() -> None:
+    samples = [(71, 200, 90), (OTHER, 200, 90)]  # in a container it has another pid than for the driver
+    assert watched(Driver({71: 10**9, OTHER: 10**9}, samples))[0] is None
+    assert watched(Driver(None, samples))[0] is None
+    assert OtherProcesses(None).busiest_percent() is None
 
 
 def test_a_child_of_this_process_is_none_of_the_others() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        samples = [(os.getpid(), 110, 50), (child.pid, 110, 40), (OTHER, 110, 7)]
-        assert busiest(samples, own=os.getpid()) == 7.0
-        assert busiest([(MINE, 110, 50), (child.pid, 110, 40)]) == 40.0  # a pid of another namespace
+        samples = [(MINE, 200, 50), (child.pid, 200, 40), (OTHER, 200, 7)]
+        assert watched(Driver({MINE: 10**9}, samples))[0] == 7.0
         child.communicate(b"\n")

@@ -1,12 +1,19 @@
-"""Files that are whole or not there, and locks that a dead process lets go: with real processes."""
+"""Files that are whole or not there, on full disks, too, and locks that a dead process lets go: with real processes."""
 
+import contextlib
+import os
+import re
 import select
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from llmbench import record
+from llmbench.cli.sync import main as sync
 from llmbench.system.files import lock, write_atomic
 
 ROOT = Path(__file__).parents[2]
@@ -63,3 +70,59 @@ def test_a_lock_is_held_by_one_process_and_let_go_when_it_is_killed(tmp_path: Pa
     first.communicate()
     with lock(tmp_path / "lock"):
         pass
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4000k", "tmpfs", str(folder)]
+    with contextlib.suppress(FileNotFoundError):
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            yield folder
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)  # this process has the store open
+            return
+    pytest.skip("only root can mount a small disk")
+
+
+def fill(disk: Path) -> Path:
+    """Fill a disk to its last byte with one file."""
+    path = disk / "full"
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return path
+
+
+def test_a_disk_that_is_full_costs_what_comes_after_and_is_told_in_a_line_for_each_job(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LLMBENCH_RESULTS": str(small_disk)}
+    small = ["workload.prompts=4", "batch=2", "canvas=8", "timing.repeats=2", "metric=speed", "hardware=cpu"]
+    command = [sys.executable, "-m", "llmbench", "-m", "model=llama,llada", "steps=2,4", *small]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    sweep = subprocess.Popen(command, cwd=small_disk.parent, env=os.environ | settings, **pipes)
+    deadline = time.monotonic() + 120
+    while not list(small_disk.glob("*/llama-*/record.json")):
+        assert sweep.poll() is None, "the sweep ended before the disk was full"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    filling = fill(small_disk)
+    shown, said = sweep.communicate(timeout=120)
+    assert sweep.returncode == 4, said
+    assert "Traceback" not in said
+    kept = list(small_disk.glob("*/*/record.json"))
+    assert 1 <= len(kept) < 4
+    assert all(record.load(path).status == "finished" for path in kept)
+    assert f"\n{len(kept)} of 4 jobs finished in " in shown
+    failed = re.findall("^FAILED (.*): cannot write .*record.json: No space left on device$", shown, re.MULTILINE)
+    assert len(failed) == 4 - len(kept)
+    assert f"llmbench: {len(failed)} of 4 jobs failed: " in said
+    (folder,) = small_disk.glob("*/sweep.json")
+    assert f"llmbench sync {folder.parent} sends what is missing" in said.splitlines()[-1]
+
+    filling.unlink()
+    monkeypatch.setenv("LLMBENCH_RESULTS", str(small_disk))
+    assert sync([str(folder.parent)]) == 0
+    assert ", killed; the sweep was interrupted; missing: " in capsys.readouterr().out

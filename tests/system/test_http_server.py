@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -38,7 +39,6 @@ SWEEP = [
 
 def environment() -> dict[str, str]:
     settings = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    settings["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"  # of a dead server; each one waits longer
     return os.environ | settings | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
@@ -123,11 +123,11 @@ def test_a_sweep_is_logged_to_a_server_and_its_last_line_finds_it_there(tmp_path
     assert all(row in again.stdout for row in rows)
 
 
-def test_a_server_that_dies_costs_no_record_and_the_same_command_logs_them_later(tmp_path, port, serve):
+def test_a_server_that_hangs_costs_no_record_and_one_command_sends_what_is_missing(tmp_path, port, serve):
     server = serve()
-    arguments = ["llmbench", *SWEEP, f"tracking.uri=http://127.0.0.1:{port}"]
+    uri = f"http://127.0.0.1:{port}"
     sweep = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, "-m", "llmbench", *SWEEP, f"tracking.uri={uri}"],
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -136,38 +136,38 @@ def test_a_server_that_dies_costs_no_record_and_the_same_command_logs_them_later
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("multirun/*/llama-*/record.json")):
-        assert sweep.poll() is None, "the sweep ended before the server did"
+        assert sweep.poll() is None, "the sweep ended before the server hung"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    kill(server)
-    shown, said = sweep.communicate(timeout=240)
+    os.killpg(server.pid, signal.SIGSTOP)  # it accepts connections, and answers nothing
+    shown, said = sweep.communicate(timeout=120)
     assert sweep.returncode == 4
-    assert len(list(tmp_path.glob("multirun/*/*/record.json"))) == 4
+    (folder,) = tmp_path.glob("multirun/*")
+    assert len(list(folder.glob("*/record.json"))) == 4
     assert "Steps to quality parity" in shown
-    assert "the same command logs what is recorded" in said.splitlines()[-1]
     assert "Traceback" not in said
+    line = said.splitlines()[-1]
+    assert "not in MLflow: " in line
+    command = re.search("llmbench (sync .*) sends what is missing", line)[1].split()
+    assert command == ["sync", str(folder), "--uri", uri]
 
-    unreachable = python(tmp_path, *arguments)
-    assert unreachable.returncode == 2
-    assert len(unreachable.stderr.splitlines()) == 1
-    assert "does not answer" in unreachable.stderr
-    assert len(list(tmp_path.glob("multirun/*/*/record.json"))) == 4, "nothing may run"
-
-    serve()
-    later = python(tmp_path, *arguments)
-    assert later.returncode == 0, later.stderr
-    assert later.stdout.count("recorded already") == 3  # what is timed again belongs to its own process
-    assert "done in" not in later.stderr, "nothing may be measured again"
-    parents = {run.info.status: run.info.run_id for run in runs(port)[None]}
-    assert sorted(parents) == ["FINISHED", "KILLED"]
-    assert len(runs(port)[parents["FINISHED"]]) == 3
+    os.killpg(server.pid, signal.SIGCONT)
+    sent = python(tmp_path, "llmbench", *command)
+    assert sent.returncode == 0, sent.stderr
+    again = python(tmp_path, "llmbench", *command)
+    assert re.search("0 Records sent, 4 there already; run .*, finished", again.stdout), again.stdout
+    (parent,) = runs(port)[None]
+    assert (parent.info.status, parent.data.tags["verdict"]) == ("FINISHED", "no_quality")
+    children = runs(port)[parent.info.run_id]
+    assert sorted(run.info.run_name for run in children) == ["llada k=2", "llada k=4", "llama", "llama (timed again)"]
+    assert {run.info.status for run in children} == {"FINISHED"}
+    assert state.ended(folder), "the same command begins anew"
 
 
 def test_a_server_that_is_away_for_some_jobs_and_back_for_the_verdict_loses_none(
     tmp_path, port, serve, monkeypatch, capsys
 ):
     """The store alone says what it lacks; with the sweep's folder at hand the table is whole."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path / "results"))
     server = serve()
     uri = f"http://127.0.0.1:{port}"
@@ -176,7 +176,7 @@ def test_a_server_that_is_away_for_some_jobs_and_back_for_the_verdict_loses_none
     planned = {record.identity: record.label for record in records}
     parent = store.start_sweep(name="swept", command="as typed", jobs=5, recipe="parity", planned=planned)
     unlogged = []
-    with state.running(folder, store, parent) as end:
+    with state.held(folder), state.running(folder, store, parent) as end:
         for record in records:
             record.save(folder / f"{record.model}-{record.identity}")
             if record.steps == 8:

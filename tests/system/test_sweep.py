@@ -245,7 +245,13 @@ def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_s
     order = ["llama (timed again first): done", "llada k=8: done", "llama (timed again): done"]
     assert [line.partition(" in ")[0] for line in again.stderr.splitlines() if ": done in" in line] == order
     assert re.search(r"5 of 5 jobs finished in \d+ s, 2 of them taken over from earlier \(measured 20", again.stdout)
-    assert sorted(run.info.status for run in children(tmp_path)["parents"]) == ["FINISHED", "KILLED", "KILLED"]
+    runs = children(tmp_path)
+    assert sorted(run.info.status for run in runs["parents"]) == ["FINISHED", "KILLED", "KILLED"]
+    assert "RUNNING" not in {run.info.status for run in runs["children"]}
+    finished = [run for run in runs["children"] if run.info.status == "FINISHED"]
+    made = [(run.data.tags["identity"], run.info.start_time, run.data.tags["llmbench.copy"]) for run in finished]
+    originals = [one for one in made if one[2] == "false"]
+    assert len(set(originals)) == len(originals) < len(finished), "what was taken over counts once"
 
 
 def test_a_reader_that_goes_away_costs_no_result(tmp_path):

@@ -188,7 +188,8 @@ def test_a_job_alone_has_no_parent_and_its_values_at_step_0(store: Store) -> Non
 
 def test_many_steps_pass_mlflow_s_limit_on_one_request(store: Store) -> None:
     axis = list(range(1, 65))  # 64 k times some 30 metrics are more than 1000 values
-    run = store.client.get_run(store.log_job(make_record("llama"), parent=None, steps_axis=axis, swept={}))
+    record = make_record("llama", identity="many")
+    run = store.client.get_run(store.log_job(record, parent=None, steps_axis=axis, swept={}))
     assert sorted(history(store, run, "latency/e2e_ms")) == axis
 
 
@@ -254,6 +255,7 @@ def test_the_view_opens_curves_grouped_by_model(store: Store) -> None:
     saved = json.loads(store.client.get_experiment(store.experiment_id).tags["mlflow.sharedViewState.llmbench"])
     state = json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
     assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "model"}]
+    assert state["searchFilter"] == "tags.`llmbench.copy` = 'false'"
 
 
 def test_curves_of_two_implementations_are_not_averaged_into_one() -> None:

@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,40 @@ def test_a_server_that_does_not_answer_is_refused_at_once_without_its_password(s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("healthy", ["silent", "hangs", "fails"])
+def test_a_server_that_hangs_or_fails_is_refused_in_seconds(healthy: str) -> None:
+    """It accepts and answers nothing; answers /health and hangs; or answers 500 to everything else."""
+    end = threading.Event()
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/health" and healthy != "silent":
+                self.send_response(200)
+            elif healthy == "fails":
+                self.send_response(500)
+            else:
+                end.wait(120)
+                return
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    begun = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        open_store(TrackingConfig(uri=f"http://127.0.0.1:{server.server_port}", experiment="x"))
+    assert time.monotonic() - begun < 60  # with MLflow's own retries: 134
+    assert "\n" not in str(caught.value)
+    end.set()
+    server.shutdown()
+    server.server_close()
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("shopping list, and other things")
     with pytest.raises(TrackingError, match=r"notes\.db: the file is no SQLite database"):
@@ -152,7 +188,7 @@ def test_a_damaged_store_is_refused_with_a_way_on_that_measures_nothing(tmp_path
     (tmp_path / "a.db").write_bytes(data)
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
     assert "database disk image is malformed; if the file is damaged, move it away" in said, said
-    assert "with reuse=all, without measuring" in said
+    assert "`llmbench sync FOLDER` sends them into a new one" in said
 
 
 def test_processes_that_make_a_store_at_once_all_find_it(tmp_path: Path) -> None:

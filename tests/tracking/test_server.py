@@ -1,4 +1,4 @@
-"""A server that asks for a password of odd characters: nothing that is shown or kept holds it."""
+"""A server behind a gate that asks for a password of odd characters, or loses an answer on its way."""
 
 import base64
 import contextlib
@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,16 @@ import pytest
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.config.job import TrackingConfig
 from llmbench.errors import TrackingError
+from llmbench.record import JobContext
+from llmbench.sweeps.job_task import send_again, track
 from llmbench.system.redact import VARIABLE
 from llmbench.tracking import open_store
 from records import make_sweep
 
 PASSWORD = "pa/55 w@'rd"
+
+lost: list[str] = []
+"""Ends of paths: the next request for each is handed on, and its answer is lost."""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,10 @@ def gate(mlflow_server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> It
             except urllib.error.HTTPError as error:
                 answer = error
             body = answer.read()
+            if ends := [end for end in lost if self.path.endswith(end)]:
+                lost.remove(ends[0])
+                self.close_connection = True
+                return
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
             self.send_header("Content-Length", str(len(body)))
@@ -135,3 +145,48 @@ def test_a_password_in_a_query_and_one_with_a_slash_reach_no_message(monkeypatch
             with pytest.raises(TrackingError, match="nosuch") as caught:
                 open_store(TrackingConfig(uri=uri, experiment="x"))
             assert "pa55" not in str(caught.value)
+
+
+def test_an_answer_that_is_lost_leaves_no_empty_run(gate: str, mlflow_server: tuple[str, Path]) -> None:
+    store = open_store(TrackingConfig(uri=f"http://ml:{PASSWORD}@{gate}", experiment="lossy"))
+    record = make_sweep((8,))[0]
+    lost.append("runs/create")
+    parent = store.start_sweep(name="s", command="", jobs=1, planned={record.identity: "llama"})
+    assert [sweep.run_id for sweep in store.sweeps()] == [parent]
+    for end in ("runs/create", "runs/log-batch", "runs/update"):
+        assert store.logged() == {}
+        lost.append(end)
+        with pytest.raises(TrackingError, match="cannot log llama"):
+            store.log_job(record, parent=parent, steps_axis=[8], swept={})
+    run_id = store.log_job(record, parent=parent, steps_axis=[8], swept={})
+    assert not lost
+    (child,) = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert (child.info.run_id, child.info.status, child.data.metrics) == (run_id, "FINISHED", record.metrics)
+    history = store.client.get_metric_history(run_id, "latency/e2e_ms")
+    assert len(history) == 1
+    assert store.records(parent) == [record]
+
+
+def test_a_store_that_failed_once_is_left_alone_until_the_end_which_sends_everything(gate: str, tmp_path: Path) -> None:
+    config = TrackingConfig(uri=f"http://ml:{PASSWORD}@{gate}", experiment="end")
+    store = open_store(config)
+    parent = store.start_sweep(name="s", command="", jobs=3)
+    records = [replace(item, context=JobContext(parent=parent, steps_axis=(8, 16))) for item in make_sweep((8, 16))]
+    lost.append("runs/create")
+    done = []
+    for record in records:
+        record.save(tmp_path / record.identity)
+        done.append(track(record, tmp_path / record.identity, record.label, config))
+    assert not lost
+    assert [item.status for item in done] == ["finished"] * 3
+    assert all("cannot log llama" in str(item.tracked) for item in done), "the first failure is that of all"
+    assert store.records(parent) == []
+    again, away = send_again(done, config)
+    assert ([item.tracked for item in again], away) == ([None] * 3, "")
+    assert store.records(parent) == records
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = TrackingConfig(uri=f"http://127.0.0.1:{closed.getsockname()[1]}", experiment="end")
+        left, away = send_again(done, nowhere)
+    assert "does not answer" in away
+    assert left == done

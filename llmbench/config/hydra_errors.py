@@ -103,7 +103,7 @@ def _no_such_choice(group: str, name: str, choices: Sequence[str]) -> str:
 
 def _no_launcher(text: str) -> str:
     """What to install for a recipe of conf/hydra/launcher; "" for any other error."""
-    missing = re.search(r"Could not load 'hydra/launcher/([a-z]+)", text)
+    missing = re.search(r"(?:Could not load 'hydra/launcher/|hydra_plugins\.hydra_)([a-z]+)", text)
     if not missing:
         return ""
     extra = {"submitit": "slurm"}.get(missing[1], missing[1])

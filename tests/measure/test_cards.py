@@ -9,7 +9,12 @@ import pytest
 
 from llmbench.measure import cards
 
-HOLD = "import sys; from llmbench.measure import cards\nwith cards.held(sys.argv[1:]) as card: print(card, flush=True); input()"
+HOLD = """import sys
+from llmbench.measure import cards
+with cards.held(sys.argv[1:]) as card:
+    print(card, flush=True)
+    input()
+"""
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ same text, from whatever file. Bundled files and their licences: `llmbench/bundl
 """
 
 import difflib
+import functools
 import itertools
 import json
 import random
@@ -124,7 +125,7 @@ def load(config: WorkloadConfig) -> Workload:
             notes = (f"{where}: rows without a prompt, left out: {left_out}",)
     else:
         path, name = _locate(config.source)
-        where, (prompts, unread) = str(path), _read(path)
+        where, (prompts, unread) = str(path), _read(path, digests.stamp([path]))
         if unread and path.parent != BUNDLED:
             notes = (f"{path}: keys that are not read: {', '.join(map(_perhaps, unread))}",)
     if config.tasks is not None:
@@ -242,8 +243,14 @@ def read_utf8(path: Path, key: str) -> str:
         ) from error
 
 
-def _read(path: Path) -> tuple[list[Prompt], list[str]]:
-    """Every prompt of a JSONL file, and the keys that are not read; blank lines are skipped."""
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, stamp: digests.Stamp) -> tuple[list[Prompt], list[str]]:
+    """Every prompt of a JSONL file, and the keys that are not read; blank lines are skipped.
+
+    Args:
+        path: of the file.
+        stamp: changes when the file does: all jobs of a sweep read one file.
+    """
     if path.suffix in (".parquet", ".csv", ".tsv"):
         raise WorkloadError(f"workload.source: {path} is no JSONL file, but perhaps a data set; {_DATASET}")
     text = read_utf8(path, "workload.source")

@@ -24,7 +24,8 @@ _POLL_S = 0.5
 def visible_cards() -> tuple[str, ...]:
     """What CUDA_VISIBLE_DEVICES may name, one by one: UUIDs where the driver tells them, else as it stands there.
 
-    Asks the driver, and makes no CUDA context. () where there is no card.
+    Asks the driver, and makes no CUDA context. () where there is no card. On a host with cards of several names CUDA
+    counts them in another order than the driver, unless CUDA_DEVICE_ORDER=PCI_BUS_ID: numbers then stay numbers.
     """
     named = os.environ.get(VISIBLE)
     asked = None if named is None else [part.strip() for part in named.split(",") if part.strip()]
@@ -34,14 +35,16 @@ def visible_cards() -> tuple[str, ...]:
         pynvml.nvmlInit()
         try:
             handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-            found = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
+            found = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)) for handle in handles]
         finally:
             pynvml.nvmlShutdown()
     except Exception:  # no library, no driver, or forbidden
         return tuple(asked or ())
-    uuids = [uuid.decode() if isinstance(uuid, bytes) else uuid for uuid in found]
+    uuids = [uuid.decode() if isinstance(uuid, bytes) else uuid for uuid, _ in found]
     if asked is None:
         return tuple(uuids)
+    if len({name for _, name in found}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        return tuple(asked)
     return tuple(uuids[int(part)] if part.isdigit() and int(part) < len(uuids) else part for part in asked)
 
 
@@ -85,13 +88,13 @@ def _first_free(locks: Sequence[filelock.BaseFileLock]) -> int | None:
 
 
 def _is_held(path: Path) -> bool:
-    probe = filelock.FileLock(path, mode=0o666, blocking=False)
+    probe = filelock.FileLock(path, mode=0o666)
     try:
-        with probe:
+        with probe.acquire(blocking=False):
             return False
     except filelock.Timeout:
         return True
-    except OSError:
+    except (OSError, NotImplementedError):
         return False
 
 
@@ -106,7 +109,8 @@ def _file_name(card: str) -> str:
 
 def _folder() -> Path:
     """The same for all users and processes of this host."""
-    folder = Path(tempfile.gettempdir()) / "llmbench-cards"
+    common = Path("/tmp")  # TMPDIR may be a job's own
+    folder = (common if common.is_dir() else Path(tempfile.gettempdir())) / "llmbench-cards"
     folder.mkdir(exist_ok=True)
     with contextlib.suppress(OSError):  # another user made it
         folder.chmod(0o1777)

@@ -94,6 +94,10 @@ def free_bytes(hardware: HardwareConfig) -> int:
     """Bytes that this process can still get on a resolved hardware's device; what its allocator only keeps included."""
     if hardware.device == "cpu":
         return int(psutil.virtual_memory().available)
+    if not torch.cuda.memory_reserved():  # nothing runs here yet: the driver is asked, which takes no memory
+        free = Nvml(device_uuid()).free_bytes()
+        if free is not None:
+            return free
     kept: int = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return int(torch.cuda.mem_get_info()[0]) + kept
 

@@ -74,6 +74,11 @@ class Nvml:
         found = self._read(lambda nvml, handle: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
         return None if found is None else [(int(item.pid), item.usedGpuMemory or 0) for item in found]
 
+    def free_bytes(self) -> int | None:
+        """Memory of the device that nobody holds."""
+        found = self._read(lambda nvml, handle: nvml.nvmlDeviceGetMemoryInfo(handle).free)
+        return None if found is None else int(found)
+
     def process_samples(self, since_us: int) -> list[tuple[int, int, int]] | None:
         """(pid, time in microseconds since 1970, share of the multiprocessors in percent), newer than `since_us`.
 

@@ -68,14 +68,14 @@ def with_retimed(cells: Sequence[Cell]) -> list[Cell]:
         if _is_baseline(cell)
         and not isinstance(cell.prepared.job.model.decoder, ServerDecoder)
         and cell.prepared.job.timing.repeats > 1
-        and any(candidate.prepared.identity in left for candidate in compared.candidates(cell))
+        and any(candidate.prepared.identity in left for candidate in compared.timed_against(cell))
     ]
     if not baselines:
         return list(cells)
     if cells[0].prepared.job.sweep.order == "interleaved":
         beside: dict[str, list[Cell]] = {identity: [] for identity in left}
         for cell in baselines:
-            for candidate in compared.candidates(cell):
+            for candidate in compared.timed_against(cell):
                 beside.setdefault(candidate.prepared.identity, []).append(cell)
         return _interleaved(cells, {identity: beside[identity] for identity in left})
     first = next(place for place, cell in enumerate(cells) if cell.prepared.identity in left)
@@ -145,11 +145,14 @@ class Compared:
         plainest = next(kind for kind in (Autoregressive, Transformers, ServerDecoder) if kind in kinds)
         return isinstance(baseline.prepared.job.model.decoder, plainest)
 
-    def nearest(self, candidate: Cell) -> list[Cell]:
-        """The local baselines that a candidate is timed against: of its seed and of the temperature nearest to its own.
+    def timed_against(self, baseline: Cell) -> list[Cell]:
+        """Candidates whose times are divided by a local baseline's: of its seed, and nearest to its temperature.
 
         A baseline that reads no seed stands beside every seed.
         """
+        return [item for item in self.candidates(baseline) if any(cell is baseline for cell in self._nearest(item))]
+
+    def _nearest(self, candidate: Cell) -> list[Cell]:
         own = candidate.prepared.job
         beside = [
             cell

@@ -27,7 +27,7 @@ from llmbench.errors import RecordError
 from llmbench.measure import cards
 from llmbench.sweeps import plan_file, state
 from llmbench.sweeps.job_task import JobResult, quiet_libraries, run_planned, track
-from llmbench.system.files import try_lock, write_atomic
+from llmbench.system.files import lock, write_atomic
 from llmbench.system.output import emit
 from llmbench.version import __file__ as _HERE
 
@@ -41,6 +41,9 @@ _POLL_S, _MISSED = 2.0, 2
 
 _STOP_S = 1.0
 """How long a process may take to end by itself."""
+
+_BURY_S = 120.0
+"""How long it may take to write down that a job has failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +95,22 @@ def on_its_card(jobs: Sequence[Job], *, any_of_them: bool = False) -> Iterator[s
 
     Args:
         jobs: on the CPU they hold nothing.
-        any_of_them: of all that are visible; else the first, which is CUDA's device in this process.
+        any_of_them: of all that are visible; else CUDA's device in this process.
     """
-    wanted = cards.visible_cards() if any(job.hardware.device == "cuda" for job in jobs) else ()
+    wanted: Sequence[str] = ()
+    if any(job.hardware.device == "cuda" for job in jobs):
+        wanted = cards.visible_cards() if any_of_them else _own_card()
     waiting = lambda: emit("Waiting for a GPU: another sweep is timing on it", sys.stderr)  # noqa: E731
-    with cards.held(wanted if any_of_them else wanted[:1], waiting) as card:
+    with cards.held(wanted, waiting) as card:
         yield card
+
+
+def _own_card() -> tuple[str, ...]:
+    """CUDA's device in this process."""
+    from llmbench.measure.probes import device_uuid
+
+    uuid = device_uuid()
+    return () if uuid is None else (f"GPU-{uuid.removeprefix('GPU-')}",)
 
 
 def run_launched(folder: Path) -> list[JobResult]:
@@ -106,20 +119,26 @@ def run_launched(folder: Path) -> list[JobResult]:
         block = load(folder)
     except RecordError as error:
         return [JobResult(folder=str(folder), label=folder.name, status="failed", reason=str(error), tracked=None)]
-    with try_lock(folder / _LOCK_FILE) as mine:
-        if not mine or not state.is_running(folder.parent):
-            return []
-        _end_with_sweep(folder.parent)
-        write_atomic(folder / BLOCK_FILE, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-        return run_block(block, apart=True)
+    try:
+        with lock(folder / _LOCK_FILE, 0):
+            if not state.is_running(folder.parent):
+                return []
+            _end_with_sweep(folder.parent)
+            write_atomic(folder / BLOCK_FILE, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+            return run_block(block, apart=True)
+    except TimeoutError:
+        return []
 
 
 def is_held(block: Block) -> bool:
     """Whether a worker runs this block now."""
     if not block.folder.is_dir():
         return False
-    with try_lock(block.folder / _LOCK_FILE) as free:
-        return not free
+    try:
+        with lock(block.folder / _LOCK_FILE, 0):
+            return False
+    except TimeoutError:
+        return True
 
 
 @functools.cache
@@ -170,7 +189,8 @@ class _Runner:
                     if ending:
                         break
                     waiting.remove(folder)
-                    yield self._result(folder, unsaved)
+                    yield self._result(folder, unsaved)  # logged while nothing is timed
+                    child.go_on()
             if ending:
                 yield self.bury(waiting.pop(0), ending)
 
@@ -179,7 +199,7 @@ class _Runner:
         unsaved = ""
         if not (folder / RECORD_FILE).is_file():
             with _Child([*self._command([folder]), "--died", reason], self._environment()) as child:
-                ending, unsaved = child.next()
+                ending, unsaved = child.next(_BURY_S)
                 unsaved = unsaved or ending
         return self._result(folder, unsaved and f"{reason}; {unsaved}")
 
@@ -192,9 +212,12 @@ class _Runner:
             return JobResult(folder=str(folder), label=entry.title, status="failed", reason=reason, tracked=None)
 
     def _command(self, folders: Sequence[Path]) -> list[str]:
-        more = ["--process", f"{socket.gethostname()}:{self.sweep.name}:{self.block}"] if self.block else []
+        known = state.read(self.sweep)
+        session = known.started if known is not None else ""
+        place = f"{socket.gethostname()}:{self.sweep.name}:{session}:{self.block}"
+        more = ["--process", place] if self.block else []
         quiet = [] if self.progress else ["--quiet"]
-        return [sys.executable, "-m", "llmbench.sweeps.worker", *map(str, folders), *more, *quiet]
+        return [sys.executable, "-P", "-m", "llmbench.sweeps.worker", *map(str, folders), *more, *quiet]
 
     def _environment(self) -> dict[str, str]:
         """That of a process that finds this package, and sees this card alone."""
@@ -246,6 +269,13 @@ class _Child:
         if line is None:
             return _ending(self._process.wait()), ""
         return "", str(json.loads(line)["unsaved"])
+
+    def go_on(self) -> None:
+        """Let the process begin its next job."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
 
     def _read(self) -> None:
         assert self._process.stdout is not None

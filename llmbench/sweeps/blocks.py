@@ -45,7 +45,7 @@ def _beside(cell: Cell, cells: Sequence[Cell], compared: Compared) -> list[Cell]
     if cell.role == "retimed":
         return [other for other in cells if other.role == "timed" and _is_same_baseline(cell, other)]
     if cell.family == "autoregressive" and not isinstance(decoder, ServerDecoder):
-        return [other for other in compared.candidates(cell) if cell in compared.nearest(other)]
+        return compared.timed_against(cell)
     return []
 
 

@@ -74,7 +74,8 @@ def run_planned(
         return JobResult(folder=str(folder), label=folder.name, status="failed", reason=reason, tracked=None)
     prepared = _prepared.pop(folder, None)
     job = prepared.job if prepared else entry.job
-    with contextlib.chdir(plan.working_directory) if prepared is None else contextlib.nullcontext():
+    there = prepared is None and os.path.isdir(plan.working_directory)  # another host may have no such folder
+    with contextlib.chdir(plan.working_directory) if there else contextlib.nullcontext():
         record = measure(job, entry.title, prepared, progress, planned=entry.identity, died=died)
     notes = tuple(dict.fromkeys((*record.notes, *entry.notes)))
     own = process or record.process

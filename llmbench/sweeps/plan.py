@@ -16,6 +16,7 @@ from typing import Any
 
 from llmbench import record
 from llmbench.config.build import SERVER, build_job, keys_of, unread_options
+from llmbench.config.compose import composed_once
 from llmbench.config.decoders import DECODERS, Diffusion, ServerDecoder, labelled, options
 from llmbench.config.job import PROMPTS, Job
 from llmbench.errors import ConfigError, JudgeError, RecordError, UsageError
@@ -134,11 +135,12 @@ def build(
     Raises:
         UsageError: for the first wrong cell, with its values in front.
     """
+    compose = composed_once(compose)
     cells: dict[str, Cell] = {}
     undecided: list[Job] = []
     for overrides, swept in grid:
         try:
-            tree = compose(list(overrides))
+            tree = compose(overrides)
             job = build_job(tree)
             prepared = prepare_job(job, here=here)
             undecided += [prepared.job] if job.workload.prompts is None else []
@@ -356,7 +358,11 @@ def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environm
         known = {key: then.versions.get(key) for key in now.versions}
         return earlier if (known, then.git_commit) == (now.versions, now.git_commit) else None
     keys = ("device_name", "versions", "git_commit")
-    threads = then.threads <= now.threads if cell.prepared.job.leaves_threads_open else then.threads == now.threads
+    job = cell.prepared.job
+    if job.hardware.threads is not None and not job.threads_probed:
+        threads = then.threads == now.threads
+    else:  # a launcher may have left a worker fewer; what is timed on a GPU or a server needs none
+        threads = then.threads <= now.threads or not job.leaves_threads_open
     return earlier if threads and all(getattr(then, key) == getattr(now, key) for key in keys) else None
 
 

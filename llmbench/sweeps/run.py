@@ -145,8 +145,7 @@ def run_grid(
     if first.dry_run:
         return None
     require_servers([cell.prepared.job for cell in cells if cell.reused is None])
-    if not launch.splits:  # else each worker has the cores that its launcher leaves it
-        cells = with_threads(cells)
+    cells = with_threads(cells, here=not launch.splits)
     return _run(cells, blocks, folder, launch, recipe, typed, started)
 
 

@@ -15,17 +15,18 @@ from llmbench.sweeps.plan import Cell
 from llmbench.system.output import emit
 
 
-def with_threads(cells: Sequence[Cell]) -> list[Cell]:
+def with_threads(cells: Sequence[Cell], *, here: bool = True) -> list[Cell]:
     """The plan with the threads of every job that is left to run; a line on standard error where they are unusual.
 
     Args:
         cells: the plan, in which what is taken over is marked.
+        here: they run in this process, one after the other; several workers have the cores that a launcher leaves them.
     """
     mine = [cell for cell in cells if cell.prepared.job.leaves_threads_open]
     left = [cell.prepared for cell in mine if cell.reused is None]
-    if not left:
-        return list(cells)
     taken = [cell.reused.environment.threads for cell in mine if cell.reused is not None]
+    if not left or not (taken or here):
+        return list(cells)
     if taken:
         number = taken[0]
         line = f"CPU threads: {number}, as in the jobs that are taken over" if number != default_threads() else ""

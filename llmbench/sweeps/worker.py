@@ -1,8 +1,8 @@
 """A process that runs planned jobs for another one: `python -m llmbench.sweeps.worker FOLDER ... [--process ID]`.
 
 For each job it prints a line of JSON on its standard output: why no Record could be written, "" where one was. What
-libraries print goes to the standard error stream. It ends as soon as its standard input is closed, and so with the
-process that started it.
+libraries print goes to the standard error stream. Behind each line it waits for a byte on its standard input, so that
+what is done with the Record disturbs no job. It ends when that is closed, and so with the process that started it.
 """
 
 import argparse
@@ -26,18 +26,21 @@ def main() -> None:
     given = parser.parse_args()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    asked = threading.Semaphore(0)
+    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     signals.install_signal_handlers()
-    for folder in given.folders:
+    for place, folder in enumerate(given.folders):
+        if place:
+            asked.acquire()
         result = run_planned(folder, not given.quiet, process=given.process, died=given.died, log=False)
         unsaved = "" if (folder / "record.json").is_file() else result.reason
         print(json.dumps({"unsaved": unsaved or ""}), file=answers, flush=True)
 
 
-def _end_with_parent() -> None:
-    """Wait until nobody holds the other end of the standard input, then end without ado."""
+def _listen(asked: threading.Semaphore) -> None:
+    """Count what is asked for, until nobody holds the other end of the standard input; then end without ado."""
     while os.read(sys.stdin.fileno(), 1):
-        pass
+        asked.release()
     os._exit(1)
 
 

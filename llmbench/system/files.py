@@ -79,25 +79,3 @@ def lock(path: Path, wait_s: float = -1) -> Iterator[bool]:
         yield locked
     finally:
         held.release()
-
-
-@contextlib.contextmanager
-def try_lock(path: Path) -> Iterator[bool]:
-    """Hold a lock file if no other process does; whether it is held. On a file system without locks it always is.
-
-    Raises:
-        OSError: the lock file cannot be made.
-    """
-    import filelock
-
-    held = filelock.FileLock(path, blocking=False)
-    try:
-        with contextlib.suppress(NotImplementedError):
-            held.acquire()
-    except filelock.Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        held.release()

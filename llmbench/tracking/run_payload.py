@@ -71,7 +71,8 @@ def write_files(record: Record, folder: Path) -> None:
     import yaml
 
     record.save(folder)
-    config = yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True)
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # compiled, where PyYAML has it
+    config = yaml.dump(record.config, Dumper=dumper, sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     for kind in ("reserved", "allocated"):
         if trace := getattr(record.device_use, f"{kind}_trace_bytes"):

@@ -168,6 +168,14 @@ def test_a_baseline_of_an_earlier_process_is_timed_before_the_first_candidate_th
     assert len({cell.prepared.identity for cell in again}) == 5
 
 
+def test_a_baseline_is_timed_again_for_candidates_of_its_own_seed():
+    cells = build(*PAIR, "seed=1,2")  # llama, llama, then k = 4 and 8 of each seed
+    left = taken_over(cells, *(n for n, cell in enumerate(cells) if cell.prepared.job.seed == 2))
+    assert [cell.title for cell in retimed(left)] == ["llama seed=1 (timed again)"]
+    greedy = build(*PAIR, "seed=1,2", "temperature=0", "diffusion_temperature=0.7")
+    assert len(retimed(taken_over(greedy, 1, 2, 3))) == 1  # it reads no seed
+
+
 def test_nothing_is_timed_again_where_nothing_is_compared():
     cells = build(*PAIR)
     assert retimed(taken_over(cells, 0, 1, 2)) == []

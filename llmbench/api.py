@@ -193,7 +193,7 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     from llmbench.job.run import run_job
     from llmbench.sweeps.block_task import on_its_card
     from llmbench.sweeps.console import Progress
-    from llmbench.sweeps.job_task import quiet_libraries, require_servers
+    from llmbench.sweeps.job_task import quiet_libraries, refuse_isolation, require_servers
     from llmbench.sweeps.plan import Cell
     from llmbench.sweeps.threads import with_threads
 
@@ -209,6 +209,7 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
         raise ConfigError(f"{swept[0]} has several values: one job takes one; use llmbench.sweep(...)")
     with composing() as compose:
         job = build_job(compose([f"{key}={values[0]}" for key, values in overrides]))
+    refuse_isolation(job, "llmbench.sweep(...)")
     prepared = prepare_job(job)
     for note in prepared.notes:
         emit(f"Note: {note}", sys.stderr)

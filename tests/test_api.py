@@ -235,6 +235,7 @@ WRONG = {
     "model=lama: no such choice": (llmbench.run, {"model": "lama"}),
     "model: choose one of llada, llama": (llmbench.run, {"model": None}),
     "one job has no plan": (llmbench.run, {"dry_run": True}),
+    "use llmbench.sweep(...)": (llmbench.run, {"isolation": "process"}),
     "experiment=latency is a sweep": (llmbench.run, {"experiment": "latency"}),
     "one recipe at a time": (llmbench.sweep, {"experiment": ["latency"]}),
     "endpoint: this is called server now": (llmbench.run, {"+endpoint": "x"}),

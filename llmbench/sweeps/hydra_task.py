@@ -15,6 +15,7 @@ from llmbench.sweeps.job_task import (
     pages,
     quiet_libraries,
     refusals,
+    refuse_isolation,
     require_servers,
     sync_command,
     take_over,
@@ -57,6 +58,7 @@ def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
 
     quiet_libraries()
     built = build_job(tree)
+    refuse_isolation(built, "llmbench -m ...")
     policy = "all" if built.reuse == "all" else "none"  # one job is no sweep that was interrupted
     unread = frozenset(unread_options(tree, built))
     (cell,) = take_over([plan.Cell(swept={}, prepared=prepare_job(built), unread=unread)], policy, [folder.parent])

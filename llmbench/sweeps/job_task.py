@@ -213,6 +213,20 @@ def sync_command(folder: Path, uri: str | None, experiment: str) -> str:
     return f"llmbench sync {shlex.quote(str(folder))}{tracking.options(uri, experiment)}"
 
 
+def refuse_isolation(job: "Job", instead: str) -> None:
+    """Refuse a process of its own for a job that runs alone: it has this one for itself.
+
+    Args:
+        job: that runs alone.
+        instead: what starts a sweep.
+
+    Raises:
+        ConfigError: it asks for one.
+    """
+    if job.isolation != "none":
+        raise ConfigError(f"isolation={job.isolation} is for the jobs of a sweep: use {instead}")
+
+
 def require_servers(jobs: "Sequence[Job]") -> None:
     """Refuse servers that would not answer, before the first job; each is asked once."""
     from llmbench.job import server

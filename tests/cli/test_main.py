@@ -50,6 +50,8 @@ WRONG = {
     "-m hydra/launcher=jobli steps=8": "hydra/launcher=jobli: no such choice; available: basic",
     "hydra/launcher=rq": "rq is a plugin of Hydra: pip install hydra-rq-launcher",
     "-m hydra/launcher=ray_gpus": 'hydra/launcher: ray is not installed; pip install "llmbench[ray]"',
+    "model=llama isolation=process": "isolation=process is for the jobs of a sweep: use llmbench -m",
+    "-m model=llama timeout_s=5": "add isolation=process",
     "--hlp": "--hlp: no such option; see --help",
     "model=llama -m steps=8": "steps=8: options go in front: llmbench -m",
     "--help wrkload": "wrkload: no such key or group; did you mean workload?",

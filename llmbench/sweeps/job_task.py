@@ -7,6 +7,7 @@ happens to it, so a crash loses at most the job in flight.
 
 import contextlib
 import datetime
+import functools
 import os
 import shlex
 import sys
@@ -246,7 +247,8 @@ def take_over(cells: "list[Cell]", policy: str, beside: Sequence[Path]) -> "list
     from llmbench.measure import device
     from llmbench.sweeps import plan
 
-    return plan.reuse(cells, policy, [*beside, results()], lambda cell: device.environment(cell.prepared.job.hardware))
+    here = functools.cache(device.environment)  # the same for hundreds of cells
+    return plan.reuse(cells, policy, [*beside, results()], lambda cell: here(cell.prepared.job.hardware))
 
 
 def refusals(cells: "list[Cell]") -> list[str]:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import called
 
 from llmbench import record
 from llmbench.api import load
@@ -153,26 +154,26 @@ def test_a_repeat_is_no_analysis_and_other_margins_over_the_same_prompts_are(swe
     assert (third.head.margin, third.identities) == (0.2, first.identities)
 
 
-def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
-    result = llmbench(tmp_path, *GRID, *SMALL, "dry_run=true")
+def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path, capfd):
+    result = called(capfd, *GRID, *SMALL, "dry_run=true", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "3 jobs (4 cells of the grid)" in result.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_one_wrong_cell_refuses_the_grid_before_any_job(tmp_path):
-    result = llmbench(tmp_path, "-m", "model=llada", "steps=4,7", "block_length=8", *SMALL)
+def test_one_wrong_cell_refuses_the_grid_before_any_job(tmp_path, capfd):
+    result = called(capfd, "-m", "model=llada", "steps=4,7", "block_length=8", *SMALL, folder=tmp_path)
     assert result.returncode == 2
     assert "[steps=7] model.decoder: steps 7 must be a multiple of the 2 blocks" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_a_malformed_file_is_one_line_before_any_work(tmp_path):
+def test_a_malformed_file_is_one_line_before_any_work(tmp_path, capfd):
     malformed = tmp_path / "malformed.jsonl"
     malformed.write_text('{"id": "a", "prompt": "Once upon a time", "reference": "there was"}\n{not json')
     own = ["workload=jsonl", f"workload.source={malformed}"]
-    result = llmbench(tmp_path, "-m", "model=llama,llada", "steps=4", *SMALL, *own)
+    result = called(capfd, "-m", "model=llama,llada", "steps=4", *SMALL, *own, folder=tmp_path)
     assert result.returncode == 2, result.stdout
     (line,) = result.stderr.splitlines()
     assert "malformed.jsonl, line 2" in line
@@ -307,8 +308,9 @@ def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_aske
     assert run("-m", "model=llama,llada", "reuse=all", "dry_run=true").stdout.count("recorded already") == 1
 
 
-def test_a_job_that_is_refused_leaves_no_folder(tmp_path):
-    result = llmbench(tmp_path, "model=llada", "steps=4", "metric=speed", *SMALL, "tracking.uri=/some/folder")
+def test_a_job_that_is_refused_leaves_no_folder(tmp_path, capfd):
+    refused = ["model=llada", "steps=4", "metric=speed", *SMALL, "tracking.uri=/some/folder"]
+    result = called(capfd, *refused, folder=tmp_path)
     assert result.returncode == 2, result.stderr
     (line,) = result.stderr.splitlines()
     assert "sqlite:////some/folder/mlflow.db" in line

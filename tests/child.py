@@ -50,6 +50,11 @@ class Child:
     def poll(self) -> int | None:
         return self._process.exitcode
 
+    def said(self) -> str:
+        """Its standard error so far."""
+        path = Path(self._printed.name) / "2"
+        return path.read_text() if path.exists() else ""
+
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 

@@ -1,9 +1,13 @@
-"""The command line: help is quick because it is light, and every mistake is one line on stderr with exit code 2."""
+"""The command line: help is quick because it is light, and every mistake is one line on stderr with exit code 2.
+
+In the test's own process through `main`; as a child process where the process itself is what a test is about.
+"""
 
 import subprocess
 import sys
 
 import pytest
+from command_line import called
 
 import llmbench
 from llmbench.cli import help_pages, main
@@ -64,13 +68,21 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments", WRONG)
-def test_a_mistake_is_one_line_and_exit_code_2(arguments):
-    result = run(*arguments.split())
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, capfd, tmp_path):
+    result = called(capfd, *arguments.split(), folder=tmp_path)
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.startswith("llmbench: ")
     assert WRONG[arguments] in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_ends_a_process_in_the_same_way():
+    """At Hydra's hands, where nothing of ours has been imported yet."""
+    result = run("-m", "model=lama")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"llmbench: {WRONG['model=lama']}, llama_generate, llama_server\n"
 
 
 MEANT = {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from child import Child
 
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.analysis.parity.verdict import Status
@@ -42,9 +43,8 @@ def environment() -> dict[str, str]:
     return os.environ | settings | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=240)
+def llmbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return Child(folder, arguments, environment()).communicate()
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def runs(port: int) -> dict[str | None, list]:
 
 def test_a_sweep_is_logged_to_a_server_and_its_last_line_finds_it_there(tmp_path, port, serve):
     serve()
-    result = python(tmp_path, "llmbench", *SWEEP, f"tracking.uri=http://127.0.0.1:{port}")
+    result = llmbench(tmp_path, *SWEEP, f"tracking.uri=http://127.0.0.1:{port}")
     assert result.returncode == 0, result.stderr
     (parent,) = runs(port)[None]
     assert parent.info.status == "FINISHED"
@@ -116,7 +116,7 @@ def test_a_sweep_is_logged_to_a_server_and_its_last_line_finds_it_there(tmp_path
     assert not list(tmp_path.rglob("mlflow.db"))
 
     line = next(line for line in result.stdout.splitlines() if line.startswith("This table again: "))
-    again = python(tmp_path, *line.partition("This table again: ")[2].split())
+    again = llmbench(tmp_path, *line.partition("This table again: llmbench ")[2].split())
     assert again.returncode == 0, again.stderr
     rows = [line for line in result.stdout.splitlines() if line.startswith(("llama ", "llada k="))]
     assert len(rows) == 3
@@ -126,35 +126,28 @@ def test_a_sweep_is_logged_to_a_server_and_its_last_line_finds_it_there(tmp_path
 def test_a_server_that_hangs_costs_no_record_and_one_command_sends_what_is_missing(tmp_path, port, serve):
     server = serve()
     uri = f"http://127.0.0.1:{port}"
-    sweep = subprocess.Popen(
-        [sys.executable, "-m", "llmbench", *SWEEP, f"tracking.uri={uri}"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    sweep = Child(tmp_path, (*SWEEP, f"tracking.uri={uri}"), environment())
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("multirun/*/llama-*/record.json")):
         assert sweep.poll() is None, "the sweep ended before the server hung"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(server.pid, signal.SIGSTOP)  # it accepts connections, and answers nothing
-    shown, said = sweep.communicate(timeout=120)
-    assert sweep.returncode == 4
+    ended = sweep.communicate(timeout=120)
+    assert ended.returncode == 4
     (folder,) = tmp_path.glob("multirun/*")
     assert len(list(folder.glob("*/record.json"))) == 4
-    assert "Steps to quality parity" in shown
-    assert "Traceback" not in said
-    line = said.splitlines()[-1]
+    assert "Steps to quality parity" in ended.stdout
+    assert "Traceback" not in ended.stderr
+    line = ended.stderr.splitlines()[-1]
     assert "not in MLflow: " in line
     command = re.search("llmbench (sync .*) sends what is missing", line)[1].split()
     assert command == ["sync", str(folder), "--uri", uri]
 
     os.killpg(server.pid, signal.SIGCONT)
-    sent = python(tmp_path, "llmbench", *command)
+    sent = llmbench(tmp_path, *command)
     assert sent.returncode == 0, sent.stderr
-    again = python(tmp_path, "llmbench", *command)
+    again = llmbench(tmp_path, *command)
     assert re.search("0 Records sent, 4 there already; run .*, finished", again.stdout), again.stdout
     (parent,) = runs(port)[None]
     assert (parent.info.status, parent.data.tags["verdict"]) == ("FINISHED", "no_quality")

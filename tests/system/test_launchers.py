@@ -4,14 +4,13 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from child import Child
 
 from llmbench import record
 from llmbench.api import load
@@ -29,19 +28,17 @@ LAUNCHERS = {
 }
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> Child:
+    """A sweep; its workers begin as the launcher starts them, with nothing imported."""
     clean = {"LLMBENCH_COMMIT": "0" * 40, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "llmbench", "-m", "hydra.sweep.dir=multirun/here", *arguments]
-    return subprocess.Popen(
-        command, cwd=folder, env=os.environ | clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return Child(folder, ("-m", "hydra.sweep.dir=multirun/here", *arguments), os.environ | clean)
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], bool], process: Child) -> None:
     until = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < until, "nothing happened for two minutes"
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate().stderr
         time.sleep(0.05)
 
 
@@ -62,13 +59,11 @@ def test_a_process_that_is_killed_or_takes_too_long_costs_its_own_job(tmp_path):
     def children() -> list[psutil.Process]:
         return psutil.Process(process.pid).children()
 
-    assert process.stderr is not None
-    while "warm up" not in process.stderr.readline():
-        assert process.poll() is None
+    wait_until(lambda: "warm up" in process.said(), process)
     for child in children():
         child.kill()
-    _, error = process.communicate(timeout=180)
-    assert process.returncode == 4, error
+    ended = process.communicate(timeout=180)
+    assert ended.returncode == 4, ended.stderr
     found = load(tmp_path / "multirun" / "here").records
     reasons = {item.context.swept["timing.warmup"]: item.reason for item in found}
     assert "SIGKILL" in str(reasons["10000001"])
@@ -87,7 +82,7 @@ def test_a_worker_that_dies_and_a_sweep_that_is_killed_lose_nothing(tmp_path, na
     worker = json.loads(next(folder.glob("*/block.json")).read_text())
     os.kill(worker["pid"], signal.SIGKILL)
     wait_until(lambda: len(list(folder.glob("*/record.json"))) > 1, process)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.communicate()
     until = time.monotonic() + 30
     while processes_of(tmp_path) and time.monotonic() < until:
@@ -96,8 +91,8 @@ def test_a_worker_that_dies_and_a_sweep_that_is_killed_lose_nothing(tmp_path, na
 
     before = {path.parent.name: record.load(path).started_at for path in folder.glob("*/record.json")}
     again = start(tmp_path, *LAUNCHERS[name], *GRID)
-    _, error = again.communicate(timeout=240)
-    assert again.returncode == 0, error
+    ended = again.communicate(timeout=240)
+    assert ended.returncode == 0, ended.stderr
     found = load(folder)
     assert (len(found.records), found.missing) == (4, ())
     assert {item.status for item in found.records} == {"finished"}

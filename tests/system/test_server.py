@@ -3,8 +3,9 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from child import Child
 
 from serving import text_server
 
@@ -26,14 +27,7 @@ SWEEP = [
 
 def llmbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     settings = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return subprocess.run(
-        [sys.executable, "-m", "llmbench", *arguments],
-        cwd=folder,
-        env=os.environ | settings | {"OPENAI_API_KEY": KEY},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    return Child(folder, arguments, os.environ | settings | {"OPENAI_API_KEY": KEY}).communicate()
 
 
 def test_a_server_is_one_more_row_and_its_key_is_nowhere(tmp_path):

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
+from child import Child
+from command_line import called
 
 from llmbench import record
 from llmbench.api import load
@@ -30,6 +32,7 @@ SMALL = [
     "hardware=cpu",
     "parity.baseline_temperatures=[0]",
 ]
+QUICK = ["metric=speed", "canvas=8", "workload.prompts=2", "batch=2", "timing.repeats=1", "hardware=cpu"]
 GRID = ["-m", "model=llama,llada", "steps=4,8"]
 
 
@@ -38,9 +41,8 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "LLMBENCH_COMMIT": clean}
 
 
-def llmbench(folder: Path, *arguments: str, timeout: int = 240) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmbench", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout)
+def llmbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return Child(folder, arguments, environment()).communicate()
 
 
 def children(folder: Path) -> dict[str, list]:
@@ -63,8 +65,11 @@ def timed(runs: list) -> list:
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """As it is typed: Python starts with nothing imported."""
     folder = tmp_path_factory.mktemp("sweep")
-    return folder, llmbench(folder, *GRID, *SMALL)
+    command = [sys.executable, "-m", "llmbench", *GRID, *SMALL]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=240)
+    return folder, done
 
 
 def test_the_main_command_ends_with_table_verdict_and_where_to_look(swept):
@@ -115,8 +120,7 @@ def test_llama_is_a_flat_line_over_the_steps(swept):
 
 def test_the_table_rebuilt_from_the_store_is_the_printed_one(swept):
     folder, result = swept
-    command = [sys.executable, "-m", "llmbench", "report", "parity", "--out", str(folder / "paper")]
-    rebuilt = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
+    rebuilt = llmbench(folder, "report", "parity", "--out", str(folder / "paper"))
     assert rebuilt.returncode == 0, rebuilt.stderr
     rows = [line for line in result.stdout.splitlines() if line.startswith(("llama", "llada k="))]
     assert len(rows) == 3
@@ -153,26 +157,26 @@ def test_a_repeat_is_no_analysis_and_other_margins_over_the_same_prompts_are(swe
     assert (third.head.margin, third.identities) == (0.2, first.identities)
 
 
-def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
-    result = llmbench(tmp_path, *GRID, *SMALL, "dry_run=true")
+def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path, capfd):
+    result = called(capfd, *GRID, *SMALL, "dry_run=true", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "3 jobs (4 cells of the grid)" in result.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_one_wrong_cell_refuses_the_grid_before_any_job(tmp_path):
-    result = llmbench(tmp_path, "-m", "model=llada", "steps=4,7", "block_length=8", *SMALL)
+def test_one_wrong_cell_refuses_the_grid_before_any_job(tmp_path, capfd):
+    result = called(capfd, "-m", "model=llada", "steps=4,7", "block_length=8", *SMALL, folder=tmp_path)
     assert result.returncode == 2
     assert "[steps=7] model.decoder: steps 7 must be a multiple of the 2 blocks" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_a_malformed_file_is_one_line_before_any_work(tmp_path):
+def test_a_malformed_file_is_one_line_before_any_work(tmp_path, capfd):
     malformed = tmp_path / "malformed.jsonl"
     malformed.write_text('{"id": "a", "prompt": "Once upon a time", "reference": "there was"}\n{not json')
     own = ["workload=jsonl", f"workload.source={malformed}"]
-    result = llmbench(tmp_path, "-m", "model=llama,llada", "steps=4", *SMALL, *own)
+    result = called(capfd, "-m", "model=llama,llada", "steps=4", *SMALL, *own, folder=tmp_path)
     assert result.returncode == 2, result.stdout
     (line,) = result.stderr.splitlines()
     assert "malformed.jsonl, line 2" in line
@@ -191,9 +195,7 @@ def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
         broken / "model.safetensors",
         {"format": "pt"},
     )
-    result = llmbench(
-        tmp_path, "-m", f"model.checkpoint=bundled:llada,{broken}", "model=llada", "steps=4", "metric=speed", *SMALL
-    )
+    result = llmbench(tmp_path, "-m", f"model.checkpoint=bundled:llada,{broken}", "model=llada", "steps=4", *QUICK)
     assert result.returncode == 4
     assert "1 of 2 jobs failed" in result.stderr
     runs = children(tmp_path)
@@ -205,18 +207,15 @@ def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
 
 def stopped(folder: Path, arguments: list[str], number: int, once: str) -> tuple[int, str]:
     """Send a running sweep a signal as soon as a Record is there; its exit code, and its last line."""
-    command = [sys.executable, "-m", "llmbench", *arguments]
-    victim = subprocess.Popen(
-        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    victim = Child(folder, tuple(arguments), environment())
     deadline = time.monotonic() + 120
     while not list(folder.glob(f"{once}-*/record.json")):
         assert victim.poll() is None, "the sweep ended before it could be stopped"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     victim.send_signal(number)
-    said = victim.communicate()[1].splitlines()
-    return victim.returncode, said[-1]
+    ended = victim.communicate()
+    return ended.returncode, ended.stderr.splitlines()[-1]
 
 
 def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_stopped(tmp_path):
@@ -231,8 +230,7 @@ def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_s
     assert sorted(run.info.status for run in runs["parents"]) == ["KILLED", "RUNNING"]  # the second could tell nobody
 
     (cut,) = [run for run in runs["parents"] if run.info.status == "RUNNING"]
-    report = [sys.executable, "-m", "llmbench", "report", "parity", "--sweep", cut.info.run_id]
-    shown = subprocess.run(report, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    shown = llmbench(tmp_path, "report", "parity", "--sweep", cut.info.run_id)
     said = shown.stdout + shown.stderr
     assert "PARTIAL: " in said
     assert "the same command goes on: python -m llmbench -m model=llama,llada steps=4,8" in said
@@ -255,9 +253,14 @@ def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_s
 
 
 def test_a_reader_that_goes_away_costs_no_result(tmp_path):
-    arguments = [sys.executable, "-m", "llmbench", "-m", "model=llama", "steps=4", "metric=speed", *SMALL]
+    """In a process that Python starts, whose output is a pipe."""
     process = subprocess.Popen(
-        arguments, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "llmbench", "-m", "model=llama", "steps=4", *QUICK],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     process.stdout.readline()
@@ -272,9 +275,8 @@ def test_a_reader_that_goes_away_costs_no_result(tmp_path):
 
 
 def test_jobs_and_sweeps_that_start_together_share_no_folder(tmp_path):
-    command = [sys.executable, "-m", "llmbench", "model=llama", "metric=speed", *SMALL]
-    together = [subprocess.Popen([*command, f"seed={i}"], cwd=tmp_path, env=environment()) for i in (1, 2)]
-    assert [process.wait() for process in together] == [0, 0]
+    together = [Child(tmp_path, ("model=llama", *QUICK, f"seed={i}"), environment()) for i in (1, 2)]
+    assert [child.communicate().returncode for child in together] == [0, 0]
     records = [record.load(path) for path in tmp_path.glob("multirun/*/record.json")]
     assert sorted(found.config["seed"] for found in records) == [1, 2]
 
@@ -284,9 +286,8 @@ def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_aske
     here.mkdir()
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "llmbench", *arguments, "steps=4", "metric=speed", *SMALL]
         there = environment() | {"LLMBENCH_RESULTS": str(elsewhere)}
-        return subprocess.run(command, cwd=here, env=there, capture_output=True, text=True)
+        return Child(here, (*arguments, "steps=4", *QUICK), there).communicate()
 
     result = run("model=llada")
     assert result.returncode == 0, result.stderr
@@ -307,8 +308,9 @@ def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_aske
     assert run("-m", "model=llama,llada", "reuse=all", "dry_run=true").stdout.count("recorded already") == 1
 
 
-def test_a_job_that_is_refused_leaves_no_folder(tmp_path):
-    result = llmbench(tmp_path, "model=llada", "steps=4", "metric=speed", *SMALL, "tracking.uri=/some/folder")
+def test_a_job_that_is_refused_leaves_no_folder(tmp_path, capfd):
+    refused = ["model=llada", "steps=4", "metric=speed", *SMALL, "tracking.uri=/some/folder"]
+    result = called(capfd, *refused, folder=tmp_path)
     assert result.returncode == 2, result.stderr
     (line,) = result.stderr.splitlines()
     assert "sqlite:////some/folder/mlflow.db" in line

@@ -5,13 +5,12 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from child import Child
 
 from llmbench.config.job import TrackingConfig
 from llmbench.errors import TrackingError
@@ -64,7 +63,7 @@ def new_store_in_place(uri: str) -> None:
 
 def opened(uri: str) -> str:
     """The experiment's id, from a process of its own."""
-    done = subprocess.run([sys.executable, "-c", OPEN, uri], cwd=ROOT, capture_output=True, text=True)
+    done = Child(ROOT, ("-c", OPEN, uri), os.environ).communicate()
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -101,7 +100,7 @@ def test_a_store_that_holds_runs_or_experiments_is_never_made_again(tmp_path: Pa
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = 'older'")
     before = (tmp_path / "mlflow.db").read_bytes()
-    done = subprocess.run([sys.executable, "-c", OPEN, uri], cwd=ROOT, capture_output=True, text=True)
+    done = Child(ROOT, ("-c", OPEN, uri), os.environ).communicate()
     assert "cannot open the MLflow store" in done.stderr
     assert (tmp_path / "mlflow.db").read_bytes() == before
 

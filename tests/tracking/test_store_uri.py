@@ -2,14 +2,13 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from child import Child
 
 from llmbench.config.job import TrackingConfig
 from llmbench.errors import TrackingError
@@ -180,13 +179,12 @@ def test_a_damaged_store_is_refused_with_a_way_on_that_measures_nothing(tmp_path
         "from llmbench.config.job import TrackingConfig\nfrom llmbench.tracking import open_store\n"
         f"open_store(TrackingConfig(uri='sqlite:///{tmp_path}/a.db', experiment='x'))"
     )  # in processes of their own: MLflow keeps what it has opened
-    command = [sys.executable, "-c", program]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    made = Child(ROOT, ("-c", program), os.environ).communicate()
     assert made.returncode == 0, made.stderr
     data = bytearray((tmp_path / "a.db").read_bytes())
     data[200:60000] = b"U" * 59800
     (tmp_path / "a.db").write_bytes(data)
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
+    said = Child(ROOT, ("-c", program), os.environ).communicate().stderr
     assert "database disk image is malformed; if the file is damaged, move it away" in said, said
     assert "`llmbench sync FOLDER` sends them into a new one" in said
 
@@ -196,11 +194,10 @@ def test_processes_that_make_a_store_at_once_all_find_it(tmp_path: Path) -> None
         "from llmbench.config.job import TrackingConfig\nfrom llmbench.tracking import open_store\n"
         f"print(open_store(TrackingConfig(uri='sqlite:///{tmp_path}/a.db', experiment='x')).experiment_id)"
     )
-    command = [sys.executable, "-c", program]
-    together = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    found = [process.communicate()[0].strip() for process in together]
-    assert [process.returncode for process in together] == [0, 0, 0]
-    assert len(set(found)) == 1
+    together = [Child(ROOT, ("-c", program), os.environ) for _ in range(3)]
+    ended = [child.communicate() for child in together]
+    assert [done.returncode for done in ended] == [0, 0, 0]
+    assert len({done.stdout.strip() for done in ended}) == 1
 
 
 def test_what_a_sweep_would_be_refused_for_is_known_without_making_anything(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Texts that are made to flatter, real ones under the bundled judge: none is `reached`, and a Check says why.
 
 The candidate is LLaDA's Record at k = 64 with other texts in it. LLaMA's Records are as they were measured.
+The judge's forwards take the time: half of the prompts are enough for most statuses.
 """
 
 import random
@@ -19,17 +20,26 @@ from llmbench.metrics import scoring
 from llmbench.metrics.judging import Judge
 from llmbench.record import Output, Record
 
-KEY = "quality/perplexity"
+FEW = 32
+"""Prompts where nothing else is said; with 24 the perplexity of one constant passes no more."""
+
+
+def llama(count: int = FEW) -> list[Record]:
+    return [first_prompts(record, count) for record in records() if record.family == "autoregressive"]
+
+
+def llada(count: int = FEW) -> Record:
+    return first_prompts(next(record for record in records() if record.steps == 64), count)
 
 
 @pytest.fixture(scope="module")
 def baseline() -> list[Record]:
-    return [first_prompts(record) for record in records() if record.family == "autoregressive"]
+    return llama()
 
 
 @pytest.fixture(scope="module")
 def template() -> Record:
-    return first_prompts(next(record for record in records() if record.steps == 64))
+    return llada()
 
 
 @pytest.fixture(scope="module")
@@ -102,65 +112,67 @@ def shifted_within_tasks(texts: Sequence[str], outputs: Sequence[Output]) -> lis
     return moved
 
 
-def passages(count: int) -> list[str]:
-    """Passages of the corpus that no prompt asked for."""
+def passages(count: int, size: int) -> list[str]:
+    """Passages of the corpus that no prompt asked for, again and again."""
     from llmbench.config.job import WorkloadConfig
     from llmbench.data import workloads
 
     prompts = workloads.load(WorkloadConfig(prompts=2 * SOME)).prompts[SOME:]
-    return [prompts[i % count].reference or "" for i in range(SOME)]
+    return [prompts[i % count].reference or "" for i in range(size)]
 
 
 Make = Callable[[list[str], Record, Judge], list[str]]
 DIGITS, EMOJI = " 0123456789", "😀😁😂🤣😃"
 
 
-def _random_text(signs: str, size: int) -> list[str]:
+def _random_texts(signs: str, length: int, size: int) -> list[str]:
     draw = random.Random(0)
-    return ["".join(draw.choice(signs) for _ in range(size)) for _ in range(SOME)]
+    return ["".join(draw.choice(signs) for _ in range(length)) for _ in range(size)]
 
 
 ADVERSARIES: dict[str, tuple[Make, Status, CheckName]] = {
-    "one constant": (lambda own, t, j: [own[0]] * SOME, Status.UNDECIDED, CheckName.COPYING),
-    "five constants": (lambda own, t, j: [own[i % 5] for i in range(SOME)], Status.UNDECIDED, CheckName.RELEVANCE),
-    "five passages": (lambda own, t, j: passages(5), Status.INSENSITIVE, CheckName.RELEVANCE),
+    "five constants": (lambda own, t, j: [own[i % 5] for i in range(len(own))], Status.UNDECIDED, CheckName.RELEVANCE),
+    "five passages": (lambda own, t, j: passages(5, len(own)), Status.INSENSITIVE, CheckName.RELEVANCE),
     "wrong prompts": (lambda own, t, j: shifted_within_tasks(own, t.outputs), Status.UNDECIDED, CheckName.RELEVANCE),
     "the judge without prompts": (lambda own, t, j: judge_texts(prompted=False), Status.INVALID, CheckName.RELEVANCE),
     "looped tails": (lambda own, t, j: cut(own, 48, j, tail=4), Status.NOT_REACHED, CheckName.REPETITION),
     "half empty": (lambda own, t, j: [s * (i % 2) for i, s in enumerate(own)], Status.INVALID, CheckName.EMPTY),
-    "digits": (lambda own, t, j: _random_text(DIGITS, 60), Status.INVALID, CheckName.RELEVANCE),
-    "emoji": (lambda own, t, j: _random_text(EMOJI, 12), Status.INVALID, CheckName.RELEVANCE),
-    "white space": (lambda own, t, j: [" " * 60] * SOME, Status.INVALID, CheckName.EMPTY),
+    "digits": (lambda own, t, j: _random_texts(DIGITS, 60, len(own)), Status.INVALID, CheckName.RELEVANCE),
+    "emoji": (lambda own, t, j: _random_texts(EMOJI, 12, len(own)), Status.INVALID, CheckName.RELEVANCE),
+    "white space": (lambda own, t, j: [" " * 60] * len(own), Status.INVALID, CheckName.EMPTY),
     "very short": (lambda own, t, j: cut(own, 12, j), Status.INVALID, CheckName.LENGTH),
     "an echo": (lambda own, t, j: [f"{o.prompt} " * 5 for o in t.outputs], Status.INVALID, CheckName.REPETITION),
 }
 """The texts, the status, and a Check that forbids parity."""
 
+PROMPTS = {"the judge without prompts": SOME}
+
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_texts_that_are_made_to_flatter_are_never_reached(
-    name: str, baseline: list[Record], template: Record, judge: Judge
-) -> None:
+def test_texts_that_are_made_to_flatter_are_never_reached(name: str, judge: Judge) -> None:
     make, status, stops = ADVERSARIES[name]
+    baseline, template = llama(PROMPTS.get(name, FEW)), llada(PROMPTS.get(name, FEW))
     texts = make(texts_of(baseline, "0.4"), template, judge)
     verdict = parity([*baseline, candidate(template, texts, judge)])
     check = verdict.check(stops, 64)
     assert (verdict.status, check is not None and check.passed) == (status, False)
 
 
-def test_one_text_for_all_prompts_would_pass_by_perplexity_alone(
+def test_one_text_for_all_prompts_would_pass_by_perplexity_alone_and_is_not_reached(
     baseline: list[Record], template: Record, judge: Judge
 ) -> None:
-    verdict = parity([*baseline, candidate(template, [texts_of(baseline, "0.4")[0]] * SOME, judge)])
+    verdict = parity([*baseline, candidate(template, [texts_of(baseline, "0.4")[0]] * FEW, judge)])
     assert verdict.head is not None
     assert verdict.head.tests[-1].passes
+    check = verdict.check(CheckName.COPYING, 64)
+    assert (verdict.status, check is not None and check.passed) == (Status.UNDECIDED, False)
 
 
 def test_the_judges_own_texts_pass_every_check_so_the_judge_may_be_no_side(
     baseline: list[Record], template: Record, judge: Judge
 ) -> None:
     """A job refuses it before it runs, a copy under another name too (tests/job/test_judge_check.py)."""
-    written = candidate(template, judge_texts(prompted=True), judge)
+    written = candidate(template, judge_texts(prompted=True)[:FEW], judge)
     assert parity([*baseline, written]).status is Status.REACHED
     honest = written.conditions | {"decoding.checkpoint": written.conditions["judge"]}
     verdict = parity([*baseline, replace(written, conditions=honest)])
@@ -177,9 +189,9 @@ def test_one_prompt_many_times(baseline: list[Record], template: Record) -> None
 
 @pytest.mark.parametrize("temperature", ["0.0", "0.7"])
 def test_sides_that_are_swapped(temperature: str, baseline: list[Record], template: Record) -> None:
-    llama = next(r for r in baseline if r.conditions["decoding.temperature"] == temperature)
-    llada = replace(template, model="llama", family="autoregressive", steps=None, role="timed")
-    verdict = parity([llada, as_candidate(llama, template)])
+    its = next(r for r in baseline if r.conditions["decoding.temperature"] == temperature)
+    swapped = replace(template, model="llama", family="autoregressive", steps=None, role="timed")
+    verdict = parity([swapped, as_candidate(its, template)])
     assert verdict.status is not Status.REACHED
 
 
@@ -207,8 +219,8 @@ def as_candidate(record: Record, template: Record) -> Record:
 def test_llama_with_another_seed_is_not_worse_than_llama(control: Record) -> None:
     """400 prompts. At 0.9 its perplexity is near the floor's, so the metric may say nothing there."""
     template = next(record for record in records() if record.steps == 64)
-    llama = [record for record in records() if record.family == "autoregressive"]
-    verdict: Parity = parity([*llama, as_candidate(control, template)])
+    measured = [record for record in records() if record.family == "autoregressive"]
+    verdict: Parity = parity([*measured, as_candidate(control, template)])
     assert verdict.head is not None
     (test,) = verdict.head.tests
     assert test.place is Place.ON

@@ -1,7 +1,8 @@
 """Which GPUs may this process use, and who times on one right now?
 
 A lock file per card, in a folder that all users of a host share: two sweeps never time on one card at once. The kernel
-lets go of what a dead process held.
+lets go of what a dead process held. Where no lock can be made (a file system without locks, a folder that cannot be
+written) nothing is held, and nobody waits.
 """
 
 import contextlib
@@ -81,9 +82,13 @@ def others_held(own: str | None) -> int:
 
 def _first_free(locks: Sequence[filelock.BaseFileLock]) -> int | None:
     for place, lock in enumerate(locks):
-        with contextlib.suppress(filelock.Timeout, NotImplementedError):
+        try:
             lock.acquire(blocking=False)
-            return place
+        except filelock.Timeout:
+            continue
+        except (OSError, NotImplementedError):
+            pass
+        return place
     return None
 
 
@@ -111,7 +116,8 @@ def _folder() -> Path:
     """The same for all users and processes of this host."""
     common = Path("/tmp")  # TMPDIR may be a job's own
     folder = (common if common.is_dir() else Path(tempfile.gettempdir())) / "llmbench-cards"
-    folder.mkdir(exist_ok=True)
-    with contextlib.suppress(OSError):  # another user made it
-        folder.chmod(0o1777)
+    with contextlib.suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        # for all users; with a sticky bit Linux lets nobody open what another user made (fs.protected_regular)
+        folder.chmod(0o777)
     return folder

@@ -100,9 +100,12 @@ def on_its_card(jobs: Sequence[Job], *, any_of_them: bool = False) -> Iterator[s
     wanted: Sequence[str] = ()
     if any(job.hardware.device == "cuda" for job in jobs):
         wanted = cards.visible_cards() if any_of_them else _own_card()
-    waiting = lambda: emit("Waiting for a GPU: another sweep is timing on it", sys.stderr)  # noqa: E731
-    with cards.held(wanted, waiting) as card:
+    with cards.held(wanted, _say_that_it_waits) as card:
         yield card
+
+
+def _say_that_it_waits() -> None:
+    emit("Waiting for a GPU: another sweep is timing on it", sys.stderr)
 
 
 def _own_card() -> tuple[str, ...]:

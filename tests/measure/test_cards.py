@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,14 @@ def test_each_process_gets_a_card_of_its_own_and_a_killed_one_lets_go() -> None:
             with cards.held(both, asked) as third:
                 assert third == both[0]
         assert cards.others_held(both[1]) == named[0] - 1
+
+
+def test_a_card_whose_lock_cannot_be_made_is_used_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "_folder", lambda: tmp_path / "file" / "no folder")
+    (tmp_path / "file").touch()
+    with cards.held(["GPU-a"]) as card:
+        assert card == "GPU-a"
+    assert cards.others_held("GPU-a") == 0
 
 
 def test_nothing_is_held_without_cards() -> None:

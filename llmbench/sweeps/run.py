@@ -140,6 +140,9 @@ def run_grid(
     else:
         for note in plan.notes(cells):
             emit(note, sys.stderr)
+    if launch.splits:
+        sizes = ", ".join(str(len(names)) for names in blocks.values())
+        emit(f"{counted(len(blocks), 'block')} for {launch.name}; jobs in each: {sizes}", sys.stderr)
     if warning:
         emit(warning, sys.stderr)
     if first.dry_run:

@@ -319,6 +319,12 @@ class Record:
         return job_label(self.model, self.family, None, self.config.get("model", {}).get("decoder", {}))
 
     @property
+    def draft(self) -> str | None:
+        """What proposed tokens for its forwards to verify: "lookup", "model", "llada"; None where nothing did."""
+        drafted: str | None = self.config.get("model", {}).get("decoder", {}).get("draft")
+        return drafted
+
+    @property
     def label(self) -> str:
         """The job's name for people: `llama`, `llama transformers static`, `llada k=16`, `llada dual k=16`."""
         return self.side if self.steps is None else f"{self.side} k={self.steps}"

@@ -117,25 +117,33 @@ def load_checkpoint(
     Raises:
         CheckpointError: the weights cannot be read.
     """
-    import torch
-
-    from llmbench.models import architecture
-
     global _loaded
     key = (files.digest, hardware.device, hardware.dtype, hardware.quantization, weights)
     if _loaded is not None and _loaded[0] == key:
         return _loaded[1]
     _drop(hardware.device)
+    checkpoint = load_beside(files, hardware, weights)
+    _loaded = (key, checkpoint)
+    return checkpoint
+
+
+def load_beside(files: CheckpointFiles, hardware: "HardwareConfig", weights: Literal["real", "dummy"]) -> Checkpoint:
+    """Put one more model on the device, and evict none: it drafts for the one under test. It is not kept.
+
+    Arguments and errors as `load_checkpoint`.
+    """
+    import torch
+
+    from llmbench.models import architecture
+
     dtype: torch.dtype = getattr(torch, hardware.dtype)
     model = _model(files, dtype, hardware.device, weights, hardware.quantization)
-    checkpoint = Checkpoint(
+    return Checkpoint(
         files=files,
         model=model,
         architecture=architecture.from_config(model.config, dtype.itemsize, hardware.quantization),
         weight_bytes=sum(weight.nbytes for weight in model.parameters()),
     )
-    _loaded = (key, checkpoint)
-    return checkpoint
 
 
 def kept_bytes(hardware: "HardwareConfig") -> int:

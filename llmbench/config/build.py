@@ -33,7 +33,9 @@ def build_job(tree: "DictConfig") -> Job:
 
     values = _values(tree)
     shared = {key: values.pop(key) for key in (*shared_keys(), SERVER) if key in values}
-    values.pop("pair", None)  # the model and the judge have taken from it what they use
+    pair = values.pop("pair", None) or {}  # the model and the judge have taken from it what they use
+    if shared.get("draft") == "llada" and shared.get("draft_checkpoint") is None:
+        shared["draft_checkpoint"] = pair.get("llada")
     for key in values.keys() & {item.name for item in dataclasses.fields(Job) if PLANNED in item.metadata}:
         raise ConfigError(f"{key}: no such key; see --help")
     _name_judge(values)

@@ -83,22 +83,74 @@ class _OneByOne:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Autoregressive(_OneByOne):
-    """One token after the other, from a KV cache (`llmbench.decoding.autoregressive`)."""
+class _Drafting(_OneByOne):
+    """Speculative decoding: something proposes tokens, one forward verifies them. The text stays the model's own."""
+
+    # lookup: n-grams of prompt and output; model: a smaller checkpoint; llada: a diffusion model, a block at a time
+    draft: Literal["lookup", "model", "llada"] | None = option(
+        None, key="draft", label="draft", implementation=True, skips_work=True
+    )
+    draft_tokens: Annotated[StrictInt, Field(ge=1, le=31)] = option(7, key="draft_tokens", implementation=True)
+    draft_checkpoint: str | None = option(None, key="draft_checkpoint", implementation=True)  # of model and llada
+
+    def __post_init__(self) -> None:
+        """Forget what the chosen draft does not read, so that equal jobs are one; refuse a draft without weights."""
+        read = _READ_BY_DRAFT[self.draft]
+        for item in dataclasses.fields(self):
+            if item.name in _READ_BY_DRAFT["llada"] - read:
+                object.__setattr__(self, item.name, item.default)
+        if "draft_checkpoint" in read and not self.draft_checkpoint:
+            raise ValueError(
+                f"draft={self.draft} needs a checkpoint; add draft_checkpoint=/path/to/folder, or hub:ORG/NAME"
+            )
+
+
+_READ_BY_DRAFT: dict[str | None, frozenset[str]] = {
+    None: frozenset(),
+    "lookup": frozenset({"draft_tokens", "fixed_accepted_tokens"}),
+    "model": frozenset({"draft_tokens", "fixed_accepted_tokens", "draft_checkpoint"}),
+    "llada": frozenset({"draft_tokens", "fixed_accepted_tokens", "draft_checkpoint", "draft_steps"}),
+}
+"""The options of each draft."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Autoregressive(_Drafting):
+    """One token after the other, from a KV cache (`llmbench.decoding.autoregressive`, `speculation` with a draft)."""
 
     kind: Literal["autoregressive"] = option("autoregressive", implementation=True)
     stop_check_every: Count = option(
         8, implementation=True
     )  # forwards between two checks whether every row has stopped
+    draft_steps: Count = option(1, key="draft_steps", implementation=True)  # llada: forwards for a block
+    # accept so many, whatever the text: what dummy weights need
+    fixed_accepted_tokens: CountOrZero | None = option(
+        None, key="fixed_accepted_tokens", label="accepted", implementation=True
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse more of anything than there are drafted tokens."""
+        super().__post_init__()
+        for name in ("draft_steps", "fixed_accepted_tokens"):
+            if (value := getattr(self, name) or 0) > self.draft_tokens:
+                raise ValueError(f"{name} {value} exceeds draft_tokens {self.draft_tokens}; lower it")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Transformers(_OneByOne):
+class Transformers(_Drafting):
     """Transformers' own `generate`, a second baseline (`llmbench.decoding.generate`)."""
 
     kind: Literal["transformers"] = option("transformers", implementation=True)
     # static: of full length from the start; compiles on CUDA
     cache: Literal["dynamic", "static"] = option("dynamic", label="", implementation=True)
+
+    def __post_init__(self) -> None:
+        """Refuse what `generate` cannot draft with."""
+        super().__post_init__()
+        if self.draft == "llada":
+            raise ValueError("Transformers drafts with lookup or model; for draft=llada use model=llama")
+        if self.draft is not None and self.cache == "static":
+            raise ValueError("Transformers drafts with its dynamic cache alone; use model.decoder.cache=dynamic")
 
 
 _OWN_FIELDS = {

@@ -22,6 +22,7 @@ from llmbench.config.decoders import (
     Positive,
     Seed,
     ServerDecoder,
+    Transformers,
     job_label,
 )
 from llmbench.config.parity import ParityConfig
@@ -276,6 +277,7 @@ class Job:
                 "weights=dummy writes noise, and threshold or factor would count its forwards; "
                 "add fixed_tokens_per_forward=N"
             )
+        self._check_draft()
         if self.timeout_s is not None and self.isolation == "none":
             raise ValueError("timeout_s stops a process, and all jobs share this one; add isolation=process")
         decoder = self.model.decoder
@@ -291,6 +293,22 @@ class Job:
             raise ValueError("workload=synthetic is random tokens and no chat; leave model.chat out")
         if self.workload.synthetic and (self.metric.perplexity.judge or self.metric.bertscore):
             raise ValueError("workload=synthetic has neither text nor references to score; add metric=speed")
+
+    def _check_draft(self) -> None:
+        """Refuse accepted tokens that mean nothing, and batches of a decoder that drafts for one sequence."""
+        decoder = self.model.decoder
+        draft, accepted = getattr(decoder, "draft", None), getattr(decoder, "fixed_accepted_tokens", None)
+        if draft is None:
+            return
+        if self.weights == "dummy" and accepted is None:
+            raise ValueError(
+                "weights=dummy writes noise, and what a draft has accepted would mean nothing; "
+                "add fixed_accepted_tokens=N"
+            )
+        if self.weights == "real" and accepted is not None:
+            raise ValueError("fixed_accepted_tokens writes other text than the model's; it is for weights=dummy")
+        if isinstance(decoder, Transformers) and self.batch > 1:
+            raise ValueError(f"Transformers drafts for one sequence at a time; use batch=1 (got {self.batch})")
 
     def with_prompts(self) -> "Job":
         """The same job with its number of prompts: the null of `workload.prompts` ends here.

@@ -11,12 +11,20 @@ from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, S
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import Decoder
 from llmbench.decoding.diffusion import DiffusionDecoder
+from llmbench.decoding.drafts import DraftModel
 from llmbench.decoding.generate import TransformersDecoder
+from llmbench.decoding.speculation import SpeculativeDecoder
 from llmbench.errors import ConfigError
 
 
 def build(
-    settings: DecoderConfig, *, stop_ids: Sequence[int], pad_id: int, mask_id: int | None, logit_shift: int = 0
+    settings: DecoderConfig,
+    *,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    mask_id: int | None,
+    logit_shift: int = 0,
+    draft: DraftModel | None = None,
 ) -> Decoder:
     """Make the decoder that `settings` describe.
 
@@ -26,15 +34,18 @@ def build(
         pad_id: written after the stop token of a row that ended before the others.
         mask_id: the token that stands for "not yet known"; None for checkpoints that have none.
         logit_shift: how many positions before a masked one the hidden state lies that predicts it (diffusion).
+        draft: the model that drafts, where one does.
 
     Raises:
         ConfigError: a diffusion decoder for a checkpoint without a mask token; a decoder that is a server.
     """
     match settings:
+        case Autoregressive() if settings.draft is not None:
+            return SpeculativeDecoder(settings, stop_ids=tuple(stop_ids), pad_id=pad_id, model=draft)
         case Autoregressive():
             return AutoregressiveDecoder(settings, stop_ids=tuple(stop_ids), pad_id=pad_id)
         case Transformers():
-            return TransformersDecoder(settings, stop_ids=tuple(stop_ids), pad_id=pad_id)
+            return TransformersDecoder(settings, stop_ids=tuple(stop_ids), pad_id=pad_id, draft=draft)
         case Diffusion():
             if mask_id is None:
                 raise ConfigError("model=llada needs a checkpoint with a mask token; use model=llama for this one")

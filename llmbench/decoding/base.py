@@ -64,6 +64,10 @@ class Engine(Protocol):
         """Where ids, masks and positions must be."""
         ...
 
+    def close(self) -> None:
+        """Destroy what was captured."""
+        ...
+
     def new_cache(self, rows: int, length: int) -> Any:
         """Memory for keys and values of `rows` sequences of at most `length` positions."""
         ...
@@ -89,6 +93,13 @@ class Engine(Protocol):
 
     def decode(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
         """Append one token per row [B] to the cache: logits of the next one [B, V]."""
+        ...
+
+    def extend(self, tokens: torch.Tensor, start: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Read tokens [B, Q] into the cache, each row at its own place `start` [B]; hidden states [B, Q, C].
+
+        Nothing behind them is seen; a causal model sees nothing behind each of them.
+        """
         ...
 
     def denoise(

@@ -15,6 +15,8 @@ CPU it does not).
   it counts the forwards (newer versions may run one more than there are tokens). It costs an `or` of B booleans per
   token. `generate` itself waits for the device at every token to ask whether all rows have stopped; that is part of
   what is measured.
+- With `draft` it drafts and verifies as `generate` does by itself: prompt lookup, or an assistant model, for one
+  sequence at a time. How many tokens a forward read is not told; `forwards` count one each, the least.
 - A static cache is as long as the longest one that this decoder was asked for, and the compiled forward is kept from
   call to call; both are forgotten with the decoder, so that no job inherits another's.
 """
@@ -29,6 +31,7 @@ import torch
 
 from llmbench.config.decoders import Transformers
 from llmbench.decoding.base import DecodedBatch, Engine, OnStep, PromptBatch
+from llmbench.decoding.drafts import NGRAM, DraftModel
 from llmbench.record import ForwardShape
 
 
@@ -47,8 +50,11 @@ class TransformersDecoder:
 
     streams = True
 
-    def __init__(self, settings: Transformers, *, stop_ids: tuple[int, ...], pad_id: int) -> None:
+    def __init__(
+        self, settings: Transformers, *, stop_ids: tuple[int, ...], pad_id: int, draft: DraftModel | None = None
+    ) -> None:
         self._settings = settings
+        self._draft = draft
         self._stop_ids = stop_ids
         self._pad_id = pad_id
         self._known: weakref.finalize[Any, Any] | None = None  # forgets what `generate` left on the model
@@ -71,16 +77,35 @@ class TransformersDecoder:
             self._known.atexit = False
         rows, prompt = batch.ids.shape
         counter = _Counter(on_step, torch.zeros(rows, dtype=torch.bool, device=batch.ids.device))
-        with _nothing_of_its_own(model), self._seeded(batch.ids.device, seed):
+        with _own_settings(model), self._assistant() as more, self._seeded(batch.ids.device, seed):
             whole = model.generate(
                 input_ids=batch.ids,
                 attention_mask=torch.ones_like(batch.ids) if batch.mask is None else batch.mask.long(),
                 generation_config=self._generation_config(),
                 stopping_criteria=[counter],
+                **more,
             )
         first = ForwardShape(rows=rows, queries=prompt, keys=prompt, logits=1, padding=batch.padding)
-        later = (replace(first, queries=1, keys=prompt + i) for i in range(1, counter.calls))
-        return DecodedBatch(tokens=whole[:, prompt:], forwards=(first, *later), nfe=counter.calls)
+        later = (replace(first, queries=1, keys=length) for length in counter.lengths[:-1])
+        return DecodedBatch(tokens=whole[:, prompt:], forwards=(first, *later), nfe=len(counter.lengths))
+
+    @contextlib.contextmanager
+    def _assistant(self) -> Iterator[dict[str, Any]]:
+        """The arguments of `generate` that make it draft, always so many tokens, as the settings ask for."""
+        from transformers import GenerationConfig
+
+        count = self._settings.draft_tokens
+        match self._settings.draft:
+            case "lookup":
+                yield {"prompt_lookup_num_tokens": count, "max_matching_ngram_size": NGRAM}
+            case "model":
+                assert self._draft is not None
+                model: Any = self._draft.engine.model  # type: ignore[attr-defined]
+                constant = {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
+                with _own_settings(model, GenerationConfig(num_assistant_tokens=count, **constant)):
+                    yield {"assistant_model": model}
+            case _:
+                yield {}
 
     def _generation_config(self) -> Any:
         from transformers import GenerationConfig
@@ -112,25 +137,30 @@ class _Counter:
     """A stopping criterion that never stops: counts forwards and marks tokens."""
 
     def __init__(self, on_step: OnStep | None, never: torch.Tensor) -> None:
-        self.calls = 0
+        self.lengths: list[int] = []  # of the sequences, behind each forward
         self._on_step = on_step
         self._never = never  # [B] of False
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """Called once per forward, after its tokens are appended to `input_ids` [B, P + i + 1]."""
+        """Called once per forward, after its tokens are appended to `input_ids` [B, P + tokens]."""
         if self._on_step is not None:
-            self._on_step(self.calls)
-        self.calls += 1
+            self._on_step(len(self.lengths))
+        self.lengths.append(input_ids.shape[1])
         return self._never
 
 
 @contextlib.contextmanager
-def _nothing_of_its_own(model: Any) -> Iterator[None]:
-    """Hide the checkpoint's generation settings: `generate` fills whatever is None from them, stop tokens too."""
+def _own_settings(model: Any, ours: Any = None) -> Iterator[None]:
+    """Hide the checkpoint's generation settings: `generate` fills whatever is None from them, stop tokens too.
+
+    Args:
+        model: with a `generation_config`.
+        ours: what stands there meanwhile; None: nothing.
+    """
     from transformers import GenerationConfig
 
     own = model.generation_config
-    model.generation_config = GenerationConfig()
+    model.generation_config = ours or GenerationConfig()
     try:
         yield
     finally:

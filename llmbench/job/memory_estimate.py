@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, get_args
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.load import elements, kept_bytes
-from llmbench.config.decoders import Diffusion, ServerDecoder
+from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, ServerDecoder
 from llmbench.config.job import HardwareConfig, Job, Quantization
 from llmbench.errors import CheckpointError, HardwareError
 from llmbench.measure import device
@@ -63,21 +63,32 @@ def need(prepared: "Prepared", hardware: HardwareConfig | None = None) -> Need:
         hardware: resolved; None: the job's own.
     """
     hardware = hardware or prepared.job.hardware
-    return _need(prepared.job, shapes(prepared, hardware), prepared.longest_prompt)
+    drafting = _shapes(prepared.draft, hardware) if prepared.draft else None
+    return _need(prepared.job, shapes(prepared, hardware), prepared.longest_prompt, drafting)
 
 
-def _need(job: Job, stored: Architecture, longest_prompt: int | None) -> Need:
-    """What a model needs for prompts of at most so many tokens; None: its weights alone."""
+def _need(job: Job, stored: Architecture, longest_prompt: int | None, drafting: Architecture | None = None) -> Need:
+    """What a model needs for prompts of at most so many tokens; None: its weights alone.
+
+    A model that drafts for it has weights and a cache of the same length of its own.
+    """
+    weights = stored.weight_bytes + (drafting.weight_bytes if drafting else 0)
     if longest_prompt is None:
-        return Need(weights=stored.weight_bytes, cache=0, activations=0)
+        return Need(weights=weights, cache=0, activations=0)
     decoder = job.model.decoder
     cached = not isinstance(decoder, Diffusion) or decoder.cache != "none"
-    positions = _rows(job) * (longest_prompt + decoder.canvas)
+    positions = _rows(job) * (longest_prompt + decoder.canvas + verified_tokens(decoder))
+    each = stored.kv_bytes_per_position + (drafting.kv_bytes_per_position if drafting else 0)
     return Need(
-        weights=stored.weight_bytes,
-        cache=positions * stored.kv_bytes_per_position if cached else 0,
+        weights=weights,
+        cache=positions * each if cached else 0,
         activations=_activations(job, stored, longest_prompt),
     )
+
+
+def verified_tokens(decoder: DecoderConfig) -> int:
+    """Tokens that a forward verifies, each of which has a place in the cache; 0 without a draft."""
+    return decoder.draft_tokens + 1 if isinstance(decoder, Autoregressive) and decoder.draft else 0
 
 
 def _rows(job: Job) -> int:
@@ -94,7 +105,8 @@ def _activations(job: Job, stored: Architecture, longest_prompt: int) -> int:
     if isinstance(decoder, Diffusion):
         queries, logits = longest_prompt + decoder.canvas, decoder.block_length
     else:
-        queries, logits = longest_prompt, 1
+        width = verified_tokens(decoder)
+        queries, logits = max(longest_prompt, width), max(1, width)
     attention = 2 * stored.hidden + 2 * (stored.heads + stored.kv_heads) * stored.head_dim  # residual, norm; q, k, v, o
     feed_forward = 2 * stored.hidden + 3 * stored.ffn  # residual, norm; gate, up and their product
     block = rows * queries * max(attention, feed_forward)
@@ -112,19 +124,23 @@ def shortage(prepared: "Prepared") -> str | None:
     hardware = prepared.job.hardware
     said = None
     if not isinstance(prepared.job.model.decoder, ServerDecoder):
-        said = _model_shortage(prepared.job, prepared.checkpoint, prepared.longest_prompt)
+        said = _model_shortage(prepared.job, prepared.checkpoint, prepared.longest_prompt, prepared.draft)
     lines = (scoring_too_small(needed, hardware.device, _free(hardware)) for needed in scoring_bytes(prepared))
     return said or next(filter(None, lines), None)
 
 
-def _model_shortage(job: Job, files: CheckpointFiles, longest_prompt: int | None) -> str | None:
-    """`shortage` of the model under test."""
+def _model_shortage(
+    job: Job, files: CheckpointFiles, longest_prompt: int | None, draft: CheckpointFiles | None = None
+) -> str | None:
+    """`shortage` of the model under test, and of the one that drafts for it."""
+
+    def need_on(hardware: HardwareConfig) -> Need:
+        drafting = _shapes(draft, hardware) if draft else None
+        return _need(job, _shapes(files, hardware), longest_prompt, drafting)
+
     hardware = job.hardware
-    needed = _need(job, _shapes(files, hardware), longest_prompt)
-    others = {
-        _named(other, hardware): _need(job, _shapes(files, other), longest_prompt).total
-        for other in _narrower(hardware)
-    }
+    needed = need_on(hardware)
+    others = {_named(other, hardware): need_on(other).total for other in _narrower(hardware)}
     return too_small(files.name, hardware.device, needed, others, _free(hardware))
 
 

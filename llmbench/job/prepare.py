@@ -13,7 +13,7 @@ from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
 from llmbench.data import heldout, workloads
 from llmbench.errors import CheckpointError, ConfigError, JudgeError
-from llmbench.job import judge_check, memory_estimate, server
+from llmbench.job import drafts, judge_check, memory_estimate, server
 from llmbench.job.prepared import Prepared, prompt_ids
 from llmbench.measure import device
 from llmbench.metrics import bertscore
@@ -46,6 +46,7 @@ def prepare_job(job: Job, *, here: bool = True) -> Prepared:
         family=job.model.decoder.family,
         require=lambda described: _require_fit(job, workload, described),
     )
+    draft = drafts.resolve(job, files)
     judge, second_judge = _judges(job, files)
     encoder = (
         bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None
@@ -64,6 +65,7 @@ def prepare_job(job: Job, *, here: bool = True) -> Prepared:
         checkpoint=files,
         judge=judge,
         second_judge=second_judge,
+        draft=draft,
         encoder=encoder,
         heldout=held,
         partition=tuple(tuple(indices[i : i + job.batch]) for i in range(0, len(indices), job.batch)),
@@ -147,10 +149,12 @@ def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles)
     job = replace(job, model=replace(job.model, chat=_chat(job, files)))
     longest = max(len(prompt_ids(job, files, prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
-    if longest + canvas > files.context:
+    drafted = memory_estimate.verified_tokens(job.model.decoder)  # the last step may look as far beyond the canvas
+    if longest + canvas + drafted > files.context:
+        more = f" + draft_tokens {drafted - 1} + 1" if drafted else ""
         raise ConfigError(
-            f"canvas {canvas} + longest prompt {longest} tokens exceed the context {files.context} of {files.name}; "
-            f"lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
+            f"canvas {canvas}{more} + longest prompt {longest} tokens exceed the context {files.context} of "
+            f"{files.name}; lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
     return job, longest
 

@@ -19,6 +19,7 @@ class Prepared:
     checkpoint: CheckpointFiles
     judge: CheckpointFiles | None
     second_judge: CheckpointFiles | None
+    draft: CheckpointFiles | None = None  # the model that drafts
     encoder: EncoderFiles | None
     heldout: Texts | None  # for the likelihood under the model itself
     partition: tuple[tuple[int, ...], ...]  # indices into workload.prompts, batch by batch
@@ -47,6 +48,7 @@ class Prepared:
             "workload": self.workload,
             "judge": self.judge,
             "second_judge": self.second_judge,
+            "draft": self.draft,
             "encoder": self.encoder,
             "likelihood": self.heldout,
         }

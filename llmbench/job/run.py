@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmbench import decoding
-from llmbench.checkpoints.load import Checkpoint, ValidText, load_checkpoint, load_judge, make_room
+from llmbench.checkpoints.load import Checkpoint, ValidText, load_beside, load_checkpoint, load_judge, make_room
 from llmbench.config.decoders import Diffusion, ServerDecoder
 from llmbench.config.identity import identity
 from llmbench.config.job import Job, to_dict
 from llmbench.decoding.base import DecodedBatch, Decoder, OnStep, PromptBatch
+from llmbench.decoding.drafts import DraftModel
 from llmbench.errors import CheckpointError
 from llmbench.job import generation_result, memory_estimate, server
 from llmbench.job.generation_result import GenerationResult
@@ -94,6 +95,7 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
     checkpoint = load_checkpoint(prepared.checkpoint, job.hardware, job.weights)
     probe.clean()
     engine = checkpoint.engine("graph" if job.hardware.engine == "graph" else "eager")
+    drafting = _drafting(prepared, checkpoint)
     building_peak = probe.peak_reserved_bytes()
     batches, tokenize_ms = _encode(prepared, checkpoint)
     repeated = tuple(range(min(job.timing.batches, len(batches))))
@@ -108,6 +110,7 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
         pad_id=checkpoint.pad_id,
         mask_id=checkpoint.mask_id,
         logit_shift=checkpoint.files.logit_shift,
+        draft=drafting,
     )
     bench = _Bench(checkpoint, decoder, engine, batches, job.seed, job.model.decoder.canvas)
     tick("set up", 0, 1)
@@ -125,9 +128,11 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
         valid=lambda batch, generation: _valid_size(checkpoint, batches[batch], generation),
         half_width=performance.relative_half_width,
         tick=tick,
-        growing=bench.growing,
+        growing=None if getattr(job.model.decoder, "draft", None) else bench.growing,  # eager engines verify nothing
     )
     engine.close()
+    if drafting is not None:
+        drafting.engine.close()
     texts = zip(batches, measured.first_pass, strict=True) if job.role == "timed" else ()
     written = [checkpoint.texts(*pair) for pair in texts]
     made = [measured.first_pass[batch].forwards for batch in repeated]
@@ -136,7 +141,7 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
     ceilings = device.ceilings(job.hardware, checkpoint.weight_bytes) if job.metric.roofline else None
 
     setup_s = round(engine.setup_s, 3)
-    del bench, engine
+    del bench, engine, decoder, drafting
     probe.clean()
     return GenerationResult(
         outputs=_outputs(prepared, written) if written else (),
@@ -152,6 +157,21 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
         likelihood=likelihood,
         ceilings=ceilings,
         notes=(*measured.notes, *_notes(job)),
+    )
+
+
+def _drafting(prepared: Prepared, checkpoint: Checkpoint) -> DraftModel | None:
+    """The model that drafts, on the same device; None where none does."""
+    job = prepared.job
+    if prepared.draft is None:
+        return None
+    beside = load_beside(prepared.draft, job.hardware, job.weights)
+    return DraftModel(
+        engine=beside.engine("graph" if job.hardware.engine == "graph" else "eager"),
+        vocabulary=beside.architecture.vocab,
+        verified_vocabulary=checkpoint.architecture.vocab,
+        mask_id=beside.mask_id,
+        logit_shift=beside.files.logit_shift,
     )
 
 
@@ -179,6 +199,8 @@ def _notes(job: Job) -> tuple[str, ...]:
             "product: times are those of this storage, the roofline's bytes too, and quality is that of the weights as "
             "rounded"
         )
+    if getattr(job.model.decoder, "draft", None) in ("model", "llada"):
+        notes.append("the draft's own forwards count neither in nfe nor in the roofline's limit")
     if isinstance(job.model.decoder, Diffusion) and job.model.decoder.idle_steps:
         notes.append(job.model.decoder.idle_phrase)
     return tuple(notes)

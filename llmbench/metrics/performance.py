@@ -132,6 +132,7 @@ def _repeat_means(samples: Iterable[tuple[int, int, float | None]], batches: Seq
 
 def _latency(record: Record) -> dict[str, float | Spread | None]:
     between = spread(gaps(record.marks), interval=False)
+    stepwise = record.family == "diffusion" or record.draft is not None  # a forward is no token
     use = record.device_use
     apart = None if from_server(record) else per_repeat(record, lambda timing: timing.e2e_wall_ms - timing.e2e_ms)
     return {
@@ -140,9 +141,9 @@ def _latency(record: Record) -> dict[str, float | Spread | None]:
         "latency/clock_gap_ms": spread(apart or ()),
         "latency/host_overhead_ms": _difference(use.profiled_e2e_ms, use.kernel_ms),
         "latency/prefill_ms": spread(per_repeat(record, lambda timing: timing.prefill_ms)),
-        "latency/itl_ms": spread(per_repeat(record, inter_token_ms)),
-        "latency/token_gap_ms": between,
-        "latency/step_ms": between,
+        "latency/itl_ms": None if record.draft else spread(per_repeat(record, inter_token_ms)),
+        "latency/token_gap_ms": None if stepwise else between,
+        "latency/step_ms": between if stepwise else None,
         "latency/first_text_ms": first_text(record),
         "latency/tokenize_ms": record.tokenize_ms,
     }

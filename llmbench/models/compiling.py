@@ -72,6 +72,7 @@ class Sizes:
         return [
             *(one if self.causal else []),
             lambda: kernels.attend_few(few, cache(), cache(), first),
+            lambda: kernels.attend_few(few, cache(), cache(), first, at(1), causal=self.causal),
             lambda: scaled_dot_product_attention(  # compiles nothing, but its library is loaded at its first call
                 many, cache(), cache(), is_causal=self.causal, enable_gqa=groups != heads
             ),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from llmbench.errors import ConfigError
 from llmbench.models.llama import is_causal
 
 if TYPE_CHECKING:
@@ -114,6 +115,14 @@ class EagerEngine:
             cache.bias = torch.nn.functional.pad(cache.bias, (0, 1))
             cache.position = cache.position + 1
         return self.head(self._hidden(tokens[:, None], cache.bias, cache.position, cache.layers)[:, -1])
+
+    def extend(self, tokens: torch.Tensor, start: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Not here: the caches of these modules have one length for all rows.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("drafts need an engine with a static cache; use hardware.engine=graph, or draft=null")
 
     @torch.inference_mode()
     def denoise(

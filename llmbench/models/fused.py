@@ -160,9 +160,7 @@ class FusedEngine:
         """Read left-padded prompts [B, P] into the cache from its beginning: logits of the next token [B, V]."""
         rows, length = ids.shape
         cache.position.fill_(length)
-        cache.padded[0] = mask is not None
-        if mask is not None:
-            cache.first.copy_((~mask).sum(-1))
+        _note_padding(cache, mask)
         last = torch.full((rows, 1), length - 1, device=self.device)
         where = torch.arange(length, device=self.device)
         return self.head(self._read(ids, where, last, self._padding(mask), cache)[:, 0])
@@ -182,6 +180,28 @@ class FusedEngine:
         return self.head(kernels.norm(residual, self._norm, self._epsilon))
 
     @torch.inference_mode()
+    def extend(self, tokens: torch.Tensor, start: torch.Tensor, cache: StaticCache) -> torch.Tensor:
+        """Read tokens [B, Q] into the cache, each row at its own place `start` [B] and following.
+
+        What lies behind them in the cache is not seen and may be overwritten later. Causal models see what is before
+        each token, others the whole part.
+
+        Returns:
+            Final hidden states [B, Q, C].
+        """
+        rows, count = tokens.shape
+        first = cache.first if cache.padded[0] else None
+        where = (start[:, None] + torch.arange(count, device=self.device)).view(-1)
+        residual = self._embedding.index_select(0, tokens.reshape(-1))
+        for layer, block in enumerate(self._blocks):
+            keys, values = cache.keys[layer], cache.values[layer]
+            qkv = linear(kernels.norm(residual, block.norm_attention, self._epsilon), block.qkv)
+            kernels.place_(qkv, keys, values, self._cos, self._sin, where)
+            query = qkv.view(rows, count, -1, self._width)[:, :, : self._heads].transpose(1, 2)
+            self._finish(residual, kernels.attend_few(query, keys, values, first, start, causal=self._causal), block)
+        return kernels.norm(residual, self._norm, self._epsilon).view(rows, count, -1)
+
+    @torch.inference_mode()
     def denoise(
         self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: StaticCache | None = None
     ) -> torch.Tensor:
@@ -192,6 +212,8 @@ class FusedEngine:
         """
         where = torch.arange(ids.shape[1], device=self.device)
         padding = self._padding(mask)
+        if cache is not None:
+            _note_padding(cache, mask)
         if self._causal:  # a position in the middle needs a mask of its own: no decoder asks for that
             return _pick(self._read(ids, where, where.expand(ids.shape), padding, cache), positions)
         return self._read(ids, where, positions, padding, cache)
@@ -356,6 +378,13 @@ class _Padding:
 
     first: torch.Tensor | None  # [B] int64, the first position that is no padding
     bias: torch.Tensor | None  # [B, 1, 1 or S, S], added to scores
+
+
+def _note_padding(cache: StaticCache, mask: torch.Tensor | None) -> None:
+    """Keep where each sequence of a mask [B, P] begins."""
+    cache.padded[0] = mask is not None
+    if mask is not None:
+        cache.first.copy_((~mask).sum(-1))
 
 
 def _pick(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

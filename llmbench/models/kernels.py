@@ -178,38 +178,56 @@ FEW = 64
 
 
 def attend_few(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, first: torch.Tensor | None
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    first: torch.Tensor | None,
+    position: torch.Tensor | None = None,
+    *,
+    causal: bool = False,
 ) -> torch.Tensor:
-    """Attention of a few queries per sequence to all positions, without a mask but for padding on the left.
+    """Attention of a few queries per sequence, without a mask but for where each sequence begins and ends.
 
-    A block of a canvas or the last token of a prompt: with one program per head, most of a GPU would be idle, so the
-    positions are cut into parts.
+    A block of a canvas, the last token of a prompt, drafted tokens: with one program per head, most of a GPU would be
+    idle, so the positions are cut into parts.
 
     Args:
         query: [B, H, M, D], rotated; any strides with D in a row, as for the others.
         keys: [B, K, S, D], rotated.
         values: [B, K, S, D].
         first: [B] int64, the first position that is no padding; None when nothing is padded.
+        position: [B] int64, of each sequence's first query, the others follow it; what lies behind the last query is
+            hidden. None: all positions are seen.
+        causal: with `position`, a query sees nothing behind itself.
 
     Returns:
         [B M, H D].
     """
     if _tiled(query, query.shape[3]):
-        return _attention().attend_few(query, keys, values, first)  # type: ignore[no-any-return]
-    return attend_few_plain(query, keys, values, first)
+        return _attention().attend_few(query, keys, values, first, position, causal=causal)  # type: ignore[no-any-return]
+    return attend_few_plain(query, keys, values, first, position, causal=causal)
 
 
 def attend_few_plain(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, first: torch.Tensor | None
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    first: torch.Tensor | None,
+    position: torch.Tensor | None = None,
+    *,
+    causal: bool = False,
 ) -> torch.Tensor:
     """`attend_few` in PyTorch: two plain matrix products per key-value head."""
     batch, heads, few, width = query.shape
     groups = keys.shape[1]
     scores = query.reshape(batch, groups, -1, width) @ keys.transpose(2, 3) * width**-0.5
-    scores = scores.float()
+    scores = scores.float().view(batch, heads, few, -1)
+    where = torch.arange(keys.shape[2], device=keys.device)
     if first is not None:
-        scores = scores.masked_fill(
-            (torch.arange(keys.shape[2], device=keys.device) < first[:, None])[:, None, None], float("-inf")
-        )
-    mixed: torch.Tensor = (scores.softmax(-1).to(query.dtype) @ values).view(batch, heads, few, width)
+        scores = scores.masked_fill((where < first[:, None])[:, None, None], float("-inf"))
+    if position is not None:
+        own = torch.arange(few, device=keys.device) if causal else few - 1
+        scores = scores.masked_fill((where > (position[:, None] + own)[..., None])[:, None], float("-inf"))
+    weights = scores.softmax(-1).to(query.dtype).view(batch, groups, -1, keys.shape[2])
+    mixed: torch.Tensor = (weights @ values).view(batch, heads, few, width)
     return mixed.transpose(1, 2).reshape(batch * few, heads * width)

@@ -63,8 +63,8 @@ def attend_one(
         num_warps=4,
     )
     if parts > 1:
-        strides = heads * width, share * width, width
-        _merge[(batch, groups, share)](out, partial, sums, *strides, groups, parts, lanes, width, num_warps=1)
+        strides = heads * width, share * width, width, 0
+        _merge[(batch, groups, share)](out, partial, sums, *strides, 1, groups, parts, lanes, width, num_warps=1)
     return out
 
 
@@ -157,21 +157,23 @@ def _attend_one(
         tl.store(at, (mixed / total[:, None]).to(kind), mask=some)
 
 
-@triton.jit(do_not_specialize=["heads"])
+@triton.jit(do_not_specialize=["few", "heads"])
 def _merge(
     out,
     partial,
     sums,
     stride_row,
+    stride_program,
     stride_head,
-    stride_lane,
+    stride_at,
+    few,
     heads,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    row, head, lane, whole = tl.program_id(0), tl.program_id(1), tl.program_id(2), tl.arange(0, WIDTH)
-    slot = (row * heads + head) * PARTS
+    row, program, lane, whole = tl.program_id(0), tl.program_id(1), tl.program_id(2), tl.arange(0, WIDTH)
+    slot = (row * heads + program) * PARTS
     top = float("-inf")
     for part in tl.static_range(PARTS):
         top = tl.maximum(top, tl.load(sums + (slot + part) * LANES + lane))
@@ -181,75 +183,102 @@ def _merge(
         weight = tl.exp(tl.load(sums + (slot + part) * LANES + lane) - top)
         total += weight
         mixed += weight * tl.load(partial + ((slot + part) * LANES + lane) * WIDTH + whole)
-    at = out + row * stride_row + head * stride_head + lane * stride_lane + whole
+    at = out + row * stride_row + program * stride_program + lane // few * stride_head + lane % few * stride_at + whole
     tl.store(at, (mixed / total).to(out.dtype.element_ty))
 
 
+PACKED = 64
+"""Most lanes of a program of `attend_few`: queries times the heads that share their keys."""
+
+
 def attend_few(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, first: torch.Tensor | None
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    first: torch.Tensor | None,
+    position: torch.Tensor | None = None,
+    *,
+    causal: bool = False,
 ) -> torch.Tensor:
-    """See `kernels.attend_few`."""
+    """See `kernels.attend_few`. The heads of a group share a program where their queries fit in one."""
     batch, heads, few, width = query.shape
-    length = keys.shape[2]
+    length, share = keys.shape[2], heads // keys.shape[1]
+    packed = share if share * few <= PACKED else 1
+    programs = heads // packed
     out = query.new_empty(batch * few, heads * width)
     tiles = triton.cdiv(length, KEYS)
-    parts = min(tiles, triton.cdiv(BUSY, batch * heads))
-    lanes = max(32, triton.next_power_of_2(few))
-    partial = query.new_empty((batch * heads, parts, lanes, width), dtype=torch.float32) if parts > 1 else out
-    sums = query.new_empty((batch * heads, parts, lanes), dtype=torch.float32) if parts > 1 else out
-    strides = few * heads * width, width, heads * width
-    _attend_few[(batch, heads, parts)](
-        query, keys, values, first if first is not None else query, out, partial, sums, width**-0.5,
+    parts = min(tiles, triton.cdiv(BUSY, batch * programs))
+    lanes = max(32, triton.next_power_of_2(packed * few))
+    partial = query.new_empty((batch * programs, parts, lanes, width), dtype=torch.float32) if parts > 1 else out
+    sums = query.new_empty((batch * programs, parts, lanes), dtype=torch.float32) if parts > 1 else out
+    strides = few * heads * width, packed * width, width, heads * width
+    _attend_few[(batch, programs, parts)](
+        query, keys, values, first if first is not None else query, position if position is not None else query,
+        out, partial, sums, width**-0.5,
         *query.stride()[:3], *keys.stride()[:3], *values.stride()[:3], *strides, length, parts,
-        triton.cdiv(tiles, parts), few, heads, heads // keys.shape[1], lanes, width, KEYS, first is not None,
-        parts > 1, query.dtype == torch.float32, num_warps=4, num_stages=3,
+        triton.cdiv(tiles, parts), few, programs, packed, share, lanes, width, KEYS, first is not None,
+        position is not None, causal, parts > 1, query.dtype == torch.float32, num_warps=4, num_stages=3,
     )  # fmt: skip
     if parts > 1:
-        _merge[(batch, heads, few)](out, partial, sums, *strides, heads, parts, lanes, width, num_warps=1)
+        _merge[(batch, programs, packed * few)](
+            out, partial, sums, *strides, few, programs, parts, lanes, width, num_warps=1
+        )
     return out
 
 
 @triton.jit(do_not_specialize=["length", "parts", "tiles", "few"])
 def _attend_few(
-    query, keys, values, first, out, partial, sums, scale,
+    query, keys, values, first, position, out, partial, sums, scale,
     query_row, query_head, query_at, keys_row, keys_head, keys_at, values_row, values_head, values_at,
-    out_row, out_head, out_at, length, parts, tiles, few,
-    HEADS: tl.constexpr, SHARE: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr,
-    PADDED: tl.constexpr, SPLIT: tl.constexpr, EXACT: tl.constexpr,
+    out_row, out_program, out_head, out_at, length, parts, tiles, few,
+    PROGRAMS: tl.constexpr, HEADS: tl.constexpr, SHARE: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
+    KEYS: tl.constexpr, PADDED: tl.constexpr, ENDS: tl.constexpr, CAUSAL: tl.constexpr, SPLIT: tl.constexpr,
+    EXACT: tl.constexpr,
 ):  # fmt: skip
-    row, head, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    row, program, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     precision: tl.constexpr = "ieee" if EXACT else "tf32"
     kind = query.dtype.element_ty
     begin = tl.load(first + row).to(tl.int32) if PADDED else 0
     lane, whole = tl.arange(0, LANES), tl.arange(0, WIDTH)
-    some = (lane < few)[:, None]
-    at = query + row * query_row + head * query_head + lane[:, None] * query_at + whole[None, :]
-    asked = tl.load(at, mask=some, other=0.0)
-    base_keys = keys + row * keys_row + (head // SHARE) * keys_head + whole[None, :]
-    base_values = values + row * values_row + (head // SHARE) * values_head + whole[None, :]
+    some = (lane < HEADS * few)[:, None]
+    own = lane % few
+    at = query + row * query_row + (program * HEADS + lane // few)[:, None] * query_head + own[:, None] * query_at
+    asked = tl.load(at + whole[None, :], mask=some, other=0.0)
+    group = program * HEADS // SHARE
+    base_keys = keys + row * keys_row + group * keys_head + whole[None, :]
+    base_values = values + row * values_row + group * values_head + whole[None, :]
+    end = length
+    last = tl.zeros([LANES], tl.int32)
+    if ENDS:
+        start = tl.load(position + row).to(tl.int32)
+        end = tl.minimum(length, start + few)
+        last = start + own if CAUSAL else tl.zeros([LANES], tl.int32) + start + few - 1
     top = tl.full([LANES], float("-inf"), tl.float32)
     total = tl.zeros([LANES], tl.float32)
     mixed = tl.zeros([LANES, WIDTH], tl.float32)
     low = part * tiles * KEYS
-    for tile in range(low, tl.minimum(low + tiles * KEYS, length), KEYS):
+    for tile in range(low, tl.minimum(low + tiles * KEYS, end), KEYS):
         where = tile + tl.arange(0, KEYS)
-        seen = where < length
-        k = tl.load(base_keys + where[:, None] * keys_at, mask=seen[:, None], other=0.0)
+        there = where < length
+        k = tl.load(base_keys + where[:, None] * keys_at, mask=there[:, None], other=0.0)
         score = tl.dot(asked, tl.trans(k), input_precision=precision) * scale
-        score = tl.where((seen & (where >= begin))[None, :], score, float("-inf"))
+        seen = (there & (where >= begin))[None, :]
+        if ENDS:
+            seen = seen & (where[None, :] <= last[:, None])
+        score = tl.where(seen, score, float("-inf"))
         higher = tl.maximum(top, tl.max(score, 1))
         safe = tl.where(higher == float("-inf"), 0.0, higher)  # a tile of padding alone
         weight = tl.exp(score - safe[:, None])
         fade = tl.exp(top - safe)
         total = total * fade + tl.sum(weight, 1)
-        v = tl.load(base_values + where[:, None] * values_at, mask=seen[:, None], other=0.0)
+        v = tl.load(base_values + where[:, None] * values_at, mask=there[:, None], other=0.0)
         mixed = tl.dot(weight.to(kind), v, mixed * fade[:, None], input_precision=precision)
         top = higher
     some_weight = tl.where(total > 0, total, 1.0)
     if SPLIT:
-        slot = (row * HEADS + head) * parts + part
+        slot = (row * PROGRAMS + program) * parts + part
         tl.store(partial + (slot * LANES + lane[:, None]) * WIDTH + whole[None, :], mixed / some_weight[:, None])
         tl.store(sums + slot * LANES + lane, tl.where(total > 0, top + tl.log(some_weight), float("-inf")))
     else:
-        at = out + row * out_row + head * out_head + lane[:, None] * out_at + whole[None, :]
-        tl.store(at, (mixed / some_weight[:, None]).to(kind), mask=some)
+        at = out + row * out_row + program * out_program + (lane // few)[:, None] * out_head + own[:, None] * out_at
+        tl.store(at + whole[None, :], (mixed / some_weight[:, None]).to(kind), mask=some)

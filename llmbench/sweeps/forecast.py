@@ -90,8 +90,6 @@ def bound_seconds(prepared: "Prepared", shapes: "Architecture", ceilings: Ceilin
 
 def _foreseen(decoder: DecoderConfig) -> bool:
     """Whether every forward is known beforehand: the whole sequence in each of `steps`, or one token after another."""
-    if not isinstance(decoder, Diffusion):
-        return True
     shortcuts = (item for item in fields(decoder) if item.metadata.get("option", Option()).skips_work)
     return all(getattr(decoder, item.name) == item.default for item in shortcuts)
 

@@ -4,7 +4,7 @@ import pytest
 import tiny_models
 import torch
 from decoding.test_commit import CASES, RULES, state
-from tiny_models import MASK, PAD, STOP
+from tiny_models import MASK, PAD, STOP, VOCAB
 
 from llmbench.config.decoders import Autoregressive, Diffusion
 from llmbench.decoding import rules
@@ -12,7 +12,9 @@ from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.commit import commit_, commit_plain_
 from llmbench.decoding.diffusion import DiffusionDecoder
+from llmbench.decoding.drafts import DraftModel
 from llmbench.decoding.greedy import greedy, greedy_plain
+from llmbench.decoding.speculation import SpeculativeDecoder
 from llmbench.models import kernels
 from llmbench.models.engine import EagerEngine
 from llmbench.models.fused import FusedEngine
@@ -64,6 +66,22 @@ def test_place_and_rotate(dtype, tolerance, heads, tables):
     assert close(qkv[:, : heads * 128], plain[0][:, : heads * 128], tolerance)
     assert close(keys, plain[1], tolerance)
     assert torch.equal(values, plain[2])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "groups", "heads", "length", "few"),
+    [(1, 8, 32, 392, 8), (8, 8, 32, 392, 16), (3, 32, 32, 130, 15), (2, 8, 32, 392, 32), (33, 8, 32, 392, 1)],
+)
+def test_attend_few_at_a_place_of_each_row(dtype, tolerance, causal, padded, batch, groups, heads, length, few):
+    query = random(batch, few, heads, 128, dtype=dtype).transpose(1, 2)
+    keys, values = random(2, batch, groups, length, 128, dtype=dtype)
+    position = torch.randint(20, length - few + 1, (batch,), device="cuda")
+    first = torch.randint(0, 20, (batch,), device="cuda") if padded else None
+    found = kernels.attend_few(query, keys, values, first, position, causal=causal)
+    assert close(found, kernels.attend_few_plain(query, keys, values, first, position, causal=causal), tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
@@ -190,6 +208,28 @@ def test_captured_diffusion_tokens_are_the_eager_ones(temperature, head_dim, len
     expected = decoder.generate(EagerEngine(model), batch, seed=3, on_step=None).tokens
     for _ in range(2):
         assert decoder.generate(engine, batch, seed=3, on_step=None).tokens.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("head_dim", "lengths"), [NARROW[1], *WIDE[:2]])
+@pytest.mark.parametrize("draft", ["lookup", "model", "llada"])
+def test_captured_drafts_write_the_plain_text(head_dim, lengths, draft):
+    """In steps of two forwards of a diffusion draft; in float32, so that sums of other shapes choose the same token."""
+    model = tiny_models.model(head_dim=head_dim).to("cuda")
+    ids, mask = tiny_models.prompts(lengths)
+    batch = PromptBatch(ids=ids.cuda(), mask=None if mask is None else mask.cuda())
+    base = {"max_new_tokens": 40, "temperature": 0.0}
+    plain = AutoregressiveDecoder(Autoregressive(**base), stop_ids=(STOP, 5), pad_id=PAD)
+    expected = plain.generate(EagerEngine(model), batch, seed=0, on_step=None).tokens.tolist()
+    drafting = None
+    if draft != "lookup":
+        other = tiny_models.model(head_dim=head_dim, causal=draft == "model", seed=7).to("cuda")
+        drafting = DraftModel(engine=FusedEngine(other), vocabulary=VOCAB, verified_vocabulary=VOCAB, mask_id=MASK)
+    settings = Autoregressive(**base, draft=draft, draft_checkpoint="somewhere", draft_tokens=6, draft_steps=2)
+    decoder = SpeculativeDecoder(settings, stop_ids=(STOP, 5), pad_id=PAD, model=drafting)
+    engine = FusedEngine(model)
+    for _ in range(2):
+        found = decoder.generate(engine, batch, seed=0, on_step=None).tokens.tolist()
+        assert [row[: len(expected[0])] for row in found] == [row[: len(found[0])] for row in expected]
 
 
 def test_closing_an_engine_gives_its_memory_back():

@@ -161,6 +161,16 @@ def test_token_gaps_are_pooled_with_quartiles_but_without_an_interval_of_depende
     assert "latency/step_ms" not in found  # an AR model has no steps
 
 
+def test_a_forward_that_verifies_drafts_is_a_step_and_no_token() -> None:
+    marks = (Marks(batch=0, repeat=0, at_ms=(40.0, 47.0, 57.0, 63.0)),)
+    config = {"model": {"decoder": {"kind": "autoregressive", "draft": "lookup"}}}
+    drafted = compute(record(timings=repeats(100.0, 110.0), marks=marks, config=config))
+    assert (drafted["latency/step_ms"], drafted["latency/prefill_ms"]) == (7.0, 40.0)
+    assert not drafted.keys() & {"latency/itl_ms", "latency/token_gap_ms"}
+    plain = compute(record(timings=repeats(100.0, 110.0), marks=marks))
+    assert (plain["latency/token_gap_ms"], plain["latency/itl_ms"]) == (7.0, (105 - 40) / 3)
+
+
 def test_a_whole_canvas_shows_text_at_its_end_and_has_steps_but_no_token_times() -> None:
     marks = (Marks(batch=0, repeat=0, at_ms=(30.0, 50.0, 70.0, 90.0)),)
     found = compute(record(family="diffusion", timings=repeats(100.0, prefill_ms=None), marks=marks))
@@ -391,6 +401,7 @@ def test_only_registered_keys_that_apply_and_every_one_of_them_when_all_is_known
     )
     rooms = ("latency/", "throughput/", "memory/", "energy/", "hardware/", "roofline/")
     expected = {key for key, metric in METRICS.items() if key.startswith(rooms) and metric.applies(family, device)}  # type: ignore[arg-type]
+    expected -= {"latency/step_ms"} if family == "autoregressive" else set()  # with a draft alone
     found = compute(whole)
     assert {key for key in found if key in METRICS} == expected
     suffixed = {key: suffix for key in found.keys() - expected for suffix in SPREAD if key.endswith(suffix)}

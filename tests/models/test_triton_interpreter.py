@@ -80,6 +80,18 @@ def test_attend_few(length, few, first):
     assert close(found, kernels.attend_few_plain(query, keys, values, padding))
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("first", [None, [3, 20]], ids=["even", "padded"])
+@pytest.mark.parametrize(("few", "position"), [(5, [30, 140]), (1, [63, 64]), (40, [110, 66])])
+def test_attend_few_at_a_place_of_each_row(few, position, first, causal):
+    """Heads share a program (5 and 1 queries) or do not (40); what lies behind the queries is as random as the rest."""
+    query = torch.randn(2, few, 4, WIDTH).transpose(1, 2)
+    keys, values = torch.randn(2, 2, 2, 200, WIDTH)
+    padding, where = None if first is None else torch.tensor(first), torch.tensor(position)
+    found = triton_attention.attend_few(query, keys, values, padding, where, causal=causal)
+    assert close(found, kernels.attend_few_plain(query, keys, values, padding, where, causal=causal))
+
+
 @pytest.mark.parametrize("banned", [None, 7])
 @pytest.mark.parametrize("programs", [3, 2048], ids=["whole", "parts"])
 def test_greedy(monkeypatch, programs, banned):

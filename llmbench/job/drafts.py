@@ -1,0 +1,53 @@
+"""Which model drafts for the model under test, and may it? Its files are found before any weight is read."""
+
+from typing import Any
+
+from llmbench.checkpoints.files import CheckpointFiles
+from llmbench.checkpoints.resolve import resolve_checkpoint
+from llmbench.config.job import Job
+from llmbench.errors import CheckpointError, ConfigError
+from llmbench.models import blocks
+from llmbench.record import Family
+
+
+def resolve(job: Job, files: CheckpointFiles) -> CheckpointFiles | None:
+    """The files of the model that drafts; None where none does.
+
+    Args:
+        job: hardware resolved.
+        files: of the model under test.
+
+    Raises:
+        CheckpointError: it cannot be read, or writes other tokens than the model under test.
+        ConfigError: this engine cannot verify drafts.
+    """
+    decoder: Any = job.model.decoder
+    draft = getattr(decoder, "draft", None)
+    if draft is None:
+        return None
+    ours = decoder.kind == "autoregressive"
+    if ours and job.hardware.engine == "eager":
+        raise ConfigError(f"draft={draft} needs hardware.engine=graph; Transformers' own drafts: model=llama_generate")
+    if draft == "lookup":
+        return None
+    family: Family = "diffusion" if draft == "llada" else "autoregressive"
+    try:
+        found = resolve_checkpoint(decoder.draft_checkpoint, job.weights, family=family)
+    except CheckpointError as error:
+        raise CheckpointError(f"draft_checkpoint: {error}") from error
+    if ours:
+        blocks.require_plain(found.config)
+    if job.weights == "real":
+        _require_same_tokens(files, found)
+    return found
+
+
+def _require_same_tokens(files: CheckpointFiles, draft: CheckpointFiles) -> None:
+    """Refuse a draft whose ids mean other tokens; ids that one of them alone has are never accepted, and harmless."""
+    own, other = (each.tokenizer.get_vocab() for each in (files, draft))
+    shared = own.keys() & other.keys()
+    if len(shared) < 0.99 * max(len(own), len(other)) or any(own[token] != other[token] for token in shared):
+        raise CheckpointError(
+            f"draft_checkpoint: {draft.name} has another tokenizer than {files.name}; use a checkpoint with the same, "
+            "or draft=lookup"
+        )

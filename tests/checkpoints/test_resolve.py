@@ -439,10 +439,11 @@ def test_a_judge_runs_in_float32_behind_the_start_token_that_its_tokenizer_adds(
     ("source", "parameters", "stops", "mask"),
     [
         ("shape:llama-3-8b", 8_030_261_248, {128001, 128009}, None),
+        ("shape:llama-3.2-1b", 1_235_814_400, {128001, 128009}, None),
         ("shape:llada-8b", 8_015_581_184, {126081, 126348}, 126336),
     ],
 )
-def test_the_8b_shapes_are_exact(source, parameters, stops, mask):
+def test_the_shapes_are_exact(source, parameters, stops, mask):
     import math
 
     from llmbench.models import architecture
@@ -452,7 +453,7 @@ def test_the_8b_shapes_are_exact(source, parameters, stops, mask):
     shapes = blocks.shapes(files.config)
     assert sum(map(math.prod, shapes.values())) == parameters
     assert architecture.from_config(files.config, 2).parameters == parameters
-    assert len(shapes) == 291
+    assert len(shapes) == {1_235_814_400: 146}.get(parameters, 291)
     assert files.mask_id == mask
     assert stops <= files.special_ids
     files.require_family("autoregressive" if mask is None else "diffusion")
@@ -461,7 +462,7 @@ def test_the_8b_shapes_are_exact(source, parameters, stops, mask):
 def test_shapes_with_real_weights_are_refused_with_both_ways_out():
     message = refusal("shape:llama-3-8b")
     assert "shapes only; add weights=dummy workload=synthetic metric=speed, or checkpoint=local model.check" in message
-    assert "there are llada-8b, llama-3-8b" in refusal("shape:llama-4")
+    assert "there are llada-8b, llama-3-8b, llama-3.2-1b" in refusal("shape:llama-4")
 
 
 def test_without_a_tokenizer_text_is_refused_and_token_ids_are_not(llama):

@@ -168,7 +168,7 @@ def test_a_forward_that_verifies_drafts_is_a_step_and_no_token() -> None:
     assert (drafted["latency/step_ms"], drafted["latency/prefill_ms"]) == (7.0, 40.0)
     assert not drafted.keys() & {"latency/itl_ms", "latency/token_gap_ms"}
     plain = compute(record(timings=repeats(100.0, 110.0), marks=marks))
-    assert (plain["latency/token_gap_ms"], plain["latency/itl_ms"]) == (7.0, (105 - 40) / 3)
+    assert (plain["latency/token_gap_ms"], plain["latency/itl_ms"]) == (7.0, ((100 - 40) / 3 + (110 - 40) / 3) / 2)
 
 
 def test_a_whole_canvas_shows_text_at_its_end_and_has_steps_but_no_token_times() -> None:

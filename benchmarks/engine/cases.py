@@ -7,6 +7,7 @@ FLOOR, OURS = "matmul floor", "llmbench"
 OFFICIAL, SAME_LOOP = "official loop", "the same loop through Transformers' modules"
 EAGER, STATIC = "Transformers eager", "Transformers static + compile"
 
+VLLM, VLLM_ONE, OURS_ONE = "vLLM", "vLLM, one token", "llmbench, one token"
 FLOOR_TURNS, OURS_TURNS = "matmul floor, in turns of one step", "llmbench, in turns of one step"
 """What the samples are of."""
 
@@ -50,6 +51,17 @@ class WholeCase:
     better: Literal["lower", "higher"]
     bar: float
     goal: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmCase:
+    """A whole generation of LLaMA beside one of vLLM, by the host clock."""
+
+    name: str
+    title: str
+    model: Literal["llama"] = "llama"
+    batch: int
+    bar: float  # the smallest acceptable vLLM / llmbench
 
 
 STEP_CASES = (
@@ -113,10 +125,17 @@ WHOLE_CASES = (
     ),
 )
 
+VLLM_CASES = tuple(
+    VllmCase(name=f"vllm-{batch}", title=f"LLaMA beside vLLM, {FULL.canvas} tokens, B={batch}", batch=batch, bar=1.05)
+    for batch in (1, 8, 32, 64, 128)
+)
+
 BAR_HOST = "the official loop took 42 to 49 ms a step at B=1, and LLaMA through Transformers' eager `generate` 35.1"
 """What the host on which the bars of LLaDA's whole generations were set made of the loops that it launches."""
 
-ALL: tuple[StepCase | WholeCase, ...] = (*STEP_CASES, *WHOLE_CASES)
+Case = StepCase | WholeCase | VllmCase
+
+ALL: tuple[Case, ...] = (*STEP_CASES, *WHOLE_CASES, *VLLM_CASES)
 
 MEMORY_BAR, MEMORY_GOAL = 1.6, 1.2
 """GiB reserved over the model, LLaDA full canvas at B=32."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine import cases, floor, official
-from benchmarks.engine.cases import EAGER, OFFICIAL, OURS, SAME_LOOP, STATIC, StepCase, WholeCase
+from benchmarks.engine import cases, floor, official, vllm_rows
+from benchmarks.engine.cases import EAGER, OFFICIAL, OURS, SAME_LOOP, STATIC, StepCase, VllmCase, WholeCase
 from benchmarks.engine.official_model import OfficialModel
 from benchmarks.engine.profile import profile
 from benchmarks.engine.turns import Bursts, Others, Row, reason
@@ -43,6 +43,7 @@ class Bench:
 
     def __init__(self, model: str, hardware: HardwareConfig, *, smoke: bool, compile: bool) -> None:
         self._hardware, self._smoke, self._compile = hardware, smoke, compile
+        self.dtype = hardware.dtype
         self._probe = device.probe(hardware)
         files = resolve_checkpoint({"llama": "shape:llama-3-8b", "llada": "shape:llada-8b"}[model], "dummy")
         if smoke:
@@ -67,7 +68,7 @@ class Bench:
     def step(self, case: StepCase) -> Row:
         """Samples of one step case."""
         row = Row(name=case.name)
-        with self._cleaned():
+        with self.cleaned():
             if case.model == "llama":
                 self._tokens(case, row)
             else:
@@ -81,7 +82,7 @@ class Bench:
         6 are the fewest that have an interval; LLaMA's repeats lie within a thousandth of each other, so 3 do.
         """
         row = Row(name=case.name)
-        with self._cleaned():
+        with self.cleaned():
             batch, decoder = self._batch(case.batch), self._decoder(case.model, case.cache)
             loop = decoder.prepare(self.engine, batch)
             if case.model == "llada":
@@ -208,14 +209,33 @@ class Bench:
     # ------------------------------------------------------------------------------------------------------------
     # Parts
 
-    def _batch(self, rows: int) -> PromptBatch:
+    def prompts(self, rows: int) -> list[list[int]]:
+        """Token ids, [rows, P]; the same in every case."""
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(3, self._vocabulary - 200, (rows, self.prompt), generator=generator)
-        return PromptBatch(ids=ids.to(self.engine.device), mask=None)
+        found: list[list[int]] = torch.randint(
+            3, self._vocabulary - 200, (rows, self.prompt), generator=generator
+        ).tolist()
+        return found
 
-    def _decoder(self, model: str, cache: str) -> Any:
+    def host_ms(self, prompts: list[list[int]], new_tokens: int) -> float:
+        """Milliseconds of one greedy generation of LLaMA by the host clock, from lists of ids to lists of ids."""
+        decoder = self._decoder("llama", "none", new_tokens)
+
+        def run() -> None:
+            decoder.generate(self.engine, self._on_device(prompts), seed=0, on_step=None).tokens.tolist()
+
+        return time_region(self._probe.clock(), lambda _: run())[0].wall_ms
+
+    def _batch(self, rows: int) -> PromptBatch:
+        return self._on_device(self.prompts(rows))
+
+    def _on_device(self, prompts: list[list[int]]) -> PromptBatch:
+        return PromptBatch(ids=torch.tensor(prompts, device=self.engine.device), mask=None)
+
+    def _decoder(self, model: str, cache: str, new_tokens: int | None = None) -> Any:
         if model == "llama":
-            ar = Autoregressive(kind="autoregressive", max_new_tokens=self.canvas, temperature=0.0)
+            length = self.canvas if new_tokens is None else new_tokens
+            ar = Autoregressive(kind="autoregressive", max_new_tokens=length, temperature=0.0)
             never = self._vocabulary  # the stop check is part of a generation: made, and never true
             return AutoregressiveDecoder(ar, stop_ids=(never,), pad_id=0)
         assert self._mask_id is not None
@@ -251,7 +271,8 @@ class Bench:
     def _ms(self, run: Callable[[], object]) -> float:
         return time_region(self._probe.clock(), lambda _: run())[0].e2e_ms
 
-    def _cleaned(self) -> "_Cleaned":
+    def cleaned(self) -> "_Cleaned":
+        """A context behind which nothing is left of what was captured or allocated in it."""
         return _Cleaned(self.engine, self._probe)
 
 
@@ -270,14 +291,23 @@ class _Cleaned:
 
 
 def run(
-    names: set[str] | None, hardware: HardwareConfig, *, smoke: bool, compile: bool, say: Callable[[str], None]
+    names: set[str] | None,
+    hardware: HardwareConfig,
+    *,
+    smoke: bool,
+    compile: bool,
+    say: Callable[[str], None],
+    vllm: str | None = None,
 ) -> Iterator[Row]:
-    """Measure the cases in turn, model by model; a case that fails gives a row that says why."""
+    """Measure the cases in turn, model by model; a case that fails gives a row that says why.
+
+    Those beside vLLM come last of LLaMA's, when nothing else is measured, and only where `vllm` names an interpreter.
+    """
     for model in ("llama", "llada"):
-        chosen: list[StepCase | WholeCase] = [
-            case for case in cases.ALL if case.model == model and (names is None or case.name in names)
-        ]
-        if not chosen:
+        wanted = [case for case in cases.ALL if case.model == model and (names is None or case.name in names)]
+        chosen = [case for case in wanted if not isinstance(case, VllmCase)]
+        beside = [case for case in wanted if isinstance(case, VllmCase)] if vllm is not None else []
+        if not chosen and not beside:
             continue
         say(f"{model}: load")
         bench = Bench(model, hardware, smoke=smoke, compile=compile)
@@ -287,6 +317,8 @@ def run(
                 yield bench.step(case) if isinstance(case, StepCase) else bench.whole(case)
             except Exception as error:
                 yield Row(name=case.name, failed=reason(error))
+        if beside and vllm is not None:
+            yield from vllm_rows.run(bench, beside, vllm, say)
         bench.close()
 
 

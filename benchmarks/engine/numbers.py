@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.engine import cases
-from benchmarks.engine.cases import FLOOR, OFFICIAL, OURS
+from benchmarks.engine.cases import FLOOR, OFFICIAL, OURS, VLLM
 from llmbench.metrics.performance import median_interval
 
 
@@ -27,6 +27,8 @@ def values(case: Any, row: dict[str, Any], settings: dict[str, Any]) -> list[flo
     ours = row["samples"].get(OURS, [])
     if isinstance(case, cases.StepCase):
         return ratios(ours, row["samples"].get(FLOOR, []))
+    if isinstance(case, cases.VllmCase):
+        return ratios(row["samples"].get(VLLM, []), ours)
     other = against(row, settings)
     return ratios(ours, other) if case.better == "lower" else ratios(other, ours)
 
@@ -34,6 +36,11 @@ def values(case: Any, row: dict[str, Any], settings: dict[str, Any]) -> list[flo
 def against(row: dict[str, Any], settings: dict[str, Any]) -> list[float]:
     """What a whole generation is held against."""
     return row["samples"].get(OFFICIAL) or _sums(row, settings["canvas"] - 1)
+
+
+def later_tokens(whole: Sequence[float], one: Sequence[float], tokens: int) -> list[float]:
+    """Milliseconds of each token after the first: a generation minus one of a single token, pair by pair."""
+    return [(a - b) / (tokens - 1) for a, b in zip(whole, one, strict=False)]
 
 
 def _sums(row: dict[str, Any], tokens: int) -> list[float]:

@@ -5,33 +5,35 @@ A bar or goal is met when the median over pairs of samples meets it (`numbers`).
 
 import io
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.engine import cases, numbers
+from benchmarks.engine import cases, numbers, vllm_page
+from benchmarks.engine import page_cells as cells
 from benchmarks.engine.cases import EAGER, FLOOR, FLOOR_TURNS, OFFICIAL, OURS, OURS_TURNS, SAME_LOOP, STATIC
-from llmbench.metrics.performance import median_interval
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Both tables for a terminal."""
+    """All tables for a terminal."""
     return "\n\n".join(
         tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
-        for headers, rows in (_steps(results), _wholes(results))
+        for headers, rows in (_steps(results), _wholes(results), vllm_page.table(results))
         if rows
     )
 
 
 def markdown(results: dict[str, Any], picture_name: str) -> str:
-    """The page."""
+    """The page; of a run beside vLLM alone, one about that alone."""
     settings = results["settings"]
-    trial = "**A trial of the code with tiny shapes: none of these numbers means anything.**\n\n"
-    return f"""# 8B models at the limit of one {results["environment"]["device_name"]}
+    name = results["environment"]["device_name"]
+    head = f"{cells.TRIAL if results['smoke'] else ''}{cells.provenance(results)}\n"
+    if vllm_page.alone(results):
+        text = f"# LLaMA beside vLLM on one {name}\n\n{head}\n{vllm_page.section(results)}{_failed(results)}"
+        return f"{text.rstrip()}\n"
+    return f"""# 8B models at the limit of one {name}
 
-{trial if results["smoke"] else ""}{_provenance(results)}
-
+{head}
 Dummy weights, normal(0, 0.02), of the exact shapes of LLaMA-3-8B and LLaDA-8B, {settings["dtype"]}, greedy; prompt
 {settings["prompt"]}, {settings["canvas"]} new tokens, block {settings["block"]}, k = {settings["steps"]}. Medians.
 
@@ -46,18 +48,28 @@ the floor multiplies everywhere. MHz: the SM clock at the end of the bursts of f
 
 {_turns(results)}
 
-{_github(_steps(results))}
+{cells.github(_steps(results))}
 
 ## Whole generations, nothing excluded
 
-{_github(_wholes(results))}
+{cells.github(_wholes(results))}
 
-{_missed(results)}{_failed(results)}## Not measured here
+{_missed(results)}{vllm_page.section(results)}{_failed(results)}## Not measured here
 
 LLaDA's own code: "official loop" is its published loop and modules written anew here, operation by operation, so that
-the host launches what it launches for theirs. Fast-dLLM's own code (its caches at batch 1), vLLM and SGLang.
+the host launches what it launches for theirs. Fast-dLLM's own code (its caches at batch 1), {_engines(results)}.
 {_static(results)}
 """
+
+
+def _engines(results: dict[str, Any]) -> str:
+    """The engines that stand nowhere on this page."""
+    return "SGLang" if vllm_page.section(results) else "vLLM and SGLang"
+
+
+def has_picture(results: dict[str, Any]) -> bool:
+    """Whether steps were measured, which are what the picture shows."""
+    return bool(cells.found(results, cases.STEP_CASES))
 
 
 def _turns(results: dict[str, Any]) -> str:
@@ -78,27 +90,11 @@ def _static(results: dict[str, Any]) -> str:
     return "Transformers' static cache with compile was left out of this run."
 
 
-def _provenance(results: dict[str, Any]) -> str:
-    """Command, date, code, hardware, software and ceilings, in one paragraph."""
-    environment, ceilings = results["environment"], results["ceilings"]
-    found = environment["versions"]
-    versions = ", ".join(f"{name} {found[name]}" for name in ("torch", "transformers", "cuda") if name in found)
-    clocks = " then ".join("-" if mhz is None else f"{mhz} MHz" for mhz in results["sm_clock_mhz"])
-    commit = (environment["git_commit"] or "unknown")[:10] + (" (changed)" if environment["git_dirty"] else "")
-    return (
-        f"Measured by `{results['command'].strip()}`, {results['date'][:10]}, commit {commit}:\n"
-        f"{environment['device_name']}, driver {environment['driver'] or '-'}, Python {environment['python']}, "
-        f"{versions}; SM clock {clocks}.\n"
-        f"Ceilings of the same run: copy {ceilings['bytes_per_s'] / 1e12:.2f} TB/s, matrix product "
-        f"{ceilings['flops_per_s'] / 1e12:.0f} TFLOP/s."
-    )
-
-
 def picture(results: dict[str, Any]) -> bytes:
     """Milliseconds per step, as PNG: the floor, this project, others. Points, because a logarithm has no zero."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in _found(results, cases.STEP_CASES) if row[1]["samples"]]
+    rows = [row for row in cells.found(results, cases.STEP_CASES) if row[1]["samples"]]
     figure = Figure(figsize=(9, 1.2 + 0.45 * max(1, len(rows))), layout="constrained")
     axes = figure.subplots()
     looks = {
@@ -154,7 +150,7 @@ def _missed_whole(case: cases.WholeCase, row: dict[str, Any], results: dict[str,
 
 def _beside_the_bars_host(results: dict[str, Any]) -> str:
     """How fast this host is beside the one on which the bars were set; both loops are bound by it."""
-    samples = {case.name: row["samples"] for case, row in _found(results, cases.STEP_CASES)}
+    samples = {case.name: row["samples"] for case, row in cells.found(results, cases.STEP_CASES)}
     official, eager = samples.get("full-1", {}).get(OFFICIAL), samples.get("ar-1", {}).get(EAGER)
     if not official or not eager:
         return ""
@@ -166,7 +162,7 @@ def _beside_the_bars_host(results: dict[str, Any]) -> str:
 
 def _floor_of_generation(case: cases.WholeCase, results: dict[str, Any]) -> float | None:
     """Milliseconds of every matrix product of a generation, from the floors of its steps; None where one is missing."""
-    floors = {found.name: row["samples"].get(FLOOR) for found, row in _found(results, cases.STEP_CASES)}
+    floors = {found.name: row["samples"].get(FLOOR) for found, row in cells.found(results, cases.STEP_CASES)}
     full, dual = floors.get(f"full-{case.batch}"), floors.get(f"dual-{case.batch}")
     settings = results["settings"]
     refreshes = settings["steps"] if case.cache == "none" else settings["canvas"] // settings["block"]
@@ -180,7 +176,7 @@ def _floor_of_generation(case: cases.WholeCase, results: dict[str, Any]) -> floa
 def _failed(results: dict[str, Any]) -> str:
     """Why cases have no numbers."""
     reasons = []
-    for case, row in _found(results, cases.ALL):
+    for case, row in cells.found(results, cases.ALL):
         reasons += [f"- {case.title}: {row['failed']}"] if row["failed"] else []
         reasons += [f"- {case.title}, {part}: {why}" for part, why in row.get("missing", {}).items()]
     return "## Failed\n\n" + "\n".join(reasons) + "\n\n" if reasons else ""
@@ -193,7 +189,7 @@ def _failed(results: dict[str, Any]) -> str:
 def _steps(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     headers = ["per step, ms", FLOOR, "**llmbench**", "ratio [95 %]", "bar", "goal", "by turns", "MHz", "others"]
     rows = []
-    for case, row in _found(results, cases.STEP_CASES):
+    for case, row in cells.found(results, cases.STEP_CASES):
         if row["failed"]:
             rows.append([case.title, "-", "-", "failed", f"{case.bar:.2f}", f"{case.goal:.2f}", "-", "-", "-"])
             continue
@@ -202,11 +198,11 @@ def _steps(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 case.title,
-                _ms(row["samples"].get(FLOOR)),
-                _ms(row["samples"].get(OURS)),
-                _interval(ratio),
-                _judged(ratio, case.bar, "lower"),
-                _judged(ratio, case.goal, "lower"),
+                cells.ms(row["samples"].get(FLOOR)),
+                cells.ms(row["samples"].get(OURS)),
+                cells.interval(ratio),
+                cells.judged(ratio, case.bar, "lower"),
+                cells.judged(ratio, case.goal, "lower"),
                 _by_turns(row),
                 _clocks(row),
                 ", ".join(_times_ours(row, ours)) or "-",
@@ -220,7 +216,7 @@ def _by_turns(row: dict[str, Any]) -> str:
     floor, ours = (row["samples"].get(name, []) for name in (FLOOR_TURNS, OURS_TURNS))
     if not floor:
         return "-"
-    return f"{_ms(floor)}, {_ms(ours)}: {statistics.median(numbers.ratios(ours, floor)):.3f}"
+    return f"{cells.ms(floor)}, {cells.ms(ours)}: {statistics.median(numbers.ratios(ours, floor)):.3f}"
 
 
 def _clocks(row: dict[str, Any]) -> str:
@@ -233,7 +229,7 @@ def _times_ours(row: dict[str, Any], ours: list[float]) -> list[str]:
     """The loops of others, and how many times as long as ours they take."""
     own = (FLOOR, OURS, FLOOR_TURNS, OURS_TURNS)
     return [
-        f"{name} {_ms(samples)} ({statistics.median(samples) / statistics.median(ours):.1f}x)"
+        f"{name} {cells.ms(samples)} ({statistics.median(samples) / statistics.median(ours):.1f}x)"
         for name, samples in row["samples"].items()
         if name not in own and ours
     ]
@@ -242,7 +238,7 @@ def _times_ours(row: dict[str, Any], ours: list[float]) -> list[str]:
 def _wholes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     headers = ["whole", "**llmbench**", "against", "value [95 %]", "bar", "goal"]
     rows = []
-    for case, row in _found(results, cases.WHOLE_CASES):
+    for case, row in cells.found(results, cases.WHOLE_CASES):
         if row["failed"]:
             rows.append([case.title, "-", "-", "failed", f"{case.bar:.2f}", f"{case.goal:.2f}"])
             continue
@@ -252,11 +248,11 @@ def _wholes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 case.title,
-                f"{_ms(ours)} ms",
-                f"{_ms(against)} ms",
-                _interval(values),
-                _judged(values, case.bar, case.better),
-                _judged(values, case.goal, case.better),
+                f"{cells.ms(ours)} ms",
+                f"{cells.ms(against)} ms",
+                cells.interval(values),
+                cells.judged(values, case.bar, case.better),
+                cells.judged(values, case.goal, case.better),
             ]
         )
     return headers, rows + _others(results)
@@ -265,20 +261,20 @@ def _wholes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _others(results: dict[str, Any]) -> list[list[str]]:
     """Memory and set-up, from the step rows."""
     rows = []
-    found = {case.name: row for case, row in _found(results, cases.STEP_CASES)}
+    found = {case.name: row for case, row in cells.found(results, cases.STEP_CASES)}
     over = found.get("full-32", {}).get("over_model_bytes")
     if over is not None:
         gib = over / 2**30
         rows.append(
             ["reserved over the model, LLaDA B=32", f"{gib:.2f} GiB", "-", "-",
-             _judged([gib], cases.MEMORY_BAR, "lower"), _judged([gib], cases.MEMORY_GOAL, "lower")]
+             cells.judged([gib], cases.MEMORY_BAR, "lower"), cells.judged([gib], cases.MEMORY_GOAL, "lower")]
         )  # fmt: skip
     setups = {name: row["setup_s"] for name, row in found.items() if row["setup_s"] is not None}
     if setups:
         worst = max(setups, key=lambda name: setups[name])
         rows.append(
             [f"engine set-up per shape, the slowest ({worst})", f"{setups[worst]:.1f} s", "-", "-",
-             _judged([setups[worst]], cases.SETUP_BAR, "lower"), _judged([setups[worst]], cases.SETUP_GOAL, "lower")]
+             *(cells.judged([setups[worst]], limit, "lower") for limit in (cases.SETUP_BAR, cases.SETUP_GOAL))]
         )  # fmt: skip
     return rows
 
@@ -286,7 +282,7 @@ def _others(results: dict[str, Any]) -> list[list[str]]:
 def _missed(results: dict[str, Any]) -> str:
     """Where a goal is missed: the kernels of one step."""
     parts: list[str] = []
-    for case, row in _found(results, cases.STEP_CASES):
+    for case, row in cells.found(results, cases.STEP_CASES):
         ratio = numbers.values(case, row, results["settings"])
         if not ratio or statistics.median(ratio) <= case.goal or not row["profile"]:
             continue
@@ -299,40 +295,8 @@ def _missed(results: dict[str, Any]) -> str:
             [f"`{k['kernel'][:70]}`", str(k["count"]), f"{k['us'] / k['count']:.1f}", f"{100 * k['share']:.1f} %"]
             for k in row["profile"]
         ]
-        table = _github((["kernel", "launches", "us each", "share"], kernels))
+        table = cells.github((["kernel", "launches", "us each", "share"], kernels))
         parts.append(f"**{case.title}** misses {by}. Kernels of one step:\n\n{table}\n\n")
-    for case, row in _found(results, cases.WHOLE_CASES):
+    for case, row in cells.found(results, cases.WHOLE_CASES):
         parts += _missed_whole(case, row, results)
     return "## What holds back where a goal is missed\n\n" + "".join(parts) if parts else ""
-
-
-def _found(results: dict[str, Any], wanted: Sequence[Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """The cases that were run, in order, with their rows."""
-    rows = {row["name"]: row for row in results["rows"]}
-    return [(case, rows[case.name]) for case in wanted if case.name in rows]
-
-
-def _ms(samples: Sequence[float] | None) -> str:
-    return "-" if not samples else f"{statistics.median(samples):.4g}"
-
-
-def _interval(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    interval = median_interval(values)
-    shown = f"{statistics.median(values):.3f}"
-    return shown if interval is None else f"{shown} [{interval[0]:.3f}, {interval[1]:.3f}]"
-
-
-def _judged(values: Sequence[float], limit: float, better: str) -> str:
-    """The limit, and whether the median keeps it."""
-    if not values:
-        return f"{limit:.2f}"
-    middle = statistics.median(values)
-    kept = middle <= limit if better == "lower" else middle >= limit
-    return f"{limit:.2f} {'met' if kept else '**missed**'}"
-
-
-def _github(table: tuple[list[str], list[list[str]]]) -> str:
-    headers, rows = table
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)

@@ -40,6 +40,7 @@ class Row:
     profile: list[dict[str, Any]] = field(default_factory=list)
     failed: str | None = None
     missing: dict[str, str] = field(default_factory=dict)  # parts that failed while the others are there, and why
+    engine: dict[str, str] | None = None  # what the other engine says of itself: version, settings
 
 
 class Bursts:

@@ -160,3 +160,35 @@ def test_a_missed_whole_generation_says_how_fast_this_host_is_beside_the_bars_ho
     assert "at their floor, take 576 ms: 2.60 times is the most that could be had beside this loop" in text
     assert "35.1; here they take 23 and 35.5 ms." in text
     assert "here they take" not in page.markdown(RESULTS, "picture.png")
+
+
+def beside_vllm(batch: int, vllm: float, ours: float) -> dict:
+    """Pairs of which one is twice as slow on both sides; a first token in 30 and 20 ms."""
+    samples = {"vLLM": vllm, "llmbench": ours, "vLLM, one token": 30.0, "llmbench, one token": 20.0}
+    return {
+        "name": f"vllm-{batch}",
+        "samples": {name: [ms] * 8 + [2 * ms] for name, ms in samples.items()},
+        "engine": {"version": "0.24.0", "torch": "2.11.0", "attention": "FLASH_ATTN 3"},
+        "failed": None,
+    }
+
+
+def test_rows_beside_vllm_say_under_what_they_hold_and_where_the_bar_is_missed():
+    results = copy.deepcopy(RESULTS)
+    assert "vLLM / llmbench" not in page.markdown(results, "x.png")
+    results["settings"]["warm_up_pairs"] = 2
+    results["rows"] += [beside_vllm(1, 1305.0, 1172.5), beside_vllm(8, 1364.0, 1240.0), beside_vllm(32, 1560.0, 1530.0)]
+    results["rows"].append({"name": "vllm-64", "samples": {}, "engine": None, "failed": "VllmError: it ended"})
+    text = page.markdown(results, "x.png")
+    # (1305 - 30) / 255 and (1172.5 - 20) / 255
+    assert cells(text, "1 ")[1:] == ["1305", "1172", "1.113 [1.113, 1.113]", "1.05 met", "5", "4.52"]
+    assert cells(text, "32 ")[3:] == ["1.020 [1.020, 1.020]", "1.05 **missed**", "6", "5.922"]
+    assert cells(text, "64 ")[1:] == ["-", "-", "failed", "1.05", "-", "-"]
+    assert "- LLaMA beside vLLM, 256 tokens, B=64: VllmError: it ended" in text
+    said = text.replace("\n", " ")
+    under = "vLLM 0.24.0 on torch 2.11.0 (offline with dummy weights, prompts of 128 tokens and 256 new ones)"
+    assert f"llmbench is 1.10 to 1.11 times as fast as {under} at batch 1, 8." in said
+    assert f"At batch 32 llmbench is 1.02 times as fast as {under}, below the bar of 1.05: one token alone" in said
+    assert "takes vLLM 30 ms and llmbench 20, every later one 6 and 5.922. The reason is not known." in said
+    assert "FLASH_ATTN 3" in said
+    assert "vLLM and SGLang" not in said

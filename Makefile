@@ -83,8 +83,8 @@ table4: setup ## parity (paper/table4.md, .tex)
 	$(SWEEP) experiment=parity reuse=all
 	$(REPORT) parity
 
-bench: setup ## 8B models on a GPU against their limit (docs/results/*.md); minutes
-	$(BIN)/python -m benchmarks.engine
+bench: setup ## 8B models on a GPU against their limit (docs/results/*.md); minutes. VLLM=PYTHON: and beside vLLM
+	$(BIN)/python -m benchmarks.engine $(if $(VLLM),--vllm "$(VLLM)")
 
 tables: table1 table2 table3 table4 ## all four
 

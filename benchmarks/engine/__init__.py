@@ -4,4 +4,6 @@
 rebuilt from its JSON alone. `cases` says what is measured and where the bars are; `floor` is the limit;
 `official` and `official_model` are the slow reference for LLaDA; `measure` takes the samples, in the turns that
 `turns` describes; `page` turns them into text and a picture. `load` measures how fast weights come from a disk.
+With `--vllm PYTHON` vLLM takes turns with our LLaMA: `vllm_rows` takes the samples, `vllm_process` runs `vllm_script`
+under that interpreter, `vllm_page` says what came out.
 """

@@ -124,8 +124,8 @@ def test_rows_that_are_cut_short_are_no_times(model):
 def test_a_vllm_that_hangs_is_ended(monkeypatch, model):
     monkeypatch.setattr(vllm_process, "ANSWER_S", 1.0)
     with vllm_process.started(python("hangs"), model) as vllm:
-        for _ in range(2):
-            with pytest.raises(vllm_process.VllmError, match=r"no answer within 1 s|has ended, exit code -9"):
+        for reason in ("no answer within 1 s", "its process has ended, exit code -9"):
+            with pytest.raises(vllm_process.VllmError, match=reason):
                 vllm.generate([[1] * 20_000] * 2, 4)  # more than a pipe holds
 
 

@@ -47,7 +47,7 @@ def section(results: dict[str, Any]) -> str:
 
 {engine}, offline: `LLM.generate` in a process of its own, no server. The shape of LLaMA-3-8B with dummy weights,
 {settings["dtype"]}, greedy, prompts of {settings["prompt"]} tokens, exactly {settings["canvas"]} new tokens; both
-engines get the same prompts. {_in_force(about)}
+engines get the same prompts. {_configured(about)}
 Dummy weights are each engine's own (vLLM's lie within 0.001, ours are normal(0, 0.02)), so the tokens differ.
 
 A time is that of a whole generation by the host clock, on both sides, from lists of token ids to lists of token ids.
@@ -112,7 +112,7 @@ def _named(about: dict[str, str]) -> str:
     return f"vLLM {version or 'of unknown version'}" + (f" on torch {torch}" if torch else "")
 
 
-def _in_force(about: dict[str, str]) -> str:
-    """The settings that vLLM told; none of them was chosen here but prefix caching and no tokenizer."""
+def _configured(about: dict[str, str]) -> str:
+    """The settings that vLLM's configuration tells; chosen were only no prefix caching and no tokenizer."""
     told = ", ".join(f"{name} {value}" for name, value in about.items() if name not in ("version", "torch"))
-    return "vLLM's defaults, but no prefix caching and no tokenizer" + (f"; in force: {told}." if told else ".")
+    return "vLLM's defaults, but no prefix caching and no tokenizer" + (f"; configured: {told}." if told else ".")

@@ -53,7 +53,7 @@ def generate(llm: Any, prompts: list[list[int]], new_tokens: int) -> dict[str, A
 
 
 def about(llm: Any) -> dict[str, str]:
-    """What this vLLM is and which of its settings are in force; what a version does not tell is left out."""
+    """What this vLLM is and how it is configured; what a version does not tell is left out."""
     import vllm
 
     config = getattr(llm.llm_engine, "vllm_config", None)

@@ -39,7 +39,7 @@ def texts() -> Iterator[tuple[str, str, str]]:
 
 def main() -> None:
     """Write the file."""
-    rows = []
+    rows: list[dict[str, str]] = []
     for document, licence, whole in texts():
         text = " ".join(whole.split()[:WORDS])
         found = Counter(_INSIDE.findall(text)).most_common(1)

@@ -170,12 +170,10 @@ class FusedEngine:
         """Append tokens [B] to the cache, in place: logits of the next ones [B, V]."""
         first = cache.first if cache.padded[0] else None
         residual = self._embedding.index_select(0, tokens)
-        for layer, block in enumerate(self._blocks):
+        attend = kernels.attend_one_at(self._cos, self._sin, cache.position, first, self._dtype)
+        for block, keys, values in zip(self._blocks, cache.keys, cache.values, strict=True):
             qkv = linear(kernels.norm(residual, block.norm_attention, self._epsilon), block.qkv)
-            mixed = kernels.attend_one(
-                qkv, cache.keys[layer], cache.values[layer], self._cos, self._sin, cache.position, first
-            )
-            self._finish(residual, mixed, block)
+            self._finish(residual, attend(qkv, keys, values), block)
         cache.position.add_(1)
         return self.head(kernels.norm(residual, self._norm, self._epsilon))
 

@@ -11,9 +11,12 @@ H query heads, K key-value heads, D = 2R head channels, S positions of a cache.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from llmbench.models import host
 
 
 @functools.cache
@@ -39,6 +42,8 @@ def norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
 
 def norm_plain(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """`norm` in PyTorch."""
+    if x.dtype == torch.float32:
+        return torch.rms_norm(x, weight.shape, weight, epsilon)
     wide = x.float()
     return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
 
@@ -51,7 +56,7 @@ def gate(both: torch.Tensor) -> torch.Tensor:
 def gate_plain(both: torch.Tensor) -> torch.Tensor:
     """`gate` in PyTorch."""
     half = both.shape[-1] // 2
-    return torch.nn.functional.silu(both[..., :half]) * both[..., half:]
+    return torch.nn.functional.silu(both[..., :half]).mul_(both[..., half:])
 
 
 def rotate_(x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, positions: torch.Tensor) -> None:
@@ -71,9 +76,12 @@ def rotate_plain_(x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Ten
     """`rotate_` in PyTorch."""
     half = cos.shape[1]
     view = x[:, : heads * 2 * half].view(x.shape[0], heads, 2, half)
-    first, second = view[:, :, 0].float(), view[:, :, 1].float()
     c, s = cos[positions, None], sin[positions, None]
-    view.copy_(torch.stack([first * c - second * s, second * c + first * s], dim=2))
+    wide = view.float()  # float32 is not copied, and the last line then copies nothing
+    first, second = wide[:, :, 0].clone(), wide[:, :, 1]
+    wide[:, :, 0].mul_(c).addcmul_(second, s, value=-1)
+    second.mul_(c).addcmul_(first, s)
+    view.copy_(wide)
 
 
 def place_(
@@ -166,6 +174,18 @@ def attend_one_plain(
     hidden = (where > position)[None] if first is None else (where > position) | (where < first[:, None])
     weights: torch.Tensor = scores.float().masked_fill_(hidden[:, None, None], float("-inf")).softmax(-1).to(qkv.dtype)
     return (weights @ values).view(batch, heads * width)
+
+
+def attend_one_at(
+    cos: torch.Tensor, sin: torch.Tensor, position: torch.Tensor, first: torch.Tensor | None, dtype: torch.dtype
+) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """`attend_one` of one step, to be called with every layer's `qkv`, `keys` and `values`; on a CPU `host.OneToken`.
+
+    Other arguments as in `attend_one`; `dtype` is that of `qkv`, `keys` and `values`.
+    """
+    if not cos.is_cuda:
+        return host.OneToken(cos, sin, position, first, dtype)
+    return functools.partial(attend_one, cos=cos, sin=sin, position=position, first=first)
 
 
 def _tiled(x: torch.Tensor, width: int) -> bool:

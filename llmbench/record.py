@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 # 3: `context`, `traceback`; the settings of `_RENAMED` have their new names; reads 1 and 2.
 # 4: `role`, `process`, `device_uuid`, `Output.document`; of a PromptScore entropy at prefixes, NLL under other prompts
 #    and under a second judge, shared 4-grams; repetition over the whole text; reads 1 to 3.
-FORMAT_VERSION = 4
-READABLE = (1, 2, 3, 4)
+# 5: the engine "graph" is called "fused"; reads 1 to 4.
+FORMAT_VERSION = 5
+READABLE = (1, 2, 3, 4, 5)
 
 Family = Literal["autoregressive", "diffusion"]
 Subject = Literal["output", "human", "shuffled", "prompt_tail", "empty"]
@@ -415,6 +416,9 @@ _RENAMED = {
 }
 """What settings were called before format 3, as keys of a configuration and as `decoding.KEY` of the conditions."""
 
+_RENAMED_VALUES = {"endpoint": "server", "graph": "fused"}
+"""What decoders were called before format 3, and engines before format 5."""
+
 
 def _renamed(values: dict[str, Any]) -> dict[str, Any]:
     """A Record of an earlier format with the settings' new names."""
@@ -427,12 +431,13 @@ def _renamed(values: dict[str, Any]) -> dict[str, Any]:
     conditions = {"second_judge": "none"} if "judge" in values.get("conditions", {}) else {}
     for key, value in values.get("conditions", {}).items():
         room, dot, leaf = key.rpartition(".")
-        of_server = key in ("engine", "decoding.kind") and value == "endpoint"
-        conditions[f"{room}{dot}{_RENAMED.get(leaf, leaf)}"] = "server" if of_server else value
+        if key in ("engine", "decoding.kind"):
+            value = _RENAMED_VALUES.get(value, value)
+        conditions[f"{room}{dot}{_RENAMED.get(leaf, leaf)}"] = value
     config = of_config(values.get("config", {}))
-    decoder = config.get("model", {}).get("decoder", {})
-    if decoder.get("kind") == "endpoint":
-        decoder["kind"] = "server"
+    for room, key in ((config.get("model", {}).get("decoder", {}), "kind"), (config.get("hardware", {}), "engine")):
+        if room.get(key) in _RENAMED_VALUES:
+            room[key] = _RENAMED_VALUES[room[key]]
     return values | {"conditions": conditions, "config": config}
 
 

@@ -58,8 +58,8 @@ class Checkpoint:
         """The token that stands for "not yet known"; None for a model that has none."""
         return self.files.mask_id
 
-    def engine(self, kind: Literal["eager", "graph"]) -> "EagerEngine | FusedEngine":
-        """What runs this model's forward passes: the modules as they are, or fused and captured."""
+    def engine(self, kind: Literal["eager", "fused"]) -> "EagerEngine | FusedEngine":
+        """What runs this model's forward passes: the modules as they are, or their weights joined."""
         from llmbench.models.engine import EagerEngine
         from llmbench.models.fused import FusedEngine
 

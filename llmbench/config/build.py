@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from llmbench.config.decoders import DECODERS, ServerConfig, ServerDecoder, options, shared_keys
-from llmbench.config.hydra_errors import renamed
+from llmbench.config.hydra_errors import renamed, renamed_choice
 from llmbench.config.job import HUB_DATASET, PLANNED, Job
 from llmbench.errors import ConfigError
 
@@ -225,7 +225,7 @@ def _message(item: Any, key: str) -> str:
         return f"{key}: missing"
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key}: {message} (got {item['input']!r})"
+    return renamed_choice(key, item["input"]) or f"{key}: {message} (got {item['input']!r})"
 
 
 def _written_key(location: list[str], raw: Any) -> str:

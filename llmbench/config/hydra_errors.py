@@ -18,7 +18,7 @@ RENAMED = {
 }
 """What keys were called before 0.2.0."""
 
-_RENAMED_CHOICES = {"model=llama_endpoint": "model=llama_server"}
+_RENAMED_CHOICES = {"model=llama_endpoint": "model=llama_server", "hardware.engine=graph": "hardware.engine=fused"}
 
 
 def explain(error: Exception, arguments: Sequence[str] = ()) -> str | None:
@@ -51,6 +51,12 @@ def renamed(key: str) -> str:
         if key == old or key.startswith(f"{old}."):
             return f"{key}: this is called {new}{key.removeprefix(old)} now; write that"
     return ""
+
+
+def renamed_choice(key: str, value: object) -> str:
+    """What to say of a choice, or a value, of an earlier version; "" for any other."""
+    new = _RENAMED_CHOICES.get(f"{key}={value}")
+    return f"{key}={value}: this is called {new} now; write that" if new else ""
 
 
 def unknown_key(key: str, arguments: Sequence[str] = ()) -> str:
@@ -93,8 +99,8 @@ def _meant(key: str) -> str:
 
 def _no_such_choice(group: str, name: str, choices: Sequence[str]) -> str:
     """A choice that a group does not have: renamed, from a plugin that is not installed, or misspelt."""
-    if renamed := _RENAMED_CHOICES.get(f"{group}={name}"):
-        return f"{group}={name}: this is called {renamed} now; write that"
+    if line := renamed_choice(group, name):
+        return line
     plugin = name.partition("_")[0]
     from_plugin = group == "hydra/launcher" and plugin in ("joblib", "submitit", "ray", "rq")
     install = f"; {name} is a plugin of Hydra: pip install hydra-{plugin}-launcher" if from_plugin else ""

@@ -76,15 +76,15 @@ class HardwareConfig:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    engine: Literal["auto", "eager", "graph"] = "auto"  # graph: fused blocks, whole steps as CUDA graphs
+    engine: Literal["auto", "eager", "fused"] = "auto"  # fused: few operations a block; on CUDA steps are graphs
     threads: Count | None = None  # CPU threads; None: a probe chooses before the first job (`sweeps.threads`)
     quantization: Quantization | None = None  # of the model under test; None stores its weights in dtype
 
     def __post_init__(self) -> None:
         """Refuse an engine that reads matrices as they are for ones that are not."""
-        if self.quantization is not None and self.engine == "graph":
+        if self.quantization is not None and self.engine == "fused":
             raise ValueError(
-                f"engine=graph fuses plain matrices, quantization={self.quantization} has none; use "
+                f"engine=fused joins plain matrices, quantization={self.quantization} has none; use "
                 "hardware.engine=eager or auto, or hardware.quantization=null"
             )
 

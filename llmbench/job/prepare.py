@@ -54,6 +54,9 @@ def prepare_job(job: Job, *, here: bool = True) -> Prepared:
     if encoder is not None:
         workload.require_references("bertscore")
     job, longest = _require_fit(job, workload, files)
+    if here and hardware.engine == "auto" and job.hardware.engine == "eager":
+        form = blocks.not_plain(files.config)
+        notes += (f"hardware.engine=auto is eager for {files.name}: the fused engine does not compute {form}",)
     wanted = here and job.metric.likelihood
     held = heldout.load(job.metric.likelihood_source, job.metric.likelihood_texts) if wanted else None
     if held is not None:
@@ -136,13 +139,14 @@ def _judge(source: str, key: str) -> CheckpointFiles:
 
 
 def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles) -> tuple[Job, int]:
-    """The job with its chat resolved, and tokens of the longest prompt. Reads no weights.
+    """The job with its engine and chat resolved, and tokens of the longest prompt. Reads no weights.
 
     Raises:
         UsageError: engine, chat template or context do not go with the checkpoint.
     """
     here = not isinstance(job.model.decoder, ServerDecoder)
-    if here and job.hardware.engine == "graph":
+    job = replace(job, hardware=_with_engine(job.hardware, files))
+    if here and job.hardware.engine == "fused":
         blocks.require_plain(files.config)
     if here and job.hardware.quantization is not None:
         quantization.require_whole_blocks(files.config)
@@ -157,6 +161,18 @@ def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles)
             f"{files.name}; lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
     return job, longest
+
+
+def _with_engine(hardware: HardwareConfig, files: CheckpointFiles) -> HardwareConfig:
+    """The engine "auto", where the device leaves it open: fused where the fused blocks compute the checkpoint's.
+
+    For a device that is not here it stays open, unless no device could.
+    """
+    if hardware.engine != "auto":
+        return hardware
+    if blocks.not_plain(files.config) is not None:
+        return replace(hardware, engine="eager")
+    return replace(hardware, engine="fused") if device.is_here(hardware) else hardware
 
 
 def _chat(job: Job, files: CheckpointFiles) -> bool:

@@ -94,7 +94,7 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
     probes.set_libraries_aside()
     checkpoint = load_checkpoint(prepared.checkpoint, job.hardware, job.weights)
     probe.clean()
-    engine = checkpoint.engine("graph" if job.hardware.engine == "graph" else "eager")
+    engine = checkpoint.engine("fused" if job.hardware.engine == "fused" else "eager")
     drafting = _drafting(prepared, checkpoint)
     building_peak = probe.peak_reserved_bytes()
     batches, tokenize_ms = _encode(prepared, checkpoint)
@@ -167,7 +167,7 @@ def _drafting(prepared: Prepared, checkpoint: Checkpoint) -> DraftModel | None:
         return None
     beside = load_beside(prepared.draft, job.hardware, job.weights)
     return DraftModel(
-        engine=beside.engine("graph" if job.hardware.engine == "graph" else "eager"),
+        engine=beside.engine("fused" if job.hardware.engine == "fused" else "eager"),
         vocabulary=beside.architecture.vocab,
         verified_vocabulary=checkpoint.architecture.vocab,
         mask_id=beside.mask_id,

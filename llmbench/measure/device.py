@@ -32,9 +32,10 @@ PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "mlflow", "bert
 
 
 def resolve(hardware: HardwareConfig) -> HardwareConfig:
-    """Replace "auto" by what this machine has: cuda, bfloat16 and graph, else cpu, float32 and eager. Sets nothing.
+    """Replace "auto" by what this machine has: cuda and bfloat16, else cpu and float32. Sets nothing.
 
-    Without Triton, "auto" is eager on CUDA too, and so it is with quantized weights.
+    The engine "auto" is eager with quantized weights, and without Triton on CUDA; else it stays, because the checkpoint
+    decides (`job.prepare`).
 
     A CUDA device without bfloat16 units (compute capability below 8.0) gets float16 under dtype "auto".
 
@@ -47,13 +48,11 @@ def resolve(hardware: HardwareConfig) -> HardwareConfig:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     triton = importlib.util.find_spec("triton") is not None  # comes with torch for CUDA, but not everywhere
     if hardware.engine == "auto":
-        fused = device == "cuda" and triton and hardware.quantization is None
-        hardware = replace(hardware, engine="graph" if fused else "eager")
-    if hardware.engine == "graph" and device == "cuda" and not triton:
-        raise HardwareError("hardware.engine: graph needs Triton, which is not installed; use hardware.engine=eager")
+        fuses = (device == "cpu" or triton) and hardware.quantization is None
+        hardware = replace(hardware, engine="auto" if fuses else "eager")
+    if hardware.engine == "fused" and device == "cuda" and not triton:
+        raise HardwareError("hardware.engine: fused needs Triton, which is not installed; use hardware.engine=eager")
     if device == "cpu":
-        if hardware.engine == "graph":
-            raise HardwareError("hardware.engine: graph needs a CUDA device; use hardware.engine=eager or auto")
         if hardware.dtype == "float16":
             raise HardwareError(
                 "hardware.dtype: float16 is not computed on the CPU; use hardware.dtype=float32 or bfloat16"

@@ -27,12 +27,9 @@ class Block:
     down: torch.Tensor
 
 
-def require_plain(config: Any) -> None:
-    """Refuse blocks that the fused ones do not compute; cheap, for the time before weights load.
-
-    Raises:
-        ConfigError: blocks of another kind than Llama's, biases, another activation, or a rotation that depends on
-            the length of the sequence.
+def not_plain(config: Any) -> str | None:
+    """What the fused blocks do not compute of these: another kind than Llama's, biases, another activation, or a
+    rotation that depends on the length of the sequence. None where they compute it all.
     """
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     wrong = {
@@ -42,9 +39,17 @@ def require_plain(config: Any) -> None:
         "mlp_bias": getattr(config, "mlp_bias", False),
         f"hidden_act {getattr(config, 'hidden_act', None)}": getattr(config, "hidden_act", None) != "silu",
     }
-    for form, present in wrong.items():
-        if present:
-            raise ConfigError(f"hardware.engine=graph does not compute {form}; use hardware.engine=eager")
+    return next((form for form, present in wrong.items() if present), None)
+
+
+def require_plain(config: Any) -> None:
+    """Refuse blocks that the fused ones do not compute; cheap, for the time before weights load.
+
+    Raises:
+        ConfigError: as `not_plain`.
+    """
+    if form := not_plain(config):
+        raise ConfigError(f"hardware.engine=fused does not compute {form}; use hardware.engine=eager or auto")
 
 
 def fuse(layer: Any, device: torch.device) -> Block:

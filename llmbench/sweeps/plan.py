@@ -23,7 +23,7 @@ from llmbench.errors import ConfigError, JudgeError, RecordError, UsageError
 from llmbench.job.prepare import prepare_job
 from llmbench.job.prepared import Prepared
 from llmbench.record import ROLE_SUFFIX, Environment, Family, JobContext, Record, Role
-from llmbench.sweeps import plan_file, state
+from llmbench.sweeps import engines, plan_file, state
 
 RECORD_FILE = "record.json"
 
@@ -136,8 +136,9 @@ def build(
         UsageError: for the first wrong cell, with its values in front.
     """
     compose = composed_once(compose)
-    cells: dict[str, Cell] = {}
+    made: list[tuple[dict[str, str], Prepared, set[str]]] = []
     undecided: list[Job] = []
+    left_open: list[bool] = []  # whether a job leaves the engine open
     for overrides, swept in grid:
         try:
             tree = compose(overrides)
@@ -149,13 +150,19 @@ def build(
             where = [f"{key}={value}" for key, value in swept.items() if not judge or _names_judge(key)]
             said = f"{error}{_perhaps_one(grid, error)}"
             raise type(error)(f"[{' '.join(where)}] {said}" if len(grid) > 1 and where else said) from error
+        made.append((swept, prepared, unread_options(tree, job)))
+        left_open.append(job.hardware.engine == "auto")
+    cells: dict[str, Cell] = {}
+    on_one_engine = engines.on_one([prepared for _, prepared, _ in made], left_open)
+    for (swept, _, unread), prepared in zip(made, on_one_engine, strict=True):
         known = cells.get(prepared.identity)
         if known is None:
-            cells[prepared.identity] = Cell(swept=swept, prepared=prepared, unread=frozenset(unread_options(tree, job)))
+            cells[prepared.identity] = Cell(swept=swept, prepared=prepared, unread=frozenset(unread))
         else:
             common = common_axes(known.swept, swept)
-            unread = known.unread & unread_options(tree, job)
-            cells[prepared.identity] = replace(known, swept=common, merged=known.merged + 1, unread=unread)
+            cells[prepared.identity] = replace(
+                known, swept=common, merged=known.merged + 1, unread=known.unread & unread
+            )
     _require_equal_roles(list(cells.values()))
     _require_equal_counts(undecided)
     order = list(dict.fromkeys(cell.prepared.checkpoint.digest for cell in cells.values()))

@@ -178,7 +178,7 @@ _CHANGES = {
     CheckName.FEW: "raise workload.prompts",
     CheckName.NO_SPREAD: "other prompts (workload)",
     CheckName.CURVE: "parity.baseline_temperatures, with a temperature at which LLaMA writes text",
-    CheckName.SLOW_BASELINE: "hardware.engine=graph, a larger batch, or model=llama,llama_generate,llada",
+    CheckName.SLOW_BASELINE: "hardware.engine=fused, a larger batch, or model=llama,llama_generate,llada",
     CheckName.THREADS: "hardware.threads=N for both sides in one sweep, on one machine",
     CheckName.CARD: "run both sides in one process on one card",
     CheckName.RELEVANCE: "more prompts, larger steps, or another diffusion_temperature",

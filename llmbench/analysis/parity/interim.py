@@ -196,6 +196,8 @@ def _analysis(group: Group, failed: Sequence[Record], options: ParityConfig) -> 
 def _question(baseline: Record, candidate: Record) -> str:
     """Hash of what a verdict is about. How many prompts, seeds and k are data; package versions are circumstances."""
     shared = {key: baseline.conditions.get(key) for key in ("device_name", *VARIED) if key not in ("workload", CHAT)}
+    if shared["engine"] == "fused":
+        shared["engine"] = "graph"  # its name when the first of the hashes that stores hold were made
     workload = baseline.config.get("workload", {})
     prompts = {key: workload.get(key) for key in _WHICH_PROMPTS}
     prompts |= {key: workload[key] for key in _OF_A_DATA_SET if workload.get(key) is not None}

@@ -50,6 +50,20 @@ def test_a_record_of_format_1_still_reads():
     assert all(output.utf8_bytes == len(output.text.encode()) for output in old.outputs)
 
 
+def test_the_engine_of_an_earlier_record_has_its_new_name(tmp_path):
+    now = make_record()
+    hardware = now.config["hardware"] | {"engine": "fused"}
+    now = dataclasses.replace(
+        now, config=now.config | {"hardware": hardware}, conditions=now.conditions | {"engine": "fused"}
+    )
+    values = json.loads(now.save(tmp_path).read_text())
+    del values["checksum"]
+    values |= {"format_version": 4, "conditions": values["conditions"] | {"engine": "graph"}}
+    values["config"]["hardware"]["engine"] = "graph"
+    old = record.parse(json.dumps(values).encode())
+    assert (old.conditions, old.config) == ({"second_judge": "none"} | now.conditions, now.config)
+
+
 def test_what_has_no_text_comes_back_without(tmp_path):
     whole = make_record()
     silent = dataclasses.replace(whole.outputs[0], prompt=None, text=None, utf8_bytes=None)

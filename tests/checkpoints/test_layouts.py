@@ -59,7 +59,7 @@ def test_the_logits_are_those_of_a_plain_model(stored, kind, lengths):
 def test_the_fused_engine_reads_them_too(stored, kind):
     folder, plain = stored[kind]
     ids, mask = rows([7, 3])
-    found = loaded(folder).engine("graph").logits(ids, mask)
+    found = loaded(folder).engine("fused").logits(ids, mask)
     assert torch.allclose(found[1, -3:], plain.logits(ids[1, -3:]), atol=1e-5, rtol=0)
 
 
@@ -215,7 +215,7 @@ def test_both_engines_shift_alike(tmp_path, cache, lengths):
     ids, mask = rows(lengths)
     made = [
         decode(checkpoint, checkpoint.engine(kind), ids, mask, canvas=8, steps=6, block_length=4, cache=cache).tokens
-        for kind in ("eager", "graph")
+        for kind in ("eager", "fused")
     ]
     assert torch.equal(*made)
 

@@ -45,6 +45,7 @@ WRONG = {
     "model.decoder.threshold=0.9": "write threshold=0.9; the models that have no use for it ignore it",
     "-m model=llama,llada model.decoder.late_eos=true": "model.decoder.late_eos: only model=llada has it",
     "model=llama_endpoint": "model=llama_endpoint: this is called model=llama_server now; write that",
+    "model=llama hardware.engine=graph": "hardware.engine=graph: this is called hardware.engine=fused now; write that",
     "experiment=parity dry_run=true": "experiment=parity is a sweep (over model and steps): add -m",
     "model=llada steps=4 steps=8": "steps is given 2 times, as 4 and 8: give it once, or as a sweep: -m steps=4,8",
     "workload=jsonl workload.source=~/mine.jsonl": "needs quotes: \"workload.source='~/mine.jsonl'\"",

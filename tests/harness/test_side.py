@@ -70,7 +70,7 @@ def test_a_tasks_settings_reach_the_decoder_or_are_refused():
     ("settings", "says"),
     [
         ({"temperature": 0.7}, "--gen_kwargs do_sample=true,temperature=0.7"),
-        ({"hardware.engine": "graph"}, "must be eager"),
+        ({"hardware.engine": "fused"}, "must be eager"),
         ({"weights": "dummy"}, "weights=dummy writes no text"),
         ({"step": 4}, "did you mean steps"),
         ({"canvas": 8.5}, "canvas: "),

@@ -64,7 +64,7 @@ def test_the_8b_pair_in_bfloat16_needs_what_its_shapes_say():
     assert wide.cache == positions * 2 * 32 * 8 * 128 * 2
     matrices, rest = 32 * 218_103_808, 8_030_261_248 - 32 * 218_103_808
     for kind, each in (("int8", 1 + 4 / 64), ("nf4", 0.5 + 4 / 64)):
-        narrow = memory_estimate.need(prepared, replace(prepared.job.hardware, quantization=kind))
+        narrow = memory_estimate.need(prepared, replace(prepared.job.hardware, engine="eager", quantization=kind))
         assert narrow.weights == 2 * rest + matrices * each
         assert narrow.cache == wide.cache
         assert narrow.total < 12e9  # what a card of 12 GB has
@@ -79,7 +79,7 @@ def test_a_device_that_is_too_small_is_refused_before_weights_load(monkeypatch, 
     prepare(f"model={model}", "metric=speed")
     monkeypatch.setattr(device, "free_bytes", lambda hardware: needed - 1)
     with pytest.raises(
-        HardwareError, match=f"bundled:{model} needs .* on cpu .*hardware.quantization=int8 needs"
+        HardwareError, match=f"bundled:{model} needs .* on cpu .*hardware.quantization=int8 hardware.engine=eager needs"
     ) as it:
         prepare(f"model={model}", "metric=speed")
     assert it.value.exit_code == 2

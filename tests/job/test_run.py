@@ -422,11 +422,11 @@ def test_a_checkpoints_own_generation_settings_change_nothing(prepare, instructe
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("engine", ["graph", "auto"])
-def test_the_graph_engine_refuses_quantized_weights(prepare, engine):
+@pytest.mark.parametrize("engine", ["fused", "auto"])
+def test_the_fused_engine_refuses_quantized_weights(prepare, engine):
     overrides = ["hardware.quantization=int8", f"hardware.engine={engine}", "hardware.device=cuda"]
     said = (
-        "engine=graph fuses plain matrices" if engine == "graph" else "built without CUDA|no CUDA device|bitsandbytes"
+        "engine=fused joins plain matrices" if engine == "fused" else "built without CUDA|no CUDA device|bitsandbytes"
     )
     with pytest.raises(UsageError, match=said) as caught:
         prepare(*SMALL, *overrides)

@@ -43,7 +43,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None
 )
 def test_without_a_gpu_auto_is_the_cpu_in_float32(asked: tuple, got: tuple) -> None:  # type: ignore[type-arg]
     resolved = device.resolve(HardwareConfig(device=asked[0], dtype=asked[1], threads=3))
-    assert resolved == HardwareConfig(device=got[0], dtype=got[1], engine="eager", threads=3)
+    assert resolved == HardwareConfig(device=got[0], dtype=got[1], engine="auto", threads=3)  # the checkpoint's choice
 
 
 def test_a_copy_without_a_repository_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,10 +64,14 @@ def test_a_process_keeps_its_name_and_shares_it_with_no_other() -> None:
     assert device.environment(CPU).device_uuid is None
 
 
-@pytest.mark.usefixtures("no_cuda")
-def test_the_captured_engine_needs_a_gpu() -> None:
-    with pytest.raises(HardwareError, match="engine: graph needs a CUDA device"):
-        device.resolve(HardwareConfig(device="auto", dtype="auto", engine="graph"))
+@pytest.mark.parametrize("gpu", [(9, 0)], indirect=True)
+@pytest.mark.usefixtures("gpu")
+def test_the_fused_engine_needs_triton_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    assert device.resolve(HardwareConfig(device="cpu", engine="fused")).engine == "fused"
+    assert device.resolve(HardwareConfig(device="cuda", engine="auto")).engine == "eager"
+    with pytest.raises(HardwareError, match="engine: fused needs Triton"):
+        device.resolve(HardwareConfig(device="cuda", engine="fused"))
 
 
 @pytest.mark.parametrize(
@@ -184,10 +188,10 @@ def test_without_its_library_quantization_is_refused_by_name(monkeypatch):
 
 
 def test_quantized_weights_mean_the_eager_engine(monkeypatch):
-    """On a machine with a GPU and Triton, where "auto" is the graph engine otherwise."""
+    """On a machine with a GPU and Triton, where "auto" is left to the checkpoint otherwise."""
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     plain, narrow = (HardwareConfig(device="auto", dtype="auto", quantization=kind) for kind in (None, "nf4"))
-    assert device.resolve(plain).engine == "graph"
+    assert device.resolve(plain).engine == "auto"
     assert device.resolve(narrow).engine == "eager"

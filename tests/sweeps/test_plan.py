@@ -194,6 +194,32 @@ def test_forced_tokens_stand_for_a_threshold_under_dummy_weights_beside_the_othe
     ]
 
 
+def with_biases(tmp_path):
+    """A folder of the bundled LLaDA whose configuration says that its attention has biases."""
+    shutil.copytree(BUNDLED / "llada", tmp_path / "biased")
+    config = json.loads((tmp_path / "biased" / "config.json").read_text()) | {"attention_bias": True}
+    (tmp_path / "biased" / "config.json").write_text(json.dumps(config))
+    return tmp_path / "biased"
+
+
+def test_both_sides_run_on_one_engine_where_nobody_chose_it(tmp_path):
+    """Engines are conditions: were one side fused, and the other eager because it has to be, nothing could be said."""
+    small = ("workload.prompts=2", "batch=1", "steps=2", "canvas=8", "metric=speed", "weights=dummy", "hardware=cpu")
+    sides = ("model=llama,llada", f"pair.llada={with_biases(tmp_path)}", "pair.llama=bundled:llama")
+
+    def made(*overrides):
+        return {(cell.prepared.job.model.name, cell.prepared.job.hardware.engine) for cell in build(*small, *overrides)}
+
+    assert made("model=llama,llada") == {("llama", "fused"), ("llada", "fused")}
+    assert made(*sides) == {("llama", "eager"), ("llada", "eager")}
+    assert made(*sides, "hardware.engine=auto,eager") == {("llama", "eager"), ("llada", "eager")}
+    assert made(*sides[:1], "hardware.engine=fused,eager") == {
+        (name, engine) for name in ("llama", "llada") for engine in ("fused", "eager")
+    }
+    with pytest.raises(ConfigError, match=r"model=llada.*fused does not compute attention_bias"):
+        build(*small, *sides, "hardware.engine=fused")
+
+
 def test_the_first_wrong_cell_is_named():
     with pytest.raises(ConfigError, match=r"^\[steps=12\] model.decoder: steps 12 must be a multiple"):
         build("model=llada", "steps=8,12", "block_length=8", "hardware=cpu")

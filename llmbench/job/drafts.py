@@ -4,6 +4,7 @@ from typing import Any
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.resolve import resolve_checkpoint
+from llmbench.config.decoders import Autoregressive
 from llmbench.config.job import Job
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.models import blocks
@@ -25,9 +26,7 @@ def resolve(job: Job, files: CheckpointFiles) -> CheckpointFiles | None:
     draft = getattr(decoder, "draft", None)
     if draft is None:
         return None
-    ours = decoder.kind == "autoregressive"
-    if ours and job.hardware.engine == "eager":
-        raise ConfigError(f"draft={draft} needs hardware.engine=graph; Transformers' own drafts: model=llama_generate")
+    require_engine(job)
     if draft == "lookup":
         return None
     family: Family = "diffusion" if draft == "llada" else "autoregressive"
@@ -35,11 +34,25 @@ def resolve(job: Job, files: CheckpointFiles) -> CheckpointFiles | None:
         found = resolve_checkpoint(decoder.draft_checkpoint, job.weights, family=family)
     except CheckpointError as error:
         raise CheckpointError(f"draft_checkpoint: {error}") from error
-    if ours:
+    if decoder.kind == "autoregressive":
         blocks.require_plain(found.config)
     if job.weights == "real":
         _require_same_tokens(files, found)
     return found
+
+
+def require_engine(job: Job) -> None:
+    """Refuse drafts of ours on the engine that cannot verify them.
+
+    Raises:
+        ConfigError: a draft on the eager engine.
+    """
+    decoder = job.model.decoder
+    if isinstance(decoder, Autoregressive) and decoder.draft and job.hardware.engine == "eager":
+        raise ConfigError(
+            f"draft={decoder.draft} needs the fused engine, which does not run here; use draft=null, or "
+            "model=llama_generate for Transformers' own drafts"
+        )
 
 
 def _require_same_tokens(files: CheckpointFiles, draft: CheckpointFiles) -> None:

@@ -122,7 +122,7 @@ class EagerEngine:
         Raises:
             ConfigError: always.
         """
-        raise ConfigError("drafts need an engine with a static cache; use hardware.engine=graph, or draft=null")
+        raise ConfigError("drafts need an engine with a static cache; use hardware.engine=fused, or draft=null")
 
     @torch.inference_mode()
     def denoise(

@@ -15,7 +15,12 @@ class OneToken:
     """`kernels.attend_one` of one step on a CPU; call it with every layer's query, key and value, and its cache."""
 
     def __init__(
-        self, cos: torch.Tensor, sin: torch.Tensor, position: torch.Tensor, first: torch.Tensor | None, dtype: torch.dtype
+        self,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        position: torch.Tensor,
+        first: torch.Tensor | None,
+        dtype: torch.dtype,
     ) -> None:
         """Arguments as in `kernels.attend_one`; `dtype` is that of queries, keys and values."""
         self._position = int(position)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from llmbench.config.decoders import ServerDecoder
 from llmbench.config.job import HardwareConfig
+from llmbench.job import drafts
 from llmbench.job.prepare import prepared_as
 from llmbench.job.prepared import Prepared
 
@@ -36,5 +37,6 @@ def _open(prepared: Prepared) -> HardwareConfig:
 def _eager(prepared: Prepared, because: str) -> Prepared:
     """The same job on the eager engine, because of a checkpoint of that name."""
     job = replace(prepared.job, hardware=replace(prepared.job.hardware, engine="eager"))
+    drafts.require_engine(job)
     note = f"hardware.engine=auto is eager for all sides here, because the fused engine does not compute {because}"
     return replace(prepared_as(prepared, job), notes=(*prepared.notes, note))

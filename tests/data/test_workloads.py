@@ -209,7 +209,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
         workloads.load(config(tmp_path / "missing.jsonl"))
     with pytest.raises(WorkloadError, match="is a folder; give a JSONL file"):
         workloads.load(config(tmp_path))
-    with pytest.raises(WorkloadError, match=r"bundled:heldout: no such .*: bundled:continuation, bundled:edit"):
+    with pytest.raises(WorkloadError, match=r"bundled:heldout: no such .* bundled:continuation, bundled:edit"):
         workloads.load(config("bundled:heldout"))
 
 

@@ -35,9 +35,9 @@ from llmbench.metrics.performance import median_interval
 from llmbench.models.fused import FusedEngine
 
 PROMPT, CANVAS, STEPS = 128, 256, 24
-WIDTHS = (2, 4, 8, 16, 32)
-BATCHES = (1, 8, 32, 64, 128)
-ROUNDS = 12
+WIDTHS = (2, 4, 8, 16)
+BATCHES = (1, 8, 32, 128)
+ROUNDS = 9
 WIDTH = 8
 """Of the whole steps: seven drafted tokens."""
 
@@ -52,6 +52,7 @@ class Bench:
         self._hardware, self._probe = hardware, device.probe(hardware)
         self.prompt, self.canvas = (8, 32) if smoke else (PROMPT, CANVAS)
         self._steps = 4 if smoke else STEPS
+        self._kept: list[Any] = []  # what captured steps work on
         names = ["bundled:llama", "bundled:llama", "bundled:llada"] if smoke else []
         names = names or ["shape:llama-3-8b", "shape:llama-3.2-1b", "shape:llada-8b"]
         files = [resolve_checkpoint(name, "dummy") for name in names]
@@ -85,6 +86,7 @@ class Bench:
                 spent = time_region(self._probe.clock(), lambda _, step=step: self._burst(step))[0].e2e_ms  # type: ignore[misc]
                 if number:  # the first round warms up
                     samples[name].append(spent / self._steps)
+        self._kept.clear()
         for engine in (self.engine, *(model.engine for model in self._drafting.values())):
             engine.close()
         self._probe.clean()
@@ -129,7 +131,10 @@ class Bench:
             logits = engine.head(engine.extend(tokens, start, cache))
             chosen.copy_(greedy(logits.view(rows * width, -1))[0])
 
-        return _nothing, engine.capture(step, _nothing, Draws(engine.device))
+        replay = engine.capture(step, _nothing, Draws(engine.device))
+
+        self._kept.append((tokens, start, chosen, cache))
+        return _nothing, replay
 
     def _whole(self, prompts: PromptBatch, draft: str, draft_steps: int) -> Step:
         """Draft and verify; one token is written per step, so that positions are those of the plain steps."""

@@ -88,6 +88,10 @@ def test_a_draft_that_is_always_right_is_accepted_whole_and_one_that_is_not_cost
     assert marks == list(range(len(marks)))
     shapes = [(s.queries, s.keys, s.logits) for s in found.forwards]
     assert shapes == [(9, 9, 1), *((5, 9 + made + 4, 5) for made in (1, 6, 11, 16, 21))]
+    free = found.tokens
+    stop_ids = [int(free[0, 4]), int(free[1, 8])]  # in the middle of what a step accepts
+    found = generate(model, ids, mask, stop_ids, "model", with_model=itself)
+    assert without_overrun(found.tokens) == without_overrun(plain(model, ids, mask, stop_ids))
 
 
 def test_a_fixed_number_is_accepted_whatever_is_drafted():

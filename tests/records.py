@@ -221,7 +221,7 @@ def rescored(record: Record, change: Callable[[PromptScore], PromptScore | None]
 
 
 def with_curve(records: Sequence[Record], temperatures: Sequence[float] = CURVE) -> list[Record]:
-    """The Records, and for each timed one of LLaMA its texts at other temperatures (role "curve").
+    """The Records, and for each timed one of LLaMA's plain decoder its texts at other temperatures (role "curve").
 
     Entropy rises by 0.68 (T^1.5 - own^1.5); quality falls along a concave curve through the Record's own point.
     """
@@ -232,6 +232,7 @@ def with_curve(records: Sequence[Record], temperatures: Sequence[float] = CURVE)
         and r.role == "timed"
         and r.scores
         and r.conditions.get("decoding.kind", "autoregressive") == "autoregressive"
+        and r.conditions.get("decoding.draft", "None") == "None"
     ]
     return [*records, *(_at(record, t) for record in plain for t in temperatures if f"{t}" != _temperature(record))]
 
@@ -287,13 +288,15 @@ def _at(record: Record, temperature: float) -> Record:
     )
 
 
-def implementation(kind: str, e2e_ms: float, cache: str | None = None, **changes: Any) -> Record:
-    """LLaMA as another implementation decodes it: "autoregressive" or "transformers" with its cache."""
-    own = {"decoding.kind": kind} | ({"decoding.cache": cache} if cache else {})
-    made = make_record("llama", e2e_ms=e2e_ms, conditions=own, **({"perplexity": 45.0} | changes))
-    decoder = made.config["model"]["decoder"] | {"kind": kind} | ({"cache": cache} if cache else {})
-    config = made.config | {"model": made.config["model"] | {"decoder": decoder}}
-    return replace(made, identity=f"{kind}-{cache}-{e2e_ms:.0f}", config=config)
+def implementation(
+    kind: str, e2e_ms: float, cache: str | None = None, draft: str | None = None, **changes: Any
+) -> Record:
+    """LLaMA as another implementation decodes it: "autoregressive" or "transformers" with its cache, and drafts."""
+    own = {"kind": kind} | ({"cache": cache} if cache else {}) | ({"draft": draft} if draft else {})
+    conditions = {f"decoding.{key}": value for key, value in own.items()} | changes.pop("conditions", {})
+    made = make_record("llama", e2e_ms=e2e_ms, conditions=conditions, **({"perplexity": 45.0} | changes))
+    config = made.config | {"model": made.config["model"] | {"decoder": made.config["model"]["decoder"] | own}}
+    return replace(made, identity=f"{kind}-{cache}-{draft}-{conditions.get('seed', 0)}-{e2e_ms:.0f}", config=config)
 
 
 def server_record(

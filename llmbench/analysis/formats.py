@@ -25,10 +25,15 @@ UNITS: dict[str, str] = {"quality/perplexity": "nats per token", "quality/bits_p
 """The unit of a metric's difference, where it has one."""
 
 
+def called(model: str) -> str:
+    """A model in prose."""
+    return NAMES.get(model, model)
+
+
 def named(record: Record) -> str:
-    """A side in prose, with its decoder where that is not its family's own: `LLaMA (transformers static)`."""
+    """A side in prose, with its decoder where that is not its family's own: `LLaDA (dual)`."""
     way = record.side.removeprefix(record.model).strip()
-    name = NAMES.get(record.model, record.model)
+    name = called(record.model)
     return f"{name} ({way})" if way else name
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmbench.analysis.estimates import Estimate, Interval, logged, mean_over_seeds
+from llmbench.analysis.implementations import IMPLEMENTATION, apart
 from llmbench.analysis.parity.bounds import interval_of
 from llmbench.analysis.parity.conditions import conditions_of
 from llmbench.analysis.parity.grouping import (
-    IMPLEMENTATION,
     check_shared_conditions,
     decoding_settings,
     seed_of,
@@ -101,10 +101,10 @@ def _frontier(records: Sequence[Record], limits: ThresholdsConfig) -> Frontier:
         members = sides.setdefault((record.model, record.steps, decoding_settings(record)), [])
         if seed_of(record) not in {seed_of(other) for other in members}:  # one that was measured twice counts once
             members.append(record)
-    names = _differing(records)
+    names, ways = differing(records), apart(records)
     settings, left_out = [], []
     for side in sides.values():
-        made = _setting(side, names)
+        made = _setting(side, (*ways[id(side[0])], *settings_said(side[0], names)))
         empty = side_value(side, "quality/empty_share")
         if empty is not None and empty > limits.empty_share:
             left_out.append(f"{made.label} ({100 * empty:.3g} % of its outputs are empty)")
@@ -139,13 +139,10 @@ def _front(settings: Sequence[Setting], metric: str) -> Front:
 # One setting
 
 
-def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Setting:
+def _setting(side: Sequence[Record], said: Sequence[str]) -> Setting:
     first = side[0]
     ms = mean_over_seeds([logged(record, "latency/e2e_ms") for record in side])
     assert ms is not None  # `frontiers` leaves out what was not timed
-    said = [f"{short}={first.conditions[key]}" for key, short in _SHORT.items() if key in names.get(first.model, ())]
-    other = [key for key in names.get(first.model, ()) if key not in _SHORT and key in first.conditions]
-    said += [f"{key.removeprefix('decoding.')}={first.conditions[key]}" for key in sorted(other)]
     steps = [] if first.steps is None else [f"k={first.steps}"]
     estimates = {key: _quality(side, key) for key in (*JUDGED, DIVERSITY)}
     qualities = {key: item for key, item in estimates.items() if item is not None and key != DIVERSITY}
@@ -161,13 +158,21 @@ def _setting(side: Sequence[Record], names: Mapping[str, Sequence[str]]) -> Sett
     )
 
 
+def settings_said(record: Record, names: Mapping[str, Sequence[str]]) -> list[str]:
+    """A Record's values of the settings on which its model's Records differ (`differing`): `T=0.7`, `block=16`."""
+    own = names.get(record.model, ())
+    said = [f"{short}={record.conditions[key]}" for key, short in _SHORT.items() if key in own]
+    other = [key for key in own if key not in _SHORT and key in record.conditions]
+    return said + [f"{key.removeprefix('decoding.')}={record.conditions[key]}" for key in sorted(other)]
+
+
 _SHORT = {"decoding.temperature": "T", "decoding.block_length": "block"}
 
 _NAMED = IMPLEMENTATION | label_conditions()
 """What a side's own label says already."""
 
 
-def _differing(records: Sequence[Record]) -> dict[str, list[str]]:
+def differing(records: Sequence[Record]) -> dict[str, list[str]]:
     """By model: the decoding settings on which its Records differ, or which another model has at another value."""
     found: dict[str, list[str]] = {}
     temperatures = {record.conditions.get("decoding.temperature") for record in records}

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llmbench.analysis.estimates import Estimate, logged
 from llmbench.analysis.formats import counted, number, quantization
-from llmbench.analysis.parity.grouping import steps_of
+from llmbench.analysis.implementations import row_labels, way_of
+from llmbench.analysis.parity.grouping import seed_of, steps_of
 from llmbench.record import Record, from_server, timed
 from llmbench.report.layout import Table
 
@@ -49,10 +50,31 @@ def condition(key: str) -> Callable[[Record], str]:
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:
-    """Finished full measurements as tables list them: models without steps first (servers last), then by k and size."""
+    """Finished full measurements as tables list them: models without steps first (servers last), then by k and size.
+
+    Implementations of one model stand below each other, each over the sizes.
+    """
     finished = [record for record in timed(records) if record.status == "finished"]
     size = {id(r): (int(r.conditions.get("batch", 0)), int(r.conditions.get("canvas", 0))) for r in finished}
-    return sorted(finished, key=lambda r: (r.steps is not None, r.model, from_server(r), steps_of(r), size[id(r)]))
+
+    def row_order(record: Record) -> tuple[object, ...]:
+        way = record.side, *(value or "" for value in way_of(record))
+        of_side = record.steps is not None, record.model, from_server(record), steps_of(record)
+        return (*of_side, *way, size[id(record)])
+
+    return sorted(finished, key=row_order)
+
+
+def naming_columns(records: Sequence[Record]) -> tuple[Column, ...]:
+    """Which implementation and k a row is of; its seed and temperature where the rows differ in them."""
+    labels = row_labels(records)
+    columns: list[Column] = [("", lambda record: labels[id(record)])]
+    if len(set(map(seed_of, records)) - {""}) > 1:
+        columns.append(("seed", condition("seed")))
+    temperature = condition("decoding.temperature")
+    if len(set(map(temperature, records))) > 1:
+        columns.append(("temperature", temperature))
+    return tuple(columns)
 
 
 def provenance(records: Sequence[Record], command: str = "", *, generated: bool = True) -> str:

@@ -36,6 +36,7 @@ class Panel:
     bars: tuple[tuple[float, float], ...] = ()  # low and high of each point
     labels: tuple[str, ...] = ()  # beside each point
     marked: int | None = None  # where parity may be claimed from
+    baseline_name: str = ""  # what it is called here; "" for that of the side
 
     @property
     def top(self) -> float:
@@ -89,7 +90,14 @@ def _time(records: Sequence[Record], parity: Parity, marked: int | None) -> Pane
         bars=tuple(bounds),
         labels=tuple(f"{number(item.ratio)}x" for item in parity.speedups),
         marked=marked,
+        baseline_name=_timed_baseline(parity),
     )
+
+
+def _timed_baseline(parity: Parity) -> str:
+    """Which implementation was the fastest, where there was a choice."""
+    named = [item.name for item in parity.implementations[:1] if item.name is not None]
+    return str(named[0]) if named and len(parity.implementations) > 1 else ""
 
 
 def parity_figure(records: Sequence[Record], parity: Parity) -> "Figure":
@@ -134,7 +142,7 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
     axes.set_xticks(steps, [str(k) for k in steps])
     axes.xaxis.set_minor_locator(NullLocator())
     if panel.baseline is not None:
-        axes.axhline(panel.baseline, color=BASELINE, linewidth=2, linestyle="--", label=names[0])
+        axes.axhline(panel.baseline, color=BASELINE, linewidth=2, linestyle="--", label=panel.baseline_name or names[0])
     axes.plot(steps, values, color=CANDIDATE, linewidth=2, marker="o", label=names[1])
     if panel.bars:
         spans = [[max(v - low, 0) for v, (low, _) in zip(values, panel.bars, strict=True)]]
@@ -206,15 +214,16 @@ def _traces(panel: Panel, names: tuple[str, str], shown: bool) -> list[Any]:
 
     steps = [k for k, _ in panel.points]
 
-    def flat(name: str, height: float, colour: str, dash: str) -> Any:
+    def flat(name: str, height: float, colour: str, dash: str, listed: bool) -> Any:
         line = {"color": colour, "dash": dash}
         return graph_objects.Scatter(
-            x=steps, y=[height] * len(steps), name=name, mode="lines", line=line, legendgroup=name, showlegend=shown
+            x=steps, y=[height] * len(steps), name=name, mode="lines", line=line, legendgroup=name, showlegend=listed
         )
 
-    traces = [flat(name, height, REFERENCE, "dot") for name, height in panel.references]
+    traces = [flat(name, height, REFERENCE, "dot", shown) for name, height in panel.references]
     if panel.baseline is not None:
-        traces.append(flat(names[0], panel.baseline, BASELINE, "dash"))
+        own = panel.baseline_name
+        traces.append(flat(own or names[0], panel.baseline, BASELINE, "dash", shown or bool(own)))
     values = [value for _, value in panel.points]
     bars: dict[str, Any] = {}
     if panel.bars:

@@ -6,8 +6,9 @@ from functools import partial
 
 from llmbench.analysis.estimates import Estimate, logged_mean
 from llmbench.analysis.formats import TITLES, listed, number
+from llmbench.analysis.implementations import way_of
 from llmbench.analysis.parity import check_sentences, sentences
-from llmbench.analysis.parity.grouping import comparison_groups, group, steps_of
+from llmbench.analysis.parity.grouping import comparison_groups, group
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.verdict import DIVERSITY, Check, Curve, Speedup
 from llmbench.metrics.keys import METRICS
@@ -18,6 +19,7 @@ from llmbench.report.cells import (
     condition,
     in_order,
     interval,
+    naming_columns,
     provenance,
     record_table,
     value,
@@ -46,6 +48,9 @@ def _doubts(records: Sequence[Record]) -> list[str]:
     why = "the weights are not over 4x the last-level cache, or its size is not known"
     return [f"Roofline not judged: {why}; memory bandwidth need not bound them."]
 
+
+_CHOSEN = "baseline"
+"""Marks that one of several implementations against which ratios are taken."""
 
 _MIB = 2.0**20
 _E2E: Column = ("L_e2e ms [95 %]", with_interval("latency/e2e_ms"))
@@ -103,7 +108,7 @@ def job_table(record: Record, command: str = "") -> Table:
 def latency_table(records: Iterable[Record], command: str = "") -> Table:
     """Table 1: where the time goes, at each side's own granularity."""
     records = in_order(records)
-    columns = (("", lambda record: record.label), ("batch", condition("batch")), *_LATENCY)
+    columns = (*naming_columns(records), ("batch", condition("batch")), *_LATENCY)
     notes = (
         "L_e2e: prompt ids on the device to output ids final, median over repeats. First text: when it can be shown.",
         "L_itl = (L_e2e - prefill) / (forwards - 1); step: one denoising step. Roofline: least possible time / L_e2e.",
@@ -122,12 +127,15 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
     ordered = in_order(records)
     ratios: dict[int, str] = {}
     for members in comparison_groups(ordered):
-        base = group(members).baseline
+        sides = group(members)
+        base = sides.baseline
         if base is not None and (rate := logged_mean(base.records, key)):
             own = [record for record in members if record.steps is not None and key in record.metrics]
             ratios |= {id(record): number(record.metrics[key] / rate) for record in own}
+            if len({way_of(record) for record in sides.implementations}) > 1:
+                ratios |= {id(record): _CHOSEN for record in base.records}
     columns: tuple[Column, ...] = (
-        ("", lambda record: record.label),
+        *naming_columns(ordered),
         ("batch", condition("batch")),
         _E2E,
         _TOKENS,
@@ -135,18 +143,20 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
         ("R(B)", lambda record: ratios.get(id(record), ABSENT)),
         *_PER_CANVAS,
     )
-    notes = (
+    notes = [
         "Valid output only: what follows the first stop token never counts (in canvas tokens/s it does).",
         "R(B): bytes/s against the autoregressive side at the same batch; above 1, diffusion has the larger capacity.",
-    )
+    ]
+    if _CHOSEN in ratios.values():
+        notes.append(f"{_CHOSEN.capitalize()}: the fastest implementation of that side at that batch, by L_e2e.")
     return record_table("Throughput over the batch", ordered, columns, command, notes)
 
 
 def memory_table(records: Iterable[Record], command: str = "") -> Table:
     """Table 3: memory over the length of the canvas."""
-    ordered = sorted(in_order(records), key=lambda r: (r.steps is not None, r.model, steps_of(r)))
+    ordered = in_order(records)
     columns: tuple[Column, ...] = (
-        ("", lambda record: record.label),
+        *naming_columns(ordered),
         ("canvas", condition("canvas")),
         ("batch", condition("batch")),
         *_MEMORY,
@@ -174,13 +184,10 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         command: what recreates it.
     """
     ordered = [record for record in in_order(records) if record.identity in parity.identities]
-    temperature = condition("decoding.temperature")
     columns: list[Column] = [
-        ("", lambda record: record.label),
-        *([("seed", condition("seed"))] if len(parity.seeds) > 1 else []),
-        *([("temperature", temperature)] if len(set(map(temperature, ordered))) > 1 else []),
+        *naming_columns(ordered),
         _E2E,
-        ("speedup [95 %]", partial(_speedup, parity.speedup)),
+        ("speedup [95 %]", partial(_own_speedup, parity)),
         *((f"{name}, wall clock [95 %]", cell) for name, cell in _external_servers(parity)),
         ("roofline", _roofline),
         _TOKENS,
@@ -190,7 +197,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
     columns += [(TITLES[key], partial(_quality_cell, parity.curve(key), key)) for key in _QUALITY]
     notes = [*_failed(parity.failed_checks)]
     notes += [f"Warning: {text}" for text in sentences.warnings(parity)]
-    notes += [text for text in (sentences.baseline_choice(parity), *_references(parity)) if text]
+    notes += _references(parity)
     notes += _doubts(ordered)
     if parity.speedups:
         notes.append(
@@ -278,6 +285,13 @@ def _external_servers(parity: Parity) -> list[tuple[str, Callable[[Record], str]
 def _speedup(at: Callable[[int | None], Speedup | None], record: Record) -> str:
     found = at(record.steps) if record.family == "diffusion" else None
     return ABSENT if found is None else interval(Estimate(value=found.ratio, low=found.low, high=found.high), "x")
+
+
+def _own_speedup(parity: Parity, record: Record) -> str:
+    """The speedup of a candidate; which of several implementations of the baseline it is against."""
+    if len(parity.implementations) > 1 and record.identity in parity.implementations[0].identities:
+        return _CHOSEN
+    return _speedup(parity.speedup, record)
 
 
 def _reference(parity: Parity, header: str, field: str) -> str:

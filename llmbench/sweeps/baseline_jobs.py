@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from llmbench.analysis.parity.grouping import CHAT, IMPLEMENTATION, VARIED
+from llmbench.analysis.implementations import IMPLEMENTATION
+from llmbench.analysis.parity.grouping import CHAT, VARIED
 from llmbench.config.decoders import Autoregressive, ServerDecoder, Transformers
 from llmbench.config.job import Job, TimingConfig
 from llmbench.job.prepare import conditions, prepared_as

@@ -343,7 +343,7 @@ def test_the_8b_shapes_can_be_planned_without_any_download(prepare):
 
 
 def test_a_second_baseline_agrees_in_everything_but_its_implementation(prepare):
-    from llmbench.analysis.parity.grouping import IMPLEMENTATION
+    from llmbench.analysis.implementations import IMPLEMENTATION
 
     small = [key for key in SMALL if "words" not in key]
     ours, theirs = (run_job(prepare(*small, "temperature=0", f"model={way}")) for way in ("llama", "llama_generate"))

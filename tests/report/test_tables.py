@@ -301,12 +301,41 @@ def test_every_implementation_of_the_baseline_stands_in_the_table_and_the_fastes
     table = parity_table(records, verdict)
     speedup = table.header.index("speedup [95 %]")
     cells = {row[0]: row[speedup].partition(" ")[0] for row in table.rows}
-    assert cells["llama"] == cells["llama transformers static"] == "-"
-    assert cells["llada k=8"] == "2.50x"
-    assert len([note for note in table.notes if "400 ms" in note and "200 ms" in note]) == 1
+    assert (cells["llama"], cells["llama transformers static"], cells["llada k=8"]) == ("baseline", "-", "2.50x")
     ratios = throughput_table(records)
     column = ratios.header.index("R(B)")
-    assert {row[0]: row[column] for row in ratios.rows}["llada k=8"] == "2.50"
+    cells = {row[0]: row[column] for row in ratios.rows}
+    assert (cells["llama"], cells["llama transformers static"], cells["llada k=8"]) == ("baseline", "-", "2.50")
+
+
+def test_every_table_has_a_row_for_each_implementation_size_and_seed() -> None:
+    """Lookup is the fastest at batch 4 and the slowest at batch 8."""
+    records = [
+        replace(made, identity=f"{made.label} {batch} {seed}")
+        for batch, lookup_ms in ((4, 90.0), (8, 400.0))
+        for seed in ("1", "2")
+        for made in (
+            implementation("transformers", 300.0, "static", batch=batch, conditions={"seed": seed}),
+            implementation("autoregressive", lookup_ms, draft="lookup", batch=batch, conditions={"seed": seed}),
+            implementation("autoregressive", 200.0, batch=batch, conditions={"seed": seed}),
+            make_record("llada", 8, e2e_ms=100.0, batch=batch, conditions={"seed": seed}),
+        )
+    ]
+    sides = ("llama", "llama draft=lookup", "llama transformers static", "llada k=8")
+    for table in (latency_table(records), throughput_table(records), memory_table(records)):
+        at = [table.header.index(name) for name in ("", "batch", "seed")]
+        rows = [tuple(row[i] for i in at) for row in table.rows]
+        assert rows == [(side, batch, seed) for side in sides for batch in ("4", "8") for seed in ("1", "2")]
+        assert "temperature" not in table.header
+    capacity = throughput_table(records)
+    marked = [row[0] for row in capacity.rows if row[capacity.header.index("R(B)")] == "baseline"]
+    assert marked == ["llama"] * 2 + ["llama draft=lookup"] * 2
+    small, large = verdicts(records)
+    for verdict, chosen in ((small, "llama draft=lookup"), (large, "llama")):
+        table = parity_table(records, verdict)
+        assert [row[:2] for row in table.rows][:8] == [(side, seed) for side in sides for seed in ("1", "2")]
+        speedup = table.header.index("speedup [95 %]")
+        assert {row[0] for row in table.rows if row[speedup] == "baseline"} == {chosen}
 
 
 @pytest.mark.parametrize(("device", "mark"), [("cuda", ""), ("cpu", " (not judged)")])

@@ -8,12 +8,15 @@ the temperature at which its text is equally varied (`curve`). Every quality is 
 explains why.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from llmbench.analysis.formats import named
+from llmbench.analysis.estimates import logged_mean
+from llmbench.analysis.formats import called, named
+from llmbench.analysis.implementations import implementation_name, row_labels, way_of
 from llmbench.analysis.parity import interim
 from llmbench.analysis.parity.checks import run_checks
 from llmbench.analysis.parity.conditions import conditions_of
@@ -94,7 +97,7 @@ def parity(
         headline=head.curve.metric if head else None,
         baseline=baseline.model if baseline else None,
         candidate=candidate.model if candidate else None,
-        names=(named(baseline) if baseline else "baseline", named(candidate) if candidate else "candidate"),
+        names=(called(baseline.model) if baseline else "baseline", named(candidate) if candidate else "candidate"),
         steps=steps,
         seeds=tuple(sorted({seed_of(record) for record in sides.records} - {""})),
         conditions=conditions_of(sides.records or finished),
@@ -136,10 +139,20 @@ def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
 
 
 def _implementations(sides: Group) -> tuple[Implementation, ...]:
-    """Every way in which the baseline was run, the chosen one first; () where there was no choice."""
-    chosen = sides.baseline.label if sides.baseline else ""
-    times = {r.label: r.metrics.get("latency/e2e_ms") for r in sides.implementations}
-    if len(times) < 2:
-        return ()
-    made = [Implementation(label=label, e2e_ms=time) for label, time in times.items()]
-    return tuple(sorted(made, key=lambda item: item.label != chosen))
+    """Every way in which the baseline was run, the chosen one first, then the fastest."""
+    labels = row_labels(sides.implementations)
+    ways: dict[tuple[str | None, ...], list[Record]] = {}
+    for record in sides.implementations:
+        ways.setdefault(way_of(record), []).append(record)
+    made = [
+        Implementation(
+            label=labels[id(members[0])],
+            e2e_ms=logged_mean(members, "latency/e2e_ms"),
+            name=implementation_name(members[0], sides.implementations),
+            identities=tuple(record.identity for record in members),
+        )
+        for members in ways.values()
+    ]
+    chosen = {record.identity for record in sides.baseline.records} if sides.baseline else set()
+    order = {item.label: item.e2e_ms if item.e2e_ms is not None else math.inf for item in made}
+    return tuple(sorted(made, key=lambda item: (chosen.isdisjoint(item.identities), order[item.label])))

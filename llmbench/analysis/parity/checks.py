@@ -6,9 +6,9 @@ What the texts themselves must pass is in `text_checks`, what concerns times in 
 
 from collections.abc import Iterator, Sequence
 
+from llmbench.analysis.implementations import IMPLEMENTATION, way_of
 from llmbench.analysis.parity.grouping import (
     FULL_NUCLEUS,
-    IMPLEMENTATION,
     TEMPERATURE,
     Group,
     nucleus,
@@ -60,7 +60,9 @@ def _of_failed(record: Record, group: Group) -> Check | None:
         return _failed(name, record.steps, values)
     if not group.baseline:
         return _failed(name, None, values)
-    if record.side != group.baseline.records[0].side:  # another implementation: it may be the faster one
+    chosen = group.baseline.records[0]
+    other = record.side != chosen.side or (record.conditions and way_of(record) != way_of(chosen))
+    if other:  # another implementation: it may be the faster one
         return _failed(name, None, values, blocks="viable")
     taken = seed_of(record) in {seed_of(other) for other in group.baseline.records}
     return None if taken else _failed(name, None, values)

@@ -2,9 +2,10 @@
 
 A sweep may vary batch, canvas or decoding settings on purpose: `comparison_groups` cuts it into sets inside which
 everything but k and the seed agrees. What nobody varies on purpose (device name, package versions) must agree:
-`check_conditions` refuses it. Of several implementations of the baseline (`model=llama,llama_generate`),
-`choose_baseline` takes the fastest. A server is an external one, with a speedup of its own and no part in the verdict,
-unless the user says that it runs on this device (`server.trust_same_hardware=true`).
+`check_conditions` refuses it. Of several implementations of the baseline (`model=llama,llama_generate`,
+`draft=null,lookup`), `choose_baseline` takes the fastest: its text is compared, its curve is the plain decoder's. A
+server is an external one, with a speedup of its own and no part in the verdict, unless the user says that it runs on
+this device (`server.trust_same_hardware=true`).
 """
 
 import math
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbench.analysis.estimates import logged_mean
+from llmbench.analysis.implementations import IMPLEMENTATION, way_of
 from llmbench.analysis.parity.sides import Side, temperature_of
 from llmbench.config.decoders import implementation_conditions
 from llmbench.errors import RecordError
@@ -41,9 +43,6 @@ VARIED = (
 
 SPLITTING = (*VARIED, "device_name")
 """Conditions that cut a sweep into sets: also the device, of which the workers of a cluster may meet several."""
-
-IMPLEMENTATION = implementation_conditions("autoregressive")
-"""Conditions that say with which code a baseline is generated, and so how fast; not which text."""
 
 TEMPERATURE = "decoding.temperature"
 
@@ -132,16 +131,22 @@ def at_one_temperature(records: Sequence[Record]) -> list[Record]:
 
 
 def _curve(baseline: Sequence[Record], known: Sequence[Record]) -> tuple[Side, ...]:
-    """The points of the baseline's curve: what its plain decoder wrote at each temperature, for all of its seeds."""
+    """The points of the baseline's curve: what its plain decoder wrote at each temperature, for all of its seeds.
+
+    Another implementation's texts are taken where there are none of the plain decoder. Drafts of our engine change no
+    greedy text, and so such a job serves as the point at temperature 0. A full job comes before one of the curve.
+    """
     wanted = _without_temperature(baseline[0])
     fitting = [
         record
         for record in known
         if record.role != "retimed" and not is_external_server(record) and _without_temperature(record) == wanted
     ]
-    plain = [r for r in fitting if r.conditions.get("decoding.kind", "autoregressive") == "autoregressive"] or fitting
+    own = [r for r in fitting if r.conditions.get("decoding.kind", "autoregressive") == "autoregressive"] or fitting
+    undrafted = [record for record in own if record.draft is None]
+    plain = undrafted + [r for r in own if r.draft and (not undrafted or temperature_of(r) == 0)]
     points: dict[float, dict[str, Record]] = {}
-    for record in sorted(plain, key=lambda item: item.role != "timed"):  # a full job serves as its point
+    for record in sorted(plain, key=lambda item: (item.draft is not None, item.role != "timed")):
         temperature = temperature_of(record)
         if temperature is not None:
             points.setdefault(temperature, {}).setdefault(seed_of(record), record)
@@ -220,7 +225,7 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
         RecordError: two of them are the same implementation and seed, or differ in more than that.
     """
     baselines = [record for record in baselines if record.status == "finished" and not is_external_server(record)]
-    ways = _grouped_by(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
+    ways = _grouped_by(baselines, way_of)
     if any(map(_two_of_one_seed, ways)) or len({(r.model, text_settings(r)) for r in baselines}) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")

@@ -1,18 +1,19 @@
 """A verdict in words, made of its values. Nothing decides on what is written here.
 
-Three short sentences: the result with its margin, the speed at that k, the conditions. Then the point estimate, with
-its temperatures, and what to do next.
+Three short sentences: the result with its margin, the speed at that k and against what, the conditions. Then the point
+estimate, with its temperatures, and what to do next.
 """
 
 from collections.abc import Callable, Sequence
 
-from llmbench.analysis.formats import NAMES, TITLES, UNITS, counted, listed, number, signed, with_interval
+from llmbench.analysis.formats import TITLES, UNITS, counted, listed, number, signed, with_interval
 from llmbench.analysis.parity.check_sentences import change, reason
 from llmbench.analysis.parity.verdict import (
     MATCHED,
     CheckName,
     Conditions,
     DeltaTest,
+    Implementation,
     MetricParity,
     Place,
     Speed,
@@ -31,7 +32,7 @@ def lines(verdict: Verdict) -> tuple[str, ...]:
     """The verdict, line by line."""
     first = f"{verdict.status.value.replace('_', ' ').upper()}. {result(verdict)}"
     head = verdict.head
-    more = [speed(verdict), conditions_sentence(verdict)]
+    more = [" ".join(filter(None, [speed(verdict), baseline_choice(verdict)])), conditions_sentence(verdict)]
     more += [point(verdict, head), *other_judge(head)] if head else []
     return (first, *filter(None, more), f"Next: {next_step(verdict)}.")
 
@@ -387,21 +388,30 @@ def warnings(verdict: Verdict) -> list[str]:
         found.append(f"{counted(head.prompts, 'prompt')}: the bounds were tried with {FEW_PROMPTS} and more")
     dropped = [f"{item.temperature:g}" for item in verdict.points if not item.kept]
     if dropped:
-        left = NAMES.get(verdict.baseline or "", verdict.baseline or "the baseline")
         found.append(
-            f"{left} at temperature {listed(dropped)} is left out of its curve: its text is not more varied than at "
-            "the temperature before"
+            f"{verdict.names[0]} at temperature {listed(dropped)} is left out of its curve: its text is not more "
+            "varied than at the temperature before"
         )
     return found
 
 
 def baseline_choice(verdict: Verdict) -> str:
-    """Which of several implementations is the baseline, with every one's time; empty where there is no choice."""
-    if not verdict.implementations:
+    """Which implementation of the baseline the speed is against, and the others with their times.
+
+    Empty where nothing was timed, or the only implementation is compared with nothing.
+    """
+    timed = [item for item in verdict.implementations if item.e2e_ms is not None]
+    if not timed or (len(timed) == 1 and not verdict.speedups):
         return ""
-    times = ", ".join(f"{i.label} {number(i.e2e_ms)} ms" for i in verdict.implementations if i.e2e_ms is not None)
-    chosen = verdict.implementations[0].label
-    return f"The baseline is {chosen}, the fastest of its implementations by L_e2e ({times})."
+    chosen, *others = timed
+    beside = "; ".join(f"{_implementation(item)}, {number(item.e2e_ms or 0.0)} ms" for item in others)
+    choice = f"the fastest of {len(timed)}: {beside}" if others else "no other implementation was measured"
+    what = "Speed is against" if verdict.speedups else "The baseline is"
+    return f"{what} {_implementation(chosen)} ({choice})."
+
+
+def _implementation(item: Implementation) -> str:
+    return item.label if item.name is None else str(item.name)
 
 
 def flags(verdict: Verdict, item: MetricParity) -> Sequence[str]:

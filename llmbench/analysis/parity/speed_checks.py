@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from llmbench.analysis.formats import named
+from llmbench.analysis.implementations import implementation_name
 from llmbench.analysis.parity.checks import note
 from llmbench.analysis.parity.grouping import Group
 from llmbench.analysis.parity.sides import Side
@@ -72,7 +72,11 @@ def slow_baseline(baseline: Sequence[Record], share: float) -> Check | None:
     efficiency = min(known, default=None)
     if efficiency is None or efficiency >= share:
         return None
-    values: dict[str, float | str] = {"label": named(baseline[0]), "value": efficiency, "limit": share}
+    values: dict[str, float | str] = {
+        "label": str(implementation_name(baseline[0])),
+        "value": efficiency,
+        "limit": share,
+    }
     return note(CheckName.SLOW_BASELINE, values, blocks="viable")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from llmbench.analysis.implementations import ImplementationName
 from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.config.parity import ParityConfig
 
@@ -268,10 +269,12 @@ class ExternalServer:
 
 @dataclass(frozen=True, kw_only=True)
 class Implementation:
-    """One way in which the baseline was run."""
+    """One way in which the baseline was run, over its seeds."""
 
-    label: str
+    label: str  # of a table's row
     e2e_ms: float | None
+    name: ImplementationName | None = None  # None in verdicts of earlier versions
+    identities: tuple[str, ...] = ()  # of its Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +294,7 @@ class Verdict:
     prefix: int | None = None  # judge tokens over which entropy was taken
     points: tuple[CurvePoint, ...] = ()  # the baseline over temperature
     beside: tuple[Curve, ...] = ()  # what is shown beside the judged metrics: entropy, relevance, ...
-    implementations: tuple[Implementation, ...] = ()  # of the baseline, the chosen one first
+    implementations: tuple[Implementation, ...] = ()  # of the baseline, the chosen one first, then the fastest
     speedups: tuple[Speedup, ...] = ()
     external_servers: tuple[ExternalServer, ...] = ()
     checks: tuple[Check, ...] = ()

@@ -487,7 +487,7 @@ def test_full_jobs_at_several_temperatures_are_points_and_the_candidates_own_is_
     assert head(verdict).curve.baseline == pytest.approx(45.0)
     assert [p.temperature for p in verdict.points] == [0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0]
     assert dict(verdict.points[1].values)[PERPLEXITY] == pytest.approx(20.0)  # the full job, not the curve's
-    assert verdict.implementations == ()
+    assert [item.e2e_ms for item in verdict.implementations] == [200.0]
 
 
 def test_another_diffusion_temperature_leaves_the_nearest_baseline() -> None:

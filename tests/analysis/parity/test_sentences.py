@@ -16,7 +16,7 @@ from benchmarks.worlds import World, study
 from llmbench.analysis.parity.analyze import parity
 from llmbench.analysis.parity.parity import Parity
 from llmbench.record import Record
-from records import make_record, make_sweep, with_curve
+from records import implementation, make_record, make_sweep, server_record, with_curve
 
 GOLDEN = Path(__file__).parent / "golden" / "sentences.txt"
 
@@ -44,7 +44,21 @@ def cases() -> dict[str, Parity]:
         "insensitive": parity([_weak(record) for record in whole]),
         "another process on the GPU": parity([_disturbed(record) for record in whole]),
         "missing side": parity(make_sweep()[1:]),
+        "drafts, the fastest of several implementations": parity([*map(_drafted, (*_OTHERS, "lookup")), *whole]),
+        "a server that runs here, no candidate": parity(
+            [implementation("transformers", 35.0, "static"), server_record(20.0, trust_same_hardware=True)]
+        ),
     }
+
+
+_OTHERS = ("llada", "model", "transformers")
+
+
+def _drafted(draft: str) -> Record:
+    times = {"lookup": 90.0, "llada": 110.5, "model": 250.0}
+    if draft in times:
+        return implementation("autoregressive", times[draft], draft=draft)
+    return implementation(draft, 400.0, "dynamic", draft="lookup")
 
 
 def _gated(record: Record) -> Record:

@@ -6,7 +6,8 @@ Two kinds (`Job.role`), both only where a diffusion model is in the sweep under 
 that are equally varied (docs/method.md). For every plain autoregressive setting that was asked for, every seed, and
 every temperature of `parity.baseline_temperatures` (greedy once). A full job at such a temperature serves as that
 point. Transformers' `generate` draws the curve where it is the only local baseline, a server where there is no local
-one at all.
+one at all. The curve is the plain decoder's: a job with drafts has it drawn without them, also at its own temperature,
+because above 0 drafts write another text of the same distribution.
 
 *Retimed* jobs time the baseline again beside the candidates: after the last one, and before the first one where the
 baseline's own job was taken over from an earlier process. A device drifts; what is timed on both sides of the
@@ -17,8 +18,8 @@ The plan's order is baselines, their curves, candidates, baselines again. `sweep
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Literal
+from dataclasses import fields, replace
+from typing import Any, Literal
 
 from llmbench.analysis.implementations import IMPLEMENTATION
 from llmbench.analysis.parity.grouping import CHAT, VARIED
@@ -35,6 +36,9 @@ _Text = frozenset[tuple[str, str]]
 
 _ONCE = TimingConfig(repeats=1, token_timing_repeats=0, memory_trace=False, profile=False, energy_seconds=0.0)
 """Of a job in which nothing is timed."""
+
+_DRAFTING = ("draft", "draft_tokens", "draft_checkpoint", "draft_steps", "fixed_accepted_tokens")
+"""Options of a decoder that say how tokens are drafted; at their defaults nothing is."""
 
 _NOT_OF_SERVERS = ("device", "dtype", "engine", "quantization", CHAT)
 """Conditions of a comparison that a server need not share: it runs elsewhere, and is asked as it likes."""
@@ -129,7 +133,7 @@ class Compared:
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self._baselines = [cell for cell in cells if _is_baseline(cell)]
-        self.texts = {_text(cell.prepared) for cell in self._baselines}
+        self.texts = {_text(c.prepared) for c in self._baselines if not _is_drafted(c) or _temperature(c) == 0}
         self._candidates = [cell for cell in cells if cell.family == "diffusion"]
         self._conditions = {
             cell.prepared.identity: conditions(cell.prepared, "", {}) for cell in (*self._baselines, *self._candidates)
@@ -140,7 +144,7 @@ class Compared:
         return [candidate for candidate in self._candidates if self._agree(baseline, candidate)]
 
     def draws(self, baseline: Cell, candidates: Sequence[Cell]) -> bool:
-        """Whether it is of the plainest kind that stands beside its candidates."""
+        """Whether it is of the plainest kind that stands beside its candidates, with drafts or without."""
         beside = [other for other in self._baselines if any(self._agree(other, item) for item in candidates)]
         kinds = [type(other.prepared.job.model.decoder) for other in beside]
         plainest = next(kind for kind in (Autoregressive, Transformers, ServerDecoder) if kind in kinds)
@@ -175,6 +179,10 @@ def _temperature(cell: Cell) -> float:
     return cell.prepared.job.model.decoder.temperature
 
 
+def _is_drafted(cell: Cell) -> bool:
+    return getattr(cell.prepared.job.model.decoder, "draft", None) is not None
+
+
 def _is_baseline(cell: Cell) -> bool:
     return cell.family == "autoregressive" and cell.role == "timed"
 
@@ -182,13 +190,13 @@ def _is_baseline(cell: Cell) -> bool:
 def _curves(baselines: Sequence[Cell], compared: Compared) -> list[Cell]:
     """The points of the curves of one checkpoint, each once, and none that a full job gives."""
     found: dict[_Text, Cell] = {}
-    for cell in baselines:
+    for cell in sorted(baselines, key=_is_drafted):  # what is planned of a plain one is not planned again
         candidates = compared.candidates(cell)
         if not candidates or not _is_judged(cell.prepared) or not compared.draws(cell, candidates):
             continue
         seeds = list(dict.fromkeys(other.prepared.job.seed for other in (cell, *candidates)))
         for seed in seeds:
-            for temperature in _temperatures(cell.prepared.job):
+            for temperature in _temperatures(cell):
                 prepared = prepared_as(cell.prepared, _of_curve(cell.prepared.job, temperature, seed))
                 text = _text(prepared)
                 if text in compared.texts:
@@ -206,16 +214,19 @@ def _is_judged(prepared: Prepared) -> bool:
     return prepared.judge is not None and prepared.job.weights == "real" and not prepared.job.workload.synthetic
 
 
-def _temperatures(job: Job) -> Sequence[float]:
+def _temperatures(cell: Cell) -> Sequence[float]:
+    job = cell.prepared.job
     asked = job.parity.baseline_temperatures
     if asked is None:
-        return GPU_TEMPERATURES if job.hardware.device == "cuda" else CPU_TEMPERATURES
-    return sorted(set(asked))
+        asked = GPU_TEMPERATURES if job.hardware.device == "cuda" else CPU_TEMPERATURES
+    own = [_temperature(cell)] if asked and _is_drafted(cell) else []  # a plain full job is that point itself
+    return sorted({*asked, *own})
 
 
 def _of_curve(job: Job, temperature: float, seed: int) -> Job:
-    """A baseline's texts at another temperature. BERTScore stays a condition, which must agree; it is not computed."""
-    decoder = replace(job.model.decoder, temperature=temperature)
+    """A baseline's plain texts at a temperature. BERTScore stays a condition, which must agree; it is not computed."""
+    usual: dict[str, Any] = {item.name: item.default for item in fields(job.model.decoder) if item.name in _DRAFTING}
+    decoder = replace(job.model.decoder, temperature=temperature, **usual)
     metric = replace(job.metric, likelihood=False, roofline=False)
     return replace(job, role="curve", model=replace(job.model, decoder=decoder), seed=seed, metric=metric, timing=_ONCE)
 
@@ -229,7 +240,8 @@ def _text(prepared: Prepared) -> _Text:
 def _axes(swept: Mapping[str, str], job: Job, *, several_seeds: bool) -> dict[str, str]:
     """What tells a point from the other jobs of its sweep."""
     decoder = job.model.decoder
-    kept = {key: value for key, value in swept.items() if key not in ("temperature", "seed")}
+    own = ("temperature", "seed", *_DRAFTING)
+    kept = {key: value for key, value in swept.items() if key.removeprefix("model.decoder.") not in own}
     seed = {"seed": str(job.seed)} if several_seeds and decoder.stochastic else {}
     return kept | seed | {"temperature": f"{decoder.temperature:g}"}
 

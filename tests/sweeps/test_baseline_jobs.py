@@ -147,6 +147,46 @@ def test_the_plainest_baseline_draws_the_curve():
     assert len(baseline_jobs.with_curves(both)) == len(both) + 1  # two caches write one text
 
 
+def test_the_curve_of_a_job_with_drafts_is_the_plain_decoders():
+    """At 0.7 its text has other noise, so the plain decoder writes there too; at 0 both write the same."""
+
+    def plain(cells: list[plan.Cell]) -> bool:
+        return {cell.prepared.job.model.decoder.draft for cell in cells} == {None}
+
+    alone, undrafted = curves(*PAIR, "draft=lookup"), curves(*PAIR)
+    assert plain(alone)
+    assert temperatures(alone) == [0, 0.2, 0.4, 0.6, 0.7, 0.8, 1]
+    assert [cell.title for cell in alone][:2] == ["llama temperature=0 (curve)", "llama temperature=0.2 (curve)"]
+    ids = {cell.prepared.identity for cell in undrafted}
+    assert ids < {cell.prepared.identity for cell in alone}
+    assert sorted(temperatures(curves(*PAIR, "draft=lookup", "temperature=0,0.7"))) == [0.2, 0.4, 0.6, 0.7, 0.8, 1]
+    assert curves(*PAIR, "draft=lookup", "parity.baseline_temperatures=[]") == []
+
+
+def test_plain_and_drafted_jobs_share_one_curve():
+    for order in ("null,lookup,model", "lookup,model,null"):
+        both = curves(*PAIR, f"draft={order}")
+        assert [cell.title for cell in both] == [cell.title for cell in curves(*PAIR)]
+        assert {cell.prepared.identity for cell in both} == {cell.prepared.identity for cell in curves(*PAIR)}
+    several = curves(*PAIR, "draft=lookup,model", "seed=1,2", "parity.baseline_temperatures=[0,0.5]")
+    assert [cell.title for cell in several] == [
+        "llama temperature=0 (curve)",
+        "llama seed=1 temperature=0.5 (curve)",
+        "llama seed=1 temperature=0.7 (curve)",
+        "llama seed=2 temperature=0.5 (curve)",
+        "llama seed=2 temperature=0.7 (curve)",
+    ]
+    mixed = ["model=llama,llama_generate,llada", "steps=4", "draft=lookup", "parity.baseline_temperatures=[0]"]
+    assert {cell.prepared.job.model.decoder.kind for cell in curves(*mixed)} == {"autoregressive"}
+
+
+def test_every_implementation_is_timed_again():
+    assert [cell.title for cell in retimed(build(*PAIR, "draft=null,lookup"))] == [
+        "llama draft=null (timed again)",
+        "llama draft=lookup (timed again)",
+    ]
+
+
 def test_the_baseline_is_timed_again_after_the_candidates():
     cells = build(*PAIR, "batch=1,2")
     again = baseline_jobs.with_retimed(cells)

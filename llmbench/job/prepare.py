@@ -88,9 +88,17 @@ def prepared_as(prepared: Prepared, job: Job) -> Prepared:
 
     Args:
         prepared: the job.
-        job: the other, which may differ in its role, timing, seed and temperature, and may leave the likelihood out.
+        job: the other, which may differ in its role, timing, seed and temperature, and may leave the likelihood and the
+            draft out.
     """
-    made = replace(prepared, job=job, heldout=prepared.heldout if job.metric.likelihood else None, notes=())
+    drafted = getattr(job.model.decoder, "draft", None) is not None
+    made = replace(
+        prepared,
+        job=job,
+        draft=prepared.draft if drafted else None,
+        heldout=prepared.heldout if job.metric.likelihood else None,
+        notes=(),
+    )
     return replace(made, identity=identity(job, made.digests))
 
 

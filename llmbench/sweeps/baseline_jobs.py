@@ -18,7 +18,7 @@ The plan's order is baselines, their curves, candidates, baselines again. `sweep
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from llmbench.analysis.implementations import IMPLEMENTATION
@@ -38,7 +38,7 @@ _ONCE = TimingConfig(repeats=1, token_timing_repeats=0, memory_trace=False, prof
 """Of a job in which nothing is timed."""
 
 _DRAFTING = ("draft", "draft_tokens", "draft_checkpoint", "draft_steps", "fixed_accepted_tokens")
-"""Options of a decoder that say how tokens are drafted; at their defaults nothing is."""
+"""Options of a decoder that a plain one does not read."""
 
 _NOT_OF_SERVERS = ("device", "dtype", "engine", "quantization", CHAT)
 """Conditions of a comparison that a server need not share: it runs elsewhere, and is asked as it likes."""
@@ -225,8 +225,8 @@ def _temperatures(cell: Cell) -> Sequence[float]:
 
 def _of_curve(job: Job, temperature: float, seed: int) -> Job:
     """A baseline's plain texts at a temperature. BERTScore stays a condition, which must agree; it is not computed."""
-    usual: dict[str, Any] = {item.name: item.default for item in fields(job.model.decoder) if item.name in _DRAFTING}
-    decoder = replace(job.model.decoder, temperature=temperature, **usual)
+    undrafted: dict[str, Any] = {"draft": None} if hasattr(job.model.decoder, "draft") else {}
+    decoder = replace(job.model.decoder, temperature=temperature, **undrafted)
     metric = replace(job.metric, likelihood=False, roofline=False)
     return replace(job, role="curve", model=replace(job.model, decoder=decoder), seed=seed, metric=metric, timing=_ONCE)
 

@@ -147,28 +147,46 @@ def test_the_plainest_baseline_draws_the_curve():
     assert len(baseline_jobs.with_curves(both)) == len(both) + 1  # two caches write one text
 
 
+def on_graphs(*overrides: str) -> list[plan.Cell]:
+    """What was asked for, of a machine with a GPU: our engine verifies drafts there."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        asked = [*SMALL[1:], "hardware=cuda", "hardware.engine=graph", *overrides]
+        grid = plan.expand(OverridesParser.create().parse_overrides(asked))
+        return plan.build(grid, lambda cell: compose("config", overrides=cell), here=False)
+
+
+def points(*overrides: str) -> list[plan.Cell]:
+    """The curve's jobs, all of the plain decoder."""
+    found = [cell for cell in baseline_jobs.with_curves(on_graphs(*overrides)) if cell.role == "curve"]
+    assert {(cell.prepared.job.model.decoder.draft, cell.prepared.draft) for cell in found} <= {(None, None)}
+    return found
+
+
+def identities(cells: list[plan.Cell]) -> set[str]:
+    return {cell.prepared.identity for cell in cells}
+
+
 def test_the_curve_of_a_job_with_drafts_is_the_plain_decoders():
     """At 0.7 its text has other noise, so the plain decoder writes there too; at 0 both write the same."""
-
-    def plain(cells: list[plan.Cell]) -> bool:
-        return {cell.prepared.job.model.decoder.draft for cell in cells} == {None}
-
-    alone, undrafted = curves(*PAIR, "draft=lookup"), curves(*PAIR)
-    assert plain(alone)
-    assert temperatures(alone) == [0, 0.2, 0.4, 0.6, 0.7, 0.8, 1]
-    assert [cell.title for cell in alone][:2] == ["llama temperature=0 (curve)", "llama temperature=0.2 (curve)"]
-    ids = {cell.prepared.identity for cell in undrafted}
-    assert ids < {cell.prepared.identity for cell in alone}
-    assert sorted(temperatures(curves(*PAIR, "draft=lookup", "temperature=0,0.7"))) == [0.2, 0.4, 0.6, 0.7, 0.8, 1]
-    assert curves(*PAIR, "draft=lookup", "parity.baseline_temperatures=[]") == []
+    few = "parity.baseline_temperatures=[0,0.5]"
+    undrafted = points(*PAIR, few)
+    for draft in ("lookup", "llada"):
+        alone = points(*PAIR, few, f"draft={draft}")
+        assert temperatures(alone) == [0, 0.5, 0.7]
+        assert identities(undrafted) < identities(alone)
+    assert [cell.title for cell in alone] == [f"llama temperature={t} (curve)" for t in ("0", "0.5", "0.7")]
+    assert sorted(temperatures(points(*PAIR, few, "draft=lookup", "temperature=0,0.7"))) == [0.5, 0.7]
+    assert points(*PAIR, "draft=lookup", "parity.baseline_temperatures=[]") == []
 
 
 def test_plain_and_drafted_jobs_share_one_curve():
-    for order in ("null,lookup,model", "lookup,model,null"):
-        both = curves(*PAIR, f"draft={order}")
-        assert [cell.title for cell in both] == [cell.title for cell in curves(*PAIR)]
-        assert {cell.prepared.identity for cell in both} == {cell.prepared.identity for cell in curves(*PAIR)}
-    several = curves(*PAIR, "draft=lookup,model", "seed=1,2", "parity.baseline_temperatures=[0,0.5]")
+    few = "parity.baseline_temperatures=[0,0.5]"
+    undrafted = points(*PAIR, few)
+    for order in ("null,lookup,llada", "llada,null"):
+        both = points(*PAIR, few, f"draft={order}", "draft_tokens=3,7")
+        assert [cell.title for cell in both] == [cell.title for cell in undrafted]
+        assert identities(both) == identities(undrafted)
+    several = points(*PAIR, few, "draft=lookup,llada", "seed=1,2")
     assert [cell.title for cell in several] == [
         "llama temperature=0 (curve)",
         "llama seed=1 temperature=0.5 (curve)",
@@ -176,12 +194,16 @@ def test_plain_and_drafted_jobs_share_one_curve():
         "llama seed=2 temperature=0.5 (curve)",
         "llama seed=2 temperature=0.7 (curve)",
     ]
-    mixed = ["model=llama,llama_generate,llada", "steps=4", "draft=lookup", "parity.baseline_temperatures=[0]"]
-    assert {cell.prepared.job.model.decoder.kind for cell in curves(*mixed)} == {"autoregressive"}
+
+
+def test_the_plain_form_of_drafts_is_plainer_than_another_decoder():
+    asked = ["model=llama,llama_generate,llada", "steps=4", "draft=lookup", "batch=1"]
+    found = points(*asked, "parity.baseline_temperatures=[0]")
+    assert {cell.prepared.job.model.decoder.kind for cell in found} == {"autoregressive"}
 
 
 def test_every_implementation_is_timed_again():
-    assert [cell.title for cell in retimed(build(*PAIR, "draft=null,lookup"))] == [
+    assert [cell.title for cell in retimed(on_graphs(*PAIR, "draft=null,lookup"))] == [
         "llama draft=null (timed again)",
         "llama draft=lookup (timed again)",
     ]

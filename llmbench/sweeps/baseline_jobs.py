@@ -37,9 +37,6 @@ _Text = frozenset[tuple[str, str]]
 _ONCE = TimingConfig(repeats=1, token_timing_repeats=0, memory_trace=False, profile=False, energy_seconds=0.0)
 """Of a job in which nothing is timed."""
 
-_DRAFTING = ("draft", "draft_tokens", "draft_checkpoint", "draft_steps", "fixed_accepted_tokens")
-"""Options of a decoder that a plain one does not read."""
-
 _NOT_OF_SERVERS = ("device", "dtype", "engine", "quantization", CHAT)
 """Conditions of a comparison that a server need not share: it runs elsewhere, and is asked as it likes."""
 
@@ -190,7 +187,7 @@ def _is_baseline(cell: Cell) -> bool:
 def _curves(baselines: Sequence[Cell], compared: Compared) -> list[Cell]:
     """The points of the curves of one checkpoint, each once, and none that a full job gives."""
     found: dict[_Text, Cell] = {}
-    for cell in sorted(baselines, key=_is_drafted):  # what is planned of a plain one is not planned again
+    for cell in baselines:
         candidates = compared.candidates(cell)
         if not candidates or not _is_judged(cell.prepared) or not compared.draws(cell, candidates):
             continue
@@ -240,8 +237,7 @@ def _text(prepared: Prepared) -> _Text:
 def _axes(swept: Mapping[str, str], job: Job, *, several_seeds: bool) -> dict[str, str]:
     """What tells a point from the other jobs of its sweep."""
     decoder = job.model.decoder
-    own = ("temperature", "seed", *_DRAFTING)
-    kept = {key: value for key, value in swept.items() if key.removeprefix("model.decoder.") not in own}
+    kept = {key: value for key, value in swept.items() if key not in ("temperature", "seed")}
     seed = {"seed": str(job.seed)} if several_seeds and decoder.stochastic else {}
     return kept | seed | {"temperature": f"{decoder.temperature:g}"}
 

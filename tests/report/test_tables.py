@@ -336,6 +336,12 @@ def test_every_table_has_a_row_for_each_implementation_size_and_seed() -> None:
         assert [row[:2] for row in table.rows][:8] == [(side, seed) for side in sides for seed in ("1", "2")]
         speedup = table.header.index("speedup [95 %]")
         assert {row[0] for row in table.rows if row[speedup] == "baseline"} == {chosen}
+    few, many = (
+        implementation("autoregressive", 90.0, draft="lookup", conditions={"decoding.draft_tokens": n}) for n in "37"
+    )
+    assert [row[0] for row in latency_table([few, replace(many, identity="many")]).rows] == [
+        "llama draft=lookup draft_tokens=3", "llama draft=lookup draft_tokens=7",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("device", "mark"), [("cuda", ""), ("cpu", " (not judged)")])

@@ -464,7 +464,9 @@ def _metrics(record: Record) -> dict[str, float]:
         for r in range(1 + max(t.repeat for t in record.timings))
     ]
     timed = [t for t in record.timings if t.repeat == 0]
-    seconds = sum(median(o.e2e_ms for o in record.timings if o.batch == t.batch) for t in timed) / 1000
+    spans = [(median(o.e2e_ms for o in record.timings if o.batch == t.batch) / 1000, t.batch) for t in timed]
+    seconds = sum(span for span, _ in spans)
+    waited = sum(span * len(record.partition[batch]) for span, batch in spans)
     middle = median(rows)
     metrics = {
         "latency/e2e_ms": middle,
@@ -474,6 +476,8 @@ def _metrics(record: Record) -> dict[str, float]:
         "latency/tokenize_ms": 0.8,
         "throughput/tokens_per_s": sum(t.tokens for t in timed) / seconds,
         "throughput/bytes_per_s": sum(t.utf8_bytes for t in timed) / seconds,
+        "throughput/tokens_per_s_per_user": sum(t.tokens for t in timed) / waited,
+        "throughput/bytes_per_s_per_user": sum(t.utf8_bytes for t in timed) / waited,
         "throughput/nfe": float(timed[0].forwards),
         "roofline/limit_ms": 4 * 3e7 / 1e10 * 1000,
         "quality/empty_share": mean(output.tokens == 0 for output in record.outputs),

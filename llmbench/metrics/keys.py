@@ -44,6 +44,8 @@ _ALL = (
     Metric("latency/tokenize_ms", "ms", "lower"),
     Metric("throughput/tokens_per_s", "tokens/s", "higher"),
     Metric("throughput/bytes_per_s", "bytes/s", "higher"),
+    Metric("throughput/tokens_per_s_per_user", "tokens/s", "higher"),
+    Metric("throughput/bytes_per_s_per_user", "bytes/s", "higher"),
     Metric("throughput/canvas_tokens_per_s", "tokens/s", "higher"),
     Metric("throughput/nfe", "forwards", "lower"),
     Metric("throughput/tokens_per_forward", "tokens", "higher"),

@@ -36,7 +36,7 @@ def compute(record: Record) -> dict[str, float]:
     registry says so.
     """
     values: dict[str, float | Spread | None] = {}
-    for part in (_latency, _throughput, _memory, _energy, _hardware, _roofline):
+    for part in (_latency, throughput, _memory, _energy, _hardware, _roofline):
         values |= part(record)
     return {
         name: float(number)
@@ -181,8 +181,11 @@ def first_text(record: Record) -> Spread | None:
 # Throughput, memory, energy, clocks
 
 
-def _throughput(record: Record) -> dict[str, float | Spread | None]:
-    """Ratios of sums over all batches: outputs of repeat 0, over the median of each batch's times."""
+def throughput(record: Record) -> dict[str, float | None]:
+    """Ratios of sums over all batches: outputs of repeat 0, over the median of each batch's times.
+
+    A device is busy for the time of each batch once; each of its prompts waits for it.
+    """
     first = [timing for timing in record.timings if timing.repeat == 0]
     if not first:
         return {}
@@ -190,13 +193,16 @@ def _throughput(record: Record) -> dict[str, float | Spread | None]:
     for timing in record.timings:
         times.setdefault(timing.batch, []).append(timing.e2e_ms)
     seconds = sum(statistics.median(times[timing.batch]) for timing in first) / 1e3
-    tokens = sum(timing.tokens for timing in first)
+    tokens, size = sum(timing.tokens for timing in first), total(timing.utf8_bytes for timing in first)
     rows = {index: len(batch) for index, batch in enumerate(record.partition)}
     known = all(timing.batch in rows for timing in first)
+    waited = sum(rows[t.batch] * statistics.median(times[t.batch]) for t in first) / 1e3 if known else None
     written = sum(rows[t.batch] for t in first) * record.canvas if known and record.canvas is not None else None
     return {
         "throughput/tokens_per_s": _ratio(tokens, seconds),
-        "throughput/bytes_per_s": _ratio(total(timing.utf8_bytes for timing in first), seconds),
+        "throughput/bytes_per_s": _ratio(size, seconds),
+        "throughput/tokens_per_s_per_user": _ratio(tokens, waited),
+        "throughput/bytes_per_s_per_user": _ratio(size, waited),
         "throughput/canvas_tokens_per_s": _ratio(written, seconds),
         "throughput/forwarded_tokens": _forwarded(record),
         "throughput/nfe": None if from_server(record) else statistics.fmean(timing.forwards for timing in first),

@@ -5,7 +5,6 @@ the frontier are numbered and listed; with few settings all are. A setting with 
 quality, but only by text that is less varied.
 """
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,9 @@ from llmbench.analysis.formats import NAMES, TITLES, number
 from llmbench.analysis.frontier import Front, Frontier, Setting
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
+from llmbench.report.axes import by_number, logarithmic, styles_of
 from llmbench.report.cells import in_order, interval, provenance
-from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
+from llmbench.report.colours import REFERENCE
 from llmbench.report.layout import Table
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ FEW = 8
 
 _LISTED = 14
 """Lines of the list beside a row."""
-
-_MARKERS = ("s", "o", "D", "h", "^", "v", "p", "P")
 
 _DRAWN = ("quality/perplexity", "quality/bertscore_f1", "quality/accuracy")
 """Bits per byte is perplexity on another scale: in the table."""
@@ -109,7 +107,7 @@ def frontier_figure(item: Frontier, source: str = "") -> "Figure":
     figure.suptitle("Quality against latency, every setting", fontsize=13, fontweight="bold")
     widths = [1.25, 0.9, 1.1] if varied else [1.25, 1.1]
     grid = figure.add_gridspec(len(fronts), len(widths), width_ratios=widths)
-    styles = _styles(item.settings)
+    styles = styles_of(item.settings)
     for row, front in enumerate(fronts):
         left = figure.add_subplot(grid[row, 0])
         numbers = _numbers(front, item.settings)
@@ -123,34 +121,6 @@ def frontier_figure(item: Frontier, source: str = "") -> "Figure":
     entries = _legend(item.settings, styles, fronts)
     figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 6), frameon=False, fontsize=9)
     return figure
-
-
-def _styles(settings: Sequence[Setting]) -> dict[str, tuple[str, Any]]:
-    """Marker and colour of every curve: a marker per side, a colour per model, darker where the temperature is higher.
-
-    What is no temperature (block length, guidance) also shades: curves of a side are ordered by their label.
-    """
-    from matplotlib.colors import to_rgb
-
-    models = list(dict.fromkeys(item.model for item in sorted(settings, key=lambda s: (s.steps is not None, s.model))))
-    colours = dict(zip(models, (BASELINE, CANDIDATE, "#4d8b57", "#7d5ba6"), strict=False))
-    sides = list(dict.fromkeys(item.side for item in sorted(settings, key=lambda s: (s.steps is not None, s.side))))
-    found: dict[str, tuple[str, Any]] = {}
-    for side in sides:
-        curves = sorted({item.curve for item in settings if item.side == side}, key=_by_number)
-        model = next(item.model for item in settings if item.side == side)
-        base = to_rgb(colours.get(model, REFERENCE))
-        for place, curve in enumerate(curves):
-            light = 0.6 * (1 - place / (len(curves) - 1)) if len(curves) > 1 else 0.0
-            colour = tuple(part + (1 - part) * light for part in base)
-            found[curve] = (_MARKERS[sides.index(side) % len(_MARKERS)], colour)
-    return found
-
-
-def _by_number(curve: str) -> list[tuple[float, str]]:
-    """For sorting: numbers as numbers, so that T=10 comes after T=2."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", curve)
-    return [(float(part), "") if place % 2 else (0.0, part) for place, part in enumerate(parts)]
 
 
 def _numbers(front: Front, settings: Sequence[Setting]) -> dict[int, int]:
@@ -170,9 +140,9 @@ def _against_time(
     axes.set_xlabel("end-to-end latency (ms per batch)")
     better = METRICS[front.metric].better
     axes.set_ylabel(f"{TITLES[front.metric]} ({better} is better)")
-    _logarithmic(axes, "x", [pair[0] for pair in points.values()])
+    logarithmic(axes, "x", _ends([pair[0] for pair in points.values()]))
     if front.metric == "quality/perplexity":
-        _logarithmic(axes, "y", [pair[1] for pair in points.values()])
+        logarithmic(axes, "y", _ends([pair[1] for pair in points.values()]))
 
 
 def _against_entropy(
@@ -245,20 +215,9 @@ def _bars(estimate: Estimate) -> list[list[float]] | None:
     return [[max(estimate.value - estimate.low, 0.0)], [max(estimate.high - estimate.value, 0.0)]]
 
 
-def _logarithmic(axes: "Axes", name: str, estimates: Sequence[Estimate]) -> None:
-    """A logarithmic axis with plain numbers; few enough of them that they do not overlap."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    ends = [end for e in estimates for end in (e.value, e.low, e.high) if end]
-    wide = max(ends) / min(ends)
-    fine, middle = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-    subs = fine if wide < 4 else middle if wide < 12 else (1.0, 2.0, 5.0) if wide < 300 else (1.0,)
-    axis = axes.xaxis if name == "x" else axes.yaxis
-    (axes.set_xscale if name == "x" else axes.set_yscale)("log")
-    axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(NullLocator())
-    axes.tick_params(which="both", labelsize=8)
+def _ends(estimates: Sequence[Estimate]) -> list[float]:
+    """Values and ends of intervals."""
+    return [end for e in estimates for end in (e.value, e.low, e.high) if end]
 
 
 def _list(axes: "Axes", front: Front, settings: Sequence[Setting], numbers: dict[int, int]) -> None:
@@ -291,7 +250,7 @@ def _legend(settings: Sequence[Setting], styles: dict[str, tuple[str, Any]], fro
         return Line2D([], [], label=label, **({"linestyle": "none"} | look))
 
     curves = {item.curve: item for item in settings}
-    ordered = sorted(curves, key=lambda curve: (curves[curve].steps is not None, _by_number(curve)))
+    ordered = sorted(curves, key=lambda curve: (curves[curve].steps is not None, by_number(curve)))
     if len(ordered) > 12:  # one entry a side; the shades are said in words
         sides = {curves[curve].side: curve for curve in ordered}
         entries = [entry(_name(curves[c]), marker=styles[c][0], color=styles[c][1]) for c in sides.values()]

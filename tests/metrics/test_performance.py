@@ -244,6 +244,9 @@ def test_throughput_is_what_repeat_0_wrote_over_the_batches_median_times() -> No
     seconds = (60 + 300) / 1000  # the median of 100, 60 and 40; the second batch has one time
     assert found["throughput/tokens_per_s"] == pytest.approx((6 + 4) / seconds)
     assert found["throughput/bytes_per_s"] == pytest.approx((20 + 10) / seconds)
+    waited = (3 * 60 + 2 * 300) / 1000  # of each user of a batch
+    assert found["throughput/tokens_per_s_per_user"] == pytest.approx((6 + 4) / waited)
+    assert found["throughput/bytes_per_s_per_user"] == pytest.approx((20 + 10) / waited)
     assert found["throughput/canvas_tokens_per_s"] == pytest.approx((3 * 8 + 2 * 8) / seconds)
     assert found["throughput/nfe"] == 6.0
     assert found["throughput/tokens_per_forward"] == pytest.approx((6 + 4) / (3 * 4 + 2 * 8))

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from llmbench.report.layout import Table
     from llmbench.sweeps.recorded import RecordedSweep
 
-TABLES = ("latency", "throughput", "memory", "parity", "likelihood", "frontier", "hypotheses")
+TABLES = ("latency", "throughput", "memory", "parity", "likelihood", "frontier", "pareto", "hypotheses")
 """What `Sweep.table` makes."""
 
-FIGURES = ("parity", "frontier", "drift")
+FIGURES = ("parity", "frontier", "pareto", "drift")
 """What `Sweep.figure` draws."""
 
 
@@ -94,12 +94,14 @@ class Sweep:
         names = "; ".join(f"{place}: {item.where}" for place, item in enumerate(found))
         raise RecordError(f"{len(found)} groups of settings, each with its verdict: use parities() ({names})")
 
-    def table(self, name: str = "parity") -> "pandas.DataFrame":
+    def table(self, name: str = "parity", *, price_per_hour: float | None = None) -> "pandas.DataFrame":
         """A table of the paper; cells are text with their intervals, as `llmbench report` prints them.
 
         Args:
-            name: latency, throughput, memory, parity, likelihood, frontier or hypotheses. Where there are several
-                groups of settings, their tables stand below each other, with a first column that names the group.
+            name: latency, throughput, memory, parity, likelihood, frontier, pareto or hypotheses. Where there are
+                several groups of settings, their tables stand below each other, with a first column that names the
+                group.
+            price_per_hour: of the device, for pareto: adds what a million tokens cost, in the same unit.
 
         Raises:
             ConfigError: there is no such table.
@@ -107,7 +109,7 @@ class Sweep:
         """
         import pandas
 
-        made = self._tables(name)
+        made = self._tables(name, price_per_hour)
         if not made:
             raise RecordError(f"no finished job of this sweep gives a table of {name}")
         frames = [pandas.DataFrame(list(item.rows), columns=_columns(item.header)) for _, item in made]
@@ -117,19 +119,22 @@ class Sweep:
         return pandas.concat(frames, keys=names, names=["group"])
 
     def figure(self, name: str = "parity") -> "Figure":
-        """A figure: `parity`, `frontier` or `drift`.
+        """A figure: `parity`, `frontier`, `pareto` or `drift`.
 
-        `parity` shows quality, entropy and time over k, `frontier` the settings that nothing dominates, `drift` every
-        time over the minutes of the sweep, as a share of its setting's median.
+        `parity` shows quality, entropy and time over k, `frontier` the settings that nothing dominates, `pareto` speed
+        per user against speed per device over batch, `drift` every time over the minutes of the sweep, as a share of
+        its setting's median.
 
         Raises:
             ConfigError: there is no such figure.
             RecordError: several groups of settings, or nothing to draw.
         """
         from llmbench.analysis.frontier import frontiers
+        from llmbench.analysis.pareto import planes
         from llmbench.report.drift import caption_of, drift_figure, job_times
         from llmbench.report.figures import parity_figure
         from llmbench.report.frontier import frontier_figure
+        from llmbench.report.pareto import pareto_figure
 
         if name not in FIGURES:
             raise ConfigError(f"there is no figure {name}; there are {', '.join(FIGURES)}")
@@ -140,28 +145,40 @@ class Sweep:
             if not times:
                 raise RecordError("no batch of this sweep was timed twice; there is no drift to draw")
             return drift_figure(times, caption_of(self.records, self.recorded.title if self.recorded else ""))
+        if name == "pareto":
+            drawn = [item for item in planes(self.records, self.parities()) if item.points]
+            if len(drawn) != 1:
+                raise RecordError(f"a plane of speeds needs one group of timed settings, found {len(drawn)}")
+            return pareto_figure(drawn[0])
         found = frontiers(self.records, (self._terms() or ParityConfig()).thresholds)
         if len(found) != 1:
             raise RecordError(f"a frontier needs one group of settings with quality, found {len(found)}")
         return frontier_figure(found[0])
 
-    def _tables(self, name: str) -> "list[tuple[str, Table]]":
+    def _tables(self, name: str, price_per_hour: float | None = None) -> "list[tuple[str, Table]]":
         """The tables of a name, each with what tells its group from the others."""
         from llmbench.analysis.frontier import frontiers
         from llmbench.analysis.hypotheses.claims import hypotheses
+        from llmbench.analysis.pareto import planes
         from llmbench.report import hypotheses as hypothesis_report
         from llmbench.report import tables
         from llmbench.report.frontier import frontier_tables
         from llmbench.report.model_tables import likelihood_table
+        from llmbench.report.pareto import pareto_tables
 
         if name not in TABLES:
             raise ConfigError(f"there is no table {name}; there are {', '.join(TABLES)}")
+        if price_per_hour is not None and (name != "pareto" or not 0 < price_per_hour < float("inf")):
+            raise ConfigError(f"price_per_hour={price_per_hour} is a positive number for pareto alone")
         records = [record for record in self.records if record.status == "finished"]
         if name == "parity":
             return [(item.where, tables.parity_table(records, item, self.command)) for item in self.parities()]
         if name == "frontier":
             found = frontiers(records, (self._terms() or ParityConfig()).thresholds)
             return [(item.title, item) for item in frontier_tables(records, found, self.command, "")]
+        if name == "pareto":
+            speeds = planes(records, self.parities(), price_per_hour)
+            return [(item.title, item) for item in pareto_tables(records, speeds, self.command)]
         if name == "hypotheses":
             decided = hypotheses(records, self.recipe)
             return [(item.title, item) for item in hypothesis_report.hypothesis_tables(records, decided, self.command)]

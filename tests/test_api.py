@@ -133,6 +133,11 @@ def test_verdict_table_and_figure(swept):
     assert len(made.table("latency")) == 3
     assert made.figure("parity").axes
     assert made.figure("drift").axes
+    assert made.figure("pareto").axes
+    assert "price of 1M tokens" in made.table("pareto", price_per_hour=2.0)
+    for name, price in (("latency", 2.0), ("pareto", 0.0)):
+        with pytest.raises(ConfigError, match="is a positive number for pareto alone"):
+            made.table(name, price_per_hour=price)
     for wrong in (made.table, made.figure):
         with pytest.raises(ConfigError, match=r"there is no .* nothing; there are "):
             wrong("nothing")

@@ -4,19 +4,21 @@ Takes the newest finished sweep that ran the table's recipe (`conf/experiment/<t
 job; likelihood any sweep that is no table of speed), or the one named by --sweep. Writes
 `paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... frontier`
 shows the settings that nothing dominates (of the newest sweep with quality; its files name the sweep), `... hypotheses`
-the four hypotheses, each from the newest sweep of its recipe, `... drift` the times over the newest sweep. The last
+the four hypotheses, each from the newest sweep of its recipe, `... drift` the times over the newest sweep, `... pareto`
+its speed per user against speed per device (`--price-per-hour` adds what a million tokens cost). The last
 line names the sweep and the files that were replaced. Of a sweep with missing jobs nothing is written, and the exit
 code is that of a `RecordError`. `... sweeps` lists what is there, `... ui` opens MLflow's pages on a store.
 """
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.errors import LlmbenchError, RecordError, TrackingError
+from llmbench.errors import LlmbenchError, RecordError, TrackingError, UsageError
 from llmbench.report.assemble import (
     LIKELIHOOD,
     RECIPES,
@@ -24,6 +26,7 @@ from llmbench.report.assemble import (
     VIEWS,
     drift_files,
     frontier_files,
+    pareto_files,
     recipe_tables,
 )
 from llmbench.system.files import write_atomic
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from llmbench.tracking import Store, SweepSummary
 
 SWEEPS = "sweeps"
+PRICE = "--price-per-hour"
 
 Files = dict[str, str | bytes]
 
@@ -49,9 +53,34 @@ def main(arguments: list[str] | None = None) -> int:
             list_sweeps(_source(options))
         else:
             views = {LIKELIHOOD: likelihood, "frontier": frontier, "hypotheses": hypotheses, "drift": drift}
+            views["pareto"] = pareto
+            if options.price_per_hour is not None and options.table != "pareto":
+                raise UsageError(f"{PRICE} is for pareto alone; leave it out of {options.table}")
             views.get(options.table, table)(_source(options), options)
 
-    return run_command(parser(), arguments, run)
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command(parser(), [_as_option(word) for word in given], run)
+
+
+def _as_option(word: str) -> str:
+    """A price as settings are written elsewhere: `price_per_hour=2.5`."""
+    key, equals, value = word.partition("=")
+    return f"{PRICE}={value}" if (key, equals) == ("price_per_hour", "=") else word
+
+
+def _price(text: str) -> float:
+    """A positive number.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no price: give a positive number, without its unit")
+    return value
 
 
 def ui(arguments: list[str] | None = None) -> int:
@@ -106,6 +135,7 @@ def parser() -> argparse.ArgumentParser:
     add("--uri", default=None, help="MLflow store or server (default: mlflow.db in the folder of results)")
     add("--experiment", default=None, help=f"MLflow experiment (default: {EXPERIMENT})")
     add("--sweep", default=None, metavar="RUN_ID", help=_WHICH)
+    add(PRICE, default=None, type=_price, metavar="PRICE", help="of the device, for pareto: adds money per 1M tokens")
     add("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
     return options
 
@@ -299,6 +329,31 @@ def drift(source: "RecordedSweeps", options: argparse.Namespace) -> None:
             f"sweep {sweep.name} timed no batch twice; name another with --sweep, or set timing.repeats=6"
         )
     _print(made, files | _files("drift", "drift", made), [sweep], options)
+
+
+def pareto(source: "RecordedSweeps", options: argparse.Namespace) -> None:
+    """Speed per user against speed per device, of one sweep.
+
+    Raises:
+        TrackingError: no finished sweep, or one without times.
+        RecordError: its Records cannot be compared, or some are missing.
+    """
+    from llmbench.analysis.parity.analyze import verdicts
+    from llmbench.sweeps import partial
+
+    chosen = _chosen(source, options, lambda item: item.recipe != LIKELIHOOD)
+    if chosen is None:
+        raise TrackingError(
+            f"no finished sweep with times in {source.location}; run `llmbench -m experiment=throughput` first"
+        )
+    sweep = source.read(chosen)
+    known = [*sweep.records, *partial.stand_ins(sweep)]
+    reached = verdicts(known, options=_terms(sweep), history=sweep.history)
+    command, price = sweep.command or "", options.price_per_hour
+    made, files = pareto_files(sweep.records, reached, command, f"From {sweep.title}", price)
+    if not made:
+        raise TrackingError(f"sweep {sweep.name} timed nothing; name another with --sweep")
+    _print(made, files | _files("pareto", "pareto", made), [sweep], options)
 
 
 def _chosen(

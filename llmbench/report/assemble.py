@@ -16,7 +16,7 @@ RECIPES = (*SPEED_RECIPES, "parity")
 LIKELIHOOD = "likelihood"
 """The table of what belongs to models and not to k; conf/experiment/likelihood.yaml runs no more than it needs."""
 
-VIEWS = ("frontier", "hypotheses", "drift")
+VIEWS = ("frontier", "pareto", "hypotheses", "drift")
 """What else is made from sweeps of these recipes."""
 
 
@@ -108,6 +108,40 @@ def frontier_files(
         name = stem if len(found) == 1 else f"{stem}_{place}"
         files[f"{name}.png"] = to_png(frontier_figure(item, source))
     return made, files
+
+
+def pareto_files(
+    records: "Sequence[Record]",
+    verdicts: "Sequence[Parity]",
+    command: str,
+    source: str = "",
+    price_per_hour: float | None = None,
+) -> "tuple[list[Table], dict[str, str | bytes]]":
+    """The planes of speed per user and per device: their tables, and files (values, a figure for each).
+
+    Args:
+        records: of a sweep.
+        verdicts: of the same sweep: which k are judged to reach parity.
+        command: what was typed.
+        source: which sweep it is.
+        price_per_hour: of the device; None leaves money out.
+
+    Raises:
+        RecordError: Records that must be comparable are not.
+    """
+    from llmbench.analysis.pareto import planes
+    from llmbench.report.figures import to_png
+    from llmbench.report.pareto import pareto_figure, pareto_json, pareto_tables
+
+    found = planes(records, verdicts, price_per_hour)
+    if not found:
+        return [], {}
+    files: dict[str, str | bytes] = {"pareto.json": pareto_json(found)}
+    drawn = [item for item in found if item.points]
+    for place, item in enumerate(drawn, start=1):
+        name = "pareto" if len(drawn) == 1 else f"pareto_{place}"
+        files[f"{name}.png"] = to_png(pareto_figure(item, source))
+    return pareto_tables(records, found, command, source), files
 
 
 def drift_files(

@@ -162,6 +162,44 @@ def test_the_drift_of_the_newest_sweep_is_a_table_and_a_figure(
     assert {path.name for path in out.iterdir()} == {"drift.md", "drift.tex", "drift.png"}
 
 
+def test_the_plane_of_speeds_is_a_table_a_figure_and_its_values(
+    store: Store, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(store, "pareto", out=out) == 2
+    assert "run `llmbench -m experiment=throughput` first" in capsys.readouterr().err
+    record_sweep(store, [r for b in (2, 4) for r in make_sweep((8,), batch=b)], "throughput")
+    assert report(store, "pareto", "--price-per-hour", "3.6", out=out) == 0
+    printed = capsys.readouterr().out
+    assert "LLaMA plain, our engine" in printed
+    assert {path.name for path in out.iterdir()} == {f"pareto.{kind}" for kind in ("md", "tex", "png", "json")}
+    (plane,) = json.loads((out / "pareto.json").read_text())
+    made = [(p["label"], p["batch"], p["price"] * p["rates"]["tokens"]["per_device"]) for p in plane["points"]]
+    assert made == [(label, b, pytest.approx(1000)) for label in ("llama", "llada k=8") for b in (2, 4)]
+    assert {p["judgement"] for p in plane["points"]} == {None, "undecided"}
+    assert report(store, "pareto", "price_per_hour=7.2", out=out) == 0
+    (dearer,) = json.loads((out / "pareto.json").read_text())
+    assert dearer["points"][0]["price"] == pytest.approx(2 * plane["points"][0]["price"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pareto", "--price-per-hour", "2 euros"], "'2 euros' is no price"),
+        (["pareto", "--price-per-hour", "-1"], "'-1' is no price"),
+        (["pareto", "price_per_hour=nan"], "'nan' is no price"),
+        (["latency", "--price-per-hour", "2"], "--price-per-hour is for pareto alone; leave it out of latency"),
+    ],
+)
+def test_a_price_is_a_positive_number_and_for_the_plane_alone(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = main(arguments)
+    except SystemExit as error:  # argparse
+        code = error.code
+    assert (code, said in capsys.readouterr().err) == (2, True)
+
+
 def test_the_frontier_says_whose_it_is_and_what_it_replaced(
     store: Store, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,13 +168,17 @@ def _front(points: Sequence[Point], unit: str) -> tuple[int, ...]:
 
 
 def _told(records: Sequence[Record]) -> Callable[[Record], list[str]]:
-    """What tells a Record's setting from the others of its side, besides the batch size."""
-    names, ways = differing(records), apart(records)
+    """What tells a Record's setting from the others of its side, besides the batch size.
+
+    Servers are told from servers: their weights are not known, and so their checkpoint has another digest.
+    """
+    served, local = (differing([r for r in records if from_server(r) is there]) for there in (True, False))
+    ways = apart(records)
     engines = {r.conditions.get("engine") for r in records if not from_server(r)}
 
     def said(record: Record) -> list[str]:
         own = [f"engine={record.conditions['engine']}"] if len(engines) > 1 and not from_server(record) else []
-        return [*ways[id(record)], *settings_said(record, names), *own]
+        return [*ways[id(record)], *settings_said(record, served if from_server(record) else local), *own]
 
     return said
 

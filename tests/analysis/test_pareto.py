@@ -78,6 +78,8 @@ def test_a_server_on_unknown_hardware_is_listed_apart_however_fast_it_is() -> No
     vouched = only([*SWEEP, server_record(10.0, batch=4, prompts=4, trust_same_hardware=True)], price_per_hour=1.0)
     assert vouched.external == ()
     assert on(vouched) == [("llama server", 4)]
+    unknown = replace(fast, conditions=fast.conditions | {"decoding.checkpoint": "no weights"})
+    assert [point.label for point in only([*SWEEP, unknown]).external] == ["llama server"]
     other = [replace(r, conditions=r.conditions | {"canvas": "128"}) for r in SWEEP[:2]]
     assert [len(plane.external) for plane in planes([*SWEEP, *other, fast])] == [1, 0]  # it was asked for 64
     alone = only([fast], price_per_hour=1.0)
@@ -125,7 +127,9 @@ def test_quality_and_the_verdict_at_each_k_stand_beside_the_speed() -> None:
 def test_only_full_measurements_are_points_and_raw_times_are_enough() -> None:
     records = make_sweep()
     lost = make_record("llada", 128, status="failed", reason="out of memory")
-    assert only([*with_baseline_jobs(records), lost]).points == only(records).points
+    assert only([*reversed(with_baseline_jobs(records)), lost]).points == only(records).points
+    twice = [records[0], replace(make_record("llama", e2e_ms=100.0), identity="again")]
+    assert only(twice).points == only(records[:1]).points  # the first of one seed counts
     older = [
         replace(r, metrics={key: v for key, v in r.metrics.items() if not key.endswith("_per_user")}) for r in records
     ]
@@ -138,8 +142,11 @@ def test_settings_and_engines_that_differ_are_told_apart_and_other_conditions_ar
     graph = replace(llama(1, 100.0), conditions=llama(1, 100.0).conditions | {"engine": "graph"})
     assert [point.label for point in only([eager, graph]).points] == ["llama engine=eager", "llama engine=graph"]
     few, many = (llama(1, 90.0, draft="lookup", conditions={"decoding.draft_tokens": n}) for n in "37")
-    shown = [p.name for p in only([few, many]).points]
-    assert shown == [f"LLaMA with prompt lookup, our engine (draft_tokens={n})" for n in "37"]
+    shown = [(p.label, p.name) for p in only([few, many]).points]
+    name = "LLaMA with prompt lookup, our engine"
+    assert shown == [
+        (f"llama draft=lookup {said}", f"{name} ({said})") for said in ("draft_tokens=3", "draft_tokens=7")
+    ]
     cached = [llada(1, 90.0, conditions={"decoding.cache": c}) for c in ("none", "dual")]
     cold = [llada(1, 90.0, temperature=t) for t in (0.0, 0.7)]
     assert [p.label for p in only(cold).points] == ["llada k=8 T=0.0", "llada k=8 T=0.7"]

@@ -17,7 +17,7 @@ from llmbench.analysis.parity.verdict import Place, Status
 from llmbench.record import Record
 from llmbench.report import figures
 from llmbench.report.plane import Plane, draw_plane, place_labels, plane
-from records import make_record, make_sweep
+from records import implementation, make_record, make_sweep
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,19 @@ def test_quality_the_test_and_time_stand_side_by_side() -> None:
     assert time.labels == ("2.50x", "1.25x", "0.625x", "0.312x")
     assert time.bars[0] == (records[1].metrics["latency/e2e_ms_ci_low"], records[1].metrics["latency/e2e_ms_ci_high"])
     assert list(panels(make_sweep(perplexity=None))) == [time.title]
+
+
+def test_the_time_of_the_baseline_bears_the_name_of_its_implementation_where_there_was_a_choice() -> None:
+    records = [*make_sweep(), implementation("autoregressive", 100.0, draft="lookup")]
+    verdict = parity(records)
+    name = "LLaMA with prompt lookup, our engine"
+    assert [panel.baseline_name for panel in panels(records).values()] == ["", name]
+    (legend,) = figures.parity_figure(records, verdict).legends
+    assert {"LLaMA", name} <= {text.get_text() for text in legend.get_texts()}
+    shown = [trace.name for panel in panels(records).values() for trace in figures._traces(panel, verdict.names, False)
+             if trace.showlegend]  # fmt: skip
+    assert shown == [name]
+    assert {panel.baseline_name for panel in panels(make_sweep()).values()} == {""}
 
 
 def test_a_reference_that_does_not_fit_is_said_and_not_drawn() -> None:

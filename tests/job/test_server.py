@@ -120,6 +120,8 @@ def test_what_cannot_be_measured_over_the_wire_is_absent(measure):
         "latency/first_text_ms",
         "throughput/tokens_per_s",
         "throughput/bytes_per_s",
+        "throughput/tokens_per_s_per_user",
+        "throughput/bytes_per_s_per_user",
         "throughput/canvas_tokens_per_s",
         "quality/empty_share",
         "quality/length_bytes",

@@ -147,17 +147,9 @@ def test_the_plainest_baseline_draws_the_curve():
     assert len(baseline_jobs.with_curves(both)) == len(both) + 1  # two caches write one text
 
 
-def on_graphs(*overrides: str) -> list[plan.Cell]:
-    """What was asked for, of a machine with a GPU: our engine verifies drafts there."""
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        asked = [*SMALL[1:], "hardware=cuda", "hardware.engine=graph", *overrides]
-        grid = plan.expand(OverridesParser.create().parse_overrides(asked))
-        return plan.build(grid, lambda cell: compose("config", overrides=cell), here=False)
-
-
 def points(*overrides: str) -> list[plan.Cell]:
     """The curve's jobs, all of the plain decoder."""
-    found = [cell for cell in baseline_jobs.with_curves(on_graphs(*overrides)) if cell.role == "curve"]
+    found = [cell for cell in baseline_jobs.with_curves(build(*overrides)) if cell.role == "curve"]
     assert {(cell.prepared.job.model.decoder.draft, cell.prepared.draft) for cell in found} <= {(None, None)}
     return found
 
@@ -203,7 +195,7 @@ def test_the_plain_form_of_drafts_is_plainer_than_another_decoder():
 
 
 def test_every_implementation_is_timed_again():
-    assert [cell.title for cell in retimed(on_graphs(*PAIR, "draft=null,lookup"))] == [
+    assert [cell.title for cell in retimed(build(*PAIR, "draft=null,lookup"))] == [
         "llama draft=null (timed again)",
         "llama draft=lookup (timed again)",
     ]

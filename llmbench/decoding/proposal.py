@@ -12,7 +12,7 @@ import torch
 from llmbench.config.decoders import Diffusion
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import Engine
-from llmbench.decoding.greedy import greedy
+from llmbench.decoding.greedy import greedy, largest
 
 _PIECE_CPU = 2**18
 """Logits computed at once on a CPU: 2 MiB of float64 noise stay in the second-level cache."""
@@ -90,7 +90,7 @@ class Proposal:
         column = logits[:, self._mask_id].clone()
         logits[:, self._mask_id] = float("-inf")
         kept = rules.keep_top_k(logits, self._settings.top_k)
-        tokens = (self._noisy(kept) if self._settings.temperature else logits).argmax(-1)
+        tokens = largest(self._noisy(kept) if self._settings.temperature else logits)
         logits[:, self._mask_id] = column
         if self._settings.late_eos:
             logits.index_fill_(-1, self._stops, float("-inf"))

@@ -35,8 +35,8 @@ class OneToken:
         batch, groups, _, width = keys.shape
         split = qkv.view(batch, -1, width)
         heads = split.shape[1] - 2 * groups
-        rotated = (split[:, : heads + groups].to(self._rotation.dtype) @ self._rotation).to(qkv.dtype)
-        keys.select(2, self._position).copy_(rotated[:, heads:])
+        rotated = (split.to(self._rotation.dtype) @ self._rotation).to(qkv.dtype)  # values too: one product
+        keys.select(2, self._position).copy_(rotated[:, heads : heads + groups])
         values.select(2, self._position).copy_(split[:, heads + groups :])
         mixed = scaled_dot_product_attention(
             rotated[:, :heads].view(batch, groups, -1, width),  # the heads of a group as queries of one head

@@ -431,9 +431,8 @@ def _renamed(values: dict[str, Any]) -> dict[str, Any]:
     conditions = {"second_judge": "none"} if "judge" in values.get("conditions", {}) else {}
     for key, value in values.get("conditions", {}).items():
         room, dot, leaf = key.rpartition(".")
-        if key in ("engine", "decoding.kind"):
-            value = _RENAMED_VALUES.get(value, value)
-        conditions[f"{room}{dot}{_RENAMED.get(leaf, leaf)}"] = value
+        named = _RENAMED_VALUES.get(value, value) if key in ("engine", "decoding.kind") else value
+        conditions[f"{room}{dot}{_RENAMED.get(leaf, leaf)}"] = named
     config = of_config(values.get("config", {}))
     for room, key in ((config.get("model", {}).get("decoder", {}), "kind"), (config.get("hardware", {}), "engine")):
         if room.get(key) in _RENAMED_VALUES:

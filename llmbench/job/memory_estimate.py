@@ -1,8 +1,8 @@
 """How much memory does a job need, is there so much, and what would fit? Before any weight is read.
 
 An estimate from shapes: weights, the key-value cache of the largest batch at its full length, and what the largest
-forward holds at once. It is not M_peak: allocators round up, kernels keep workspaces, and on a CPU the interpreter and
-its libraries come on top. So it errs on the small side, and a device that has less is refused without doubt; one that
+forward holds at once. It is not M_peak: allocators round up, kernels keep workspaces, the fused engine copies one
+block's largest matrix when it joins it, and on a CPU the interpreter and its libraries come on top. So it errs on the small side, and a device that has less is refused without doubt; one that
 has a little more may still run out.
 
 Judges and the encoder are loaded after generation, when the model under test can go, so they count by themselves:

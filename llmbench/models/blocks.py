@@ -28,8 +28,9 @@ class Block:
 
 
 def not_plain(config: Any) -> str | None:
-    """What the fused blocks do not compute of these: another kind than Llama's, biases, another activation, or a
-    rotation that depends on the length of the sequence. None where they compute it all.
+    """What the fused blocks do not compute of a model's blocks; None where they compute it all.
+
+    That is: another kind than Llama's, biases, another activation, a rotation that depends on the sequence's length.
     """
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     wrong = {

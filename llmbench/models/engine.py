@@ -5,7 +5,7 @@ and memory than the blocks of a short one. The padding mask is turned into an ad
 once per forward: given the 2-D mask, Transformers asks the device whether it is all ones, a synchronisation per
 forward. Without padding there is no mask at all, and attention can choose its fastest kernel.
 
-This is what a CPU runs, and what the faster `models.fused` is compared with, token by token. Both fill the role
+This is the reference that the faster `models.fused` is compared with, token by token. Both fill the role
 `decoding.base.Engine` by their shape alone; the two rooms do not import each other.
 """
 

@@ -14,7 +14,8 @@
   launches cost the host more time than they cost the device.
 
 Rotation uses the position in the padded sequence, not in the prompt: attention depends on differences of positions
-only. On a CPU nothing is captured and the plain twins of the kernels run; tests compare with the eager engine there.
+only. On a CPU nothing is captured, and the plain twins of the kernels run, or for one token `host`; tests compare with
+the eager engine there.
 """
 
 import functools

@@ -126,8 +126,10 @@ class ServerConfig:
     served_model: str | None = option(None, implementation=True)  # None: the one that the server lists
     api: Literal["completions", "chat"] = "completions"  # the prompt as it is, or as a message in the chat template
     timeout_s: Positive = 600.0  # of one output, from the request to its last token
-    extra: dict[str, Any] = Field(default_factory=dict)  # more fields of every request; they stand in the Record
-    # the user says that it runs on this device: a verdict may then rest on it
+    # more fields of every request; they stand in the Record
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": Option(implementation=True)})
+    # the user's word: it runs on this device, serves the checkpoint that the model names, and what `extra` and its own
+    # defaults add leaves the text's distribution as it is; a verdict may then rest on it
     trust_same_hardware: StrictBool = option(False, implementation=True)
 
     def __post_init__(self) -> None:

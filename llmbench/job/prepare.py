@@ -226,7 +226,11 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
         where, left_out = server.conditions(job.model.decoder), {field.name for field in fields(ServerConfig)}
     own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
     own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it
-    whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}
+    files = prepared.checkpoint
+    own["decoding.checkpoint_without_weights"] = files.without_weights
+    if not isinstance(job.model.decoder, ServerDecoder):  # nobody sees the weights of a server
+        own["decoding.checkpoint"] = files.digest
+    whole = shared | own | where
     return {key: str(value) for key, value in whole.items()}
 
 

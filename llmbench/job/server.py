@@ -156,7 +156,7 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
 def conditions(settings: ServerDecoder) -> dict[str, str]:
     """Conditions of a server's job that are known before it runs; its hardware is not.
 
-    `extra` shapes the text and counts as a decoding setting where there is some; `api` does as `decoding.chat`.
+    `extra` stands among them where there is some; `api` does as `decoding.chat`.
     """
     shaping: dict[str, Any] = {"extra": settings.extra} if settings.extra else {}
     described = {"url": settings.base, "trust_same_hardware": settings.trust_same_hardware} | shaping

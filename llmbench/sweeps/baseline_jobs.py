@@ -5,8 +5,8 @@ Two kinds (`Job.role`), both only where a diffusion model is in the sweep under 
 *Curve* jobs write the baseline's texts at other temperatures, once and untimed: a verdict in perplexity compares texts
 that are equally varied (docs/method.md). For every plain autoregressive setting that was asked for, every seed, and
 every temperature of `parity.baseline_temperatures` (greedy once). A full job at such a temperature serves as that
-point. Transformers' `generate` draws the curve where it is the only local baseline, a server where there is no local
-one at all.
+point. Transformers' `generate` draws the curve where it is the only local baseline, a server whose
+word counts where there is no local one at all: its weights are then known to be no other's.
 
 *Retimed* jobs time the baseline again beside the candidates: after the last one, and before the first one where the
 baseline's own job was taken over from an earlier process. A device drifts; what is timed on both sides of the
@@ -139,11 +139,11 @@ class Compared:
         return [candidate for candidate in self._candidates if self._agree(baseline, candidate)]
 
     def draws(self, baseline: Cell, candidates: Sequence[Cell]) -> bool:
-        """Whether it is of the plainest kind that stands beside its candidates."""
+        """Whether it is of the plainest kind that stands beside its candidates; a server that stands apart never is."""
         beside = [other for other in self._baselines if any(self._agree(other, item) for item in candidates)]
-        kinds = [type(other.prepared.job.model.decoder) for other in beside]
-        plainest = next(kind for kind in (Autoregressive, Transformers, ServerDecoder) if kind in kinds)
-        return isinstance(baseline.prepared.job.model.decoder, plainest)
+        kinds = [type(other.prepared.job.model.decoder) for other in beside if not _stands_apart(other)]
+        plainest = next((kind for kind in (Autoregressive, Transformers, ServerDecoder) if kind in kinds), None)
+        return not _stands_apart(baseline) and type(baseline.prepared.job.model.decoder) is plainest
 
     def timed_against(self, baseline: Cell) -> list[Cell]:
         """Candidates whose times are divided by a local baseline's: of its seed, and nearest to its temperature.
@@ -168,6 +168,12 @@ class Compared:
         server = isinstance(baseline.prepared.job.model.decoder, ServerDecoder)
         own, other = (self._conditions[cell.prepared.identity] for cell in (baseline, candidate))
         return all(own.get(key) == other.get(key) for key in VARIED if not (server and key in _NOT_OF_SERVERS))
+
+
+def _stands_apart(cell: Cell) -> bool:
+    """Whether it is a server on whose texts and times no verdict rests."""
+    decoder = cell.prepared.job.model.decoder
+    return isinstance(decoder, ServerDecoder) and not decoder.trust_same_hardware
 
 
 def _temperature(cell: Cell) -> float:

@@ -47,6 +47,10 @@ IMPLEMENTATION = implementation_conditions("autoregressive")
 
 TEMPERATURE = "decoding.temperature"
 
+CHECKPOINT, WITHOUT_WEIGHTS = "decoding.checkpoint", "decoding.checkpoint_without_weights"
+"""Digests of configuration and tokenizer, with and without the weights. The weights of a server are not known: that they
+are those of the checkpoint that its configuration names is the user's word."""
+
 FULL_NUCLEUS = "1.0"
 """The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
 
@@ -133,11 +137,12 @@ def at_one_temperature(records: Sequence[Record]) -> list[Record]:
 
 def _curve(baseline: Sequence[Record], known: Sequence[Record]) -> tuple[Side, ...]:
     """The points of the baseline's curve: what its plain decoder wrote at each temperature, for all of its seeds."""
-    wanted = _without_temperature(baseline[0])
     fitting = [
         record
         for record in known
-        if record.role != "retimed" and not is_external_server(record) and _without_temperature(record) == wanted
+        if record.role != "retimed"
+        and not is_external_server(record)
+        and len(_texts_asked((baseline[0], record), TEMPERATURE)) == 1
     ]
     plain = [r for r in fitting if r.conditions.get("decoding.kind", "autoregressive") == "autoregressive"] or fitting
     points: dict[float, dict[str, Record]] = {}
@@ -148,10 +153,6 @@ def _curve(baseline: Sequence[Record], known: Sequence[Record]) -> tuple[Side, .
     seeds = {seed_of(record) for record in baseline}
     whole = {t: found for t, found in points.items() if found.keys() >= seeds or found.keys() == {""}}
     return tuple(Side(tuple(found[seed] for seed in sorted(found))) for _, found in sorted(whole.items()))
-
-
-def _without_temperature(record: Record) -> tuple[tuple[str, str], ...]:
-    return tuple(pair for pair in text_settings(record) if pair[0] != TEMPERATURE)
 
 
 def _is_same_decoder(record: Record, other: Record) -> bool:
@@ -221,12 +222,14 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
     """
     baselines = [record for record in baselines if record.status == "finished" and not is_external_server(record)]
     ways = _grouped_by(baselines, lambda record: tuple(record.conditions.get(key) for key in IMPLEMENTATION))
-    if any(map(_two_of_one_seed, ways)) or len({(r.model, text_settings(r)) for r in baselines}) > 1:
+    if any(map(_two_of_one_seed, ways)) or len({r.model for r in baselines}) > 1 or len(_texts_asked(baselines)) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
 
+    clock = "latency/e2e_wall_ms" if any(map(from_server, baselines)) else "latency/e2e_ms"
+
     def e2e_ms(way: Sequence[Record]) -> float:
-        time = logged_mean(way, "latency/e2e_ms")
+        time = logged_mean(way, clock)
         return math.inf if time is None else time
 
     return tuple(sorted(min(ways, key=e2e_ms, default=()), key=seed_of))
@@ -266,13 +269,33 @@ def _two_of_one_seed(records: Sequence[Record]) -> tuple[Record, Record] | None:
 
 
 def decoding_settings(record: Record) -> tuple[tuple[str, str], ...]:
-    """All decoding settings."""
-    return tuple(sorted(pair for pair in record.conditions.items() if pair[0].startswith("decoding.")))
+    """All decoding settings; the weights stand for the files beside them, where they are known."""
+    unread = () if from_server(record) else (WITHOUT_WEIGHTS,)
+    found = (pair for pair in record.conditions.items() if pair[0].startswith("decoding.") and pair[0] not in unread)
+    return tuple(sorted(found))
 
 
 def text_settings(record: Record) -> tuple[tuple[str, str], ...]:
     """Decoding settings that shape the text."""
     return tuple(pair for pair in decoding_settings(record) if pair[0] not in IMPLEMENTATION)
+
+
+def _texts_asked(records: Iterable[Record], *free: str) -> set[tuple[tuple[str, str], ...]]:
+    """The different settings that shape the text, of the checkpoint as far as all of the Records know it."""
+    known = list(records)
+    left_out = {*_unknown(known), *free, *IMPLEMENTATION}
+    asked = [{k: v for k, v in r.conditions.items() if k.startswith("decoding.") and k not in left_out} for r in known]
+    return {tuple(sorted(settings.items())) for settings in asked}
+
+
+def _unknown(records: Iterable[Record]) -> set[str]:
+    """The digests of the checkpoint that one of the Records does not know."""
+    return {
+        key
+        for record in records
+        for key in (CHECKPOINT, WITHOUT_WEIGHTS)
+        if key not in record.conditions or (key == CHECKPOINT and from_server(record))
+    }
 
 
 def shared_conditions(record: Record) -> tuple[str | None, ...]:
@@ -302,20 +325,22 @@ def check_conditions(records: Sequence[Record]) -> None:
 
     Only `IMPLEMENTATION` may differ within a model (but not a diffusion model's cache: it changes the text), the
     baseline's temperature, and the seed anywhere. A chat template is used by all or by none: an answer and a
-    continuation are not the same task. Where a server runs is not asked; an external one may decode in its own way.
+    continuation are not the same task. Where a server runs is not asked, nor its weights, but configuration and
+    tokenizer are; an external one may decode in its own way.
 
     Raises:
         RecordError: names the key and both values.
     """
     check_shared_conditions(records)
     firsts: dict[str, Record] = {}
-    asked = [record for record in records if not is_external_server(record)]
+    asked = sorted((record for record in records if not is_external_server(record)), key=from_server)
     for record in asked:
         _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
         free = implementation_conditions(record.family)
         if record.family == "autoregressive":
             free |= {TEMPERATURE}
+        free |= _unknown((own, record))
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
 
 

@@ -126,6 +126,8 @@ class ServerConfig:
     served_model: str | None = option(None, implementation=True)  # None: the one that the server lists
     api: Literal["completions", "chat"] = "completions"  # the prompt as it is, or as a message in the chat template
     timeout_s: Positive = 600.0  # of one output, from the request to its last token
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # what the request calls the canvas
+    leave_out: list[Literal["seed", "stream_options", "top_p"]] = Field(default_factory=list)  # what the server refuses
     # more fields of every request; they stand in the Record
     extra: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": Option(implementation=True)})
     # the user's word: it runs on this device, serves the checkpoint that the model names, and what `extra` and its own
@@ -175,6 +177,8 @@ class ServerDecoder(ServerConfig, _OneByOne):
         super().__post_init__()
         if self.top_k is not None and "top_k" in self.extra:
             raise ValueError("extra.top_k and top_k set the same thing; leave one of them out")
+        if "top_p" in self.leave_out and self.top_p != 1:
+            raise ValueError(f"leave_out: top_p is {self.top_p:g} and cannot be left out; set top_p=1.0")
         if self.ignore_stop:
             raise ValueError("ignore_stop: a server's text does not show where it stopped; use ignore_stop=false")
 

@@ -9,6 +9,10 @@ connection cannot be repeated.
 aiohttp is the client because vLLM's own benchmark uses it, MLflow depends on it in any case, and it hands out bytes as
 they arrive; `requests` waits for a full buffer where a server does not send chunks.
 
+Text is what counts as output. What else a stream may bring (reasoning, tool calls) is counted by its kind, and is no
+text. Where the server offers it, it is asked for its count of tokens with every piece (`continuous_usage_stats`): only
+then is it known how many tokens a piece holds, and which tokens had no text.
+
 Every failure is one `ServerError`, in one line. The key comes from OPENAI_API_KEY, goes into one header, and is removed
 from every message of a server; redirects are not followed, because they would pass the key on.
 """
@@ -17,6 +21,7 @@ import asyncio
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,6 +39,9 @@ KEEP_S = 2.0
 LINE_BYTES = 2**20
 SOFTWARE = ("vllm", "sglang", "llamacpp")
 """Values of `owned_by` that name the software; other servers write an owner there."""
+
+COUNTS_EVERY_PIECE = ("vllm", "sglang")
+"""Software that takes `continuous_usage_stats`; where an older version refuses it, the request goes out without."""
 
 LONGEST_TOKEN = 256
 """Characters; 128 blanks are one token for LLaMA-3."""
@@ -53,6 +61,39 @@ class Reply:
     prompt_tokens: int | None = None  # by the server's count
     completion_tokens: int | None = None
     cached_tokens: int | None = None  # of the prompt, taken from an earlier request's
+    reasoning_tokens: int | None = None  # of the output, shown or not
+    other: Counter[str] = field(default_factory=Counter)  # pieces that are no text, by kind: "reasoning", "tool call"
+    counts: list[tuple[float, int]] = field(default_factory=list)  # when the count of output tokens rose, and to what
+
+    @property
+    def silent_tokens(self) -> int | None:
+        """Tokens that had come, without text, before the first piece of text; None where they were not counted."""
+        if not self._counted:
+            return None
+        return max((count for at, count in self.counts if at < self.pieces_ms[0]), default=0)
+
+    @property
+    def first_tokens(self) -> int | None:
+        """Tokens that had come with the first piece of text, its own included; None where they were not counted."""
+        if not self._counted:
+            return None
+        return max((count for at, count in self.counts if at <= self.pieces_ms[0]), default=0)
+
+    @property
+    def _counted(self) -> bool:
+        """Whether pieces came with a count, and not the last one alone."""
+        return bool(self.pieces_ms and self.counts) and self.counts[0][0] <= self.pieces_ms[0]
+
+    @property
+    def token_times_ms(self) -> list[float] | None:
+        """When each output token came; None where a piece held several, or nobody says how many."""
+        if not self.pieces_ms or self.other or self.reasoning_tokens or self.completion_tokens is None:
+            return None
+        if self._counted:
+            rises = [count for _, count in self.counts]
+            return [at for at, _ in self.counts] if rises == list(range(1, len(rises) + 1)) else None
+        single = (self.completion_tokens, self.completion_tokens - (self.finish == "stop"))
+        return self.pieces_ms if len(self.pieces_ms) in single else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +116,7 @@ class Client:
         self._key = os.environ.get(KEY, "").strip()
         self._runner = asyncio.Runner()
         self._session: ClientSession | None = None
+        self._counts_every_piece = False
 
     def __enter__(self) -> "Client":
         return self
@@ -101,7 +143,7 @@ class Client:
         """Send the requests of a batch together and read their streams to the end.
 
         Args:
-            requests: their JSON, without `stream`.
+            requests: their JSON, without `stream`, under OpenAI's names; settings of the server rename and drop fields.
             on_first: called once, when every stream has brought its first text or has ended without any.
 
         Raises:
@@ -127,6 +169,7 @@ class Client:
         except (ServerError, TypeError, KeyError):
             version = ""
         owner = listed.get(model, "")
+        self._counts_every_piece = owner in COUNTS_EVERY_PIECE
         software = f"{owner if owner in SOFTWARE else ''} {version}".strip()
         return Identity(model=model, software=self._shown(software))
 
@@ -159,18 +202,21 @@ class Client:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._stream(request, begin, arrived)) for request in requests]
         except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            first = failed.exceptions[0]
+            if isinstance(first, _RefusedFieldsError) and self._counts_every_piece:
+                self._counts_every_piece = False
+                return await self._complete(requests, on_first)
+            raise first from None
         return [task.result() for task in tasks]
 
     async def _stream(self, request: Mapping[str, Any], begin: int, arrived: Callable[[], None]) -> Reply:
         """One request; calls `arrived` once, at its first text or at its end."""
         chat = self._server.api == "chat"
         url = f"{self._server.base}/{'chat/completions' if chat else 'completions'}"
-        body = {**request, "stream": True, "stream_options": {"include_usage": True}}
         reply, ended = Reply(), False
         async with (
             _Translated(self, reply),
-            self._open().post(url, json=body, allow_redirects=False) as response,
+            self._open().post(url, json=self._body(request), allow_redirects=False) as response,
         ):
             await self._require_ok(response)
             if response.content_type != "text/event-stream":
@@ -180,9 +226,12 @@ class Client:
                     ended = True  # and on to the end of the body: only then is the connection kept
                     continue
                 piece = self._read(event, reply)
+                now = (time.perf_counter_ns() - begin) / 1e6
+                if (reply.completion_tokens or 0) > (reply.counts[-1][1] if reply.counts else 0):
+                    reply.counts.append((now, reply.completion_tokens or 0))
                 if piece:
                     reply.text += piece
-                    reply.pieces_ms.append((time.perf_counter_ns() - begin) / 1e6)
+                    reply.pieces_ms.append(now)
                     if len(reply.pieces_ms) == 1:
                         arrived()
                     if len(reply.text) > LONGEST_TOKEN * request["max_tokens"]:
@@ -197,6 +246,15 @@ class Client:
         if not reply.pieces_ms:
             arrived()
         return reply
+
+    def _body(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A request as this server takes it."""
+        settings = self._server
+        body = {**request, "stream": True, "stream_options": {"include_usage": True}}
+        if self._counts_every_piece:
+            body["stream_options"]["continuous_usage_stats"] = True
+        body[settings.max_tokens_field] = body.pop("max_tokens")
+        return {name: value for name, value in body.items() if name not in settings.leave_out}
 
     async def _events(self, response: "ClientResponse") -> AsyncIterator[str]:
         """The data of every event, without comments and keep-alives."""
@@ -218,19 +276,19 @@ class Client:
                 message = error.get("message", error) if isinstance(error, dict) else error
                 raise self._error(f"failed after {_pieces(reply)}: {self._shown(message)}")
             if usage := data.get("usage"):
-                reply.prompt_tokens = _count(usage.get("prompt_tokens"))
-                reply.completion_tokens = _count(usage.get("completion_tokens"))
-                reply.cached_tokens = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+                _take_usage(usage, reply)
             if not data.get("choices"):
                 return ""
             choice = data["choices"][0]
             reply.finish = choice.get("finish_reason") or reply.finish
-            text = choice["delta"].get("content") if self._server.api == "chat" else choice["text"]
-            if text is not None and not isinstance(text, str):
-                raise TypeError
+            chat = self._server.api == "chat"
+            piece = (choice.get("delta") if chat else choice) or {}
+            text, kinds = _parts(piece.get("content" if chat else "text"))
+            kinds |= {kind for name, kind in _OTHER.items() if piece.get(name)}
+            reply.other.update(kinds)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             raise self._error(f"sent what is no piece of a completion: {self._shown(event)}") from None
-        return text or ""
+        return text
 
     def _open(self) -> "ClientSession":
         """The session, made inside the running loop."""
@@ -248,17 +306,34 @@ class Client:
         """Refuse an answer that is not 200, with the server's message and advice."""
         if response.status == 200:
             return
-        message = self._shown(_message(await response.content.read(LINE_BYTES)))
+        whole = _message(await response.content.read(LINE_BYTES))
+        message, kind = self._shown(whole), ServerError
         if response.status in (401, 403):
             advice = f"it refuses the key in {KEY}" if self._key else f"it wants a key: set {KEY}"
         elif response.status == 404:
             advice = "is server.url right (it ends on /v1 as a rule), and does the server have server.served_model?"
         elif 300 <= response.status < 400:
             advice = "it points to another address; set server.url to that"
+        elif response.status in (400, 422):
+            advice, kind = self._advice(whole), _RefusedFieldsError
         else:
             advice = ""
         details = "; ".join(part for part in (message, advice) if part)
-        raise self._error(f"answers {response.status} to {response.url.path}{details and f': {details}'}")
+        said = f"answers {response.status} to {response.url.path}{details and f': {details}'}"
+        raise kind(f"server {self._server.origin} {said}")
+
+    def _advice(self, message: str) -> str:
+        """What to set where a server refuses a field and names it."""
+        settings = self._server
+        if "max_tokens" in message and settings.max_tokens_field == "max_tokens":
+            return "if it wants the other name: server.max_tokens_field=max_completion_tokens"
+        if "max_completion_tokens" in message and settings.max_tokens_field != "max_tokens":
+            return "if it wants the other name: server.max_tokens_field=max_tokens"
+        named = [name for name in ("stream_options", "seed", "top_p") if name in message]
+        if not named:
+            return ""
+        left_out = ",".join(sorted({*settings.leave_out, *named}))
+        return f"to send it without: server.leave_out=[{left_out}]"
 
     def _error(self, message: str) -> ServerError:
         return ServerError(f"server {self._server.origin} {message}")
@@ -269,6 +344,10 @@ class Client:
         if self._key:
             text = text.replace(self._key, "***")
         return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+class _RefusedFieldsError(ServerError):
+    """The server refuses the request as it was written."""
 
 
 class _Translated:
@@ -298,6 +377,44 @@ class _Translated:
         else:
             message = f"does not speak HTTP as it should, {after} ({type(error).__name__}: {error})"
         raise self._client._error(self._client._shown(message)) from None
+
+
+_OTHER = {
+    **dict.fromkeys(("reasoning_content", "reasoning", "reasoning_details"), "reasoning"),
+    **dict.fromkeys(("tool_calls", "function_call"), "tool call"),
+    "refusal": "refusal",
+}
+"""Fields of a piece that hold what is no text, and of which kind that is."""
+
+
+def _parts(content: object) -> tuple[str, set[str]]:
+    """The text of a piece, and the kinds of its parts that are none.
+
+    Raises:
+        TypeError: it is neither absent, nor text, nor a list of parts.
+    """
+    if content is None or isinstance(content, str):
+        return content or "", set()
+    if not isinstance(content, list):
+        raise TypeError
+    parts = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in content]
+    texts = [part.get("text") or "" for part in parts if part.get("type", "text") in ("text", "output_text")]
+    kinds = {str(part["type"]) for part in parts if part.get("type", "text") not in ("text", "output_text")}
+    return "".join(texts), {"reasoning" if kind == "thinking" else kind for kind in kinds}
+
+
+def _take_usage(usage: Mapping[str, Any], reply: Reply) -> None:
+    """The server's counts so far; what it does not tell stays as it was."""
+    of_prompt = usage.get("prompt_tokens_details") or {}
+    of_output = usage.get("completion_tokens_details") or {}
+    for name, told in (
+        ("prompt_tokens", usage.get("prompt_tokens")),
+        ("completion_tokens", usage.get("completion_tokens")),
+        ("cached_tokens", of_prompt.get("cached_tokens")),
+        ("reasoning_tokens", of_output.get("reasoning_tokens")),
+    ):
+        if (count := _count(told)) is not None:
+            setattr(reply, name, count)
 
 
 def _pieces(reply: Reply) -> str:

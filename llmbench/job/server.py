@@ -5,11 +5,13 @@ any other: from sending its requests until its last stream is complete, by the h
 L_e2e of a local model leaves out: HTTP, the server's queue, text to ids and back.
 
     prefill    until every row of the batch has shown its first text: the time to first token of the last row
-    token gap  between the pieces of one stream, each row by itself; absent where a piece is more than a token
+    token gap  between the tokens of one stream, each row by itself; absent unless every piece is exactly one token
     tokens     the received text in the tokens of the checkpoint that the configuration names; the server's own count
                is a check, and a note says where it differs
-    F          tokens of the longest row, its stop token included: only L_itl reads it, the server's forwards are
-               not known
+    F          of L_itl: tokens of the longest row, its stop token included; the server's forwards are not known
+
+Where tokens were written that are no text (reasoning, tool calls, or what the count alone shows), a note counts them,
+and nothing is said of the times of single tokens: prefill, first text, L_itl and token gaps are absent.
 
 Memory, energy, clocks, roofline, likelihood and text to ids cannot be measured over HTTP: they are absent. Stamps come
 from the timed pass, because reading the stream is part of it; there is no marked pass. Every request has a `seed`, with
@@ -17,6 +19,8 @@ which most servers repeat their text.
 """
 
 import functools
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -37,8 +41,11 @@ from llmbench.record import Marks
 if TYPE_CHECKING:
     from llmbench.job.prepared import Prepared
 
-PIECES_SHARE = 0.9
-"""Pieces per token from which on a piece stands for a token: a few tokens are no whole character, or no text."""
+CHARACTER_TOKENS = 4
+"""A character has at most so many bytes, and so many tokens may come before there is text."""
+
+OTHER_TOKENIZER = 1.5
+"""A server that counts more tokens than so many times those of its text, read by the checkpoint's tokenizer, hides some."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,10 +70,22 @@ class ServerBatch:
         return torch.tensor(padded, dtype=torch.int64)
 
     @property
-    def nfe(self) -> int:
-        """F: tokens of the longest row, the stop token included."""
+    def nfe(self) -> float | None:
+        """Forwards: not known."""
+        return None
+
+    @property
+    def longest_row(self) -> int | None:
+        """F: tokens of the longest row, the stop token included; None where the first piece held several."""
+        if any((reply.first_tokens or 1) > 1 for reply in self.replies):
+            return None
         rows = zip(self.replies, self.ids, strict=True)
         return max(1, *(reply.completion_tokens or len(ids) + (reply.finish == "stop") for reply, ids in rows))
+
+    @property
+    def hidden(self) -> bool:
+        """Whether tokens were written that are no text."""
+        return any(itertools.starmap(_hides, zip(self.replies, self.ids, strict=True)))
 
     @property
     def first_text(self) -> int:
@@ -108,6 +127,7 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
     settings = prepared.job.model.decoder
     assert isinstance(settings, ServerDecoder)
     files, prompts, plan = prepared.checkpoint, prepared.workload.prompts, prepared.job.timing
+    answered: list[ServerBatch] = []
     tick("connect", 0, 1)
     with openai_client.Client(settings) as client:
         identity = client.identify()
@@ -119,7 +139,8 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
                 for row, index in enumerate(prepared.partition[batch])
             ]
             replies = client.complete(requests, None if on_step is None else lambda: on_step(0))
-            return ServerBatch(replies=replies, files=files, canvas=settings.canvas)
+            answered.append(made := ServerBatch(replies=replies, files=files, canvas=settings.canvas))
+            return made
 
         batches = len(prepared.partition)
         curve = prepared.job.role == "curve"
@@ -139,11 +160,16 @@ def generate(prepared: "Prepared", tick: passes.Tick) -> GenerationResult:
                 tick=tick,
             )
         doubts = _ignores_seed(answer(0, None, other=1), measured.first_pass[0]) if settings.stochastic else []
-    marks, absent = _marks(measured.first_pass, repeated) if plan.token_timing_repeats else ((), [])
+    timings, (marks, absent) = measured.timings, _marks(measured.first_pass, repeated)
+    if any(made.hidden for made in answered):
+        timings = tuple(replace(timing, prefill_ms=None, longest_row=None) for timing in timings)
+        marks, absent = (), _hidden(measured.first_pass)
+    if not plan.token_timing_repeats:
+        marks = ()
     where = f"{identity.software or 'a server'} at {settings.origin}"
     return GenerationResult(
         outputs=generation_result.outputs(prompts, prepared.partition, [made.texts for made in measured.first_pass]),
-        timings=measured.timings,
+        timings=timings,
         stopping=measured.stopping,
         marks=marks,
         repeated_batches=repeated,
@@ -180,15 +206,52 @@ def _request(settings: ServerDecoder, model: str, prompt: str, seed: int) -> dic
 
 
 def _marks(first_pass: Sequence[ServerBatch], repeated: Sequence[int]) -> tuple[tuple[Marks, ...], list[str]]:
-    """The arrivals of every stream of the repeated batches, or the reason why they say nothing about tokens."""
-    rows = [(batch, reply) for batch in repeated for reply in first_pass[batch].replies]
-    pieces = sum(len(reply.pieces_ms) for _, reply in rows)
-    tokens = sum(first_pass[batch].size[0] for batch in repeated)
-    if pieces < PIECES_SHARE * tokens:
-        return (), [f"latency/token_gap_ms is absent: {tokens} tokens came in {pieces} pieces"]
-    return tuple(
-        Marks(batch=batch, repeat=0, at_ms=tuple(reply.pieces_ms)) for batch, reply in rows if reply.pieces_ms
-    ), []
+    """When the tokens of every stream of the repeated batches came, or the reason why that is not known.
+
+    All or none: rows whose pieces happen to be single tokens would stand for the slow ones.
+    """
+    rows = [
+        (batch, *row)
+        for batch in repeated
+        for row in zip(first_pass[batch].replies, first_pass[batch].ids, strict=True)
+    ]
+    times = [(batch, _token_times(reply, ids)) for batch, reply, ids in rows if reply.pieces_ms]
+    marks = [Marks(batch=batch, repeat=0, at_ms=tuple(at)) for batch, at in times if at is not None]
+    if len(marks) == len(times):
+        return tuple(marks), []
+    pieces = sum(len(reply.pieces_ms) for _, reply, _ in rows)
+    tokens = sum(reply.completion_tokens or len(ids) for _, reply, ids in rows)
+    return (), [f"latency/token_gap_ms is absent: {tokens} tokens came in {pieces} pieces"]
+
+
+def _token_times(reply: openai_client.Reply, ids: Sequence[int]) -> list[float] | None:
+    """When each token of a row came; where the server counts none, every piece must be one of the text's tokens."""
+    if reply.completion_tokens is None and len(reply.pieces_ms) == len(ids):
+        return reply.pieces_ms
+    return reply.token_times_ms
+
+
+def _hides(reply: openai_client.Reply, ids: Sequence[int]) -> bool:
+    """Whether a row holds tokens that are no text, as far as the server tells."""
+    silent, told = reply.silent_tokens or 0, reply.completion_tokens or 0
+    beyond = told > OTHER_TOKENIZER * len(ids) + CHARACTER_TOKENS
+    return bool(reply.other or reply.reasoning_tokens or beyond) or silent >= CHARACTER_TOKENS
+
+
+def _hidden(first_pass: Sequence[ServerBatch]) -> list[str]:
+    """A note on what was written and is no text."""
+    replies = [reply for made in first_pass for reply in made.replies]
+    pieces: Counter[str] = sum((reply.other for reply in replies), Counter())
+    found = [f"{count} pieces of {kind}" for kind, count in sorted(pieces.items())]
+    if reasoning := sum(reply.reasoning_tokens or 0 for reply in replies):
+        found.append(f"{reasoning} tokens of reasoning")
+    if not found:
+        found = [f"{sum(reply.completion_tokens or 0 for reply in replies)} tokens by the server's count"]
+    texts = sum(made.size[0] for made in first_pass)
+    return [
+        f"not all that the server wrote is text: {', '.join(found)}, beside {texts} tokens of text, which alone count "
+        "as output; prefill, first text, L_itl and token gaps are absent"
+    ]
 
 
 def _notes(where: str, settings: ServerDecoder) -> list[str]:

@@ -151,11 +151,13 @@ def _latency(record: Record) -> dict[str, float | Spread | None]:
 def inter_token_ms(timing: Timing) -> float | None:
     """L_itl = (L_e2e - L_prefill) / (F - 1) of one batch; None without a prefill time or with fewer than two forwards.
 
-    F counts forwards executed, not valid tokens: a batch runs until its last row stops.
+    F counts forwards executed, not valid tokens: a batch runs until its last row stops. A server's are not known: the
+    tokens of the longest row stand for them.
     """
-    if timing.prefill_ms is None or timing.forwards < 2:
+    steps = timing.longest_row if timing.forwards is None else timing.forwards
+    if timing.prefill_ms is None or steps is None or steps < 2:
         return None
-    return (timing.e2e_ms - timing.prefill_ms) / (timing.forwards - 1)
+    return (timing.e2e_ms - timing.prefill_ms) / (steps - 1)
 
 
 def first_text(record: Record) -> Spread | None:
@@ -192,15 +194,16 @@ def _throughput(record: Record) -> dict[str, float | Spread | None]:
     tokens = sum(timing.tokens for timing in first)
     rows = {index: len(batch) for index, batch in enumerate(record.partition)}
     known = all(timing.batch in rows for timing in first)
+    forwards = {timing.batch: timing.forwards for timing in first}
     written = sum(rows[t.batch] for t in first) * record.canvas if known and record.canvas is not None else None
     return {
         "throughput/tokens_per_s": _ratio(tokens, seconds),
         "throughput/bytes_per_s": _ratio(total(timing.utf8_bytes for timing in first), seconds),
         "throughput/canvas_tokens_per_s": _ratio(written, seconds),
         "throughput/forwarded_tokens": _forwarded(record),
-        "throughput/nfe": None if from_server(record) else statistics.fmean(timing.forwards for timing in first),
+        "throughput/nfe": _ratio(total(forwards.values()), len(first)),
         "throughput/tokens_per_forward": _ratio(
-            tokens, sum(rows[t.batch] * t.forwards for t in first) if known and not from_server(record) else None
+            tokens, total(n and rows[batch] * n for batch, n in forwards.items()) if known else None
         ),
     }
 

@@ -48,8 +48,8 @@ IMPLEMENTATION = implementation_conditions("autoregressive")
 TEMPERATURE = "decoding.temperature"
 
 CHECKPOINT, WITHOUT_WEIGHTS = "decoding.checkpoint", "decoding.checkpoint_without_weights"
-"""Digests of configuration and tokenizer, with and without the weights. The weights of a server are not known: that they
-are those of the checkpoint that its configuration names is the user's word."""
+"""Digests of configuration and tokenizer, with and without the weights. A server's weights are not known: that they are
+those of the checkpoint that its configuration names is the user's word."""
 
 FULL_NUCLEUS = "1.0"
 """The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""

@@ -1,4 +1,4 @@
-"""Verdicts over Records that jobs made, with a real server among them: by the user's word a baseline, else beside it."""
+"""Verdicts over Records that jobs made, a real server among them: by the user's word a baseline, else beside it."""
 
 import dataclasses
 

@@ -3,11 +3,15 @@
 import json
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
+import pytest
 from child import Child
 
-from serving import text_server
+from llmbench.analysis.parity.analyze import verdicts
+from llmbench.record import parse
+from serving import model_server, text_server
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "sk-very-secret-0123456789"
@@ -67,3 +71,26 @@ def test_a_server_that_dies_costs_its_own_job_only(tmp_path):
     assert failed["reason"].startswith("ServerError: server http://127.0.0.1:")
     assert "broke the connection after" in failed["reason"]
     assert "FAILED llama server: ServerError" in result.stdout
+
+
+@pytest.mark.parametrize("word", ["true", "false"])
+def test_a_verdict_beside_a_server_that_writes_real_text(tmp_path, word):
+    """By the user's word it is one more implementation; without it a column. Every row is there either way."""
+    quality = ["metric=default", "metric.bertscore=null", "metric.likelihood=false", "metric.roofline=false"]
+    grid = [item for item in SWEEP if item not in ("metric=speed", "temperature=0", "canvas=8")]
+    settings = [*quality, "canvas=12", "parity.baseline_temperatures=[0]", f"server.trust_same_hardware={word}"]
+    with model_server(tmp_path / "server") as url:
+        result = llmbench(tmp_path, *grid, *settings, f"server.url={url}")
+    assert result.returncode == 0, result.stderr
+    assert "No verdict" not in result.stdout
+    records = [parse(path.read_bytes()) for path in tmp_path.glob("multirun/*/*/record.json")]
+    assert Counter(record.role for record in records) == {"timed": 4, "retimed": 1, "curve": 1}
+    (verdict,) = verdicts(records)
+    assert verdict.headline == "quality/perplexity"
+    assert {item.label for item in verdict.implementations} == ({"llama", "llama server"} if word == "true" else set())
+    assert [item.label for item in verdict.external_servers] == ([] if word == "true" else ["llama server"])
+    assert len(verdict.speedups) == 2
+    for side in ("llama", "llama server", "llada k=2", "llada k=4"):
+        assert any(line.startswith(f"{side}  ") for line in result.stdout.splitlines()), side
+    points = [point.temperature for point in verdict.points]
+    assert points == [0.0, 0.7]

@@ -134,6 +134,7 @@ class Watched:
         self.loop: Any = None
 
     def reuse(self, key: Any, make: Any) -> Any:
+        """As the engine does; the loop is kept."""
         self.loop = self._engine.reuse(key, make)
         return self.loop
 

@@ -45,7 +45,7 @@ CHARACTER_TOKENS = 4
 """A character has at most so many bytes, and so many tokens may come before there is text."""
 
 OTHER_TOKENIZER = 1.5
-"""Tokens that a server may count for one of its text, as the checkpoint's tokenizer reads it, before some are hidden."""
+"""Tokens that a server may count for one our tokenizer finds in its text; where it counts more, some are hidden."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

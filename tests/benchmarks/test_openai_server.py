@@ -18,8 +18,8 @@ SMALL = [
 def test_greedy_tokens_are_those_of_the_local_job_and_each_is_timed(tmp_path, load):
     with model_server(tmp_path) as url:
         served = run_job(prepare_job(load("model=llama_server", f"server.url={url}", *SMALL)))
+        ask = {"model": "bundled:llama", "prompt": "Once", "max_tokens": 4}
         with openai_client.Client(ServerConfig(url=url)) as client, pytest.raises(ServerError) as caught:
-            ask = {"model": "bundled:llama", "prompt": "Once", "max_tokens": 4}
             client.complete([ask | {"num_denoising_steps": 4}], None)
         assert "an autoregressive model has no denoising steps" in str(caught.value)
         with openai_client.Client(ServerConfig(url=url)) as client, pytest.raises(ServerError) as caught:

@@ -92,17 +92,19 @@ class Model:
 
         def written(step: int) -> list[list[int]]:
             if not isinstance(settings, Diffusion):
-                return self.engine.loop.tokens[:, : step + 1].tolist()
+                tokens: list[list[int]] = self.engine.loop.tokens[:, : step + 1].tolist()
+                return tokens
             canvas = self.engine.loop.canvas[:, width:]
             block = settings.block_length
             final = (canvas != files.mask_id).view(len(rows), -1, block).all(-1).all(0).tolist()
-            return canvas[:, : block * (final.index(False) if False in final else len(final))].tolist()
+            blocks: list[list[int]] = canvas[:, : block * [*final, False].index(False)].tolist()
+            return blocks
 
         def on_step(step: int) -> None:
             for row, ids in zip(rows, written(step), strict=True):
                 self._send(row, ids, loop)
 
-        made = decoder.generate(self.engine, batch, seed=rows[0].seed, on_step=on_step)  # type: ignore[arg-type]
+        made = decoder.generate(self.engine, batch, seed=rows[0].seed, on_step=on_step)
         for row in rows:
             if row.finish is None:
                 row.finish = "length"
@@ -239,13 +241,13 @@ class Server:
             if steps is not None:
                 raise ValueError("an autoregressive model has no denoising steps")
             own = {"max_new_tokens": most, "temperature": temperature, "top_p": body.get("top_p", 1.0)}
-            return _checked(Autoregressive, own | {"top_k": body.get("top_k")})
+            return TypeAdapter(Autoregressive).validate_python(own | {"top_k": body.get("top_k")})
         if body.get("top_p", 1.0) != 1:
             raise ValueError("top_p: a diffusion model draws from the whole distribution")
         options = self._options
         block = min(options.block_length or most, most)
         own = {"canvas": most, "steps": steps or options.steps or most, "block_length": block}
-        return _checked(Diffusion, own | {"temperature": temperature, "top_k": body.get("top_k")})
+        return TypeAdapter(Diffusion).validate_python(own | {"temperature": temperature, "top_k": body.get("top_k")})
 
     # ------------------------------------------------------------------------------------------------------------
 
@@ -283,10 +285,6 @@ class Server:
         if self._model.diffusion:
             self.counters["vllm:spec_decode_num_drafts_total"] += made * len(rows)
             self.counters["vllm:spec_decode_num_accepted_tokens_total"] += sum(row.settings.canvas for row in rows)
-
-
-def _checked(kind: type, values: dict[str, Any]) -> Any:
-    return TypeAdapter(kind).validate_python(values)
 
 
 async def _event(response: web.StreamResponse, data: dict[str, Any]) -> None:

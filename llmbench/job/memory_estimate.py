@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, get_args
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.load import elements, kept_bytes
-from llmbench.config.decoders import Diffusion, ServerDecoder
+from llmbench.config.decoders import Diffusion, ServerConfig
 from llmbench.config.job import HardwareConfig, Job, Quantization
 from llmbench.errors import CheckpointError, HardwareError
 from llmbench.measure import device
@@ -111,7 +111,7 @@ def shortage(prepared: "Prepared") -> str | None:
     """Why this job cannot run in the memory that is free now, in one line that says what could; None if it may."""
     hardware = prepared.job.hardware
     said = None
-    if not isinstance(prepared.job.model.decoder, ServerDecoder):
+    if not isinstance(prepared.job.model.decoder, ServerConfig):
         said = _model_shortage(prepared.job, prepared.checkpoint, prepared.longest_prompt)
     lines = (scoring_too_small(needed, hardware.device, _free(hardware)) for needed in scoring_bytes(prepared))
     return said or next(filter(None, lines), None)

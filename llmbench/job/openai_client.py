@@ -151,7 +151,33 @@ class Client:
         """
         return self._runner.run(self._complete(requests, on_first))
 
+    def counters(self, names: Sequence[str]) -> list[float] | None:
+        """Counters of the server's page of metrics (Prometheus text), each summed over its labels; None without them.
+
+        Args:
+            names: of the counters.
+        """
+        return self._runner.run(self._counters(names))
+
     # ------------------------------------------------------------------------------------------------------------
+
+    async def _counters(self, names: Sequence[str]) -> list[float] | None:
+        found: dict[str, float] = {}
+        try:
+            async with (
+                _Translated(self, None),
+                self._open().get(f"{self._server.origin}/metrics", allow_redirects=False) as response,
+            ):
+                await self._require_ok(response)
+                page = (await response.read()).decode(errors="replace")
+            for line in page.splitlines():
+                name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
+                if name in names:
+                    value = rest.rpartition("}")[2] if "{" in line else rest
+                    found[name] = found.get(name, 0.0) + float(value.split()[0])
+        except (ServerError, ValueError, IndexError):
+            return None
+        return [found[name] for name in names] if found.keys() >= set(names) else None
 
     async def _identify(self) -> Identity:
         answer = await self._get(f"{self._server.base}/models")
@@ -162,7 +188,7 @@ class Client:
         model = self._server.served_model
         if model is None and len(listed) != 1:
             names = self._shown(", ".join(listed)) or "none"
-            raise self._error(f"lists {len(listed)} models ({names}); set server.served_model to one")
+            raise self._error(f"lists {len(listed)} models ({names}); set {self._server.group}.served_model to one")
         model = model or next(iter(listed))
         try:
             version = str((await self._get(f"{self._server.origin}/version"))["version"])
@@ -306,14 +332,14 @@ class Client:
         """Refuse an answer that is not 200, with the server's message and advice."""
         if response.status == 200:
             return
-        whole = _message(await response.content.read(LINE_BYTES))
+        group, whole = self._server.group, _message(await response.content.read(LINE_BYTES))
         message, kind = self._shown(whole), ServerError
         if response.status in (401, 403):
             advice = f"it refuses the key in {KEY}" if self._key else f"it wants a key: set {KEY}"
         elif response.status == 404:
-            advice = "is server.url right (it ends on /v1 as a rule), and does the server have server.served_model?"
+            advice = f"is {group}.url right (it ends on /v1 as a rule), and does the server have {group}.served_model?"
         elif 300 <= response.status < 400:
-            advice = "it points to another address; set server.url to that"
+            advice = f"it points to another address; set {group}.url to that"
         elif response.status in (400, 422):
             advice, kind = self._advice(whole), _RefusedFieldsError
         else:
@@ -326,14 +352,14 @@ class Client:
         """What to set where a server refuses a field and names it."""
         settings = self._server
         if "max_tokens" in message and settings.max_tokens_field == "max_tokens":
-            return "if it wants the other name: server.max_tokens_field=max_completion_tokens"
+            return f"if it wants the other name: {settings.group}.max_tokens_field=max_completion_tokens"
         if "max_completion_tokens" in message and settings.max_tokens_field != "max_tokens":
-            return "if it wants the other name: server.max_tokens_field=max_tokens"
+            return f"if it wants the other name: {settings.group}.max_tokens_field=max_tokens"
         named = [name for name in ("stream_options", "seed", "top_p") if name in message]
         if not named:
             return ""
         left_out = ",".join(sorted({*settings.leave_out, *named}))
-        return f"to send it without: server.leave_out=[{left_out}]"
+        return f"to send it without: {settings.group}.leave_out=[{left_out}]"
 
     def _error(self, message: str) -> ServerError:
         return ServerError(f"server {self._server.origin} {message}")
@@ -369,9 +395,9 @@ class _Translated:
         if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             cause = getattr(error, "os_error", None)
             why = f" ({cause.strerror or cause})" if cause else f" within {CONNECT_S:g} s"
-            message = f"cannot be reached{why}; start the server, or set server.url"
+            message = f"cannot be reached{why}; start the server, or set {server.group}.url"
         elif isinstance(error, TimeoutError):
-            message = f"was not done within {server.timeout_s:g} s, {after}; raise server.timeout_s"
+            message = f"was not done within {server.timeout_s:g} s, {after}; raise {server.group}.timeout_s"
         elif isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, OSError)):
             message = f"broke the connection {after}"
         else:

@@ -164,9 +164,9 @@ def first_text(record: Record) -> Spread | None:
     """When final text could first be shown: prefill (AR), end of the first block, or end of a whole canvas.
 
     The end of a block is read from the marked pass, the others from the timed pass. Marks are one per denoising step,
-    also under guidance.
+    also under guidance. Of a server it is the first text of the row that shows it last.
     """
-    if record.family == "autoregressive":
+    if record.family == "autoregressive" or from_server(record):
         return spread(per_repeat(record, lambda timing: timing.prefill_ms))
     if record.steps is None or record.canvas is None or record.block_length is None:
         return None

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Literal
 
 from llmbench.analysis.parity.grouping import CHAT, IMPLEMENTATION, VARIED
-from llmbench.config.decoders import Autoregressive, ServerDecoder, Transformers
+from llmbench.config.decoders import Autoregressive, ServerConfig, ServerDecoder, Transformers
 from llmbench.config.job import Job, TimingConfig
 from llmbench.job.prepare import conditions, prepared_as
 from llmbench.job.prepared import Prepared
@@ -36,7 +36,7 @@ _ONCE = TimingConfig(repeats=1, token_timing_repeats=0, memory_trace=False, prof
 """Of a job in which nothing is timed."""
 
 _NOT_OF_SERVERS = ("device", "dtype", "engine", "quantization", CHAT)
-"""Conditions of a comparison that a server need not share: it runs elsewhere, and is asked as it likes."""
+"""Conditions of a comparison that need not be shared with a server: it runs elsewhere, and is asked as it likes."""
 
 
 def with_curves(cells: Sequence[Cell]) -> list[Cell]:
@@ -61,7 +61,7 @@ def with_retimed(cells: Sequence[Cell]) -> list[Cell]:
         cells: the plan, in which what is taken over is marked.
     """
     compared = Compared(cells)
-    left = {cell.prepared.identity for cell in cells if cell.family == "diffusion" and cell.reused is None}
+    left = {cell.prepared.identity for cell in cells if _is_candidate(cell) and cell.reused is None}
     baselines = [
         cell
         for cell in cells
@@ -129,7 +129,7 @@ class Compared:
     def __init__(self, cells: Sequence[Cell]) -> None:
         self._baselines = [cell for cell in cells if _is_baseline(cell)]
         self.texts = {_text(cell.prepared) for cell in self._baselines}
-        self._candidates = [cell for cell in cells if cell.family == "diffusion"]
+        self._candidates = [cell for cell in cells if _is_candidate(cell)]
         self._conditions = {
             cell.prepared.identity: conditions(cell.prepared, "", {}) for cell in (*self._baselines, *self._candidates)
         }
@@ -165,7 +165,7 @@ class Compared:
         return [cell for cell in beside if gaps[id(cell)] == min(gaps.values())]
 
     def _agree(self, baseline: Cell, candidate: Cell) -> bool:
-        server = isinstance(baseline.prepared.job.model.decoder, ServerDecoder)
+        server = any(isinstance(cell.prepared.job.model.decoder, ServerConfig) for cell in (baseline, candidate))
         own, other = (self._conditions[cell.prepared.identity] for cell in (baseline, candidate))
         return all(own.get(key) == other.get(key) for key in VARIED if not (server and key in _NOT_OF_SERVERS))
 
@@ -173,7 +173,11 @@ class Compared:
 def _stands_apart(cell: Cell) -> bool:
     """Whether it is a server on whose texts and times no verdict rests."""
     decoder = cell.prepared.job.model.decoder
-    return isinstance(decoder, ServerDecoder) and not decoder.trust_same_hardware
+    return isinstance(decoder, ServerConfig) and not decoder.trust_same_hardware
+
+
+def _is_candidate(cell: Cell) -> bool:
+    return cell.family == "diffusion" and not _stands_apart(cell)
 
 
 def _temperature(cell: Cell) -> float:

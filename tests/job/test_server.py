@@ -187,7 +187,7 @@ def test_drafts_give_a_mean_and_no_gaps(measure):
 
 def test_a_prefix_cache_is_said(measure):
     record, _ = measure("caches")
-    assert record.notes[-1] == "the server took 25 prompt tokens from its prefix cache: L_prefill is too short"
+    assert record.notes[-1] == "the server took 25 prompt tokens from its prefix cache: its times are too short"
 
 
 def test_sampling_that_is_not_sampling_is_said(measure):

@@ -98,9 +98,12 @@ def group(records: Sequence[Record]) -> Group:
     known = [record for record in records if record.family == "autoregressive"]
     baselines = at_one_temperature(records)
     implementations = tuple(record for record in baselines if not is_external_server(record))
+    external = [*filter(is_external_server, baselines)]
     candidates: dict[int, list[Record]] = {}
     for record in sorted(records, key=steps_of):
-        if record.family == "diffusion":
+        if record.family == "diffusion" and is_external_server(record):
+            external.append(record)
+        elif record.family == "diffusion":
             candidates.setdefault(steps_of(record), []).append(record)
     models = sorted({record.model for members in candidates.values() for record in members})
     if len(models) > 1:
@@ -110,7 +113,7 @@ def group(records: Sequence[Record]) -> Group:
             first, second = double
             raise RecordError(f"two Records of {second.label}: {first.identity} and {second.identity}; drop one")
     chosen = choose_baseline(implementations)
-    servers = _grouped_by(filter(is_external_server, baselines), decoding_settings)
+    servers = _grouped_by(external, lambda record: (record.steps, decoding_settings(record)))
     return Group(
         baseline=Side(chosen) if chosen else None,
         candidates=tuple(Side(tuple(sorted(members, key=seed_of))) for members in candidates.values()),
@@ -127,7 +130,8 @@ def at_one_temperature(records: Sequence[Record]) -> list[Record]:
     The others are points of the baseline's curve.
     """
     timed = [r for r in records if r.status == "finished" and r.family == "autoregressive" and r.role == "timed"]
-    wanted = next((temperature_of(record) for record in records if record.family == "diffusion"), None)
+    beside = sorted((record for record in records if record.family == "diffusion"), key=is_external_server)
+    wanted = next(map(temperature_of, beside), None)
     asked = {r.conditions.get(TEMPERATURE): temperature_of(r) for r in timed if not is_external_server(r)}
     if len(asked) < 2 or wanted is None:
         return timed
@@ -173,13 +177,17 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     failed = [record for record in known if record.status != "finished"]
     baselines = [record for record in finished if record.family == "autoregressive"]
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in (*finished, *(r for r in failed if r.conditions)):
+    for record in sorted((*finished, *(r for r in failed if r.conditions)), key=is_external_server):
         if record.family == "diffusion":
-            groups.setdefault((record.model, shared_conditions(record), decoding_settings(record)), []).append(record)
+            beside = [place for place in groups if place[0] == record.model and _fits(record, place[1])]
+            # a server that stands apart does so beside all that it fits
+            for place in beside if is_external_server(record) and beside else [_candidate_place(record)]:
+                groups.setdefault(place, []).append(record)
     unplaced = [r for r in failed if not r.conditions]  # died before its conditions were known: missing everywhere
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
-        fitting = [record for record in baselines if _fits(record, varied)]
+        served = all(map(from_server, candidates))
+        fitting = [record for record in baselines if _fits(record, varied, candidate_served=served)]
         used |= {id(record) for record in fitting}
         here = [r for r in candidates if r.status == "finished"]
         if not (fitting or here):
@@ -303,9 +311,20 @@ def shared_conditions(record: Record) -> tuple[str | None, ...]:
     return tuple(record.conditions.get(key) for key in SPLITTING)
 
 
-def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
-    """Whether a baseline belongs to candidates under these conditions; a server's place and role are not asked for."""
+def _candidate_place(record: Record) -> tuple[str, tuple[str | None, ...], tuple[tuple[str, str], ...]]:
+    """Model, shared conditions and settings of a candidate over k; of a server not its address: each k may have one."""
+    if not from_server(record):
+        return record.model, shared_conditions(record), decoding_settings(record)
+    shared = zip(SPLITTING, shared_conditions(record), strict=True)
+    known = tuple(None if key in _UNKNOWN_OF_SERVERS else value for key, value in shared)
+    addresses = ("decoding.url", "decoding.served_model")
+    return record.model, known, tuple(pair for pair in decoding_settings(record) if pair[0] not in addresses)
+
+
+def _fits(record: Record, varied: tuple[str | None, ...], *, candidate_served: bool = False) -> bool:
+    """Whether a Record belongs to candidates under these conditions; a server's place and role are not asked for."""
     free = (*_not_asked(record), *((CHAT,) if from_server(record) else ()))
+    free += _UNKNOWN_OF_SERVERS if candidate_served else ()
     asked = zip(SPLITTING, shared_conditions(record), varied, strict=True)
     return all(own == wanted or key in free for key, own, wanted in asked)
 

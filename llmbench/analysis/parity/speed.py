@@ -123,8 +123,26 @@ def _against(
     )
 
 
-def against_server(server: Side, group: Group, rng: np.random.Generator) -> ExternalServer:
-    """A server's times against the candidates', both by the host clock."""
+def against_servers(group: Group, rng: np.random.Generator) -> tuple[ExternalServer, ...]:
+    """The times of every external server: over the candidates', or under the baseline's; by the host clock."""
+    baselines = [side for side in group.external_servers if side.steps is None]
+    served: dict[str, list[Side]] = {}
+    for side in group.external_servers:
+        if side.steps is not None:
+            served.setdefault(side.records[0].side, []).append(side)
+    found = [_against_server(side, group, rng) for side in baselines]
+    return (*found, *(_served_candidates(label, sides, group, rng) for label, sides in served.items()))
+
+
+def _served_candidates(label: str, sides: Sequence[Side], group: Group, rng: np.random.Generator) -> ExternalServer:
+    baseline = group.baseline.records if group.baseline else ()
+    places = dict.fromkeys(side.records[0].conditions.get("device_name", "") for side in sides)
+    made = [_against(side.steps or 0, baseline, side.records, rng) for side in sides] if baseline else []
+    speedups = tuple(item for item in made if item is not None)
+    return ExternalServer(label=label, where=", ".join(places), speedups=speedups, candidate=True)
+
+
+def _against_server(server: Side, group: Group, rng: np.random.Generator) -> ExternalServer:
     found = [
         _against(side.steps, server.records, side.records, rng) for side in group.candidates if side.steps is not None
     ]

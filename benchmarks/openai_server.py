@@ -65,6 +65,8 @@ class Options:
     owner: str = "vllm"
     counters: bool = True
     cached_tokens: int | None = None  # what it says of a prefix cache
+    round_to: int = 1  # the canvas is rounded up to a multiple of it, as engines do to their blocks
+    greedy: bool = False  # whatever temperature is asked for
 
 
 class Model:
@@ -236,7 +238,8 @@ class Server:
         return row, bool(asked.get("include_usage"))
 
     def _settings(self, body: dict[str, Any], steps: int | None) -> Autoregressive | Diffusion:
-        most, temperature = body["max_tokens"], body.get("temperature", 1.0)
+        most = -(-body["max_tokens"] // self._options.round_to) * self._options.round_to
+        temperature = 0.0 if self._options.greedy else body.get("temperature", 1.0)
         if not self._model.diffusion:
             if steps is not None:
                 raise ValueError("an autoregressive model has no denoising steps")
@@ -329,6 +332,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--owner", default="vllm", help="what /v1/models says; vllm: the client asks for more counts")
     parser.add_argument("--no-counters", action="store_true", help="without /metrics")
     parser.add_argument("--cached-tokens", type=int, help="what the server says of a prefix cache")
+    parser.add_argument("--round-to", type=int, default=1, help="round the canvas up to a multiple of this")
+    parser.add_argument("--greedy", action="store_true", help="ignore the temperature")
     given = parser.parse_args(arguments)
     if given.threads:
         import torch
@@ -344,6 +349,8 @@ def main(arguments: list[str] | None = None) -> None:
         owner=given.owner,
         counters=not given.no_counters,
         cached_tokens=given.cached_tokens,
+        round_to=given.round_to,
+        greedy=given.greedy,
     )
     asyncio.run(serve(Server(Model(given.checkpoint, hardware), options), given.port, given.port_file))
 

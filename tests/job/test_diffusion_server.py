@@ -106,18 +106,21 @@ def test_k_is_the_servers_where_the_engine_takes_it_at_its_start(tmp_path, load,
 
 
 def test_traps_are_named(tmp_path, served):
-    options = ("--checkpoint", "bundled:llada", "--one-by-one", "--cached-tokens", "3")
+    options = ("--checkpoint", "bundled:llada", "--one-by-one", "--cached-tokens", "3", "--greedy", "--round-to", "12")
     with model_server(tmp_path, *options) as url:
-        record = served("diffusion_server.engine=sglang", f'diffusion_server.urls={{8: "{url}"}}', "steps=8", url=url)
+        asked = ("diffusion_server.engine=sglang", f"diffusion_server.urls={{8: {url}}}", "steps=8", "temperature=0.7")
+        record = served(*asked, url=url)
     (queue,) = (note for note in record.notes if "one after the other" in note)
     assert "--max-running-requests" in queue
     assert any("15 prompt tokens from its prefix cache" in note for note in record.notes)
+    assert any("ignore the temperature" in note for note in record.notes)
+    assert any("24 tokens where 16 were asked for" in note for note in record.notes)
 
 
 def test_no_trap_no_note(served):
     record = served("diffusion_server.engine=vllm", "steps=8")
-    said = [note for note in record.notes if "one after the other" in note or "rounds" in note or "cache" in note]
-    assert said == []
+    traps = ("one after the other", "rounds the canvas", "prefix cache", "ignore the temperature")
+    assert not [note for note in record.notes if any(trap in note for trap in traps)]
 
 
 def test_a_trusted_server_is_a_candidate_and_another_a_column(served, local):

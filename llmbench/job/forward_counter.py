@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 
 from llmbench.config.diffusion_engines import Counters
-from llmbench.job.openai_client import Client, Reply
+from llmbench.job.openai_client import Client
+from llmbench.job.reply import Reply
 
 PATIENCE_S = 2.0
 """For how long counters may lag behind a stream that ended."""

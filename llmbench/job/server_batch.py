@@ -9,7 +9,7 @@ import torch
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.load import ValidText
-from llmbench.job.openai_client import Reply
+from llmbench.job.reply import Reply
 from llmbench.record import Marks
 
 CHARACTER_TOKENS = 4

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llmbench.config.decoders import ServerConfig
-from llmbench.job.openai_client import Reply
+from llmbench.job.reply import Reply
 from llmbench.job.server_batch import ServerBatch
 
 if TYPE_CHECKING:

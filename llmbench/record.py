@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from annotated_types import Ge
 
@@ -58,6 +58,8 @@ _NUMBERS: "ConfigDict" = {"allow_inf_nan": False}
 _KEEP_ODD: "ConfigDict" = {"ser_json_inf_nan": "strings"}
 """NaN and infinity as "NaN" and "Infinity": valid JSON, and not the null of a sum that was never taken."""
 
+N = TypeVar("N", int, float)
+
 FLOORS: tuple[Subject, ...] = ("shuffled", "prompt_tail", "empty")
 """The texts a working metric must rank below real ones; the best of the three is the metric's floor."""
 
@@ -88,10 +90,13 @@ class Timing:
     e2e_ms: Amount  # CUDA: event pair; CPU: monotonic host clock
     e2e_wall_ms: Amount  # the same region by the host clock
     prefill_ms: Amount | None  # AR: until the first output token is final
-    forwards: Count  # NFE; guidance counts twice
+    forwards: (
+        Count | Amount | None
+    )  # NFE; guidance counts twice; of a server the mean over its rows, None where unknown
     tokens: Count  # sum of N_i over the batch
     utf8_bytes: Count | None  # of the batch's outputs; None where they have no text
     throttled: bool | None = None  # None where the device does not tell
+    longest_row: Count | None = None  # of a server: tokens of it with its stop token, where all were seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,10 +345,10 @@ class Record:
         return write_atomic(folder / "record.json", self.to_json())
 
 
-def total(sizes: Iterable[int | None]) -> int | None:
+def total(sizes: Iterable[N | None]) -> N | None:
     """The sum of sizes; None when one of them is absent."""
     known = list(sizes)
-    return None if None in known else sum(size for size in known if size is not None)
+    return None if None in known else sum((size for size in known if size is not None), start=0)
 
 
 def sorted_records(records: Iterable[Record]) -> list[Record]:

@@ -1,7 +1,9 @@
-"""Starts `text_server.py` for a test, and ends it."""
+"""Starts a server for a test, and ends it: `text_server.py`, or one of this project's decoders behind HTTP."""
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from child import Child
 
 SCRIPT = Path(__file__).with_name("text_server.py")
 
@@ -33,6 +37,32 @@ class Running:
         """Every POST that it got, in order of arrival."""
         path = self.folder / "requests.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@contextlib.contextmanager
+def model_server(folder: Path, *options: str) -> Iterator[str]:
+    """`benchmarks.openai_server` in float32 on one thread, in a process of its own; its url.
+
+    Args:
+        folder: gets its port, and is where it runs.
+        options: of its command line.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port = folder / "port"
+    program = "import sys\nfrom benchmarks.openai_server import main\nmain(sys.argv[1:])"
+    own = ("--device", "cpu", "--threads", "1", "--port", "0", "--port-file", str(port))
+    process = Child(folder, ("-c", program, *own, *options), os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        deadline = time.monotonic() + 120
+        while not port.exists():
+            assert process.poll() is None, process.said()
+            assert time.monotonic() < deadline, "the server does not listen"
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port.read_text()}/v1"
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ wrong, if anything:
     dies-at=N     in the middle of the N-th completion
     truncated     after half of the pieces the stream ends, as HTTP wants it, without a finish reason
     malformed     a piece that is no JSON
-    strange       a piece without text
+    strange       a piece whose text is a number
     error         an error in the stream, which names the key that was sent
     deep          a piece that is nested too deeply
     halves        a character in two halves, piece by piece, and one half more
@@ -29,10 +29,18 @@ wrong, if anything:
     plain         JSON in place of a stream
     models=a,b    lists these models
     broken        500
-    vllm          lists its model as vLLM's, and has a version
+    vllm          lists its model as vLLM's, has a version, and counts its tokens with every piece when it is asked to
+    vllm=old      likewise, but refuses to count
+    vllm=drafts   likewise, pieces of one and three tokens by turns
+    vllm=hides    likewise, and the first half of its tokens has no text
+    refuses=F     400 where the request has field F
     chat          answers /v1/chat/completions alone
+    thinks=N      as chat, and the first N tokens are reasoning
+    calls         as chat, and the second half calls a tool
+    loose         as chat: parts, null deltas, chunks without choices, a last one without a delta
 """
 
+import itertools
 import json
 import os
 import sys
@@ -48,6 +56,7 @@ from serving import LLAMA, TEXT
 
 FOLDER, MODE = Path(sys.argv[1]), sys.argv[2]
 NAME, _, VALUE = MODE.partition("=")
+CHAT = NAME in ("chat", "thinks", "calls", "loose")
 
 
 def pieces(tokenizer: Tokenizer, start: int, count: int) -> list[str]:
@@ -91,7 +100,10 @@ class Handler(BaseHTTPRequestHandler):
                 file.write(json.dumps(asked) + "\n")
         if not self.allowed():
             return
-        if self.path != ("/v1/chat/completions" if NAME == "chat" else "/v1/completions"):
+        refused = VALUE if NAME == "refuses" else "continuous_usage_stats" if (NAME, VALUE) == ("vllm", "old") else None
+        if refused and refused in {**body, **body.get("stream_options", {})}:
+            self.answer(400, {"error": {"message": f"Unsupported parameter: '{refused}'."}})
+        elif self.path != ("/v1/chat/completions" if CHAT else "/v1/completions"):
             self.answer(404, {"detail": "Not Found"})
         elif NAME == "elsewhere":
             self.send_response(307)
@@ -115,7 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def stream(self, body: dict[str, Any], number: int) -> None:
-        if body["max_tokens"] > 1:  # one token is what is asked for before a sweep
+        most = body.get("max_tokens") or body["max_completion_tokens"]
+        if most > 1:  # one token is what is asked for before a sweep
             self.barrier.wait(20)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
@@ -123,13 +136,24 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.chunk(": hello\n\n")
         start = body["seed"] % 20 if NAME == "sampled" else 0
-        made = [] if NAME == "silent" else pieces(self.tokenizer, start, body["max_tokens"])
-        for place, text in enumerate(joined(made) if NAME == "clumps" else made):
+        made = [] if NAME == "silent" else pieces(self.tokenizer, start, most)
+        counting = NAME == "vllm" and body.get("stream_options", {}).get("continuous_usage_stats")
+        sent = 0
+        for place, group in enumerate(grouped(made)):
             if 2 * place >= len(made) > 1 and self.misbehaves(number):
                 return
-            self.event({"choices": [self.choice(text, None)]})
-        stopped = len(made) < body["max_tokens"]
-        self.event({"choices": [self.choice("", "stop" if stopped else "length")]})
+            sent += len(group)
+            hidden = VALUE == "hides" and 2 * sent <= len(made)
+            usage = {"usage": {"completion_tokens": sent}} if counting else {}
+            self.event({"choices": [self.choice("" if hidden else "".join(group), None, place, len(made))], **usage})
+        stopped = len(made) < most
+        if NAME == "loose":
+            self.event({"usage": None})
+            self.event({"choices": None})
+            self.event({"choices": [{"index": 0, "finish_reason": None, "delta": None}]})
+            self.event({"choices": [{"index": 0, "finish_reason": "stop" if stopped else "length"}]})
+        else:
+            self.event({"choices": [self.choice("", "stop" if stopped else "length")]})
         prompt = body.get("prompt") or body["messages"][0]["content"]
         usage = {
             "prompt_tokens": len(self.tokenizer.encode(prompt).ids) + 3 * (NAME == "miscounts"),
@@ -140,9 +164,15 @@ class Handler(BaseHTTPRequestHandler):
         self.chunk("data: [DONE]\n\n")
         self.chunk("")
 
-    def choice(self, text: str, finish: str | None) -> dict[str, Any]:
-        part = {"delta": {"content": text}} if NAME == "chat" else {"text": text}
-        return {"index": 0, "finish_reason": finish, **part}
+    def choice(self, text: str, finish: str | None, place: int = 0, count: int = 0) -> dict[str, Any]:
+        delta: dict[str, Any] = {"content": text}
+        if NAME == "thinks" and text and place < int(VALUE):
+            delta = {"reasoning_content": text, "reasoning": text, "content": None}
+        elif NAME == "calls" and text and 2 * place >= count:
+            delta = {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
+        elif NAME == "loose" and text:
+            delta = {"content": [{"type": "text", "text": text}]}
+        return {"index": 0, "finish_reason": finish, **({"delta": delta} if CHAT else {"text": text})}
 
     def misbehaves(self, number: int) -> bool:
         """Go wrong in the middle of a stream; whether it ends here."""
@@ -153,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
         elif NAME == "malformed":
             self.chunk('data: {"choices": [{"te\n\n')
         elif NAME == "strange":
-            self.event({"choices": [{"index": 0}]})
+            self.event({"choices": [{"index": 0, "text": 7}]})
         elif NAME == "deep":
             self.chunk(f"data: {'[' * 100_000}\n\n")
         elif NAME == "halves":
@@ -191,9 +221,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
 
-def joined(made: list[str]) -> Iterator[str]:
-    for start in range(0, len(made), 8):
-        yield "".join(made[start : start + 8])
+def grouped(made: list[str]) -> Iterator[list[str]]:
+    """The tokens of every piece."""
+    sizes = itertools.cycle({"clumps": [8], "vllm=drafts": [1, 3]}.get(MODE, [1]))
+    start = 0
+    while start < len(made):
+        yield made[start : (start := start + next(sizes))]
 
 
 class Server(ThreadingHTTPServer):

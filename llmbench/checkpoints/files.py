@@ -22,6 +22,7 @@ class CheckpointFiles:
     path: Path  # folder
     gguf: str | None  # the file in that folder that holds everything, or None for a Hugging Face folder
     digest: str  # sha256 over configuration, tokenizer and the weights that are read; 12 hexadecimal digits
+    without_weights: str  # the same over configuration and tokenizer alone: all that is known of a served checkpoint
     context: int  # tokens, prompt and output together
     family: Family
     stop_ids: tuple[int, ...]  # that end an output; none with dummy weights

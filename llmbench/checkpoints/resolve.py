@@ -140,18 +140,20 @@ def _inspect(
         _require_tokenizer(has_tokenizer, folder, name)
     special = config_json.special_ids(config, folder, name)
     shapes = {} if gguf else shapes_of(config, name)
+    if layout is not None:
+        hashed.append(layout.path)
+    digest = without_weights = config_json.digest(hashed)
     if not gguf and weights == "real":
         files = weight_files.find(folder, name)
         stored(files, shapes, config, layout, name)
-        hashed += files
-    if layout is not None:
-        hashed.append(layout.path)
+        digest = config_json.digest([*hashed, *files])
     causal = llama.is_causal(config)
     return CheckpointFiles(
         name=name,
         path=folder,
         gguf=gguf,
-        digest=config_json.digest(hashed),
+        digest=digest,
+        without_weights=without_weights,
         context=config_json.context(config, name),
         family="autoregressive" if causal else "diffusion",
         stop_ids=special.stop if weights != "dummy" else (),

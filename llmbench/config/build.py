@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from llmbench.config.decoders import DECODERS, ServerConfig, ServerDecoder, options, shared_keys
+from llmbench.config.decoders import DECODERS, SERVERS, options, shared_keys
 from llmbench.config.hydra_errors import renamed, renamed_choice
 from llmbench.config.job import HUB_DATASET, PLANNED, Job
 from llmbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-SERVER = "server"
-"""The key of the settings of a server."""
 
 
 def build_job(tree: "DictConfig") -> Job:
@@ -32,7 +29,7 @@ def build_job(tree: "DictConfig") -> Job:
     from omegaconf import OmegaConf
 
     values = _values(tree)
-    shared = {key: values.pop(key) for key in (*shared_keys(), SERVER) if key in values}
+    shared = {key: values.pop(key) for key in (*shared_keys(), *SERVERS) if key in values}
     pair = values.pop("pair", None) or {}  # the model and the judge have taken from it what they use
     if shared.get("draft") == "llada" and shared.get("draft_checkpoint") is None:
         shared["draft_checkpoint"] = pair.get("llada")
@@ -78,18 +75,16 @@ def unread_options(tree: "DictConfig", job: Job) -> set[str]:
     """
     usual = shared_keys() | {"block_length": tree.get("canvas")}
     turned = {key for key, value in usual.items() if tree.get(key, value) != value}
-    if SERVER in tree and ServerConfig(**_plain(tree[SERVER])) != ServerConfig():
-        turned.add(SERVER)
-    return (
-        turned
-        - keys_of(type(job.model.decoder))
-        - ({SERVER} if isinstance(job.model.decoder, ServerDecoder) else set())
-    )
+    for key, (settings, _) in SERVERS.items():
+        if key in tree and settings(**_plain(tree[key])) != settings():
+            turned.add(key)
+    return turned - keys_of(type(job.model.decoder))
 
 
 def keys_of(kind: type) -> set[str]:
     """The keys at the top of the configuration that set an option of one way of generating text."""
-    return {key for about in options(kind).values() for key in (about.key, about.own_key) if key is not None}
+    own = {key for about in options(kind).values() for key in (about.key, about.own_key) if key is not None}
+    return own | {key for key, (_, decoder) in SERVERS.items() if decoder is kind}
 
 
 def _plain(node: Any) -> Any:
@@ -120,8 +115,9 @@ def _given_to(kind: type, shared: Mapping[str, Any]) -> dict[str, Any]:
     for name, about in options(kind).items():
         if about.own_key and shared.get(about.own_key) is not None:
             read[name] = shared[about.own_key]
-    if kind is ServerDecoder and isinstance(shared.get(SERVER), dict):
-        read |= shared[SERVER]
+    for key, (_, decoder) in SERVERS.items():
+        if kind is decoder and isinstance(shared.get(key), dict):
+            read |= shared[key]
     return read
 
 
@@ -130,15 +126,17 @@ def _key_of(kind: type | None, name: str) -> str:
     about = options(kind).get(name) if kind else None
     if about is not None and about.key is not None:
         return about.key
-    of_server = kind is ServerDecoder and name in {item.name for item in dataclasses.fields(ServerConfig)}
-    return f"{SERVER}.{name}" if of_server else f"model.decoder.{name}"
+    for key, (settings, decoder) in SERVERS.items():
+        if kind is decoder and name in {item.name for item in dataclasses.fields(settings)}:
+            return f"{key}.{name}"
+    return f"model.decoder.{name}"
 
 
 def _check_unread(kind: type | None, shared: Mapping[str, Any]) -> None:
     """Refuse bad values of options that the chosen decoder does not read."""
     for key, value in shared.items():
-        if key == SERVER:
-            _check(TypeAdapter(ServerConfig), value, lambda name: f"{SERVER}.{name}" if name else SERVER)
+        if key in SERVERS:
+            _check(TypeAdapter(SERVERS[key][0]), value, lambda name, key=key: f"{key}.{name}" if name else key)
         else:
             _check(_checker(key), value, lambda name, key=key: key)
 

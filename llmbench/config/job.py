@@ -18,10 +18,11 @@ from llmbench.config.decoders import (
     Count,
     CountOrZero,
     DecoderConfig,
+    DiffusionServer,
     NonNegative,
     Positive,
     Seed,
-    ServerDecoder,
+    ServerConfig,
     Transformers,
     job_label,
 )
@@ -287,8 +288,12 @@ class Job:
                 f"fixed_tokens_per_forward={forced} and {rule} are two rules for the same thing; "
                 f"set one of them to null (fixed_tokens_per_forward is for weights=dummy)"
             )
-        if isinstance(self.model.decoder, ServerDecoder) and (self.weights == "dummy" or self.workload.synthetic):
-            raise ValueError("model=llama_server sends text to a server: it needs weights=real and prompts of text")
+        if isinstance(decoder, ServerConfig) and (self.weights == "dummy" or self.workload.synthetic):
+            raise ValueError(
+                f"model={self.model.name}_server sends text to a server: it needs weights=real and prompts of text"
+            )
+        if isinstance(decoder, DiffusionServer):
+            decoder.require_steps()
         if self.workload.synthetic and self.model.chat:
             raise ValueError("workload=synthetic is random tokens and no chat; leave model.chat out")
         if self.workload.synthetic and (self.metric.perplexity.judge or self.metric.bertscore):
@@ -326,7 +331,7 @@ class Job:
     @property
     def leaves_threads_open(self) -> bool:
         """Whether a probe chooses its number of CPU threads: it computes on this CPU, and nobody set one."""
-        here = self.hardware.device == "cpu" and not isinstance(self.model.decoder, ServerDecoder)
+        here = self.hardware.device == "cpu" and not isinstance(self.model.decoder, ServerConfig)
         return here and (self.hardware.threads is None or self.threads_probed)
 
     @property

@@ -7,7 +7,14 @@ settings class in `config`, one decoder here, and one line in `build`.
 
 from collections.abc import Sequence
 
-from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, ServerDecoder, Transformers
+from llmbench.config.decoders import (
+    Autoregressive,
+    DecoderConfig,
+    Diffusion,
+    DiffusionServer,
+    ServerDecoder,
+    Transformers,
+)
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import Decoder
 from llmbench.decoding.diffusion import DiffusionDecoder
@@ -50,5 +57,5 @@ def build(
             if mask_id is None:
                 raise ConfigError("model=llada needs a checkpoint with a mask token; use model=llama for this one")
             return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id, logit_shift=logit_shift)
-        case ServerDecoder():
-            raise ConfigError("model=llama_server has no decoder here: the server decodes")
+        case ServerDecoder() | DiffusionServer():
+            raise ConfigError("a server has no decoder here: it decodes itself")

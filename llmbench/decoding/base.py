@@ -50,6 +50,11 @@ class DecodedBatch:
     nfe: int
     first_text: int = 1
 
+    @property
+    def longest_row(self) -> None:
+        """Forwards are known here."""
+        return None
+
 
 class Engine(Protocol):
     """A model that is ready to run. Logits come in the model's dtype, and the caller may overwrite them.

@@ -253,7 +253,7 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     """
     from llmbench.checkpoints.load import load_checkpoint
     from llmbench.checkpoints.resolve import resolve_checkpoint
-    from llmbench.config.decoders import ServerDecoder
+    from llmbench.config.decoders import ServerConfig
     from llmbench.job import memory_estimate
     from llmbench.job.run import require_numbers
     from llmbench.measure import device
@@ -263,8 +263,10 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     if type(samples) is not int or samples < 1:
         raise ConfigError(f"samples: give a whole number of at least 1 (got {samples!r})")
     made = _compose({"hardware.engine": "eager", "metric": "speed", "temperature": 0.0} | dict(settings))
-    if isinstance(made.model.decoder, ServerDecoder):
-        raise ConfigError("model=llama_server is a server, which lm-eval asks itself; say --model local-completions")
+    if isinstance(made.model.decoder, ServerConfig):
+        raise ConfigError(
+            f"model={made.model.name}_server is a server, which lm-eval asks itself; say --model local-completions"
+        )
     if made.hardware.engine != "eager":
         raise ConfigError("hardware.engine must be eager here: prompts of every length would each be captured")
     if made.model.chat is not None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.load import load_judge, make_room
 from llmbench.checkpoints.resolve import shapes_of
-from llmbench.config.decoders import ServerDecoder
+from llmbench.config.decoders import ServerConfig
 from llmbench.config.job import HardwareConfig
 from llmbench.data import heldout
 from llmbench.errors import ConfigError
@@ -34,7 +34,7 @@ def require_third_parties(prepared: Prepared) -> None:
     """
     job = prepared.job
     first, second = prepared.judge, prepared.second_judge
-    here = job.model.decoder.family == "autoregressive" and not isinstance(job.model.decoder, ServerDecoder)
+    here = job.model.decoder.family == "autoregressive" and not isinstance(job.model.decoder, ServerConfig)
     for key, source, judge in (
         ("judge", job.metric.perplexity.judge, first),
         ("second_judge", job.metric.perplexity.second_judge, second),

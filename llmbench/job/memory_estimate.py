@@ -2,8 +2,8 @@
 
 An estimate from shapes: weights, the key-value cache of the largest batch at its full length, and what the largest
 forward holds at once. It is not M_peak: allocators round up, kernels keep workspaces, the fused engine copies one
-block's largest matrix when it joins it, and on a CPU the interpreter and its libraries come on top. So it errs on the small side, and a device that has less is refused without doubt; one that
-has a little more may still run out.
+block's largest matrix when it joins it, and on a CPU the interpreter and its libraries come on top. So it errs on the
+small side, and a device that has less is refused without doubt; one that has a little more may still run out.
 
 Judges and the encoder are loaded after generation, when the model under test can go, so they count by themselves:
 their weights, in float32.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, get_args
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.load import elements, kept_bytes
-from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, ServerDecoder
+from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, ServerConfig
 from llmbench.config.job import HardwareConfig, Job, Quantization
 from llmbench.errors import CheckpointError, HardwareError
 from llmbench.measure import device
@@ -123,7 +123,7 @@ def shortage(prepared: "Prepared") -> str | None:
     """Why this job cannot run in the memory that is free now, in one line that says what could; None if it may."""
     hardware = prepared.job.hardware
     said = None
-    if not isinstance(prepared.job.model.decoder, ServerDecoder):
+    if not isinstance(prepared.job.model.decoder, ServerConfig):
         said = _model_shortage(prepared.job, prepared.checkpoint, prepared.longest_prompt, prepared.draft)
     lines = (scoring_too_small(needed, hardware.device, _free(hardware)) for needed in scoring_bytes(prepared))
     return said or next(filter(None, lines), None)

@@ -9,6 +9,10 @@ connection cannot be repeated.
 aiohttp is the client because vLLM's own benchmark uses it, MLflow depends on it in any case, and it hands out bytes as
 they arrive; `requests` waits for a full buffer where a server does not send chunks.
 
+Text is what counts as output. What else a stream may bring (reasoning, tool calls) is counted by its kind, and is no
+text. Where the server offers it, it is asked for its count of tokens with every piece (`continuous_usage_stats`): only
+then is it known how many tokens a piece holds, and which tokens had no text.
+
 Every failure is one `ServerError`, in one line. The key comes from OPENAI_API_KEY, goes into one header, and is removed
 from every message of a server; redirects are not followed, because they would pass the key on.
 """
@@ -18,11 +22,12 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbench.config.decoders import ServerConfig
 from llmbench.errors import ServerError
+from llmbench.job.reply import Reply, take
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -35,24 +40,14 @@ LINE_BYTES = 2**20
 SOFTWARE = ("vllm", "sglang", "llamacpp")
 """Values of `owned_by` that name the software; other servers write an owner there."""
 
+COUNTS_EVERY_PIECE = ("vllm", "sglang")
+"""Software that takes `continuous_usage_stats`; where an older version refuses it, the request goes out without."""
+
 LONGEST_TOKEN = 256
 """Characters; 128 blanks are one token for LLaMA-3."""
 
 SHOWN = 200
 """Most characters of a server's message that an error repeats."""
-
-
-@dataclass(kw_only=True)
-class Reply:
-    """What came for one request; times in milliseconds since the batch was sent."""
-
-    text: str = ""  # exactly as received
-    finish: str | None = None  # "stop", "length"
-    pieces_ms: list[float] = field(default_factory=list)  # when each piece that is not empty arrived
-    end_ms: float = 0.0
-    prompt_tokens: int | None = None  # by the server's count
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None  # of the prompt, taken from an earlier request's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +70,7 @@ class Client:
         self._key = os.environ.get(KEY, "").strip()
         self._runner = asyncio.Runner()
         self._session: ClientSession | None = None
+        self._counts_every_piece = False
 
     def __enter__(self) -> "Client":
         return self
@@ -101,7 +97,7 @@ class Client:
         """Send the requests of a batch together and read their streams to the end.
 
         Args:
-            requests: their JSON, without `stream`.
+            requests: their JSON, without `stream`, under OpenAI's names; settings of the server rename and drop fields.
             on_first: called once, when every stream has brought its first text or has ended without any.
 
         Raises:
@@ -109,7 +105,33 @@ class Client:
         """
         return self._runner.run(self._complete(requests, on_first))
 
+    def counters(self, names: Sequence[str]) -> list[float] | None:
+        """Counters of the server's page of metrics (Prometheus text), each summed over its labels; None without them.
+
+        Args:
+            names: of the counters.
+        """
+        return self._runner.run(self._counters(names))
+
     # ------------------------------------------------------------------------------------------------------------
+
+    async def _counters(self, names: Sequence[str]) -> list[float] | None:
+        found: dict[str, float] = {}
+        try:
+            async with (
+                _Translated(self, None),
+                self._open().get(f"{self._server.origin}/metrics", allow_redirects=False) as response,
+            ):
+                await self._require_ok(response)
+                page = (await response.read()).decode(errors="replace")
+            for line in page.splitlines():
+                name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
+                if name in names:
+                    value = rest.rpartition("}")[2] if "{" in line else rest
+                    found[name] = found.get(name, 0.0) + float(value.split()[0])
+        except (ServerError, ValueError, IndexError):
+            return None
+        return [found[name] for name in names] if found.keys() >= set(names) else None
 
     async def _identify(self) -> Identity:
         answer = await self._get(f"{self._server.base}/models")
@@ -120,13 +142,14 @@ class Client:
         model = self._server.served_model
         if model is None and len(listed) != 1:
             names = self._shown(", ".join(listed)) or "none"
-            raise self._error(f"lists {len(listed)} models ({names}); set server.served_model to one")
+            raise self._error(f"lists {len(listed)} models ({names}); set {self._server.group}.served_model to one")
         model = model or next(iter(listed))
         try:
             version = str((await self._get(f"{self._server.origin}/version"))["version"])
         except (ServerError, TypeError, KeyError):
             version = ""
         owner = listed.get(model, "")
+        self._counts_every_piece = owner in COUNTS_EVERY_PIECE
         software = f"{owner if owner in SOFTWARE else ''} {version}".strip()
         return Identity(model=model, software=self._shown(software))
 
@@ -159,18 +182,21 @@ class Client:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._stream(request, begin, arrived)) for request in requests]
         except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            first = failed.exceptions[0]
+            if isinstance(first, _RefusedFieldsError) and self._counts_every_piece:
+                self._counts_every_piece = False
+                return await self._complete(requests, on_first)
+            raise first from None
         return [task.result() for task in tasks]
 
     async def _stream(self, request: Mapping[str, Any], begin: int, arrived: Callable[[], None]) -> Reply:
         """One request; calls `arrived` once, at its first text or at its end."""
         chat = self._server.api == "chat"
         url = f"{self._server.base}/{'chat/completions' if chat else 'completions'}"
-        body = {**request, "stream": True, "stream_options": {"include_usage": True}}
         reply, ended = Reply(), False
         async with (
             _Translated(self, reply),
-            self._open().post(url, json=body, allow_redirects=False) as response,
+            self._open().post(url, json=self._body(request), allow_redirects=False) as response,
         ):
             await self._require_ok(response)
             if response.content_type != "text/event-stream":
@@ -180,9 +206,12 @@ class Client:
                     ended = True  # and on to the end of the body: only then is the connection kept
                     continue
                 piece = self._read(event, reply)
+                now = (time.perf_counter_ns() - begin) / 1e6
+                if (reply.completion_tokens or 0) > (reply.counts[-1][1] if reply.counts else 0):
+                    reply.counts.append((now, reply.completion_tokens or 0))
                 if piece:
                     reply.text += piece
-                    reply.pieces_ms.append((time.perf_counter_ns() - begin) / 1e6)
+                    reply.pieces_ms.append(now)
                     if len(reply.pieces_ms) == 1:
                         arrived()
                     if len(reply.text) > LONGEST_TOKEN * request["max_tokens"]:
@@ -197,6 +226,15 @@ class Client:
         if not reply.pieces_ms:
             arrived()
         return reply
+
+    def _body(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A request as this server takes it."""
+        settings = self._server
+        body = {**request, "stream": True, "stream_options": {"include_usage": True}}
+        if self._counts_every_piece:
+            body["stream_options"]["continuous_usage_stats"] = True
+        body[settings.max_tokens_field] = body.pop("max_tokens")
+        return {name: value for name, value in body.items() if name not in settings.leave_out}
 
     async def _events(self, response: "ClientResponse") -> AsyncIterator[str]:
         """The data of every event, without comments and keep-alives."""
@@ -217,20 +255,9 @@ class Client:
             if error := data.get("error"):
                 message = error.get("message", error) if isinstance(error, dict) else error
                 raise self._error(f"failed after {_pieces(reply)}: {self._shown(message)}")
-            if usage := data.get("usage"):
-                reply.prompt_tokens = _count(usage.get("prompt_tokens"))
-                reply.completion_tokens = _count(usage.get("completion_tokens"))
-                reply.cached_tokens = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
-            if not data.get("choices"):
-                return ""
-            choice = data["choices"][0]
-            reply.finish = choice.get("finish_reason") or reply.finish
-            text = choice["delta"].get("content") if self._server.api == "chat" else choice["text"]
-            if text is not None and not isinstance(text, str):
-                raise TypeError
+            return take(data, reply, chat=self._server.api == "chat")
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             raise self._error(f"sent what is no piece of a completion: {self._shown(event)}") from None
-        return text or ""
 
     def _open(self) -> "ClientSession":
         """The session, made inside the running loop."""
@@ -248,17 +275,34 @@ class Client:
         """Refuse an answer that is not 200, with the server's message and advice."""
         if response.status == 200:
             return
-        message = self._shown(_message(await response.content.read(LINE_BYTES)))
+        group, whole = self._server.group, _message(await response.content.read(LINE_BYTES))
+        message, kind = self._shown(whole), ServerError
         if response.status in (401, 403):
             advice = f"it refuses the key in {KEY}" if self._key else f"it wants a key: set {KEY}"
         elif response.status == 404:
-            advice = "is server.url right (it ends on /v1 as a rule), and does the server have server.served_model?"
+            advice = f"is {group}.url right (it ends on /v1 as a rule), and does the server have {group}.served_model?"
         elif 300 <= response.status < 400:
-            advice = "it points to another address; set server.url to that"
+            advice = f"it points to another address; set {group}.url to that"
+        elif response.status in (400, 422):
+            advice, kind = self._advice(whole), _RefusedFieldsError
         else:
             advice = ""
         details = "; ".join(part for part in (message, advice) if part)
-        raise self._error(f"answers {response.status} to {response.url.path}{details and f': {details}'}")
+        said = f"answers {response.status} to {response.url.path}{details and f': {details}'}"
+        raise kind(f"server {self._server.origin} {said}")
+
+    def _advice(self, message: str) -> str:
+        """What to set where a server refuses a field and names it."""
+        settings = self._server
+        if "max_tokens" in message and settings.max_tokens_field == "max_tokens":
+            return f"if it wants the other name: {settings.group}.max_tokens_field=max_completion_tokens"
+        if "max_completion_tokens" in message and settings.max_tokens_field != "max_tokens":
+            return f"if it wants the other name: {settings.group}.max_tokens_field=max_tokens"
+        named = [name for name in ("stream_options", "seed", "top_p") if name in message]
+        if not named:
+            return ""
+        left_out = ",".join(sorted({*settings.leave_out, *named}))
+        return f"to send it without: {settings.group}.leave_out=[{left_out}]"
 
     def _error(self, message: str) -> ServerError:
         return ServerError(f"server {self._server.origin} {message}")
@@ -269,6 +313,10 @@ class Client:
         if self._key:
             text = text.replace(self._key, "***")
         return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+class _RefusedFieldsError(ServerError):
+    """The server refuses the request as it was written."""
 
 
 class _Translated:
@@ -290,9 +338,9 @@ class _Translated:
         if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             cause = getattr(error, "os_error", None)
             why = f" ({cause.strerror or cause})" if cause else f" within {CONNECT_S:g} s"
-            message = f"cannot be reached{why}; start the server, or set server.url"
+            message = f"cannot be reached{why}; start the server, or set {server.group}.url"
         elif isinstance(error, TimeoutError):
-            message = f"was not done within {server.timeout_s:g} s, {after}; raise server.timeout_s"
+            message = f"was not done within {server.timeout_s:g} s, {after}; raise {server.group}.timeout_s"
         elif isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, OSError)):
             message = f"broke the connection {after}"
         else:
@@ -303,10 +351,6 @@ class _Translated:
 def _pieces(reply: Reply) -> str:
     count = len(reply.pieces_ms)
     return f"{count} piece{'' if count == 1 else 's'} of text"
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
 
 
 def _message(body: bytes) -> str:

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.resolve import resolve_checkpoint
-from llmbench.config.decoders import ServerConfig, ServerDecoder
+from llmbench.config.decoders import SERVERS, ServerConfig
 from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
 from llmbench.data import heldout, workloads
@@ -38,7 +38,7 @@ def prepare_job(job: Job, *, here: bool = True) -> Prepared:
             f"batch {job.batch} exceeds the {len(workload.prompts)} prompt{'s' if len(workload.prompts) != 1 else ''}; "
             "lower batch or raise workload.prompts"
         )
-    here = not isinstance(job.model.decoder, ServerDecoder)
+    here = not isinstance(job.model.decoder, ServerConfig)
     files = resolve_checkpoint(
         job.model.checkpoint,
         job.weights if here else "server",
@@ -152,7 +152,7 @@ def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles)
     Raises:
         UsageError: engine, chat template or context do not go with the checkpoint.
     """
-    here = not isinstance(job.model.decoder, ServerDecoder)
+    here = not isinstance(job.model.decoder, ServerConfig)
     job = replace(job, hardware=_with_engine(job.hardware, files))
     if here and job.hardware.engine == "fused":
         blocks.require_plain(files.config)
@@ -190,10 +190,11 @@ def _chat(job: Job, files: CheckpointFiles) -> bool:
         ConfigError: the checkpoint has none, or a server is asked in another way.
     """
     wanted, fitting = job.model.chat, job.workload.instructions and files.has_chat_template
-    if isinstance(job.model.decoder, ServerDecoder):
+    if isinstance(job.model.decoder, ServerConfig):
+        group = job.model.decoder.group
         if job.model.decoder.api == "chat":
             if wanted is False:
-                raise ConfigError("model.chat=false, but server.api=chat: the server applies its template")
+                raise ConfigError(f"model.chat=false, but {group}.api=chat: the server applies its template")
             return True
         if fitting if wanted is None else wanted:
             why = (
@@ -201,7 +202,7 @@ def _chat(job: Job, files: CheckpointFiles) -> bool:
                 if wanted
                 else f"the prompts are instructions, and {files.name} has a chat template, which other sides get"
             )
-            raise ConfigError(f"{why}; add server.api=chat, or model.chat=false for plain prompts on every side")
+            raise ConfigError(f"{why}; add {group}.api=chat, or model.chat=false for plain prompts on every side")
         return False
     if wanted and not files.has_chat_template:
         raise ConfigError(f"model.chat=true, but the tokenizer of checkpoint {files.name} has no chat template")
@@ -250,11 +251,16 @@ def conditions(prepared: Prepared, device_name: str, versions: dict[str, str]) -
         "transformers": versions.get("transformers", ""),
     }
     settings, left_out = to_dict(job)["model"]["decoder"], {"steps"}
-    if isinstance(job.model.decoder, ServerDecoder):
-        where, left_out = server.conditions(job.model.decoder), {field.name for field in fields(ServerConfig)}
+    if isinstance(job.model.decoder, ServerConfig):
+        described = SERVERS[job.model.decoder.group][0]
+        where, left_out = server.conditions(job.model.decoder), {"steps", *(item.name for item in fields(described))}
     own = {f"decoding.{key}": value for key, value in settings.items() if key not in left_out}
     own |= {"decoding.chat": True} if job.model.chat else {}  # absent is plain, as in Records older than it
-    whole = shared | own | where | {"decoding.checkpoint": prepared.checkpoint.digest}
+    files = prepared.checkpoint
+    own["decoding.checkpoint_without_weights"] = files.without_weights
+    if not isinstance(job.model.decoder, ServerConfig):  # nobody sees the weights of a server
+        own["decoding.checkpoint"] = files.digest
+    whole = shared | own | where
     return {key: str(value) for key, value in whole.items()}
 
 

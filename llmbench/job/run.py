@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from llmbench import decoding
 from llmbench.checkpoints.load import Checkpoint, ValidText, load_beside, load_checkpoint, load_judge, make_room
-from llmbench.config.decoders import Diffusion, ServerDecoder
+from llmbench.config.decoders import Diffusion, ServerConfig
 from llmbench.config.identity import identity
 from llmbench.config.job import Job, to_dict
 from llmbench.decoding.base import DecodedBatch, Decoder, OnStep, PromptBatch
@@ -45,7 +45,7 @@ def run_job(prepared: Prepared, tick: Tick = lambda phase, done, total: None) ->
     started, begun = datetime.datetime.now(datetime.UTC), time.monotonic()
     job = prepared.job
     environment = device.environment(job.hardware)
-    made = (server.generate if isinstance(job.model.decoder, ServerDecoder) else _generate)(prepared, tick)
+    made = (server.generate if isinstance(job.model.decoder, ServerConfig) else _generate)(prepared, tick)
     scores, notes = _scores(prepared, made.outputs, tick)
     record = Record(
         identity=prepared.identity,

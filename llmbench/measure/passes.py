@@ -45,8 +45,12 @@ class GeneratedBatch(Protocol):
     """A batch of outputs, as far as the passes read it."""
 
     @property
-    def nfe(self) -> int:
-        """Forwards made; guidance counts twice."""
+    def nfe(self) -> float | None:
+        """Forwards made, guidance counted twice; None where nobody knows. Read outside timed regions."""
+
+    @property
+    def longest_row(self) -> int | None:
+        """Tokens of the longest row, where they stand for forwards that are not known."""
 
     @property
     def first_text(self) -> int:
@@ -235,6 +239,7 @@ class _Passes(Generic[G]):
                     e2e_wall_ms=reading.wall_ms,
                     prefill_ms=reading.marks_ms[0] if reading.marks_ms else None,
                     forwards=generation.nfe,
+                    longest_row=generation.longest_row,
                     tokens=tokens,
                     utf8_bytes=utf8_bytes,
                     throttled=None if reasons is None else _throttled(reasons),
@@ -347,11 +352,11 @@ class _Passes(Generic[G]):
             energy_utf8_bytes=total(utf8_bytes for _, utf8_bytes in sizes),
         )
 
-    def profile(self, use: DeviceUse, forwards: int) -> DeviceUse:
+    def profile(self, use: DeviceUse, forwards: float | None) -> DeviceUse:
         """Time in which a kernel runs, and L_e2e, in one profiled generation of the first repeated batch."""
         if not self._plan.profile:
             return use
-        if forwards > PROFILE_FORWARDS:
+        if forwards is not None and forwards > PROFILE_FORWARDS:
             self.notes.append(
                 f"latency/host_overhead_ms is absent: {forwards} forwards, profiled are at most {PROFILE_FORWARDS}"
             )

@@ -152,20 +152,22 @@ def _latency(record: Record) -> dict[str, float | Spread | None]:
 def inter_token_ms(timing: Timing) -> float | None:
     """L_itl = (L_e2e - L_prefill) / (F - 1) of one batch; None without a prefill time or with fewer than two forwards.
 
-    F counts forwards executed, not valid tokens: a batch runs until its last row stops.
+    F counts forwards executed, not valid tokens: a batch runs until its last row stops. A server's are not known: the
+    tokens of the longest row stand for them.
     """
-    if timing.prefill_ms is None or timing.forwards < 2:
+    steps = timing.longest_row if timing.forwards is None else timing.forwards
+    if timing.prefill_ms is None or steps is None or steps < 2:
         return None
-    return (timing.e2e_ms - timing.prefill_ms) / (timing.forwards - 1)
+    return (timing.e2e_ms - timing.prefill_ms) / (steps - 1)
 
 
 def first_text(record: Record) -> Spread | None:
     """When final text could first be shown: prefill (AR), end of the first block, or end of a whole canvas.
 
     The end of a block is read from the marked pass, the others from the timed pass. Marks are one per denoising step,
-    also under guidance.
+    also under guidance. Of a server it is the first text of the row that shows it last.
     """
-    if record.family == "autoregressive":
+    if record.family == "autoregressive" or from_server(record):
         return spread(per_repeat(record, lambda timing: timing.prefill_ms))
     if record.steps is None or record.canvas is None or record.block_length is None:
         return None
@@ -197,6 +199,7 @@ def throughput(record: Record) -> dict[str, float | None]:
     rows = {index: len(batch) for index, batch in enumerate(record.partition)}
     known = all(timing.batch in rows for timing in first)
     waited = sum(rows[t.batch] * statistics.median(times[t.batch]) for t in first) / 1e3 if known else None
+    forwards = {timing.batch: timing.forwards for timing in first}
     written = sum(rows[t.batch] for t in first) * record.canvas if known and record.canvas is not None else None
     return {
         "throughput/tokens_per_s": _ratio(tokens, seconds),
@@ -205,9 +208,9 @@ def throughput(record: Record) -> dict[str, float | None]:
         "throughput/bytes_per_s_per_user": _ratio(size, waited),
         "throughput/canvas_tokens_per_s": _ratio(written, seconds),
         "throughput/forwarded_tokens": _forwarded(record),
-        "throughput/nfe": None if from_server(record) else statistics.fmean(timing.forwards for timing in first),
+        "throughput/nfe": _ratio(total(forwards.values()), len(first)),
         "throughput/tokens_per_forward": _ratio(
-            tokens, sum(rows[t.batch] * t.forwards for t in first) if known and not from_server(record) else None
+            tokens, total(n and rows[batch] * n for batch, n in forwards.items()) if known else None
         ),
     }
 

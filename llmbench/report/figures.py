@@ -5,10 +5,11 @@ that needs no network.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmbench.analysis.formats import TITLES, number
+from llmbench.analysis.parity.grouping import is_external_server
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.verdict import Curve, MetricParity
 from llmbench.metrics.keys import METRICS
@@ -37,6 +38,18 @@ class Panel:
     labels: tuple[str, ...] = ()  # beside each point
     marked: int | None = None  # where parity may be claimed from
     baseline_name: str = ""  # what it is called here; "" for that of the side
+    forwards: tuple[tuple[int, float], ...] = ()  # (k, forwards made), where they are not k
+
+    @property
+    def ticks(self) -> list[str]:
+        """K of each point, with the forwards behind it."""
+        known = dict(self.forwards)
+        return [f"{k} ({known[k]:g})" if k in known else str(k) for k, _ in self.points]
+
+    @property
+    def axis(self) -> str:
+        """What the ticks say."""
+        return f"diffusion steps k{' (forwards made)' if self.forwards else ''}"
 
     @property
     def top(self) -> float:
@@ -54,7 +67,7 @@ def panels(records: Sequence[Record], parity: Parity) -> list[Panel | Plane]:
             found.append(tests)
     if parity.speedups:
         found.append(_time(records, parity, head.reached if head else None))
-    return found
+    return [replace(item, forwards=parity.forwards) if isinstance(item, Panel) else item for item in found]
 
 
 def _quality(curve: Curve, head: MetricParity) -> Panel:
@@ -76,7 +89,8 @@ def _quality(curve: Curve, head: MetricParity) -> Panel:
 
 
 def _time(records: Sequence[Record], parity: Parity, marked: int | None) -> Panel:
-    own = {r.steps: r.metrics for r in records if r.identity in parity.identities and r.family == "diffusion"}
+    sides = [r for r in records if r.identity in parity.identities and not is_external_server(r)]
+    own = {r.steps: r.metrics for r in sides if r.family == "diffusion"}
     bounds = []
     for item in parity.speedups:
         metrics = own.get(item.steps, {})
@@ -139,7 +153,7 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
 
     steps, values = [k for k, _ in panel.points], [value for _, value in panel.points]
     axes.set_xscale("log", base=2)
-    axes.set_xticks(steps, [str(k) for k in steps])
+    axes.set_xticks(steps, panel.ticks)
     axes.xaxis.set_minor_locator(NullLocator())
     if panel.baseline is not None:
         axes.axhline(panel.baseline, color=BASELINE, linewidth=2, linestyle="--", label=panel.baseline_name or names[0])
@@ -161,7 +175,7 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
         axes.text(0.98, 0.98, "\n".join(panel.outside), transform=axes.transAxes, ha="right", va="top", fontsize=9)
     axes.margins(x=0.12)
     axes.set_title(panel.title, fontsize=10)
-    axes.set_xlabel("diffusion steps k")
+    axes.set_xlabel(panel.axis)
     axes.set_ylabel(panel.unit)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -200,7 +214,7 @@ def parity_html(records: Sequence[Record], parity: Parity) -> str:
             continue
         figure.add_traces(_traces(panel, parity.names, shown=column == 1), rows=1, cols=column)
         steps = [k for k, _ in panel.points]
-        figure.update_xaxes(type="log", tickvals=steps, ticktext=steps, title="diffusion steps k", row=1, col=column)
+        figure.update_xaxes(type="log", tickvals=steps, ticktext=panel.ticks, title=panel.axis, row=1, col=column)
     title = f"<b>{parity.title}</b><br><sup>{parity.where}</sup>"
     figure.update_layout(
         title=title, template="plotly_white", margin={"t": 120}, legend={"orientation": "h", "y": -0.2}

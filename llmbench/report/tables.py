@@ -8,7 +8,7 @@ from llmbench.analysis.estimates import Estimate, logged_mean
 from llmbench.analysis.formats import TITLES, listed, number
 from llmbench.analysis.implementations import way_of
 from llmbench.analysis.parity import check_sentences, sentences
-from llmbench.analysis.parity.grouping import comparison_groups, group
+from llmbench.analysis.parity.grouping import comparison_groups, group, is_external_server
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.verdict import DIVERSITY, Check, Curve, Speedup
 from llmbench.metrics.keys import METRICS
@@ -130,7 +130,7 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
         sides = group(members)
         base = sides.baseline
         if base is not None and (rate := logged_mean(base.records, key)):
-            own = [record for record in members if record.steps is not None and key in record.metrics]
+            own = [r for r in members if r.steps is not None and key in r.metrics and not is_external_server(r)]
             ratios |= {id(record): number(record.metrics[key] / rate) for record in own}
             if len({way_of(record) for record in sides.implementations}) > 1:
                 ratios |= {id(record): _CHOSEN for record in base.records}
@@ -188,6 +188,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         *naming_columns(ordered),
         _E2E,
         ("speedup [95 %]", partial(_own_speedup, parity)),
+        *([("forwards", _forwards)] if parity.forwards else []),
         *((f"{name}, wall clock [95 %]", cell) for name, cell in _external_servers(parity)),
         ("roofline", _roofline),
         _TOKENS,
@@ -204,7 +205,8 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
             "speedup = L_e2e of the autoregressive side / L_e2e here; intervals: bootstrap over batches, then repeats."
         )
     notes += [
-        f"{name} = L_e2e of {item.label} ({item.where}) / L_e2e here, both by the host clock."
+        f"{name} = L_e2e of {'the baseline' if item.candidate else item.label} ({item.where}) / L_e2e here, both by "
+        "the host clock."
         for item, (name, _) in zip(parity.external_servers, _external_servers(parity), strict=True)
         if item.speedups
     ]
@@ -277,13 +279,17 @@ def _external_servers(parity: Parity) -> list[tuple[str, Callable[[Record], str]
     """Name and cell of each server's own speedup; several servers are numbered."""
     several = len(parity.external_servers) > 1
     return [
-        (f"vs {item.label}{f' {place}' if several else ''}", partial(_speedup, item.speedup))
+        (
+            f"{'speedup of' if item.candidate else 'vs'} {item.label}{f' {place}' if several else ''}",
+            partial(_speedup, item.speedup, of_server=item.candidate),
+        )
         for place, item in enumerate(parity.external_servers, start=1)
     ]
 
 
-def _speedup(at: Callable[[int | None], Speedup | None], record: Record) -> str:
-    found = at(record.steps) if record.family == "diffusion" else None
+def _speedup(at: Callable[[int | None], Speedup | None], record: Record, *, of_server: bool = False) -> str:
+    own = record.family == "diffusion" and is_external_server(record) is of_server
+    found = at(record.steps) if own else None
     return ABSENT if found is None else interval(Estimate(value=found.ratio, low=found.low, high=found.high), "x")
 
 

@@ -5,9 +5,10 @@ Two kinds (`Job.role`), both only where a diffusion model is in the sweep under 
 *Curve* jobs write the baseline's texts at other temperatures, once and untimed: a verdict in perplexity compares texts
 that are equally varied (docs/method.md). For every plain autoregressive setting that was asked for, every seed, and
 every temperature of `parity.baseline_temperatures` (greedy once). A full job at such a temperature serves as that
-point. Transformers' `generate` draws the curve where it is the only local baseline, a server where there is no local
-one at all. The curve is the plain decoder's: a job with drafts has it drawn without them, also at its own temperature,
-because above 0 drafts write another text of the same distribution.
+point. Transformers' `generate` draws the curve where it is the only local baseline, a server whose
+word counts where there is no local one at all: its weights are then known to be no other's. The curve is the plain
+decoder's: a job with drafts has it drawn without them, also at its own temperature, because above 0 drafts write
+another text of the same distribution.
 
 *Retimed* jobs time the baseline again beside the candidates: after the last one, and before the first one where the
 baseline's own job was taken over from an earlier process. A device drifts; what is timed on both sides of the
@@ -23,7 +24,7 @@ from typing import Any, Literal
 
 from llmbench.analysis.implementations import IMPLEMENTATION
 from llmbench.analysis.parity.grouping import CHAT, VARIED
-from llmbench.config.decoders import Autoregressive, ServerDecoder, Transformers
+from llmbench.config.decoders import Autoregressive, ServerConfig, ServerDecoder, Transformers
 from llmbench.config.job import Job, TimingConfig
 from llmbench.job.prepare import conditions, prepared_as
 from llmbench.job.prepared import Prepared
@@ -38,7 +39,7 @@ _ONCE = TimingConfig(repeats=1, token_timing_repeats=0, memory_trace=False, prof
 """Of a job in which nothing is timed."""
 
 _NOT_OF_SERVERS = ("device", "dtype", "engine", "quantization", CHAT)
-"""Conditions of a comparison that a server need not share: it runs elsewhere, and is asked as it likes."""
+"""Conditions of a comparison that need not be shared with a server: it runs elsewhere, and is asked as it likes."""
 
 
 def with_curves(cells: Sequence[Cell]) -> list[Cell]:
@@ -63,7 +64,7 @@ def with_retimed(cells: Sequence[Cell]) -> list[Cell]:
         cells: the plan, in which what is taken over is marked.
     """
     compared = Compared(cells)
-    left = {cell.prepared.identity for cell in cells if cell.family == "diffusion" and cell.reused is None}
+    left = {cell.prepared.identity for cell in cells if _is_candidate(cell) and cell.reused is None}
     baselines = [
         cell
         for cell in cells
@@ -131,7 +132,7 @@ class Compared:
     def __init__(self, cells: Sequence[Cell]) -> None:
         self._baselines = [cell for cell in cells if _is_baseline(cell)]
         self.texts = {_text(c.prepared) for c in self._baselines if not _is_drafted(c) or _temperature(c) == 0}
-        self._candidates = [cell for cell in cells if cell.family == "diffusion"]
+        self._candidates = [cell for cell in cells if _is_candidate(cell)]
         self._conditions = {
             cell.prepared.identity: conditions(cell.prepared, "", {}) for cell in (*self._baselines, *self._candidates)
         }
@@ -141,11 +142,14 @@ class Compared:
         return [candidate for candidate in self._candidates if self._agree(baseline, candidate)]
 
     def draws(self, baseline: Cell, candidates: Sequence[Cell]) -> bool:
-        """Whether it is of the plainest kind that stands beside its candidates, with drafts or without."""
+        """Whether it is of the plainest kind that stands beside its candidates, with drafts or without.
+
+        A server that stands apart never is.
+        """
         beside = [other for other in self._baselines if any(self._agree(other, item) for item in candidates)]
-        kinds = [type(other.prepared.job.model.decoder) for other in beside]
-        plainest = next(kind for kind in (Autoregressive, Transformers, ServerDecoder) if kind in kinds)
-        return isinstance(baseline.prepared.job.model.decoder, plainest)
+        kinds = [type(other.prepared.job.model.decoder) for other in beside if not _stands_apart(other)]
+        plainest = next((kind for kind in (Autoregressive, Transformers, ServerDecoder) if kind in kinds), None)
+        return not _stands_apart(baseline) and type(baseline.prepared.job.model.decoder) is plainest
 
     def timed_against(self, baseline: Cell) -> list[Cell]:
         """Candidates whose times are divided by a local baseline's: of its seed, and nearest to its temperature.
@@ -167,9 +171,19 @@ class Compared:
         return [cell for cell in beside if gaps[id(cell)] == min(gaps.values())]
 
     def _agree(self, baseline: Cell, candidate: Cell) -> bool:
-        server = isinstance(baseline.prepared.job.model.decoder, ServerDecoder)
+        server = any(isinstance(cell.prepared.job.model.decoder, ServerConfig) for cell in (baseline, candidate))
         own, other = (self._conditions[cell.prepared.identity] for cell in (baseline, candidate))
         return all(own.get(key) == other.get(key) for key in VARIED if not (server and key in _NOT_OF_SERVERS))
+
+
+def _stands_apart(cell: Cell) -> bool:
+    """Whether it is a server on whose texts and times no verdict rests."""
+    decoder = cell.prepared.job.model.decoder
+    return isinstance(decoder, ServerConfig) and not decoder.trust_same_hardware
+
+
+def _is_candidate(cell: Cell) -> bool:
+    return cell.family == "diffusion" and not _stands_apart(cell)
 
 
 def _temperature(cell: Cell) -> float:

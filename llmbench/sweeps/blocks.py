@@ -8,7 +8,7 @@ nobody times, is a block too.
 
 from collections.abc import Sequence
 
-from llmbench.config.decoders import ServerDecoder
+from llmbench.config.decoders import ServerConfig
 from llmbench.sweeps.baseline_jobs import Compared
 from llmbench.sweeps.plan import Cell
 
@@ -44,7 +44,7 @@ def _beside(cell: Cell, cells: Sequence[Cell], compared: Compared) -> list[Cell]
         return [other for other in cells if other.role == "curve" and _is_one_curve(cell, other)]
     if cell.role == "retimed":
         return [other for other in cells if other.role == "timed" and _is_same_baseline(cell, other)]
-    if cell.family == "autoregressive" and not isinstance(decoder, ServerDecoder):
+    if cell.family == "autoregressive" and not isinstance(decoder, ServerConfig):
         return compared.timed_against(cell)
     return []
 

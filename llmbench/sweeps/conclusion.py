@@ -36,5 +36,8 @@ def conclude(
     try:
         reached = verdicts(records, options=options, history=history)
         return reached, sweep_report(records, reached, recipe=recipe, command=command)
-    except RecordError as error:  # what was measured is kept; only the comparison is refused
-        return (), SweepReport(text=f"No verdict: {error}", note=f"No verdict: {error}", files={})
+    except RecordError as error:  # what was measured is shown; only the comparison is refused
+        from llmbench.report.measured import measured_table
+
+        said, table = f"No verdict: {error}", measured_table(records, command)
+        return (), SweepReport(text=f"{said}\n\n{table.text()}", note=f"{said}\n\n{table.markdown()}", files={})

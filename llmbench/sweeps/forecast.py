@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from llmbench.config.decoders import DecoderConfig, Diffusion, Option, ServerDecoder
+from llmbench.config.decoders import DecoderConfig, Diffusion, Option, ServerConfig
 from llmbench.job import memory_estimate
 from llmbench.record import Ceilings, ForwardShape, Record, total
 from llmbench.sweeps.plan import generations
@@ -53,7 +53,7 @@ def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
     from llmbench.measure import device
 
     measured_s, measured_on = (earlier.duration_s, earlier.started_at[:10]) if earlier else (None, None)
-    if isinstance(prepared.job.model.decoder, ServerDecoder):
+    if isinstance(prepared.job.model.decoder, ServerConfig):
         return Forecast(
             measured_s=measured_s, measured_on=measured_on, bound_s=None, shortage=memory_estimate.shortage(prepared)
         )
@@ -104,5 +104,5 @@ def _forwards(prepared: "Prepared", members: tuple[int, ...]) -> Iterator[Forwar
         yield from [ForwardShape(rows=rows, queries=length, keys=length, logits=1)] * decoder.steps
         return
     yield ForwardShape(rows=rows, queries=prompt, keys=prompt, logits=1)
-    for made in range(1, decoder.max_new_tokens):
+    for made in range(1, decoder.canvas):
         yield ForwardShape(rows=rows, queries=1, keys=prompt + made, logits=1)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.config.decoders import ServerDecoder
+from llmbench.config.decoders import ServerConfig
 from llmbench.errors import ConfigError, JobsFailedError, LlmbenchError, RecordError
 from llmbench.system import signals
 from llmbench.system.output import emit
@@ -235,7 +235,7 @@ def require_servers(jobs: "Sequence[Job]") -> None:
     asked: list[object] = []
     for built in jobs:
         settings = built.model.decoder
-        if isinstance(settings, ServerDecoder):
+        if isinstance(settings, ServerConfig):
             place = settings.base, settings.served_model, settings.api, settings.extra
             if place not in asked:
                 asked.append(place)

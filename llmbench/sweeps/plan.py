@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from llmbench import record
-from llmbench.config.build import SERVER, build_job, keys_of, unread_options
+from llmbench.config.build import build_job, keys_of, unread_options
 from llmbench.config.compose import composed_once
-from llmbench.config.decoders import DECODERS, Diffusion, ServerDecoder, labelled, options
+from llmbench.config.decoders import DECODERS, Diffusion, ServerConfig, labelled, options
 from llmbench.config.job import PROMPTS, Job
 from llmbench.errors import ConfigError, JudgeError, RecordError, UsageError
 from llmbench.job.prepare import prepare_job
@@ -191,8 +191,7 @@ def notes(cells: Sequence[Cell]) -> list[str]:
     unread = frozenset.intersection(*(cell.unread for cell in cells)) - {"steps"} if cells else frozenset()
     readers: dict[str, list[str]] = {}
     for kind, model in _MODELS.items():
-        keys = keys_of(DECODERS[kind]) | ({SERVER} if kind == "server" else set())
-        for key in sorted(unread & keys):
+        for key in sorted(unread & keys_of(DECODERS[kind])):
             if not any(key in known for known in readers.values()):
                 readers.setdefault(model, []).append(key)
     found = [f"Note: no job here reads {', '.join(keys)} (model={model} does)" for model, keys in readers.items()]
@@ -202,7 +201,13 @@ def notes(cells: Sequence[Cell]) -> list[str]:
     )
 
 
-_MODELS = {"autoregressive": "llama", "diffusion": "llada", "transformers": "llama_generate", "server": "llama_server"}
+_MODELS = {
+    "autoregressive": "llama",
+    "diffusion": "llada",
+    "transformers": "llama_generate",
+    "server": "llama_server",
+    "diffusion_server": "llada_server",
+}
 """The choice of conf/model that has a way of generating text."""
 
 
@@ -232,7 +237,7 @@ def _require_equal_roles(cells: Sequence[Cell]) -> None:
     for cell in cells:
         workload, decoder = cell.prepared.workload.digest, cell.prepared.job.model.decoder
         chat = bool(cell.prepared.job.model.chat)
-        if isinstance(decoder, ServerDecoder):
+        if isinstance(decoder, ServerConfig):
             if not decoder.trust_same_hardware:
                 continue
             vouched.setdefault(workload, set()).add(chat)
@@ -240,8 +245,8 @@ def _require_equal_roles(cells: Sequence[Cell]) -> None:
     for workload, roles in vouched.items():
         if len(set.union(roles, *asked[workload].values())) > 1:
             raise ConfigError(
-                "server.trust_same_hardware=true makes the server one more baseline, but not all sides get a chat "
-                "template; set server.api (completions: plain, chat: template) and model.chat to the same for all"
+                "trust_same_hardware=true makes a server one more side, but not all sides get a chat template; set "
+                "server.api and diffusion_server.api (completions: plain, chat: template) and model.chat to the same"
             )
     for families in asked.values():
         if len(families) > 1 and not set.intersection(*families.values()):
@@ -356,7 +361,7 @@ def _fitting(earlier: Record | None, cell: Cell, here: Callable[[Cell], Environm
     """An earlier Record, if measuring again here and now would be the same experiment."""
     if earlier is None:
         return None
-    if policy == "all" and isinstance(cell.prepared.job.model.decoder, ServerDecoder):
+    if policy == "all" and isinstance(cell.prepared.job.model.decoder, ServerConfig):
         return None  # behind the same address may be another server by now
     then, now = earlier.environment, here(cell)
     if policy == "all" and (then.git_dirty or now.git_dirty):
@@ -379,7 +384,7 @@ def forwards(cell: Cell) -> int | None:
     None for a server, whose forwards nobody knows.
     """
     decoder = cell.prepared.job.model.decoder
-    if isinstance(decoder, ServerDecoder):
+    if isinstance(decoder, ServerConfig):
         return None
     per_batch = decoder.forwards if isinstance(decoder, Diffusion) else decoder.max_new_tokens
     return per_batch * sum(generations(cell.prepared, most=True))

@@ -31,7 +31,7 @@ def test_bash_completes_commands_keys_and_choices():
     assert done.returncode == 0, done.stderr
     command, model, key, workload, table = (line.split() for line in done.stdout.splitlines())
     assert command == ["report"]
-    assert model == ["model=llada", "model=llama", "model=llama_generate", "model=llama_server"]
+    assert model == [f"model={name}" for name in ("llada", "llada_server", "llama", "llama_generate", "llama_server")]
     assert key == ["steps="]
     assert workload == ["workload=continuation"]
     assert table == ["frontier"]

@@ -39,7 +39,7 @@ def test_version():
 
 
 WRONG = {
-    "model=lama": "model=lama: no such choice; available: llada, llama",
+    "model=lama": "model=lama: no such choice; available: llada, llada_server, llama",
     "modle=llama": "modle: no such key or group; did you mean model?",
     "stesp=8": "stesp: no such key or group; did you mean steps?",
     "model.decoder.threshold=0.9": "write threshold=0.9; the models that have no use for it ignore it",

@@ -9,9 +9,10 @@ from hydra import compose, initialize_config_dir
 from llmbench.config.build import build_job
 from llmbench.config.conf_files import conf_folder
 from llmbench.config.decoders import (
+    SERVERS,
     Autoregressive,
     Diffusion,
-    ServerConfig,
+    DiffusionServer,
     ServerDecoder,
     Transformers,
     options,
@@ -245,12 +246,17 @@ def test_conf_shows_the_defaults_of_the_dataclasses(load):
     assert load("model=llada").model.decoder == Diffusion()
     assert load("model=llama_generate").model.decoder == Transformers()
     assert load("model=llama_server").model.decoder == ServerDecoder()
+    served = load("model=llada_server", "diffusion_server.engine=vllm").model.decoder
+    assert served == DiffusionServer(engine="vllm")
     assert load("metric=default").metric == MetricConfig()
     assert load("hardware=auto").hardware == HardwareConfig()
 
 
 def test_every_setting_can_be_changed_from_the_command_line():
     """A field that stands in no YAML file would be refused by Hydra as "no such key"."""
+
+    def names(kind):
+        return {field.name for field in dataclasses.fields(kind)}
 
     def tree(*overrides):
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -265,14 +271,16 @@ def test_every_setting_can_be_changed_from_the_command_line():
     for group in ("model", "hardware", "workload", "metric", "tracking"):
         for choice in (path.stem for path in (conf_folder() / group).glob("*.yaml")):
             overrides = [f"{group}={choice}", *(["metric=speed"] if choice == "synthetic" else [])]
+            overrides += ["diffusion_server.engine=vllm"] if choice == "llada_server" else []
             overrides += ["workload.source=x.jsonl"] if choice in ("jsonl", "dataset") else []
             composed = tree(*overrides)
             built = build_job(composed)
             assert set(dataclasses.asdict(built)[group]) - elsewhere.get(group, set()) <= set(composed[group]), choice
             if group == "model":
                 own = {name for name, about in options(type(built.model.decoder)).items() if about.key is None}
-                own -= {field.name for field in dataclasses.fields(ServerConfig)}  # these stand under `server`
+                own -= {name for config, _ in SERVERS.values() for name in names(config)}  # these stand under their key
                 assert own <= set(composed[group]["decoder"]), choice
     assert set(shared_keys()) <= set(tree())
-    assert {field.name for field in dataclasses.fields(ServerConfig)} <= set(tree().server)
+    for key, (settings, _) in SERVERS.items():
+        assert names(settings) == set(tree()[key])
     assert set(dataclasses.asdict(build_job(tree()).timing)) <= set(tree().timing)

@@ -104,6 +104,9 @@ WRONG = {
     "truncated": "ended the stream in the middle, after 4 pieces of text",
     "malformed": 'sent what is no piece of a completion: {"choices": [{"te',
     "strange": "sent what is no piece of a completion",
+    "refuses=seed": "Unsupported parameter: 'seed'.; to send it without: server.leave_out=[seed]",
+    "refuses=stream_options": "to send it without: server.leave_out=[stream_options]",
+    "refuses=max_tokens": "server.max_tokens_field=max_completion_tokens",
     "deep": "sent what is no piece of a completion: [[[[",
     "flood": "does not stop at max_tokens=8: 2",
     "error": "failed after 4 pieces of text: engine dead",
@@ -161,3 +164,64 @@ def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path, monkeypatch):
         assert KEY not in json.dumps(server.requests[-1]["body"])
     with text_server(tmp_path / "error", "error") as server:
         assert "engine dead, Bearer ***" in refusal(server.url)
+
+
+def chat(*, client, **more):
+    return client.complete([{**ask(**more), "prompt": None, "messages": [{"role": "user", "content": "Once"}]}], None)[
+        0
+    ]
+
+
+def test_reasoning_and_tool_calls_are_counted_apart_and_are_no_text(tmp_path):
+    tokens = Tokenizer.from_file(str(LLAMA)).encode(TEXT, add_special_tokens=False).ids
+    for mode, other, text in (("thinks=6", {"reasoning": 6}, tokens[6:8]), ("calls", {"tool call": 4}, tokens[:4])):
+        with (
+            text_server(tmp_path / mode, mode) as server,
+            openai_client.Client(ServerConfig(url=server.url, api="chat")) as client,
+        ):
+            reply = chat(client=client)
+        assert dict(reply.other) == other
+        assert reply.text.strip() == Tokenizer.from_file(str(LLAMA)).decode(text).strip()
+        assert len(reply.pieces_ms) == len(text)
+        assert reply.token_times_ms is None
+
+
+def test_a_stream_without_deltas_texts_and_choices_is_read_to_its_end(tmp_path):
+    with (
+        text_server(tmp_path, "loose") as server,
+        openai_client.Client(ServerConfig(url=server.url, api="chat")) as client,
+    ):
+        reply = chat(client=client)
+    assert TEXT_START.startswith(reply.text)
+    assert (len(reply.pieces_ms), reply.finish, reply.completion_tokens) == (8, "length", 8)
+
+
+@pytest.mark.parametrize("field", ["seed", "stream_options", "max_tokens"])
+def test_a_field_that_a_server_refuses_can_be_left_out_or_renamed(tmp_path, field):
+    renamed = field == "max_tokens"
+    settings = {"max_tokens_field": "max_completion_tokens"} if renamed else {"leave_out": [field]}
+    with (
+        text_server(tmp_path, f"refuses={field}") as server,
+        openai_client.Client(ServerConfig(url=server.url, **settings)) as client,
+    ):
+        (reply,) = client.complete([ask()], None)
+    assert len(reply.pieces_ms) == 8
+    (body,) = (request["body"] for request in server.requests)
+    assert field not in body
+    assert body.get("max_completion_tokens") == (8 if renamed else None)
+
+
+def test_tokens_are_timed_only_where_every_piece_is_one(tmp_path):
+    """By the server's count with every piece, where it offers one; else pieces and tokens must be as many."""
+    seen = {}
+    for mode in ("ok", "clumps", "vllm", "vllm=old", "vllm=drafts", "vllm=hides"):
+        with text_server(tmp_path / mode, mode) as server, openai_client.Client(ServerConfig(url=server.url)) as client:
+            client.identify()
+            (seen[mode],) = client.complete([ask()], None)
+            asked = [request["body"]["stream_options"] for request in server.requests]
+        wanted = {"include_usage": True} | ({"continuous_usage_stats": True} if mode.startswith("vllm") else {})
+        assert asked == [wanted] + ([{"include_usage": True}] if mode == "vllm=old" else [])  # refused: once more
+    timed = {mode: reply.token_times_ms and len(reply.token_times_ms) for mode, reply in seen.items()}
+    assert timed == {"ok": 8, "clumps": None, "vllm": 8, "vllm=old": 8, "vllm=drafts": None, "vllm=hides": 8}
+    assert [seen[mode].silent_tokens for mode in ("ok", "vllm", "vllm=old", "vllm=hides")] == [None, 0, None, 4]
+    assert [seen[mode].first_tokens for mode in ("ok", "vllm", "vllm=drafts", "vllm=hides")] == [None, 1, 1, 5]

@@ -68,7 +68,8 @@ def test_a_record_holds_the_texts_as_received_and_counts_them_in_the_checkpoints
     assert {output.utf8_bytes for output in record.outputs} == {len(expected.encode())}
     assert not any(output.stopped for output in record.outputs)
     assert [len(batch) for batch in record.partition] == [2, 2, 1]
-    assert [(t.batch, t.repeat, t.tokens, t.forwards) for t in record.timings] == [
+    assert {t.forwards for t in record.timings} == {None}
+    assert [(t.batch, t.repeat, t.tokens, t.longest_row) for t in record.timings] == [
         (0, 0, 24, 12),
         (1, 0, 24, 12),
         (2, 0, 12, 12),
@@ -151,15 +152,44 @@ def test_a_count_that_is_not_ours_is_said(measure):
     record, _ = measure("miscounts")
     ours = sum(len(Tokenizer.from_file(str(LLAMA)).encode(output.prompt).ids) for output in record.outputs)
     outputs, prompts = record.notes[-2:]
+    assert "latency/itl_ms" not in record.metrics  # half of what it counts may be hidden
     assert "the server counts 120 output tokens, the checkpoint's tokenizer makes 60 of the text" in outputs
     assert prompts == f"the server reads {ours + 15} prompt tokens, the checkpoint's tokenizer makes {ours}"
     assert sum(output.tokens for output in record.outputs) == 60
-    assert {t.forwards for t in record.timings} == {24}  # F of L_itl is the server's word
+
+
+TOKEN_TIMES = {"latency/prefill_ms", "latency/first_text_ms", "latency/itl_ms", "latency/token_gap_ms"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "said", "tokens"),
+    [
+        ("thinks=9", "45 pieces of reasoning", 15),
+        ("thinks=12", "60 pieces of reasoning", 0),
+        ("calls", "30 pieces of tool call", 30),
+        ("vllm=hides", "60 tokens by the server's count", 30),
+    ],
+)
+def test_where_tokens_are_no_text_nothing_is_said_of_single_ones(measure, mode, said, tokens):
+    chat = () if mode.startswith("vllm") else ("server.api=chat", "workload.instructions=true")
+    record, _ = measure(mode, *chat)
+    assert TOKEN_TIMES.isdisjoint(record.metrics)
+    assert record.metrics["latency/e2e_ms"] > 0
+    assert sum(output.tokens for output in record.outputs) == pytest.approx(tokens, abs=5)  # texts are read anew
+    (note,) = (note for note in record.notes if "not all that the server wrote is text" in note)
+    assert said in note
+
+
+def test_drafts_give_a_mean_and_no_gaps(measure):
+    record, _ = measure("vllm=drafts")
+    assert TOKEN_TIMES - set(record.metrics) == {"latency/token_gap_ms"}
+    assert record.marks == ()
+    assert "latency/token_gap_ms is absent: 24 tokens came in 12 pieces" in record.notes
 
 
 def test_a_prefix_cache_is_said(measure):
     record, _ = measure("caches")
-    assert record.notes[-1] == "the server took 25 prompt tokens from its prefix cache: L_prefill is too short"
+    assert record.notes[-1] == "the server took 25 prompt tokens from its prefix cache: its times are too short"
 
 
 def test_sampling_that_is_not_sampling_is_said(measure):

@@ -23,6 +23,7 @@ class Text:
     tokens: torch.Tensor
     nfe: int
     first_text: int = 1
+    longest_row: int | None = None
 
 
 @dataclass

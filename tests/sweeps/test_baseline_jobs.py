@@ -141,8 +141,9 @@ def test_the_plainest_baseline_draws_the_curve():
         "llama_generate,llada": "transformers",
         "llama_server,llada": "server",
     }.items():
-        found = curves(f"model={models}", "steps=4", only)
+        found = curves(f"model={models}", "steps=4", only, "server.trust_same_hardware=true")
         assert [cell.prepared.job.model.decoder.kind for cell in found] == [kind]
+    assert curves("model=llama_server,llada", "steps=4", only) == []  # no verdict rests on it
     both = [*build("model=llama_generate", "model.decoder.cache=dynamic,static", only), *build("model=llada", only)]
     assert len(baseline_jobs.with_curves(both)) == len(both) + 1  # two caches write one text
 

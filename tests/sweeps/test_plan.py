@@ -138,7 +138,7 @@ def test_a_server_is_asked_as_it_likes_until_a_verdict_rests_on_it():
     sweep = ("model=llama,llama_server,llada", "metric=speed", "server.api=chat")
     assert len(build(*sweep)) == 3
     assert len(build(sweep[0].replace("llama,", ""), *sweep[1:])) == 2  # beside LLaDA alone
-    with pytest.raises(ConfigError, match=r"server.trust_same_hardware=true makes the server one more baseline"):
+    with pytest.raises(ConfigError, match=r"trust_same_hardware=true makes a server one more side"):
         build(*sweep, "server.trust_same_hardware=true")
     assert len(build(*sweep[:2], "server.trust_same_hardware=true")) == 3
 

@@ -1,13 +1,24 @@
 """A whole sweep with a server as one of its baselines: while it answers, when it is not there, when it dies."""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from child import Child
 
-from serving import text_server
+from llmbench.analysis.parity.analyze import verdicts
+from llmbench.checkpoints.resolve import BUNDLED
+from llmbench.record import Record, parse
+from serving import model_server, text_server
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "sk-very-secret-0123456789"
@@ -67,3 +78,72 @@ def test_a_server_that_dies_costs_its_own_job_only(tmp_path):
     assert failed["reason"].startswith("ServerError: server http://127.0.0.1:")
     assert "broke the connection after" in failed["reason"]
     assert "FAILED llama server: ServerError" in result.stdout
+
+
+@pytest.mark.parametrize("word", ["true", "false"])
+def test_a_verdict_beside_a_server_that_writes_real_text(tmp_path, word):
+    """By the user's word it is one more implementation; without it a column. Every row is there either way."""
+    quality = ["metric=default", "metric.bertscore=null", "metric.likelihood=false", "metric.roofline=false"]
+    grid = [item for item in SWEEP if item not in ("metric=speed", "temperature=0", "canvas=8")]
+    settings = [*quality, "canvas=12", "parity.baseline_temperatures=[0]", f"server.trust_same_hardware={word}"]
+    with model_server(tmp_path / "server") as url:
+        result = llmbench(tmp_path, *grid, *settings, f"server.url={url}")
+    assert result.returncode == 0, result.stderr
+    assert "No verdict" not in result.stdout
+    records = recorded(tmp_path)
+    assert Counter(record.role for record in records) == {"timed": 4, "retimed": 1, "curve": 1}
+    (verdict,) = verdicts(records)
+    assert verdict.headline == "quality/perplexity"
+    assert {item.label for item in verdict.implementations} == ({"llama", "llama server"} if word == "true" else set())
+    assert [item.label for item in verdict.external_servers] == ([] if word == "true" else ["llama server"])
+    assert len(verdict.speedups) == 2
+    for side in ("llama", "llama server", "llada k=2", "llada k=4"):
+        assert any(line.startswith(f"{side}  ") for line in result.stdout.splitlines()), side
+    points = [point.temperature for point in verdict.points]
+    assert points == [0.0, 0.7]
+
+
+@pytest.mark.skipif(find_spec("openai") is None, reason="transformers serve needs: pip install fastapi uvicorn openai")
+def test_a_verdict_beside_transformers_serve(tmp_path):
+    """A server that others wrote: greedy texts are the local ones, and by the user's word it may be the baseline."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["serve", str(BUNDLED / "llama"), "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    with (tmp_path / "serve.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-c", "from transformers.cli.transformers import main; main()", *options],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/v1/models", server)
+            grid = [item for item in SWEEP if item != "canvas=8"]
+            settings = ["canvas=12", "server.trust_same_hardware=true", f"server.url=http://127.0.0.1:{port}/v1"]
+            result = llmbench(tmp_path, *grid, *settings)
+        finally:
+            server.kill()
+            server.wait()
+    assert result.returncode == 0, result.stderr
+    assert "No verdict" not in result.stdout
+    records = {record.label: record for record in recorded(tmp_path) if record.role == "timed"}
+    texts = {label: [output.text for output in record.outputs] for label, record in records.items()}
+    assert texts["llama server"] == texts["llama"]
+    (verdict,) = verdicts(list(records.values()))
+    assert {item.label for item in verdict.implementations} == {"llama", "llama server"}
+    assert len(verdict.speedups) == 2
+
+
+def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        assert process.poll() is None, "the server ended"
+        assert time.monotonic() < deadline, "the server does not answer"
+        time.sleep(0.2)
+
+
+def recorded(folder: Path) -> list[Record]:
+    return [parse(path.read_bytes()) for path in folder.glob("multirun/*/*/record.json")]

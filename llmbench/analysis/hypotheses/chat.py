@@ -37,7 +37,7 @@ def chat(records: Sequence[Record]) -> Hypothesis:
     known = finished(records, lambda r: r.conditions.get("batch") == "1" and "latency/e2e_ms" in r.metrics)
     if known:
         check_shared_conditions(known, VARIED)
-    own = [record for record in known if record.family == "diffusion"]
+    own = [record for record in known if record.family == "diffusion" and not is_external_server(record)]
     limits = list(dict.fromkeys(_limits(record) for record in own))
     beside = _beside(
         [record for record in known if record.family == "autoregressive" and not is_external_server(record)]

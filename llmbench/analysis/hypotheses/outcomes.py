@@ -11,7 +11,13 @@ from typing import Any
 
 from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.formats import with_interval
-from llmbench.analysis.parity.grouping import VARIED, decoding_settings, shared_conditions
+from llmbench.analysis.parity.grouping import (
+    CHECKPOINT,
+    VARIED,
+    WITHOUT_WEIGHTS,
+    decoding_settings,
+    shared_conditions,
+)
 from llmbench.record import Record, timed
 
 
@@ -138,7 +144,9 @@ def labels(firsts: Sequence[Record], axis: str | None) -> list[str]:
     """A name for each series: the label of its first Record, with conditions where that is not enough."""
     plain = [record.label for record in firsts]
     keys = [key for key in VARIED if key != axis and len({record.conditions.get(key) for record in firsts}) > 1]
-    keys += sorted({key for record in firsts for key, _ in decoding_settings(record)} - {"decoding.checkpoint", *keys})
+    keys += sorted(
+        {key for record in firsts for key, _ in decoding_settings(record)} - {CHECKPOINT, WITHOUT_WEIGHTS, *keys}
+    )
     named = []
     for record, label in zip(firsts, plain, strict=True):
         twins = [other for other, name in zip(firsts, plain, strict=True) if name == label]

@@ -23,10 +23,10 @@ from llmbench.analysis.parity.conditions import conditions_of
 from llmbench.analysis.parity.grouping import Group, comparison_groups, group, is_external_server, seed_of
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.sides import is_measured
-from llmbench.analysis.parity.speed import against_server, claim, speedup
+from llmbench.analysis.parity.speed import against_servers, claim, speedup
 from llmbench.analysis.parity.speed_checks import speed_checks
 from llmbench.analysis.parity.study import Study
-from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED, Implementation, MetricParity, Status
+from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED, NFE, Curve, Implementation, MetricParity, Status
 from llmbench.config.parity import ParityConfig
 from llmbench.record import Record, from_server
 
@@ -105,10 +105,10 @@ def parity(
         metrics=tuple(metrics),
         prefix=study.prefix,
         points=study.points(),
-        beside=tuple(curve for key in (DIVERSITY, *BESIDE) if (curve := study.curve(key)).values),
+        beside=tuple(curve for key in (DIVERSITY, *BESIDE, NFE) if _says_more(curve := study.curve(key))),
         implementations=_implementations(sides),
         speedups=speedups,
-        external_servers=tuple(against_server(side, sides, rng) for side in sides.external_servers),
+        external_servers=against_servers(sides, rng),
         checks=found,
         speed=claim(head, speedups, found),
         **_together(metrics),
@@ -118,6 +118,11 @@ def parity(
         unplanned=terms.unplanned if metrics else (),
         analysis=terms.analysis if metrics else None,
     )
+
+
+def _says_more(curve: Curve) -> bool:
+    """Whether a curve has values; that of forwards, whether they are not k everywhere."""
+    return any(curve.metric != NFE or value != k for k, value in curve.values)
 
 
 def _status(sides: Group, head: MetricParity | None, failed: Sequence[Record]) -> Status:

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from llmbench.analysis.implementations import IMPLEMENTATION, way_of
 from llmbench.analysis.parity.grouping import (
+    CHECKPOINT,
     FULL_NUCLEUS,
     TEMPERATURE,
+    WITHOUT_WEIGHTS,
     Group,
     nucleus,
     seed_of,
@@ -134,7 +136,7 @@ def _against(baseline: Side, side: Side) -> Iterator[Check]:
     theirs, ours = (record.conditions | {TOP_P: nucleus(record)} for record in (other, own))
     keys = {key for key in ours.keys() & theirs.keys() if key.startswith("decoding.")}
     names: Values = {"label": side.label, "other_label": baseline.label}
-    for key in sorted(keys - IMPLEMENTATION - {"decoding.checkpoint"}):
+    for key in sorted(keys - IMPLEMENTATION - {CHECKPOINT, WITHOUT_WEIGHTS}):
         if ours[key] != theirs[key]:
             one = key in own.conditions.keys() & other.conditions.keys()  # else one of them cannot be told
             values: Values = {"key": key, "value": ours[key], "other_value": theirs[key]}

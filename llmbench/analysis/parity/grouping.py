@@ -46,6 +46,10 @@ SPLITTING = (*VARIED, "device_name")
 
 TEMPERATURE = "decoding.temperature"
 
+CHECKPOINT, WITHOUT_WEIGHTS = "decoding.checkpoint", "decoding.checkpoint_without_weights"
+"""Digests of configuration and tokenizer, with and without the weights. A server's weights are not known: that they are
+those of the checkpoint that its configuration names is the user's word."""
+
 FULL_NUCLEUS = "1.0"
 """The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
 
@@ -93,9 +97,12 @@ def group(records: Sequence[Record]) -> Group:
     known = [record for record in records if record.family == "autoregressive"]
     baselines = at_one_temperature(records)
     implementations = tuple(record for record in baselines if not is_external_server(record))
+    external = [*filter(is_external_server, baselines)]
     candidates: dict[int, list[Record]] = {}
     for record in sorted(records, key=steps_of):
-        if record.family == "diffusion":
+        if record.family == "diffusion" and is_external_server(record):
+            external.append(record)
+        elif record.family == "diffusion":
             candidates.setdefault(steps_of(record), []).append(record)
     models = sorted({record.model for members in candidates.values() for record in members})
     if len(models) > 1:
@@ -105,7 +112,7 @@ def group(records: Sequence[Record]) -> Group:
             first, second = double
             raise RecordError(f"two Records of {second.label}: {first.identity} and {second.identity}; drop one")
     chosen = choose_baseline(implementations)
-    servers = _grouped_by(filter(is_external_server, baselines), decoding_settings)
+    servers = _grouped_by(external, lambda record: (record.steps, decoding_settings(record)))
     return Group(
         baseline=Side(chosen) if chosen else None,
         candidates=tuple(Side(tuple(sorted(members, key=seed_of))) for members in candidates.values()),
@@ -122,7 +129,8 @@ def at_one_temperature(records: Sequence[Record]) -> list[Record]:
     The others are points of the baseline's curve.
     """
     timed = [r for r in records if r.status == "finished" and r.family == "autoregressive" and r.role == "timed"]
-    wanted = next((temperature_of(record) for record in records if record.family == "diffusion"), None)
+    beside = sorted((record for record in records if record.family == "diffusion"), key=is_external_server)
+    wanted = next(map(temperature_of, beside), None)
     asked = {r.conditions.get(TEMPERATURE): temperature_of(r) for r in timed if not is_external_server(r)}
     if len(asked) < 2 or wanted is None:
         return timed
@@ -136,11 +144,12 @@ def _curve(baseline: Sequence[Record], known: Sequence[Record]) -> tuple[Side, .
     Another implementation's texts are taken where there are none of the plain decoder. Drafts of our engine change no
     greedy text, and so such a job serves as the point at temperature 0. A full job comes before one of the curve.
     """
-    wanted = _without_temperature(baseline[0])
     fitting = [
         record
         for record in known
-        if record.role != "retimed" and not is_external_server(record) and _without_temperature(record) == wanted
+        if record.role != "retimed"
+        and not is_external_server(record)
+        and len(_texts_asked((baseline[0], record), TEMPERATURE)) == 1
     ]
     own = [r for r in fitting if r.conditions.get("decoding.kind", "autoregressive") == "autoregressive"] or fitting
     undrafted = [record for record in own if record.draft is None]
@@ -153,10 +162,6 @@ def _curve(baseline: Sequence[Record], known: Sequence[Record]) -> tuple[Side, .
     seeds = {seed_of(record) for record in baseline}
     whole = {t: found for t, found in points.items() if found.keys() >= seeds or found.keys() == {""}}
     return tuple(Side(tuple(found[seed] for seed in sorted(found))) for _, found in sorted(whole.items()))
-
-
-def _without_temperature(record: Record) -> tuple[tuple[str, str], ...]:
-    return tuple(pair for pair in text_settings(record) if pair[0] != TEMPERATURE)
 
 
 def _is_same_decoder(record: Record, other: Record) -> bool:
@@ -177,13 +182,17 @@ def comparison_groups(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     failed = [record for record in known if record.status != "finished"]
     baselines = [record for record in finished if record.family == "autoregressive"]
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in (*finished, *(r for r in failed if r.conditions)):
+    for record in sorted((*finished, *(r for r in failed if r.conditions)), key=is_external_server):
         if record.family == "diffusion":
-            groups.setdefault((record.model, shared_conditions(record), decoding_settings(record)), []).append(record)
+            beside = [place for place in groups if place[0] == record.model and _fits(record, place[1])]
+            # a server that stands apart does so beside all that it fits
+            for place in beside if is_external_server(record) and beside else [_candidate_place(record)]:
+                groups.setdefault(place, []).append(record)
     unplaced = [r for r in failed if not r.conditions]  # died before its conditions were known: missing everywhere
     sets, used = [], set()
     for (model, varied, own), candidates in groups.items():
-        fitting = [record for record in baselines if _fits(record, varied)]
+        served = all(map(from_server, candidates))
+        fitting = [record for record in baselines if _fits(record, varied, candidate_served=served)]
         used |= {id(record) for record in fitting}
         here = [r for r in candidates if r.status == "finished"]
         if not (fitting or here):
@@ -226,12 +235,14 @@ def choose_baseline(baselines: Sequence[Record]) -> tuple[Record, ...]:
     """
     baselines = [record for record in baselines if record.status == "finished" and not is_external_server(record)]
     ways = _grouped_by(baselines, way_of)
-    if any(map(_two_of_one_seed, ways)) or len({(r.model, text_settings(r)) for r in baselines}) > 1:
+    if any(map(_two_of_one_seed, ways)) or len({r.model for r in baselines}) > 1 or len(_texts_asked(baselines)) > 1:
         names = ", ".join(f"{record.label} ({record.identity})" for record in baselines)
         raise RecordError(f"one autoregressive Record is needed as the baseline, found {len(baselines)}: {names}")
 
+    clock = "latency/e2e_wall_ms" if any(map(from_server, baselines)) else "latency/e2e_ms"
+
     def e2e_ms(way: Sequence[Record]) -> float:
-        time = logged_mean(way, "latency/e2e_ms")
+        time = logged_mean(way, clock)
         return math.inf if time is None else time
 
     return tuple(sorted(min(ways, key=e2e_ms, default=()), key=seed_of))
@@ -271,8 +282,10 @@ def _two_of_one_seed(records: Sequence[Record]) -> tuple[Record, Record] | None:
 
 
 def decoding_settings(record: Record) -> tuple[tuple[str, str], ...]:
-    """All decoding settings."""
-    return tuple(sorted(pair for pair in record.conditions.items() if pair[0].startswith("decoding.")))
+    """All decoding settings; the weights stand for the files beside them, where they are known."""
+    unread = () if from_server(record) else (WITHOUT_WEIGHTS,)
+    found = (pair for pair in record.conditions.items() if pair[0].startswith("decoding.") and pair[0] not in unread)
+    return tuple(sorted(found))
 
 
 def text_settings(record: Record) -> tuple[tuple[str, str], ...]:
@@ -280,14 +293,43 @@ def text_settings(record: Record) -> tuple[tuple[str, str], ...]:
     return tuple(pair for pair in decoding_settings(record) if pair[0] not in IMPLEMENTATION)
 
 
+def _texts_asked(records: Iterable[Record], *free: str) -> set[tuple[tuple[str, str], ...]]:
+    """The different settings that shape the text, of the checkpoint as far as all of the Records know it."""
+    known = list(records)
+    left_out = {*_unknown(known), *free, *IMPLEMENTATION}
+    asked = [{k: v for k, v in r.conditions.items() if k.startswith("decoding.") and k not in left_out} for r in known]
+    return {tuple(sorted(settings.items())) for settings in asked}
+
+
+def _unknown(records: Iterable[Record]) -> set[str]:
+    """The digests of the checkpoint that one of the Records does not know."""
+    return {
+        key
+        for record in records
+        for key in (CHECKPOINT, WITHOUT_WEIGHTS)
+        if key not in record.conditions or (key == CHECKPOINT and from_server(record))
+    }
+
+
 def shared_conditions(record: Record) -> tuple[str | None, ...]:
     """The conditions that cut a sweep into sets and do not belong to one side."""
     return tuple(record.conditions.get(key) for key in SPLITTING)
 
 
-def _fits(record: Record, varied: tuple[str | None, ...]) -> bool:
-    """Whether a baseline belongs to candidates under these conditions; a server's place and role are not asked for."""
+def _candidate_place(record: Record) -> tuple[str, tuple[str | None, ...], tuple[tuple[str, str], ...]]:
+    """Model, shared conditions and settings of a candidate over k; of a server not its address: each k may have one."""
+    if not from_server(record):
+        return record.model, shared_conditions(record), decoding_settings(record)
+    shared = zip(SPLITTING, shared_conditions(record), strict=True)
+    known = tuple(None if key in _UNKNOWN_OF_SERVERS else value for key, value in shared)
+    addresses = ("decoding.url", "decoding.served_model")
+    return record.model, known, tuple(pair for pair in decoding_settings(record) if pair[0] not in addresses)
+
+
+def _fits(record: Record, varied: tuple[str | None, ...], *, candidate_served: bool = False) -> bool:
+    """Whether a Record belongs to candidates under these conditions; a server's place and role are not asked for."""
     free = (*_not_asked(record), *((CHAT,) if from_server(record) else ()))
+    free += _UNKNOWN_OF_SERVERS if candidate_served else ()
     asked = zip(SPLITTING, shared_conditions(record), varied, strict=True)
     return all(own == wanted or key in free for key, own, wanted in asked)
 
@@ -307,20 +349,22 @@ def check_conditions(records: Sequence[Record]) -> None:
 
     Only `IMPLEMENTATION` may differ within a model (but not a diffusion model's cache: it changes the text), the
     baseline's temperature, and the seed anywhere. A chat template is used by all or by none: an answer and a
-    continuation are not the same task. Where a server runs is not asked; an external one may decode in its own way.
+    continuation are not the same task. Where a server runs is not asked, nor its weights, but configuration and
+    tokenizer are; an external one may decode in its own way.
 
     Raises:
         RecordError: names the key and both values.
     """
     check_shared_conditions(records)
     firsts: dict[str, Record] = {}
-    asked = [record for record in records if not is_external_server(record)]
+    asked = sorted((record for record in records if not is_external_server(record)), key=from_server)
     for record in asked:
         _agree(asked[0], record, lambda key: key == CHAT)
         own = firsts.setdefault(record.model, record)
         free = implementation_conditions(record.family)
         if record.family == "autoregressive":
             free |= {TEMPERATURE}
+        free |= _unknown((own, record))
         _agree(own, record, lambda key: key.startswith("decoding.") and key not in free)  # noqa: B023
 
 

@@ -17,7 +17,7 @@ from llmbench.analysis.parity.grouping import Group, seed_of
 from llmbench.analysis.parity.sides import Side
 from llmbench.analysis.parity.time_intervals import MIN_REPEATS, repeat_times, shared_batches, speedup_interval
 from llmbench.analysis.parity.verdict import Check, ExternalServer, MetricParity, Speed, Speedup
-from llmbench.record import Record
+from llmbench.record import Record, from_server
 
 UNSTEADY = 1.5
 """Quartiles of a batch's repeats that differ by more than this factor: other work ran on the device."""
@@ -98,7 +98,12 @@ def shares_place(group: Group, candidate: Sequence[Record]) -> bool:
 def _against(
     steps: int, baseline: Sequence[Record], candidate: Sequence[Record], rng: np.random.Generator
 ) -> Speedup | None:
-    """The ratio of the logged L_e2e; where Records repeated different batches, over those that all repeated."""
+    """The ratio of the logged L_e2e; where Records repeated different batches, over those that all repeated.
+
+    By the device's clock; where a server is one of the sides, both by the host clock, the only one that it has.
+    """
+    if any(map(from_server, (*baseline, *candidate))):
+        baseline, candidate = tuple(map(_by_wall, baseline)), tuple(map(_by_wall, candidate))
     both = (*baseline, *candidate)
     shared = shared_batches(both)
     alike = all(set(record.repeated_batches) == set(shared) for record in both)
@@ -118,12 +123,28 @@ def _against(
     )
 
 
-def against_server(server: Side, group: Group, rng: np.random.Generator) -> ExternalServer:
-    """A server's times against the candidates', both by the host clock."""
+def against_servers(group: Group, rng: np.random.Generator) -> tuple[ExternalServer, ...]:
+    """The times of every external server: over the candidates', or under the baseline's; by the host clock."""
+    baselines = [side for side in group.external_servers if side.steps is None]
+    served: dict[str, list[Side]] = {}
+    for side in group.external_servers:
+        if side.steps is not None:
+            served.setdefault(side.records[0].side, []).append(side)
+    found = [_against_server(side, group, rng) for side in baselines]
+    return (*found, *(_served_candidates(label, sides, group, rng) for label, sides in served.items()))
+
+
+def _served_candidates(label: str, sides: Sequence[Side], group: Group, rng: np.random.Generator) -> ExternalServer:
+    baseline = group.baseline.records if group.baseline else ()
+    places = dict.fromkeys(side.records[0].conditions.get("device_name", "") for side in sides)
+    made = [_against(side.steps or 0, baseline, side.records, rng) for side in sides] if baseline else []
+    speedups = tuple(item for item in made if item is not None)
+    return ExternalServer(label=label, where=", ".join(places), speedups=speedups, candidate=True)
+
+
+def _against_server(server: Side, group: Group, rng: np.random.Generator) -> ExternalServer:
     found = [
-        _against(side.steps, server.records, tuple(map(_by_wall, side.records)), rng)
-        for side in group.candidates
-        if side.steps is not None
+        _against(side.steps, server.records, side.records, rng) for side in group.candidates if side.steps is not None
     ]
     return ExternalServer(
         label=server.label,
@@ -133,7 +154,9 @@ def against_server(server: Side, group: Group, rng: np.random.Generator) -> Exte
 
 
 def _by_wall(record: Record) -> Record:
-    """The Record with the host clock's times in place of the device's."""
+    """The Record with the host clock's times in place of the device's; a server has no other."""
+    if from_server(record):
+        return record
     metrics = record.metrics
     if "latency/e2e_wall_ms" in metrics:
         metrics = metrics | {"latency/e2e_ms": metrics["latency/e2e_wall_ms"]}

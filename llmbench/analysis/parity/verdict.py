@@ -20,6 +20,9 @@ MATCHED = ("quality/perplexity", "quality/bits_per_byte")
 
 DIVERSITY = "quality/entropy"
 
+NFE = "throughput/nfe"
+"""Forwards made: the axis on which engines meet that count k in their own way."""
+
 
 class Status(StrEnum):
     """What may be claimed: the first of the six that matches, in this order.
@@ -256,11 +259,16 @@ class Speedup:
 
 @dataclass(frozen=True, kw_only=True)
 class ExternalServer:
-    """A server on hardware that is not known: its times over HTTP, beside the verdict."""
+    """A server on hardware that is not known: its times over HTTP, beside the verdict.
+
+    One of an autoregressive model stands in the numerator, over every candidate; one of a diffusion model in the
+    denominator, under the baseline.
+    """
 
     label: str
     where: str  # its software and address
     speedups: tuple[Speedup, ...]  # wall clock on both sides
+    candidate: bool = False  # it serves a diffusion model
 
     def speedup(self, steps: int | None) -> Speedup | None:
         """The time ratio at one k."""
@@ -330,6 +338,12 @@ class Verdict:
         """One metric over k, judged or beside."""
         known = (*(item.curve for item in self.metrics), *self.beside)
         return next((item for item in known if item.metric == key), None)
+
+    @property
+    def forwards(self) -> tuple[tuple[int, float], ...]:
+        """(k, forwards made) of the candidate, where they are known and are not k everywhere."""
+        known = self.curve(NFE)
+        return known.values if known else ()
 
     def speedup(self, steps: int | None) -> Speedup | None:
         """The time ratio at one k."""

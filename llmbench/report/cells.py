@@ -52,10 +52,11 @@ def condition(key: str) -> Callable[[Record], str]:
 def in_order(records: Iterable[Record]) -> list[Record]:
     """Finished full measurements as tables list them: models without steps first (servers last), then by k and size.
 
-    Implementations of one model stand below each other, each over the sizes.
+    Implementations of one model stand below each other, each over the sizes, and the seeds of each size.
     """
     finished = [record for record in timed(records) if record.status == "finished"]
-    size = {id(r): (int(r.conditions.get("batch", 0)), int(r.conditions.get("canvas", 0))) for r in finished}
+    keys = ("batch", "canvas", "seed")
+    size = {id(r): tuple(int(r.conditions.get(key, 0)) for key in keys) for r in finished}
 
     def row_order(record: Record) -> tuple[object, ...]:
         way = record.side, *(value or "" for value in way_of(record))

@@ -44,9 +44,10 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path):
         record.load(tmp_path / "nowhere.json")
 
 
-def test_a_record_of_format_1_still_reads():
-    old = record.load(Path(__file__).parent / "fixtures" / "record_format_1.json")
-    assert (old.format_version, old.label, len(old.outputs)) == (1, "llada k=4", 2)
+@pytest.mark.parametrize(("version", "label"), [(1, "llada k=4"), (4, "llada k=2")])
+def test_a_record_of_an_earlier_format_still_reads(version, label):
+    old = record.load(Path(__file__).parent / "fixtures" / f"record_format_{version}.json")
+    assert (old.format_version, old.label, len(old.outputs)) == (version, label, 2)
     assert all(output.utf8_bytes == len(output.text.encode()) for output in old.outputs)
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 class OneToken:
-    """`kernels.attend_one` of one step on a CPU: a function of each layer's queries, keys and values, and its cache."""
+    """`kernels.attend_one` of one step on a CPU: a function of a layer's queries, keys and values, and its cache."""
 
     def __init__(
         self,

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from llmbench.analysis.formats import TITLES
 from llmbench.record import Record
-from llmbench.report.cells import Column, condition, in_order, record_table, value, with_interval
+from llmbench.report.cells import Column, condition, in_order, naming_columns, record_table, value, with_interval
 from llmbench.report.layout import Table
 
-_CONDITIONS = ("batch", "canvas", "seed", "decoding.temperature")
+_SIZES = ("batch", "canvas")
 
 _METRICS = (
     ("first text ms", "latency/first_text_ms"),
@@ -27,10 +27,10 @@ def measured_table(records: Iterable[Record], command: str = "") -> Table:
         command: what recreates it.
     """
     rows = in_order(records)
-    differing = [key for key in _CONDITIONS if len({record.conditions.get(key) for record in rows}) > 1]
+    differing = [key for key in _SIZES if len({record.conditions.get(key) for record in rows}) > 1]
     columns: tuple[Column, ...] = (
-        ("", lambda record: record.label),
-        *((key.removeprefix("decoding."), condition(key)) for key in differing),
+        *naming_columns(rows),
+        *((key, condition(key)) for key in differing),
         ("L_e2e ms [95 %]", with_interval("latency/e2e_ms")),
         *((title, value(key)) for title, key in _METRICS),
         *((TITLES[key], value(key)) for key in _QUALITY),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def test_every_make_target_exists():
 
 def commands() -> list[list[str]]:
     """Words behind `llmbench` of every command of the pages."""
-    return [command.removeprefix(LONG).removeprefix(SHORT).split() for command in [*typed(SHORT), *typed(LONG)]]
+    lines = [command.removeprefix(LONG).removeprefix(SHORT) for command in [*typed(SHORT), *typed(LONG)]]
+    return [shlex.split(line.rstrip(" \\")) for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ WRONG = {
     "workload.promts: no such key": (llmbench.sweep, {"workload": {"promts": 3}}),
     "steps: an axis needs at least one value": (llmbench.sweep, {"steps": []}),
     "model=lama: no such choice": (llmbench.run, {"model": "lama"}),
-    "model: choose one of llada, llama": (llmbench.run, {"model": None}),
+    "model: choose one of llada, llada_server, llama": (llmbench.run, {"model": None}),
     "one job has no plan": (llmbench.run, {"dry_run": True}),
     "use llmbench.sweep(...)": (llmbench.run, {"isolation": "process"}),
     "experiment=latency is a sweep": (llmbench.run, {"experiment": "latency"}),

@@ -74,7 +74,7 @@ def test_a_tasks_settings_reach_the_decoder_or_are_refused():
         ({"weights": "dummy"}, "weights=dummy writes no text"),
         ({"step": 4}, "did you mean steps"),
         ({"canvas": 8.5}, "canvas: "),
-        ({"model": "lama"}, "available: llada, llama"),
+        ({"model": "lama"}, "available: llada, llada_server, llama"),
         ({"model": "llada", "steps": 3, "block_length": 4}, "must be a multiple of the 2 blocks"),
         ({"checkpoint": "local", "model.checkpoint": "/no/such/folder"}, "/no/such/folder"),
         ({"model.checkpoint": "bundled:llada"}, "use model=llada"),

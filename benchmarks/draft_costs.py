@@ -36,7 +36,7 @@ from llmbench.models.fused import FusedEngine
 
 PROMPT, CANVAS, STEPS = 128, 256, 24
 WIDTHS = (2, 4, 8, 16)
-BATCHES = (1, 8, 32, 128)
+BATCHES = (1, 8, 32)
 ROUNDS = 9
 WIDTH = 8
 """Of the whole steps: seven drafted tokens."""

@@ -6,13 +6,13 @@ waiting is most of the time. Child processes (tests/system) choose for themselve
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composition import composed
 
 from llmbench.config.build import build_job
-from llmbench.config.conf_files import conf_folder
 from llmbench.config.job import Job
 
 torch.set_num_threads(1)
@@ -25,10 +25,26 @@ def load() -> Callable[..., Job]:
     """Compose the real `conf/` with overrides and build the job."""
 
     def build(*overrides: str) -> Job:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return build_job(compose("config", overrides=list(overrides)))
+        return build_job(composed(*overrides))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a store without runs, to be copied: MLflow takes seconds to make one. All workers share it."""
+    from llmbench.config.job import TrackingConfig
+    from llmbench.system.files import lock
+    from llmbench.tracking import open_store
+    from llmbench.tracking.store_uri import sqlite_uri
+
+    base = tmp_path_factory.getbasetemp()
+    file = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty store" / "mlflow.db"
+    file.parent.mkdir(exist_ok=True)
+    with lock(file.with_name("lock")):
+        if not file.exists():  # an experiment in it: a database without any is made anew
+            open_store(TrackingConfig(uri=sqlite_uri(file), experiment="none of the tests'"))
+    return file
 
 
 SHARED = ("measured", "swept")

@@ -5,11 +5,10 @@ import shutil
 
 import pytest
 import tiny_models
-from hydra import compose, initialize_config_dir
+from composition import composed
 
 from llmbench.checkpoints.resolve import BUNDLED
 from llmbench.config.build import build_job
-from llmbench.config.conf_files import conf_folder
 from llmbench.errors import UsageError
 from llmbench.job import memory_estimate
 from llmbench.job.prepare import prepare_job
@@ -19,8 +18,7 @@ SMALL = ["hardware=cpu", "metric=speed", "workload.prompts=3", "batch=3", "canva
 
 
 def prepare(*overrides):
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return prepare_job(build_job(compose("config", overrides=[*SMALL, *overrides])))
+    return prepare_job(build_job(composed(*SMALL, *overrides)))
 
 
 def other_tokenizer(folder):

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composition import composed
 from safetensors.torch import load_file, save_file
 
 from llmbench.checkpoints import load as loading
 from llmbench.checkpoints.resolve import BUNDLED
 from llmbench.config.build import build_job
-from llmbench.config.conf_files import conf_folder
 from llmbench.errors import ConfigError
 from llmbench.job import judge_check
 from llmbench.job.prepare import prepare_job
@@ -21,8 +20,7 @@ SMALL = ("workload.prompts=4", "canvas=8", "batch=2", "hardware=cpu", "metric.be
 
 
 def prepare(*overrides: str) -> None:
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        prepare_job(build_job(compose("config", overrides=[*SMALL, *overrides])))
+    prepare_job(build_job(composed(*SMALL, *overrides)))
 
 
 def rewritten(folder: Path, dtype: torch.dtype, noise: float = 0.0) -> Path:

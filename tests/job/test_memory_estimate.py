@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composition import composed
 
 from llmbench.checkpoints import load as loading
 from llmbench.checkpoints.load import kept_bytes, load_checkpoint, load_judge, make_room
 from llmbench.checkpoints.resolve import BUNDLED
 from llmbench.config.build import build_job
-from llmbench.config.conf_files import conf_folder
 from llmbench.errors import HardwareError
 from llmbench.job import memory_estimate
 from llmbench.job.prepare import prepare_job
@@ -24,8 +23,7 @@ SMALL = ["workload.prompts=4", "batch=4", "canvas=8", "hardware=cpu", "timing.re
 
 
 def prepare(*overrides: str) -> Prepared:
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return prepare_job(build_job(compose("config", overrides=[*SMALL, *overrides])))
+    return prepare_job(build_job(composed(*SMALL, *overrides)))
 
 
 def test_what_fits_exactly_fits():

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from composition import composed
 
 from llmbench.checkpoints.resolve import BUNDLED
 from llmbench.config.build import build_job
-from llmbench.config.conf_files import conf_folder
 from llmbench.errors import UsageError
 from llmbench.job.prepare import conditions, prepare_job, prepared_as
 from llmbench.job.prepared import Prepared
@@ -35,8 +34,7 @@ SMALL = [
 @pytest.fixture
 def prepare() -> Callable[..., Prepared]:
     def build(*overrides: str) -> Prepared:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return prepare_job(build_job(compose("config", overrides=list(overrides))))
+        return prepare_job(build_job(composed(*overrides)))
 
     return build
 
@@ -175,9 +173,7 @@ def records():
     """The same small job of each family, on the bundled models."""
 
     def run(*overrides: str):
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            prepared = prepare_job(build_job(compose("config", overrides=[*SMALL, *overrides])))
-        return run_job(prepared)
+        return run_job(prepare_job(build_job(composed(*SMALL, *overrides))))
 
     return {"llama": run("model=llama"), "llada": run("model=llada", "steps=4")}
 
@@ -282,9 +278,7 @@ def test_both_sides_agree_on_the_conditions_that_must_agree(records):
 
 
 def test_the_same_job_writes_the_same_text(records):
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        prepared = prepare_job(build_job(compose("config", overrides=[*SMALL, "model=llada", "steps=4"])))
-    again = run_job(prepared)
+    again = run_job(prepare_job(build_job(composed(*SMALL, "model=llada", "steps=4"))))
     assert [output.text for output in again.outputs] == [output.text for output in records["llada"].outputs]
     assert again.identity == records["llada"].identity
 

@@ -4,11 +4,10 @@ import dataclasses
 import json
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composition import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench.analysis.parity.grouping import VARIED
-from llmbench.config.conf_files import conf_folder
 from llmbench.job.prepare import conditions
 from llmbench.sweeps import baseline_jobs, console, plan, state
 from records import make_record
@@ -19,9 +18,8 @@ PAIR = ["model=llama,llada", "steps=4,8"]
 
 def build(*overrides: str) -> list[plan.Cell]:
     """What was asked for."""
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        grid = plan.expand(OverridesParser.create().parse_overrides([*SMALL, *overrides]))
-        return plan.build(grid, lambda cell: compose("config", overrides=cell))
+    grid = plan.expand(OverridesParser.create().parse_overrides([*SMALL, *overrides]))
+    return plan.build(grid, lambda cell: composed(*cell))
 
 
 def curves(*overrides: str) -> list[plan.Cell]:

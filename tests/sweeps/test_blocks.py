@@ -2,10 +2,9 @@
 
 import dataclasses
 
-from hydra import compose, initialize_config_dir
+from composition import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from llmbench.config.conf_files import conf_folder
 from llmbench.job.prepare import prepare_job
 from llmbench.sweeps import baseline_jobs, plan
 from llmbench.sweeps.blocks import blocks
@@ -15,11 +14,14 @@ SMALL = ["hardware=cpu", "canvas=8", "workload.prompts=4", "batch=2", "metric.li
 CURVE = "parity.baseline_temperatures=[0]"
 
 
+def build(*overrides: str) -> list[plan.Cell]:
+    grid = plan.expand(OverridesParser.create().parse_overrides([*SMALL, "model=llama,llada", *overrides]))
+    return plan.build(grid, lambda cell: composed(*cell))
+
+
 def cut(*overrides: str) -> list[list[str]]:
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        grid = plan.expand(OverridesParser.create().parse_overrides([*SMALL, "model=llama,llada", *overrides]))
-        cells = baseline_jobs.with_curves(plan.build(grid, lambda cell: compose("config", overrides=cell)))
-        return [[cell.title for cell in block] for block in blocks(baseline_jobs.with_retimed(cells))]
+    cells = baseline_jobs.with_retimed(baseline_jobs.with_curves(build(*overrides)))
+    return [[cell.title for cell in block] for block in blocks(cells)]
 
 
 def test_both_sides_of_a_ratio_share_a_block_and_seeds_do_not():
@@ -48,9 +50,7 @@ def test_one_baseline_for_several_candidates_keeps_them_together():
 
 def test_what_is_left_of_a_block_stays_together():
     """The baseline was measured by an earlier process: it is timed again on the candidates' card, on both sides."""
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        grid = plan.expand(OverridesParser.create().parse_overrides([*SMALL, "model=llama,llada", "steps=4,8"]))
-        cells = plan.build(grid, lambda cell: compose("config", overrides=cell))
+    cells = build("steps=4,8")
     cells[0] = dataclasses.replace(cells[0], reused=make_record())
     left = [
         [cell.title for cell in block if cell.reused is None] for block in blocks(baseline_jobs.with_retimed(cells))
@@ -62,8 +62,7 @@ def test_jobs_for_a_gpu_are_planned_on_a_machine_without_one():
     """What `auto` means there is decided there; it does not change which job it is."""
     from llmbench.config.build import build_job
 
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        job = build_job(compose("config", overrides=["model=llama", "hardware=cuda"]))
+    job = build_job(composed("model=llama", "hardware=cuda"))
     prepared = prepare_job(job, here=False)
     assert prepared.job.hardware == job.hardware
     assert prepared.job.workload.prompts == 400

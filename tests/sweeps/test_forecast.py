@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composition import composed
 
 from llmbench.checkpoints.load import load_checkpoint
 from llmbench.config.build import build_job
-from llmbench.config.conf_files import conf_folder
 from llmbench.job import memory_estimate
 from llmbench.job.prepare import prepare_job
 from llmbench.job.prepared import Prepared
@@ -22,8 +21,7 @@ FAST = Ceilings(flops_per_s=1e12, bytes_per_s=1e9, last_level_cache_bytes=1, jud
 
 
 def prepare(*overrides: str) -> Prepared:
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return prepare_job(build_job(compose("config", overrides=[*SMALL, *overrides])))
+    return prepare_job(build_job(composed(*SMALL, *overrides)))
 
 
 def shapes_of(prepared: Prepared) -> architecture.Architecture:

@@ -3,14 +3,14 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
+import shutil
 
 import pytest
+from child import Child
+from composition import composed
 
 from llmbench import record
 from llmbench.config.build import build_job
-from llmbench.config.compose import composing
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import RecordError
 from llmbench.job import run
@@ -18,14 +18,15 @@ from llmbench.job.prepare import prepare_job
 from llmbench.record import JobContext
 from llmbench.sweeps import job_task, plan, plan_file
 
-SMALL = ["hardware=cpu", "metric=speed", "canvas=8", "workload.prompts=2", "batch=2", "timing.repeats=1"]
+SMALL = ["hardware=cpu", "hardware.threads=1", "metric=speed", "metric.roofline=false"]
+SMALL += ["canvas=8", "workload.prompts=2", "batch=2", "timing.repeats=1"]
 
 
 @pytest.fixture
-def planned(tmp_path):
+def planned(tmp_path, empty_store):
     """The folder of one job of a sweep whose plan is written, and the job as it was prepared."""
-    with composing() as compose:
-        job = build_job(compose(["model=llada", "steps=2", f"tracking.uri='sqlite:///{tmp_path}/mlflow.db'", *SMALL]))
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    job = build_job(composed("model=llada", "steps=2", f"tracking.uri='{uri}'", *SMALL))
     cell = plan.Cell(swept={"model": "llada", "steps": "2", "seed": "0"}, prepared=prepare_job(job))
     sweep = tmp_path / "sweep"
     sweep.mkdir()
@@ -42,9 +43,7 @@ def test_another_process_runs_a_planned_job_from_its_folder_alone(planned):
     folder, cell = planned
     program = "import sys; from pathlib import Path; from llmbench.sweeps.job_task import run_planned\n"
     program += "print(run_planned(Path(sys.argv[1])))"
-    own = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", program, str(folder)]
-    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=300)
+    done = Child(folder.parent, ("-c", program, str(folder)), os.environ | {"OMP_NUM_THREADS": "1"}).communicate()
     assert done.returncode == 0, done.stderr
     found = record.load(folder / "record.json")
     assert (found.status, found.identity, found.traceback) == ("finished", cell.prepared.identity, None)

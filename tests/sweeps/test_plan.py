@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composition import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench.checkpoints.resolve import BUNDLED
-from llmbench.config.conf_files import conf_folder
 from llmbench.errors import CheckpointError, ConfigError, WorkloadError
 from llmbench.sweeps import console, launchers, plan, state
 from records import make_record
@@ -21,8 +20,7 @@ def expand(*overrides: str):
 
 
 def build(*overrides: str):
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return plan.build(expand(*overrides), lambda cell: compose("config", overrides=cell))
+    return plan.build(expand(*overrides), lambda cell: composed(*cell))
 
 
 def test_the_grid_is_the_product_of_the_axes():

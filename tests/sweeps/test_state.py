@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -145,8 +146,9 @@ def test_a_damaged_state_stops_nothing_and_is_a_sweep_that_did_not_end(text, tmp
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
-    return open_store(TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", experiment="x"))
+def store(tmp_path_factory, empty_store) -> Store:
+    file = shutil.copy(empty_store, tmp_path_factory.mktemp("store"))
+    return open_store(TrackingConfig(uri=f"sqlite:///{file}", experiment="x"))
 
 
 def test_a_sweep_is_running_until_it_ends_and_aborted_where_it_stops(tmp_path, store):

@@ -4,10 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composition import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from llmbench.config.conf_files import conf_folder
 from llmbench.config.job import to_dict
 from llmbench.job.prepare import prepare_job
 from llmbench.measure.threads import ThreadChoice
@@ -20,9 +19,7 @@ SLOW = ThreadChoice(threads=3, default=4, times_ms={1: 20.0, 3: 9.0, 4: 31.0}, c
 
 def build(*overrides: str) -> list[plan.Cell]:
     small = ["hardware=cpu", "canvas=8", "workload.prompts=4", "batch=2", "metric.likelihood=false", *overrides]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        grid = plan.expand(OverridesParser.create().parse_overrides(small))
-        return plan.build(grid, lambda cell: compose("config", overrides=cell))
+    return plan.build(plan.expand(OverridesParser.create().parse_overrides(small)), lambda cell: composed(*cell))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from child import Child
 
 from llmbench import record
 from llmbench.cli.sync import main as sync
@@ -96,21 +98,22 @@ def fill(disk: Path) -> Path:
 
 
 def test_a_disk_that_is_full_costs_what_comes_after_and_is_told_in_a_line_for_each_job(
-    small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_disk: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.copy(empty_store, small_disk)
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LLMBENCH_RESULTS": str(small_disk)}
-    small = ["workload.prompts=4", "batch=2", "canvas=8", "timing.repeats=2", "metric=speed", "hardware=cpu"]
-    command = [sys.executable, "-m", "llmbench", "-m", "model=llama,llada", "steps=2,4", *small]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    sweep = subprocess.Popen(command, cwd=small_disk.parent, env=os.environ | settings, **pipes)
+    small = ["workload.prompts=4", "batch=2", "canvas=8", "timing.repeats=2", "metric=speed", "metric.roofline=false"]
+    small += ["hardware=cpu", "hardware.threads=1"]
+    sweep = Child(small_disk.parent, ("-m", "model=llama,llada", "steps=2,4", *small), os.environ | settings)
     deadline = time.monotonic() + 120
     while not list(small_disk.glob("*/llama-*/record.json")):
         assert sweep.poll() is None, "the sweep ended before the disk was full"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     filling = fill(small_disk)
-    shown, said = sweep.communicate(timeout=120)
-    assert sweep.returncode == 4, said
+    ended = sweep.communicate(timeout=120)
+    shown, said = ended.stdout, ended.stderr
+    assert ended.returncode == 4, said
     assert "Traceback" not in said
     kept = list(small_disk.glob("*/*/record.json"))
     assert 1 <= len(kept) < 4

@@ -107,12 +107,12 @@ def test_a_store_that_holds_runs_or_experiments_is_never_made_again(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["what?", "a%20b", "a#b", "a b", "日ü", "${x}", "a'b\"c", "a&b=c;d", "50%", "a@b"])
 def test_a_folder_of_any_name_holds_store_and_artifacts(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: Path
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:
     monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path / name))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / name).mkdir()
-    shutil.copy(template, tmp_path / name / "mlflow.db")
+    shutil.copy(empty_store, tmp_path / name / "mlflow.db")
     store = open_store(TrackingConfig(uri=None, experiment="llmbench"))
     record = make_record("llama")
     parent = store.start_sweep(name="s", command="", jobs=1, planned={record.identity: "llama"})
@@ -124,14 +124,6 @@ def test_a_folder_of_any_name_holds_store_and_artifacts(
     assert store.options == ""
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without runs, made once."""
-    folder = tmp_path_factory.mktemp("template")
-    open_store(TrackingConfig(uri=sqlite_uri(folder / "mlflow.db"), experiment="other"))
-    return folder / "mlflow.db"
-
-
 def test_a_query_of_a_sqlite_uri_is_refused_in_one_line() -> None:
     with pytest.raises(TrackingError, match=r"a \? in the name of a file is written %3F"):
         resolve_uri("sqlite:///a?b/mlflow.db")
@@ -141,11 +133,11 @@ def test_a_query_of_a_sqlite_uri_is_refused_in_one_line() -> None:
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_store_that_was_moved_or_copied_is_read_and_written_where_it_is(
-    keep: bool, tmp_path: Path, template: Path
+    keep: bool, tmp_path: Path, empty_store: Path
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
-    shutil.copy(template, here / "mlflow.db")
+    shutil.copy(empty_store, here / "mlflow.db")
     first = open_store(TrackingConfig(uri=sqlite_uri(here / "mlflow.db"), experiment="x"))
     records = make_sweep((8,))
     parent = first.start_sweep(name="s", command="", jobs=2)
@@ -162,9 +154,9 @@ def test_a_store_that_was_moved_or_copied_is_read_and_written_where_it_is(
     assert run.info.artifact_uri.startswith((there / "artifacts").as_uri())
 
 
-def test_an_experiment_that_keeps_its_files_elsewhere_on_purpose_stays_there(tmp_path: Path, template: Path) -> None:
+def test_an_experiment_that_keeps_its_files_elsewhere_on_purpose_stays_there(tmp_path: Path, empty_store: Path) -> None:
     (tmp_path / "files").mkdir()
-    shutil.copy(template, tmp_path / "mlflow.db")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     uri = sqlite_uri(tmp_path / "mlflow.db")
     other = open_store(TrackingConfig(uri=uri, experiment="other"))
     other.client.create_experiment("x", artifact_location=(tmp_path / "files").as_uri())

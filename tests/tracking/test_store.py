@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,8 +28,9 @@ COMMAND = "python -m llmbench -m model=llama,llada steps=8,16,32,64 tracking.uri
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Store:
     folder = tmp_path_factory.mktemp("store with space")
+    shutil.copy(empty_store, folder)
     return open_store(TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", experiment="llmbench"))
 
 
@@ -216,8 +218,8 @@ def test_several_settings_leave_several_verdicts_and_no_mixed_curve(store: Store
     assert len(json.loads(artifact(store, parent, "parity.json"))) == 2
 
 
-def test_a_deleted_experiment_is_said(tmp_path: Path) -> None:
-    config = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="gone")
+def test_a_deleted_experiment_is_said(store: Store) -> None:
+    config = TrackingConfig(uri=store.uri, experiment="gone")
     store = open_store(config)
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(TrackingError, match=r"experiment gone of .* is deleted; restore it"):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from records import make_sweep
 ROOT = Path(__file__).parents[2]
 
 
-def test_ui_serves_the_runs_and_takes_its_server_along_when_it_ends(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def test_ui_serves_the_runs_and_takes_its_server_along_when_it_ends(tmp_path: Path, empty_store: Path) -> None:
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
     store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     records = make_sweep((8,))
     parent = store.start_sweep(name="sweep", command="", jobs=2)

@@ -31,14 +31,20 @@ _FORKS.set_forkserver_preload(HEAVY)
 
 
 class Child:
-    """A command that runs; what it prints is read at its end. With `-c`, a program as Python's own `-c` takes it."""
+    """A command that runs; what it prints is read at its end. With `-c`, a program as Python's own `-c` takes it.
 
-    def __init__(self, folder: Path, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    Its standard output may be another file, as a named pipe.
+    """
+
+    def __init__(
+        self, folder: Path, arguments: tuple[str, ...], environment: Mapping[str, str], stdout: Path | None = None
+    ) -> None:
         self._printed = tempfile.TemporaryDirectory()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # it is a thread
             forkserver.ensure_running()
-        asked = (str(folder), arguments, dict(environment), self._printed.name)
+        self._output = stdout or Path(self._printed.name) / "1"
+        asked = (str(folder), arguments, dict(environment), str(self._output), f"{self._printed.name}/2")
         self._process = _FORKS.Process(target=_main, args=asked)
         self._process.start()
 
@@ -69,20 +75,22 @@ class Child:
         if code is None:
             self._process.kill()
             self._process.join()
-        printed = [(Path(self._printed.name) / name).read_text() for name in ("1", "2")]
+        printed = [
+            path.read_text() if path.is_file() else "" for path in (self._output, Path(self._printed.name) / "2")
+        ]
         self._printed.cleanup()
         if code is None:
             raise subprocess.TimeoutExpired("llmbench", timeout, *printed)
         return subprocess.CompletedProcess("llmbench", code, *printed)
 
 
-def _main(folder: str, arguments: tuple[str, ...], environment: dict[str, str], printed: str) -> None:
+def _main(folder: str, arguments: tuple[str, ...], environment: dict[str, str], *printed: str) -> None:
     """What the child does: as `python -m llmbench`, or `python`, from a shell with this environment and folder."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    for number in (1, 2):
-        file = os.open(f"{printed}/{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number, path in enumerate(printed, start=1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)

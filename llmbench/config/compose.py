@@ -17,30 +17,30 @@ def composed_once(compose: "Callable[[list[str]], DictConfig]") -> "Callable[[Se
     """The same function, faster for the cells of a grid: what differs in plain values alone is composed once.
 
     Args:
-        compose: from overrides to a configuration. It is called for every new choice of groups.
+        compose: from overrides to a configuration. It is called for every new choice of groups, and for a key that is
+            not there, which it refuses.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     from llmbench.config.conf_files import groups
 
     parser = OverridesParser.create()
-    made: dict[tuple[str, ...], tuple[dict[str, str], DictConfig]] = {}
+    made: dict[tuple[str, ...], DictConfig] = {}
 
     def composed(overrides: Sequence[str]) -> "DictConfig":
         plain = {key: text for text in overrides if (key := text.partition("=")[0]).replace(".", "_").isidentifier()}
         values = {key: text for key, text in plain.items() if key not in groups() and not key.startswith("hydra")}
         others = tuple(text for text in overrides if text not in values.values())
-        known = made.get((*others, *sorted(values)))
-        if known is None:
-            tree = compose(list(overrides))
-            made[(*others, *sorted(values))] = values, tree
-            return copy.deepcopy(tree)
-        before, first = known
-        tree = copy.deepcopy(first)
-        for key, text in values.items():
-            if text != before[key]:
+        if others not in made:
+            made[others] = compose(list(others))
+        tree = copy.deepcopy(made[others])
+        try:
+            for key, text in values.items():
                 OmegaConf.update(tree, key, parser.parse_override(text).value(), merge=True)
+        except OmegaConfBaseException:
+            return compose(list(overrides))
         return tree
 
     return composed

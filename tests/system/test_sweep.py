@@ -29,10 +29,13 @@ SMALL = [
     "workload.prompt_words=12",
     "workload.reference_words=12",
     "timing.repeats=2",
+    "metric.likelihood_texts=2",
+    "metric.likelihood_samples=2",
     "hardware=cpu",
     "parity.baseline_temperatures=[0]",
 ]
-QUICK = ["metric=speed", "canvas=8", "workload.prompts=2", "batch=2", "timing.repeats=1", "hardware=cpu"]
+QUICK = ["metric=speed", "metric.roofline=false", "hardware=cpu", "hardware.threads=1"]
+QUICK += ["canvas=8", "workload.prompts=2", "batch=2", "timing.repeats=1"]
 GRID = ["-m", "model=llama,llada", "steps=4,8"]
 
 
@@ -43,6 +46,14 @@ def environment() -> dict[str, str]:
 
 def llmbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return Child(folder, arguments, environment()).communicate()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_store: Path) -> Path:
+    """Where a sweep starts, with an empty store."""
+    (tmp_path / "multirun").mkdir()
+    shutil.copy(empty_store, tmp_path / "multirun")
+    return tmp_path
 
 
 def children(folder: Path) -> dict[str, list]:
@@ -183,11 +194,11 @@ def test_a_malformed_file_is_one_line_before_any_work(tmp_path, capfd):
     assert [path.name for path in tmp_path.iterdir()] == ["malformed.jsonl"]
 
 
-def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
+def test_a_failing_job_is_recorded_and_the_others_finish(folder):
     """A checkpoint whose weights are not numbers passes every check of its files and dies while it generates."""
     from safetensors.torch import load_file, save_file
 
-    broken = tmp_path / "broken"
+    broken = folder / "broken"
     shutil.copytree(REPOSITORY / "llmbench" / "bundled" / "llada", broken)
     weights = load_file(broken / "model.safetensors")
     save_file(
@@ -195,10 +206,10 @@ def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
         broken / "model.safetensors",
         {"format": "pt"},
     )
-    result = llmbench(tmp_path, "-m", f"model.checkpoint=bundled:llada,{broken}", "model=llada", "steps=4", *QUICK)
+    result = llmbench(folder, "-m", f"model.checkpoint=bundled:llada,{broken}", "model=llada", "steps=4", *QUICK)
     assert result.returncode == 4
     assert "1 of 2 jobs failed" in result.stderr
-    runs = children(tmp_path)
+    runs = children(folder)
     assert sorted(run.info.status for run in runs["children"]) == ["FAILED", "FINISHED"]
     (failed,) = [run for run in runs["children"] if run.info.status == "FAILED"]
     assert failed.data.tags["reason"]
@@ -218,32 +229,33 @@ def stopped(folder: Path, arguments: list[str], number: int, once: str) -> tuple
     return ended.returncode, ended.stderr.splitlines()[-1]
 
 
-def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_stopped(tmp_path):
-    chosen = tmp_path / "mine"
-    arguments = [*GRID, "metric=speed", *SMALL, f"hydra.sweep.dir={chosen}"]
-    code, said = stopped(tmp_path, arguments, signal.SIGTERM, "mine/llama")
+def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_stopped(folder):
+    chosen = folder / "mine"
+    quick = ["metric=speed", "metric.roofline=false", "hardware.threads=1"]
+    arguments = [*GRID, *SMALL, *quick, f"hydra.sweep.dir={chosen}"]
+    code, said = stopped(folder, arguments, signal.SIGTERM, "mine/llama")
     assert said == "llmbench: terminated; finished jobs are kept, the same command goes on from there"
     assert code == 128 + signal.SIGTERM
-    code, _ = stopped(tmp_path, arguments, signal.SIGKILL, "mine/llada-k4")
+    code, _ = stopped(folder, arguments, signal.SIGKILL, "mine/llada-k4")
     assert code == -signal.SIGKILL
-    runs = children(tmp_path)
+    runs = children(folder)
     assert sorted(run.info.status for run in runs["parents"]) == ["KILLED", "RUNNING"]  # the second could tell nobody
 
     (cut,) = [run for run in runs["parents"] if run.info.status == "RUNNING"]
-    shown = llmbench(tmp_path, "report", "parity", "--sweep", cut.info.run_id)
+    shown = llmbench(folder, "report", "parity", "--sweep", cut.info.run_id)
     said = shown.stdout + shown.stderr
     assert "PARTIAL: " in said
     assert "the same command goes on: python -m llmbench -m model=llama,llada steps=4,8" in said
     assert "Traceback" not in said
-    assert not (tmp_path / "paper").exists()  # a partial table replaces none
+    assert not (folder / "paper").exists()  # a partial table replaces none
 
-    again = llmbench(tmp_path, *arguments)
+    again = llmbench(folder, *arguments)
     assert again.returncode == 0, again.stderr
     assert "llama: done" not in again.stderr  # not measured again
     order = ["llama (timed again first): done", "llada k=8: done", "llama (timed again): done"]
     assert [line.partition(" in ")[0] for line in again.stderr.splitlines() if ": done in" in line] == order
     assert re.search(r"5 of 5 jobs finished in \d+ s, 2 of them taken over from earlier \(measured 20", again.stdout)
-    runs = children(tmp_path)
+    runs = children(folder)
     assert sorted(run.info.status for run in runs["parents"]) == ["FINISHED", "KILLED", "KILLED"]
     assert "RUNNING" not in {run.info.status for run in runs["children"]}
     finished = [run for run in runs["children"] if run.info.status == "FINISHED"]
@@ -252,38 +264,32 @@ def test_a_sweep_that_is_terminated_and_then_killed_goes_on_each_time_where_it_s
     assert len(set(originals)) == len(originals) < len(finished), "what was taken over counts once"
 
 
-def test_a_reader_that_goes_away_costs_no_result(tmp_path):
-    """In a process that Python starts, whose output is a pipe."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llmbench", "-m", "model=llama", "steps=4", *QUICK],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()  # as `| head -1` does
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    assert "Traceback" not in errors
-    assert process.wait() in (0, 141), errors
-    assert [run.info.status for run in children(tmp_path)["parents"]] == ["FINISHED"]
-    (books,) = tmp_path.glob("multirun/*/sweep.json")
+def test_a_reader_that_goes_away_costs_no_result(folder):
+    os.mkfifo(folder / "pipe")
+    arguments = ("-m", "model=llama", "steps=4", *QUICK)
+    sweep = Child(folder, arguments, environment(), stdout=folder / "pipe")
+    with (folder / "pipe").open() as pipe:
+        pipe.readline()  # and no more, as `| head -1` does
+    ended = sweep.communicate()
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode in (0, 141), ended.stderr
+    assert [run.info.status for run in children(folder)["parents"]] == ["FINISHED"]
+    (books,) = folder.glob("multirun/*/sweep.json")
     assert json.loads(books.read_text())["ended"] is True
 
 
-def test_jobs_and_sweeps_that_start_together_share_no_folder(tmp_path):
-    together = [Child(tmp_path, ("model=llama", *QUICK, f"seed={i}"), environment()) for i in (1, 2)]
+def test_jobs_and_sweeps_that_start_together_share_no_folder(folder):
+    together = [Child(folder, ("model=llama", *QUICK, f"seed={i}"), environment()) for i in (1, 2)]
     assert [child.communicate().returncode for child in together] == [0, 0]
-    records = [record.load(path) for path in tmp_path.glob("multirun/*/record.json")]
+    records = [record.load(path) for path in folder.glob("multirun/*/record.json")]
     assert sorted(found.config["seed"] for found in records) == [1, 2]
 
 
-def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_asked(tmp_path):
+def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_asked(tmp_path, empty_store):
     elsewhere, here = tmp_path / "disk", tmp_path / "here"
     here.mkdir()
+    elsewhere.mkdir()
+    shutil.copy(empty_store, elsewhere)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         there = environment() | {"LLMBENCH_RESULTS": str(elsewhere)}
@@ -298,7 +304,6 @@ def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_aske
     assert f"Record: {path}" in result.stdout
     assert "Its run: llmbench ui" in result.stdout
     assert "python -m llmbench model=llada steps=4" in result.stdout  # what recreates it
-    assert (elsewhere / "mlflow.db").is_file()
     assert not list(here.iterdir())
 
     taken = run("model=llada", "reuse=all")

@@ -22,16 +22,17 @@ SMALL = {
     "canvas": 8,
     "batch": 2,
     "timing": {"repeats": 2},
-    "hardware": "cpu",
-    "metric": {"likelihood": False, "bertscore": None},
+    "hardware": {"device": "cpu", "threads": 1},
+    "metric": {"likelihood": False, "bertscore": None, "roofline": False},
     "parity": {"baseline_temperatures": [0.0, 0.5]},
 }
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory):
+def swept(tmp_path_factory, empty_store):
     """A sweep made through the API, in a folder of results of its own."""
     root = tmp_path_factory.mktemp("results")
+    shutil.copy(empty_store, root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMBENCH_RESULTS", str(root))
         made = llmbench.sweep(model=["llama", "llada"], steps=[2, 4], progress=False, **SMALL)
@@ -87,7 +88,8 @@ def test_a_sweep_has_a_record_for_every_job_of_the_plan(swept):
     assert {name.rpartition("-")[2] for name in planned["jobs"]} == {record.identity for record in made.records}
 
 
-def test_interleaved_each_speedup_is_made_with_its_neighbours_in_time(tmp_path, monkeypatch):
+def test_interleaved_each_speedup_is_made_with_its_neighbours_in_time(tmp_path, empty_store, monkeypatch):
+    shutil.copy(empty_store, tmp_path)
     monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))
     quick = {"metric": "speed", "weights": "dummy", "sweep": {"order": "interleaved"}}
     made = llmbench.sweep(model=["llama", "llada"], steps=[2, 4, 8], progress=False, **SMALL | quick)
@@ -213,8 +215,9 @@ def test_a_sweep_called_again_takes_nothing_over_from_one_that_ended(swept, monk
         _ = llmbench.Sweep(records=()).parity()
 
 
-def test_a_folder_that_is_used_again_shows_no_earlier_record_as_its_own(tmp_path, monkeypatch):
+def test_a_folder_that_is_used_again_shows_no_earlier_record_as_its_own(tmp_path, empty_store, monkeypatch):
     """The second sweep is stopped before its job: what the first one measured there is not a result of it."""
+    shutil.copy(empty_store, tmp_path)
     from llmbench.sweeps import launchers
 
     monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))

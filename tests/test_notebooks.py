@@ -1,6 +1,7 @@
 """The notebook measures, judges, tabulates and draws a small sweep, and is committed without outputs."""
 
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -20,12 +21,15 @@ def test_a_notebook_is_committed_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-def test_the_first_look_goes_from_a_sweep_to_its_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_look_goes_from_a_sweep_to_its_figure(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "first_look.ipynb", as_version=4)
     lines = [line for cell in notebook.cells if cell.cell_type == "code" for line in cell.source.splitlines()]
     assert len([line for line in lines if line.strip()]) < 25
 
     (tmp_path / "multirun").mkdir()
+    shutil.copy(empty_store, tmp_path / "multirun")
     monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path / "multirun"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -46,6 +50,6 @@ def test_the_first_look_goes_from_a_sweep_to_its_figure(tmp_path: Path, monkeypa
 
 
 SHORTER = (
-    'workload={"prompts": 4}, timing={"repeats": 2}, metric={"likelihood": False, "bertscore": None}, hardware="cpu", '
-    'parity={"baseline_temperatures": [0.0]}'
+    'workload={"prompts": 4}, timing={"repeats": 2}, hardware="cpu", parity={"baseline_temperatures": [0.0]}, '
+    'metric={"likelihood": False, "bertscore": None, "roofline": False}'
 )

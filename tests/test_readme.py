@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composition import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench.analysis.parity.analyze import verdicts
@@ -69,9 +69,7 @@ def test_every_command_composes_to_jobs(words):
     words = [word for word in words if not word.startswith(not_here)]
     words = [*words, "dry_run=true"] if "dry_run=true" not in words else words  # so is the memory that an 8B takes
     grid = plan.expand(OverridesParser.create().parse_overrides(words))
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        composed = [compose("config", overrides=list(overrides)) for overrides, _ in grid]
-        assert all(map(build_job, composed))
+    assert all(build_job(composed(*overrides)) for overrides, _ in grid)
 
 
 def test_every_report_is_one():

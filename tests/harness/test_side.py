@@ -23,12 +23,12 @@ def build(model, **settings):
     return side.build(own | ({"steps": 4} if model == "llada" else {}) | settings, samples=64)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def llama():
     return build("llama")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def llada():
     return build("llada")
 

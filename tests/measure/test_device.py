@@ -3,12 +3,12 @@
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from child import Child
 
 import llmbench
 from llmbench.config.job import HardwareConfig
@@ -59,8 +59,9 @@ def test_a_process_keeps_its_name_and_shares_it_with_no_other() -> None:
     assert float(start) == pytest.approx(psutil.Process().create_time(), abs=2)
     assert device.process() == named
     program = "from llmbench.measure import device; print(device.process())"
-    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert other.strip() != named
+    other = Child(Path.cwd(), ("-c", program), os.environ).communicate()
+    assert other.returncode == 0, other.stderr
+    assert other.stdout.strip() != named
     assert device.environment(CPU).device_uuid is None
 
 

@@ -76,13 +76,13 @@ def test_a_process_that_is_killed_costs_its_own_job(folder):
     assert processes_of(folder) == []
 
 
-def test_a_process_that_takes_too_long_is_ended_and_the_next_job_begins(folder):
-    process = start(folder, "model=llama", "seed=1,2", "isolation=process", "timeout_s=0.5", *QUICK, *ONCE)
+def test_a_process_that_takes_too_long_is_ended(folder):
+    warmup = "timing.warmup=10000001"
+    process = start(folder, "model=llama", warmup, "isolation=process", "timeout_s=0.5", *QUICK, *ONCE)
     ended = process.communicate(timeout=180)
     assert ended.returncode == 4, ended.stderr
-    found = load(folder / "multirun" / "here").records
-    assert [item.context.swept["seed"] for item in found] == ["1", "2"]
-    assert all("timeout_s=0.5" in str(item.reason) for item in found)
+    (found,) = load(folder / "multirun" / "here").records
+    assert "timeout_s=0.5" in str(found.reason)
     assert processes_of(folder) == []
 
 

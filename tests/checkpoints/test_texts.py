@@ -94,7 +94,8 @@ def folders(tmp_path_factory):
 
 
 def run(load, folder):
-    settings = f"""model=llama model.checkpoint={folder} hardware=cpu metric.bertscore=null metric.roofline=false
+    settings = f"""model=llama model.checkpoint={folder} hardware=cpu
+        metric.bertscore=null metric.roofline=false metric.likelihood=false
         canvas=24 workload.prompts=24 temperature=0.7 timing.repeats=1"""
     return run_job(prepare_job(load(*settings.split())))
 

@@ -4,7 +4,9 @@ import dataclasses
 import re
 
 import pytest
+from composition import composed
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 
 from llmbench.config.build import build_job
 from llmbench.config.conf_files import conf_folder
@@ -252,15 +254,36 @@ def test_conf_shows_the_defaults_of_the_dataclasses(load):
     assert load("hardware=auto").hardware == HardwareConfig()
 
 
+def tree(*overrides):
+    """Of Hydra alone."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("steps=8", "canvas=16", "parity.baseline_temperatures=[0,0.5]"),
+        ("steps=4", "model=llada", "judges.smollm2='a=b, c'", "metric.bertscore=null"),
+        ("model=llada", "canvas=8", "++judges.mine=x", "+server.extra.b=2"),
+    ],
+)
+def test_values_that_are_put_into_a_tree_give_what_hydra_composes(overrides):
+    assert composed(*overrides) == tree(*overrides)
+    assert composed("model=llada") == tree("model=llada"), "what is kept stays as it was"
+
+
+def test_a_key_that_is_not_there_is_refused_in_hydras_words():
+    for wrong in ("stesp=8", "workload.promts=3"):
+        with pytest.raises(ConfigCompositionException, match=f"Could not override '{wrong.partition('=')[0]}'"):
+            composed("model=llada", wrong)
+
+
 def test_every_setting_can_be_changed_from_the_command_line():
     """A field that stands in no YAML file would be refused by Hydra as "no such key"."""
 
     def names(kind):
         return {field.name for field in dataclasses.fields(kind)}
-
-    def tree(*overrides):
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
 
     fields = {f"{key}_field" for key in ("prompt", "reference", "answer", "task", "document")} | {
         "revision",
@@ -273,13 +296,13 @@ def test_every_setting_can_be_changed_from_the_command_line():
             overrides = [f"{group}={choice}", *(["metric=speed"] if choice == "synthetic" else [])]
             overrides += ["diffusion_server.engine=vllm"] if choice == "llada_server" else []
             overrides += ["workload.source=x.jsonl"] if choice in ("jsonl", "dataset") else []
-            composed = tree(*overrides)
-            built = build_job(composed)
-            assert set(dataclasses.asdict(built)[group]) - elsewhere.get(group, set()) <= set(composed[group]), choice
+            made = tree(*overrides)
+            built = build_job(made)
+            assert set(dataclasses.asdict(built)[group]) - elsewhere.get(group, set()) <= set(made[group]), choice
             if group == "model":
                 own = {name for name, about in options(type(built.model.decoder)).items() if about.key is None}
                 own -= {name for config, _ in SERVERS.values() for name in names(config)}  # these stand under their key
-                assert own <= set(composed[group]["decoder"]), choice
+                assert own <= set(made[group]["decoder"]), choice
     assert set(shared_keys()) <= set(tree())
     for key, (settings, _) in SERVERS.items():
         assert names(settings) == set(tree()[key])

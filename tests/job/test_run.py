@@ -427,8 +427,7 @@ def test_the_fused_engine_refuses_quantized_weights(prepare, engine):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["int8", "nf4"])
-@pytest.mark.parametrize("model", ["llama", "llada"])
+@pytest.mark.parametrize(("kind", "model"), [("int8", "llama"), ("nf4", "llada")])
 def test_a_job_with_quantized_weights(prepare, kind, model):
     pytest.importorskip("bitsandbytes")
     from llmbench.analysis.parity.grouping import comparison_groups

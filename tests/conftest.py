@@ -43,7 +43,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file.parent.mkdir(exist_ok=True)
     with lock(file.with_name("lock")):
         if not file.exists():  # an experiment in it: a database without any is made anew
-            open_store(TrackingConfig(uri=sqlite_uri(file), experiment="other"))
+            open_store(TrackingConfig(uri=sqlite_uri(file), experiment="copied"))
     return file
 
 

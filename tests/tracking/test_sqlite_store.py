@@ -158,7 +158,7 @@ def test_an_experiment_that_keeps_its_files_elsewhere_on_purpose_stays_there(tmp
     (tmp_path / "files").mkdir()
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     uri = sqlite_uri(tmp_path / "mlflow.db")
-    other = open_store(TrackingConfig(uri=uri, experiment="other"))
+    other = open_store(TrackingConfig(uri=uri, experiment="copied"))
     other.client.create_experiment("x", artifact_location=(tmp_path / "files").as_uri())
     store = open_store(TrackingConfig(uri=uri, experiment="x"))
     record = make_record("llama")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from llmbench.config.decoders import DECODERS, SERVERS, options, shared_keys
+from llmbench.config.decoders import DECODERS, SERVERS, shared_keys
 from llmbench.config.hydra_errors import renamed, renamed_choice
 from llmbench.config.job import HUB_DATASET, PLANNED, Job
+from llmbench.config.options import options
 from llmbench.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,86 +6,30 @@ and the conditions of a comparison read that; nothing else lists options.
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import SplitResult, urlsplit
 
-from pydantic import ConfigDict, Field, StrictBool, StrictInt
+from pydantic import Field, StrictBool, StrictInt
 from pydantic.dataclasses import dataclass
 
-from llmbench.config.diffusion_engines import ENGINES, DiffusionEngine, EngineName
-
-STRICT = ConfigDict(extra="forbid")
-
-Count = Annotated[StrictInt, Field(ge=1)]
-CountOrZero = Annotated[StrictInt, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, le=1, strict=True)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
-
-Family = Literal["autoregressive", "diffusion"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Option:
-    """What follows from a decoder's option."""
-
-    key: str | None = None  # at the top of the configuration, for every model; None: model.decoder.NAME alone
-    own_key: str | None = None  # the same for this way alone; unless it is null it counts instead of `key`
-    label: str | None = None  # how a job's name calls it away from its default; "" shows the value alone
-    implementation: bool = False  # it says with which code a text is generated, and not which text
-    skips_work: bool = False  # away from its default the number or size of forwards depends on what is written
-
-
-def option(
-    default: Any,
-    *,
-    key: str | None = None,
-    own_key: str | None = None,
-    label: str | None = None,
-    implementation: bool = False,
-    skips_work: bool = False,
-) -> Any:
-    """A field of a decoder with its default and what follows from it; arguments as in `Option`."""
-    about = Option(key=key, own_key=own_key, label=label, implementation=implementation, skips_work=skips_work)
-    return dataclasses.field(default=default, metadata={"option": about})
+from llmbench.config.options import (
+    STRICT,
+    Count,
+    CountOrZero,
+    Family,
+    NonNegative,
+    OneByOne,
+    Option,
+    Positive,
+    Share,
+    option,
+    options,
+)
+from llmbench.config.servers import DiffusionServer, DiffusionServerConfig, ServerConfig, ServerDecoder
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class _OneByOne:
-    """What every way of writing one token after the other is told."""
-
-    max_new_tokens: Count = option(64, key="canvas")
-    temperature: NonNegative = option(0.7, key="temperature")  # 0 is greedy
-    top_p: Share = option(1.0, key="top_p")  # draw from the most probable tokens that hold this share
-    top_k: Count | None = option(None, key="top_k", label="top_k")  # draw from the k most probable tokens
-    ignore_stop: StrictBool = option(False, key="ignore_stop")  # generate max_new_tokens whatever is said
-
-    @property
-    def family(self) -> Literal["autoregressive"]:
-        """The kind of model that can be decoded like this."""
-        return "autoregressive"
-
-    @property
-    def canvas(self) -> int:
-        """G: the most tokens that can come out."""
-        return self.max_new_tokens
-
-    @property
-    def steps(self) -> None:
-        """An autoregressive model has no diffusion steps."""
-        return None
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether the seed changes the output."""
-        return self.temperature > 0
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class _Drafting(_OneByOne):
+class _Drafting(OneByOne):
     """Speculative decoding: something proposes tokens, one forward verifies them. The text stays the model's own."""
 
     # lookup: n-grams of prompt and output; model: a smaller checkpoint; llada: a diffusion model, a block at a time
@@ -153,99 +97,6 @@ class Transformers(_Drafting):
             raise ValueError("Transformers drafts with lookup or model; for draft=llada use model=llama")
         if self.draft is not None and self.cache == "static":
             raise ValueError("Transformers drafts with its dynamic cache alone; use model.decoder.cache=dynamic")
-
-
-_OWN_FIELDS = {
-    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "canvas"),
-    "temperature": "temperature",
-    "seed": "seed",
-    "top_p": "top_p",
-    "model": "server.served_model",
-    **dict.fromkeys(("prompt", "messages"), "workload"),
-    **dict.fromkeys(("stream", "stream_options", "n", "best_of", "echo", "suffix"), ""),
-}
-"""Fields of a request that are set by something else, and by what; "" = not to be changed."""
-
-
-def _require_address(url: str) -> None:
-    """Refuse an address that is none, or holds a secret."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("the url must be like http://localhost:8000/v1")
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ValueError("the url must be an address alone; a key goes into the environment as OPENAI_API_KEY")
-
-
-_SECRET = re.compile("api_?key|authorization|password|secret", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ServerConfig:
-    """A server that speaks OpenAI's HTTP interface: vLLM, SGLang, `transformers serve`. Dials: `server.*`.
-
-    The key is read from the environment (OPENAI_API_KEY) when a request is made, and stands nowhere else.
-    """
-
-    url: str = option("http://localhost:8000/v1", implementation=True)
-    served_model: str | None = option(None, implementation=True)  # None: the one that the server lists
-    api: Literal["completions", "chat"] = "completions"  # the prompt as it is, or as a message in the chat template
-    timeout_s: Positive = 600.0  # of one output, from the request to its last token
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # what the request calls the canvas
-    leave_out: list[Literal["seed", "stream_options", "top_p"]] = Field(default_factory=list)  # what the server refuses
-    # more fields of every request; they stand in the Record
-    extra: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"option": Option(implementation=True)})
-    # the user's word: it runs on this device, serves the checkpoint that the model names, and what `extra` and its own
-    # defaults add leaves the text's distribution as it is; a verdict may then rest on it
-    trust_same_hardware: StrictBool = option(False, implementation=True)
-
-    def __post_init__(self) -> None:
-        """Refuse addresses that are none or carry a secret, and fields that are set elsewhere."""
-        _require_address(self.url)
-        for key in filter(_SECRET.search, self.extra):
-            raise ValueError(f"extra.{key}: every Record shows extra; put a key into the environment as OPENAI_API_KEY")
-        for key in sorted(self.extra.keys() & _OWN_FIELDS.keys()):
-            instead = _OWN_FIELDS[key]
-            raise ValueError(f"extra.{key} is not for extra; {f'set {instead}' if instead else 'leave it out'}")
-
-    @property
-    def group(self) -> str:
-        """Where these settings stand in the configuration."""
-        return "server"
-
-    @property
-    def base(self) -> str:
-        """The address that paths are appended to; /v1 when the url has no path."""
-        return self.url.rstrip("/") if self._parts.path.strip("/") else f"{self.origin}/v1"
-
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port: what a Record calls the place."""
-        return f"{self._parts.scheme}://{self._parts.netloc}"
-
-    @property
-    def _parts(self) -> SplitResult:
-        return urlsplit(self.url)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ServerDecoder(ServerConfig, _OneByOne):
-    """Whatever a server does with a prompt (`job.server`): a baseline whose weights and device are elsewhere."""
-
-    kind: Literal["server"] = option("server", implementation=True)
-
-    def __post_init__(self) -> None:
-        """Refuse what a server's text does not show, and one thing set twice."""
-        super().__post_init__()
-        if self.top_k is not None and "top_k" in self.extra:
-            raise ValueError("extra.top_k and top_k set the same thing; leave one of them out")
-        if "top_p" in self.leave_out and self.top_p != 1:
-            raise ValueError(f"leave_out: top_p is {self.top_p:g} and cannot be left out; set top_p=1.0")
-        if self.ignore_stop:
-            raise ValueError("ignore_stop: a server's text does not show where it stopped; use ignore_stop=false")
 
 
 def even(masked: int, steps: int) -> list[int]:
@@ -396,93 +247,6 @@ class Diffusion:
         return self.temperature > 0 or self.remasking == "random"
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class DiffusionServerConfig(ServerConfig):
-    """A server of a diffusion model. Dials: `diffusion_server.*`."""
-
-    url: str = option("http://localhost:8001/v1", implementation=True)
-    engine: EngineName | None = None  # whose way of setting k and counting forwards it has (`diffusion_engines`)
-    steps_field: str | None = None  # the field of a request that holds k, in place of the engine's
-    urls: dict[Annotated[int, Field(ge=1)], str] | None = None  # by k, where k belongs to the server
-
-    def __post_init__(self) -> None:
-        """Refuse addresses that are none, and k set in two ways."""
-        super().__post_init__()
-        for url in (self.urls or {}).values():
-            _require_address(url)
-        if self.urls and self.steps_field is not None:
-            raise ValueError("steps_field sends k with a request, urls has a server for each k; leave one of them out")
-
-    @property
-    def group(self) -> str:
-        """Where these settings stand in the configuration."""
-        return "diffusion_server"
-
-    @property
-    def preset(self) -> DiffusionEngine | None:
-        """What is known of the engine."""
-        return None if self.engine is None else ENGINES[self.engine]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class DiffusionServer(DiffusionServerConfig):
-    """Whatever a server of a diffusion model does with a prompt; `url` is that of k, where `urls` has it."""
-
-    kind: Literal["diffusion_server"] = option("diffusion_server", implementation=True)
-    steps: Count = option(64, key="steps")  # k, as the engine counts it
-    canvas: Count = option(64, key="canvas")
-    temperature: NonNegative = option(0.7, key="temperature", own_key="diffusion_temperature")
-    top_k: Count | None = option(None, key="top_k", label="top_k")
-
-    def __post_init__(self) -> None:
-        """Take the address of this k."""
-        super().__post_init__()
-        if self.top_k is not None and "top_k" in self.extra:
-            raise ValueError("extra.top_k and top_k set the same thing; leave one of them out")
-        if not self.urls:
-            return
-        if self.steps not in self.urls:
-            known = ", ".join(map(str, sorted(self.urls)))
-            raise ValueError(f"steps {self.steps} has no server: diffusion_server.urls has {known}")
-        object.__setattr__(self, "url", self.urls[self.steps])
-        object.__setattr__(self, "urls", {self.steps: self.url})  # another k's server is no part of this job
-
-    @property
-    def family(self) -> Literal["diffusion"]:
-        """The kind of model that can be decoded like this."""
-        return "diffusion"
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether the seed changes the output."""
-        return self.temperature > 0
-
-    @property
-    def sent_steps(self) -> str | None:
-        """The field of a request that holds k; None where the server has it."""
-        if self.urls:
-            return None
-        return self.steps_field or (self.preset.steps_field if self.preset else None)
-
-    def require_steps(self) -> None:
-        """Refuse a server that would not be told k.
-
-        Raises:
-            ValueError: says what to set.
-        """
-        if self.urls or self.sent_steps:
-            return
-        by_k = f"diffusion_server.urls='{{{self.steps}: \"{self.url}\"}}'"
-        if self.preset is None:
-            raise ValueError(
-                f"how is k set? diffusion_server.engine={'|'.join(ENGINES)}, or diffusion_server.steps_field=FIELD of "
-                f"a request, or a server for each k: {by_k}"
-            )
-        raise ValueError(
-            f"{self.engine} takes k when it starts ({self.preset.sets_steps}); give a server for each k: {by_k}"
-        )
-
-
 DecoderConfig = Autoregressive | Transformers | ServerDecoder | Diffusion | DiffusionServer
 
 DECODERS: dict[str, type] = {
@@ -496,11 +260,6 @@ SERVERS: dict[str, tuple[type, type]] = {
     "diffusion_server": (DiffusionServerConfig, DiffusionServer),
 }
 """The settings at the top of the configuration that describe a server, and the way of generating that reads them."""
-
-
-def options(kind: type) -> dict[str, Option]:
-    """The options of one way of generating text, by field."""
-    return {item.name: item.metadata.get("option", Option()) for item in dataclasses.fields(kind)}
 
 
 @functools.cache

@@ -12,21 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool
 from pydantic.dataclasses import dataclass
 
-from llmbench.config.decoders import (
-    STRICT,
-    Autoregressive,
-    Count,
-    CountOrZero,
-    DecoderConfig,
-    DiffusionServer,
-    NonNegative,
-    Positive,
-    Seed,
-    ServerConfig,
-    Transformers,
-    job_label,
-)
+from llmbench.config.decoders import Autoregressive, DecoderConfig, Transformers, job_label
+from llmbench.config.options import STRICT, Count, CountOrZero, NonNegative, Positive, Seed
 from llmbench.config.parity import ParityConfig
+from llmbench.config.servers import DiffusionServer, ServerConfig
 from llmbench.system.redact import split_uri
 
 CONTINUATION = "bundled:continuation"

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from llmbench.config.decoders import STRICT, Count, NonNegative, Positive
+from llmbench.config.options import STRICT, Count, NonNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

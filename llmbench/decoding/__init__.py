@@ -7,14 +7,8 @@ settings class in `config`, one decoder here, and one line in `build`.
 
 from collections.abc import Sequence
 
-from llmbench.config.decoders import (
-    Autoregressive,
-    DecoderConfig,
-    Diffusion,
-    DiffusionServer,
-    ServerDecoder,
-    Transformers,
-)
+from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, Transformers
+from llmbench.config.servers import DiffusionServer, ServerDecoder
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import Decoder
 from llmbench.decoding.diffusion import DiffusionDecoder

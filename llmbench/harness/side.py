@@ -253,7 +253,7 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     """
     from llmbench.checkpoints.load import load_checkpoint
     from llmbench.checkpoints.resolve import resolve_checkpoint
-    from llmbench.config.decoders import ServerConfig
+    from llmbench.config.servers import ServerConfig
     from llmbench.job import memory_estimate
     from llmbench.job.run import require_numbers
     from llmbench.measure import device

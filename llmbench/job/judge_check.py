@@ -11,8 +11,8 @@ from dataclasses import replace
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.load import load_judge, make_room
 from llmbench.checkpoints.resolve import shapes_of
-from llmbench.config.decoders import ServerConfig
 from llmbench.config.job import HardwareConfig
+from llmbench.config.servers import ServerConfig
 from llmbench.data import heldout
 from llmbench.errors import ConfigError
 from llmbench.job import memory_estimate

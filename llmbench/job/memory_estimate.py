@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, get_args
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.load import elements, kept_bytes
-from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, ServerConfig
+from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion
 from llmbench.config.job import HardwareConfig, Job, Quantization
+from llmbench.config.servers import ServerConfig
 from llmbench.errors import CheckpointError, HardwareError
 from llmbench.measure import device
 from llmbench.models import architecture, weights

@@ -25,7 +25,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmbench.config.decoders import ServerConfig
+from llmbench.config.servers import ServerConfig
 from llmbench.errors import ServerError
 from llmbench.job.reply import Reply, take
 

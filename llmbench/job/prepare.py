@@ -8,9 +8,10 @@ from dataclasses import fields, replace
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.resolve import resolve_checkpoint
-from llmbench.config.decoders import SERVERS, ServerConfig
+from llmbench.config.decoders import SERVERS
 from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
+from llmbench.config.servers import ServerConfig
 from llmbench.data import heldout, workloads
 from llmbench.errors import CheckpointError, ConfigError, JudgeError
 from llmbench.job import drafts, judge_check, memory_estimate, server

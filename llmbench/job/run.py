@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from llmbench import decoding
 from llmbench.checkpoints.load import Checkpoint, ValidText, load_beside, load_checkpoint, load_judge, make_room
-from llmbench.config.decoders import Diffusion, ServerConfig
+from llmbench.config.decoders import Diffusion
 from llmbench.config.identity import identity
 from llmbench.config.job import Job, to_dict
+from llmbench.config.servers import ServerConfig
 from llmbench.decoding.base import DecodedBatch, Decoder, OnStep, PromptBatch
 from llmbench.decoding.drafts import DraftModel
 from llmbench.errors import CheckpointError

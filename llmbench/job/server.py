@@ -22,7 +22,7 @@ which most servers repeat their text.
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llmbench.config.decoders import DiffusionServer, ServerDecoder
+from llmbench.config.servers import DiffusionServer, ServerDecoder
 from llmbench.job import generation_result, openai_client, server_notes
 from llmbench.job.forward_counter import ForwardCounter
 from llmbench.job.generation_result import GenerationResult

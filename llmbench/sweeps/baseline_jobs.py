@@ -24,8 +24,9 @@ from typing import Any, Literal
 
 from llmbench.analysis.implementations import IMPLEMENTATION
 from llmbench.analysis.parity.grouping import CHAT, VARIED
-from llmbench.config.decoders import Autoregressive, ServerConfig, ServerDecoder, Transformers
+from llmbench.config.decoders import Autoregressive, Transformers
 from llmbench.config.job import Job, TimingConfig
+from llmbench.config.servers import ServerConfig, ServerDecoder
 from llmbench.job.prepare import conditions, prepared_as
 from llmbench.job.prepared import Prepared
 from llmbench.sweeps.plan import Cell, common_axes

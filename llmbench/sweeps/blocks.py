@@ -8,7 +8,7 @@ nobody times, is a block too.
 
 from collections.abc import Sequence
 
-from llmbench.config.decoders import ServerConfig
+from llmbench.config.servers import ServerConfig
 from llmbench.sweeps.baseline_jobs import Compared
 from llmbench.sweeps.plan import Cell
 

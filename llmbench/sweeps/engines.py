@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llmbench.config.decoders import ServerDecoder
 from llmbench.config.job import HardwareConfig
+from llmbench.config.servers import ServerDecoder
 from llmbench.job import drafts
 from llmbench.job.prepare import prepared_as
 from llmbench.job.prepared import Prepared

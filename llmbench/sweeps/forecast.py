@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from llmbench.config.decoders import DecoderConfig, Diffusion, Option, ServerConfig
+from llmbench.config.decoders import DecoderConfig, Diffusion
+from llmbench.config.options import Option
+from llmbench.config.servers import ServerConfig
 from llmbench.job import memory_estimate
 from llmbench.record import Ceilings, ForwardShape, Record, total
 from llmbench.sweeps.plan import generations

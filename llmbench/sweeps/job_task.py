@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.config.decoders import ServerConfig
+from llmbench.config.servers import ServerConfig
 from llmbench.errors import ConfigError, JobsFailedError, LlmbenchError, RecordError
 from llmbench.system import signals
 from llmbench.system.output import emit

@@ -17,8 +17,10 @@ from typing import Any
 from llmbench import record
 from llmbench.config.build import build_job, keys_of, unread_options
 from llmbench.config.compose import composed_once
-from llmbench.config.decoders import DECODERS, Diffusion, ServerConfig, labelled, options
+from llmbench.config.decoders import DECODERS, Diffusion, labelled
 from llmbench.config.job import PROMPTS, Job
+from llmbench.config.options import options
+from llmbench.config.servers import ServerConfig
 from llmbench.errors import ConfigError, JudgeError, RecordError, UsageError
 from llmbench.job.prepare import prepare_job
 from llmbench.job.prepared import Prepared

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmbench.config.decoders import ServerConfig
+from llmbench.config.servers import ServerConfig
 from llmbench.errors import ServerError
 from llmbench.job import openai_client
 from llmbench.job.prepare import prepare_job

@@ -10,17 +10,10 @@ from hydra.errors import ConfigCompositionException
 
 from llmbench.config.build import build_job
 from llmbench.config.conf_files import conf_folder
-from llmbench.config.decoders import (
-    SERVERS,
-    Autoregressive,
-    Diffusion,
-    DiffusionServer,
-    ServerDecoder,
-    Transformers,
-    options,
-    shared_keys,
-)
+from llmbench.config.decoders import SERVERS, Autoregressive, Diffusion, Transformers, shared_keys
 from llmbench.config.job import HardwareConfig, Job, MetricConfig
+from llmbench.config.options import options
+from llmbench.config.servers import DiffusionServer, ServerDecoder
 from llmbench.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import Tokenizer
 
-from llmbench.config.decoders import ServerConfig
+from llmbench.config.servers import ServerConfig
 from llmbench.errors import ServerError
 from llmbench.job import openai_client
 from serving import LLAMA, TEXT, text_server

@@ -1,7 +1,8 @@
 """Engines that serve diffusion models behind OpenAI's interface: how each is told k, what it counts, how it starts.
 
 As published for their versions of 2026, and not tried against the engines themselves. None of them is asked for more
-than a field and a page of counters. An engine that is not here is described by `diffusion_server.steps_field` or `diffusion_server.urls`.
+than a field and a page of counters. An engine that is not here is described by `diffusion_server.steps_field` or
+`diffusion_server.urls`.
 """
 
 from typing import Literal, NamedTuple

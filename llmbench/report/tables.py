@@ -205,8 +205,8 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
             "speedup = L_e2e of the autoregressive side / L_e2e here; intervals: bootstrap over batches, then repeats."
         )
     notes += [
-        f"{name} = L_e2e of {'the baseline' if item.candidate else item.label} ({item.where}) / L_e2e here, both by "
-        "the host clock."
+        f"{name} = L_e2e of {f'the baseline / that of {item.label}' if item.candidate else item.label} ({item.where})"
+        f"{'' if item.candidate else ' / L_e2e here'}, both by the host clock."
         for item, (name, _) in zip(parity.external_servers, _external_servers(parity), strict=True)
         if item.speedups
     ]

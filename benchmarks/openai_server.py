@@ -108,9 +108,7 @@ class Model:
 
         made = decoder.generate(self.engine, batch, seed=rows[0].seed, on_step=on_step)
         for row in rows:
-            if row.finish is None:
-                row.finish = "length"
-            loop.call_soon_threadsafe(row.events.put_nowait, {"finish": row.finish})
+            row.finish = row.finish or "length"
         return made.nfe
 
     def _send(self, row: Row, ids: list[int], loop: asyncio.AbstractEventLoop) -> None:
@@ -288,6 +286,8 @@ class Server:
         if self._model.diffusion:
             self.counters["vllm:spec_decode_num_drafts_total"] += made * len(rows)
             self.counters["vllm:spec_decode_num_accepted_tokens_total"] += sum(row.settings.canvas for row in rows)
+        for row in rows:  # counted before the client knows that it has all
+            row.events.put_nowait({"finish": row.finish})
 
 
 async def _event(response: web.StreamResponse, data: dict[str, Any]) -> None:

@@ -60,7 +60,40 @@ class AutoregressiveDecoder:
         return DecodedBatch(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards))
 
 
-class _Loop:
+class PromptLoop:
+    """What every way of writing token after token keeps: prompts, stop tokens, random numbers. Memory that stays."""
+
+    def __init__(
+        self,
+        settings: Autoregressive,
+        stop_ids: tuple[int, ...],
+        pad_id: int,
+        engine: Engine,
+        shape: tuple[int, int, bool],
+    ) -> None:
+        """Memory for batches of a shape: rows, prompt tokens, whether some are padded."""
+        rows, prompt, padded = shape
+        self._settings, self._pad_id, self._engine = settings, pad_id, engine
+        device = engine.device
+        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
+        self._draws = base.Draws(device)
+        self._ids = torch.full((rows, prompt), pad_id, device=device)
+        self._mask = torch.ones(rows, prompt, dtype=torch.bool, device=device) if padded else None
+
+    def start(self, batch: PromptBatch, seed: int) -> None:
+        """Take the prompts of a batch."""
+        self._ids.copy_(batch.ids)
+        if self._mask is not None and batch.mask is not None:
+            self._mask.copy_(batch.mask)
+        self._draws.restart(seed)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Nothing is written yet."""
+        raise NotImplementedError
+
+
+class _Loop(PromptLoop):
     """The memory of a generation, and its two steps. They touch this memory alone, so they can be captured."""
 
     def __init__(
@@ -71,13 +104,8 @@ class _Loop:
         engine: Engine,
         shape: tuple[int, int, bool],
     ) -> None:
-        rows, prompt, padded = shape
-        self._settings, self._pad_id, self._engine = settings, pad_id, engine
-        device = engine.device
-        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
-        self._draws = base.Draws(device)
-        self._ids = torch.full((rows, prompt), pad_id, device=device)
-        self._mask = torch.ones(rows, prompt, dtype=torch.bool, device=device) if padded else None
+        super().__init__(settings, stop_ids, pad_id, engine, shape)
+        (rows, prompt, padded), device = shape, engine.device
         self._cache = engine.new_cache(rows, prompt + settings.max_new_tokens)
         self._token = torch.full((rows,), pad_id, device=device)
         self._made = torch.zeros(1, dtype=torch.int64, device=device)
@@ -86,14 +114,6 @@ class _Loop:
         engine.compile([lambda logits: choose(logits, settings, self._draws)], padded=padded)
         self.first = engine.capture(self._first, self._reset, self._draws)
         self.next = engine.capture(self._next, self._begin, self._draws) if settings.max_new_tokens > 1 else self.first
-
-    def start(self, batch: PromptBatch, seed: int) -> None:
-        """Take the prompts of a batch."""
-        self._ids.copy_(batch.ids)
-        if self._mask is not None and batch.mask is not None:
-            self._mask.copy_(batch.mask)
-        self._draws.restart(seed)
-        self._reset()
 
     def _reset(self) -> None:
         self._made.zero_()

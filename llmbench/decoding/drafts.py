@@ -75,7 +75,7 @@ class LookupDraft:
 
 
 class ModelDraft:
-    """The likeliest continuation under a smaller causal model, token by token from its own cache."""
+    """The greedy continuation of a smaller causal model, token by token from its own cache."""
 
     def __init__(self, model: DraftModel, rows: int, length: int, count: int) -> None:
         self._model, self._engine, self._count = model, model.engine, count

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 import torch
 
 from llmbench.config.decoders import Autoregressive
-from llmbench.decoding import base, drafts
-from llmbench.decoding.autoregressive import choose
+from llmbench.decoding import drafts
+from llmbench.decoding.autoregressive import PromptLoop, choose
 from llmbench.decoding.base import DecodedBatch, Engine, OnStep, PromptBatch
 from llmbench.decoding.drafts import DraftModel
 from llmbench.record import ForwardShape
@@ -85,7 +85,7 @@ def _shape(batch: PromptBatch, *, queries: int, keys: int, logits: int) -> Forwa
     return ForwardShape(rows=rows, queries=queries, keys=keys, logits=logits, padding=batch.padding)
 
 
-class _Loop:
+class _Loop(PromptLoop):
     """The memory of a generation, and its two steps. They touch this memory alone, so they can be captured."""
 
     def __init__(
@@ -97,15 +97,11 @@ class _Loop:
         model: DraftModel | None,
         shape: tuple[int, int, bool],
     ) -> None:
-        rows, prompt, padded = shape
-        self._settings, self._pad_id, self._engine, self._prompt = settings, pad_id, engine, prompt
+        super().__init__(settings, stop_ids, pad_id, engine, shape)
+        (rows, prompt, padded), device = shape, engine.device
+        self._prompt = prompt
         self.width = settings.draft_tokens + 1
         length = prompt + settings.max_new_tokens + self.width  # drafts behind the last token need a place
-        device = engine.device
-        self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
-        self._draws = base.Draws(device)
-        self._ids = torch.full((rows, prompt), pad_id, device=device)
-        self._mask = torch.ones(rows, prompt, dtype=torch.bool, device=device) if padded else None
         self._cache = engine.new_cache(rows, length)
         self._draft = drafts.build(settings, model, rows, prompt, length)
         self.text = torch.full((rows, length), pad_id, device=device)
@@ -117,14 +113,6 @@ class _Loop:
         engine.compile([lambda logits: choose(logits, settings, self._draws)], padded=padded)
         self.first = engine.capture(self._first, self._reset, self._draws)
         self.next = engine.capture(self._next, self._begin, self._draws) if settings.max_new_tokens > 1 else self.first
-
-    def start(self, batch: PromptBatch, seed: int) -> None:
-        """Take the prompts of a batch."""
-        self._ids.copy_(batch.ids)
-        if self._mask is not None and batch.mask is not None:
-            self._mask.copy_(batch.mask)
-        self._draws.restart(seed)
-        self._reset()
 
     def look(self, steps: int) -> tuple[int, list[int]]:
         """Tokens that the row furthest behind lacks, and the tokens of all rows before each of `steps`. Waits."""

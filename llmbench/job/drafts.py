@@ -11,15 +11,16 @@ from llmbench.models import blocks
 from llmbench.record import Family
 
 
-def resolve(job: Job, files: CheckpointFiles) -> CheckpointFiles | None:
+def resolve(job: Job, files: CheckpointFiles, longest_prompt: int) -> CheckpointFiles | None:
     """The files of the model that drafts; None where none does.
 
     Args:
         job: hardware resolved.
         files: of the model under test.
+        longest_prompt: tokens.
 
     Raises:
-        CheckpointError: it cannot be read, or writes other tokens than the model under test.
+        CheckpointError: it cannot be read, writes other tokens than the model under test, or reads too few.
         ConfigError: this engine cannot verify drafts.
     """
     decoder: Any = job.model.decoder
@@ -36,6 +37,12 @@ def resolve(job: Job, files: CheckpointFiles) -> CheckpointFiles | None:
         raise CheckpointError(f"draft_checkpoint: {error}") from error
     if decoder.kind == "autoregressive":
         blocks.require_plain(found.config)
+    length = longest_prompt + decoder.canvas + decoder.draft_tokens + 1
+    if length > found.context:
+        raise CheckpointError(
+            f"draft_checkpoint: {found.name} reads {found.context} tokens, and longest prompt, canvas and draft are "
+            f"{length}; lower canvas, or use another draft"
+        )
     if job.weights == "real":
         _require_same_tokens(files, found)
     return found

@@ -47,7 +47,6 @@ def prepare_job(job: Job, *, here: bool = True) -> Prepared:
         family=job.model.decoder.family,
         require=lambda described: _require_fit(job, workload, described),
     )
-    draft = drafts.resolve(job, files)
     judge, second_judge = _judges(job, files)
     encoder = (
         bertscore.resolve_encoder(job.metric.bertscore, job.metric.bertscore_layer) if job.metric.bertscore else None
@@ -55,6 +54,7 @@ def prepare_job(job: Job, *, here: bool = True) -> Prepared:
     if encoder is not None:
         workload.require_references("bertscore")
     job, longest = _require_fit(job, workload, files)
+    draft = drafts.resolve(job, files, longest)
     if here and hardware.engine == "auto" and job.hardware.engine == "eager":
         form = blocks.not_plain(files.config)
         notes += (f"hardware.engine=auto is eager for {files.name}: the fused engine does not compute {form}",)

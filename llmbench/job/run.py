@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from llmbench import decoding
 from llmbench.checkpoints.load import Checkpoint, ValidText, load_beside, load_checkpoint, load_judge, make_room
-from llmbench.config.decoders import Diffusion
+from llmbench.config.decoders import Autoregressive, Diffusion
 from llmbench.config.identity import identity
 from llmbench.config.job import Job, to_dict
 from llmbench.config.servers import ServerConfig
@@ -168,7 +168,7 @@ def _drafting(prepared: Prepared, checkpoint: Checkpoint) -> DraftModel | None:
         return None
     beside = load_beside(prepared.draft, job.hardware, job.weights)
     return DraftModel(
-        engine=beside.engine("fused" if job.hardware.engine == "fused" else "eager"),
+        engine=beside.engine("fused" if isinstance(job.model.decoder, Autoregressive) else "eager"),
         vocabulary=beside.architecture.vocab,
         verified_vocabulary=checkpoint.architecture.vocab,
         mask_id=beside.mask_id,

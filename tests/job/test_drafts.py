@@ -58,6 +58,15 @@ def test_a_draft_with_another_tokenizer_is_refused(tmp_path):
         prepare("draft=model", f"draft_checkpoint={other_tokenizer(tmp_path)}")
 
 
+def test_a_draft_that_reads_too_few_tokens_is_refused(tmp_path):
+    """Its table of rotations would end before the canvas does."""
+    shutil.copytree(BUNDLED / "llama", tmp_path / "short")
+    settings = json.loads((tmp_path / "short" / "config.json").read_text())
+    (tmp_path / "short" / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 16}))
+    with pytest.raises(UsageError, match=r"draft_checkpoint: .* reads 16 tokens"):
+        prepare("draft=model", f"draft_checkpoint={tmp_path / 'short'}")
+
+
 def test_options_that_a_draft_does_not_read_make_no_other_job():
     plain = prepare("draft=null")
     assert prepare("draft=null", "draft_tokens=3", "draft_checkpoint=nowhere").identity == plain.identity

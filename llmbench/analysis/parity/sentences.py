@@ -404,10 +404,11 @@ def baseline_choice(verdict: Verdict) -> str:
     if not timed or (len(timed) == 1 and not verdict.speedups):
         return ""
     chosen, *others = timed
-    beside = "; ".join(f"{_implementation(item)}, {number(item.e2e_ms or 0.0)} ms" for item in others)
-    choice = f"the fastest of {len(timed)}: {beside}" if others else "no other implementation was measured"
     what = "Speed is against" if verdict.speedups else "The baseline is"
-    return f"{what} {_implementation(chosen)} ({choice})."
+    if not others:
+        return f"{what} {_implementation(chosen)} (no other implementation was measured)."
+    own, *beside = (f"{_implementation(item)}, {number(item.e2e_ms or 0.0)} ms" for item in (chosen, *others))
+    return f"{what} {own}, the fastest of {len(timed)} implementations (also measured: {'; '.join(beside)})."
 
 
 def _implementation(item: Implementation) -> str:

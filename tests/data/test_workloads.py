@@ -189,7 +189,7 @@ def test_a_bad_line_is_named_with_its_number_even_when_it_is_not_selected(write,
     [
         (b"", "has no prompts; write one JSON object a line"),
         (b"\n \n", "has no prompts"),
-        (gzip.compress(b'{"prompt": "a"}\n'), "is compressed; unpack it: gunzip "),
+        (gzip.compress(b'{"prompt": "a"}\n', mtime=0), "is compressed; unpack it: gunzip "),
         (b'{"prompt": "a"}\n{"prompt": "b\xff"}\n', "line 2: byte 0xff is not UTF-8"),
         (b'{"prompt": "a"}\n{"prompt": "b"}\n', "has only 2; set workload.prompts=2"),
     ],

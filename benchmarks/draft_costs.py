@@ -128,7 +128,7 @@ class Bench:
         chosen = torch.zeros(rows * width, dtype=torch.int64, device=engine.device)
 
         def step() -> None:
-            logits = engine.head(engine.extend(tokens, start, cache))
+            logits = engine.head(engine.extend(tokens, start, cache, causal=True))
             chosen.copy_(greedy(logits.view(rows * width, -1))[0])
 
         replay = engine.capture(step, _nothing, Draws(engine.device))

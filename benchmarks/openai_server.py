@@ -76,8 +76,8 @@ class Model:
         where = device.resolve(hardware)
         self.hardware = where
         self.checkpoint: Checkpoint = load_checkpoint(resolve_checkpoint(source), where, "real")
-        self.engine = Watched(self.checkpoint.engine("eager" if where.engine == "eager" else "fused"))
-        self.diffusion = self.checkpoint.files.family == "diffusion"
+        self.family = next(iter(self.checkpoint.files.modes))
+        self.engine = Watched(self.checkpoint.engine("eager" if where.engine == "eager" else "fused", self.family))
 
     def decode(self, rows: Sequence[Row], loop: asyncio.AbstractEventLoop) -> int:
         """Write the outputs of a batch into the events of its rows; forwards made, guidance counted twice."""
@@ -87,7 +87,7 @@ class Model:
             stop_ids=files.stop_ids,
             pad_id=files.pad_id,
             mask_id=files.mask_id,
-            logit_shift=files.logit_shift,
+            mode=files.mode(self.family),
         )
         batch = self.checkpoint.to_device([row.ids for row in rows])
         width = batch.ids.shape[1]
@@ -97,7 +97,7 @@ class Model:
                 tokens: list[list[int]] = self.engine.loop.tokens[:, : step + 1].tolist()
                 return tokens
             canvas = self.engine.loop.canvas[:, width:]
-            block = settings.block_length
+            block = settings.block
             final = (canvas != files.mask_id).view(len(rows), -1, block).all(-1).all(0).tolist()
             blocks: list[list[int]] = canvas[:, : block * [*final, False].index(False)].tolist()
             return blocks
@@ -238,7 +238,7 @@ class Server:
     def _settings(self, body: dict[str, Any], steps: int | None) -> Autoregressive | Diffusion:
         most = -(-body["max_tokens"] // self._options.round_to) * self._options.round_to
         temperature = 0.0 if self._options.greedy else body.get("temperature", 1.0)
-        if not self._model.diffusion:
+        if self._model.family != "diffusion":
             if steps is not None:
                 raise ValueError("an autoregressive model has no denoising steps")
             own = {"max_new_tokens": most, "temperature": temperature, "top_p": body.get("top_p", 1.0)}
@@ -283,7 +283,7 @@ class Server:
         self.counters["vllm:prompt_tokens_total"] += sum(len(row.ids) for row in rows)
         self.counters["vllm:generation_tokens_total"] += sum(row.tokens for row in rows)
         self.counters["vllm:request_success_total"] += len(rows)
-        if self._model.diffusion:
+        if self._model.family == "diffusion":
             self.counters["vllm:spec_decode_num_drafts_total"] += made * len(rows)
             self.counters["vllm:spec_decode_num_accepted_tokens_total"] += sum(row.settings.canvas for row in rows)
         for row in rows:  # counted before the client knows that it has all

@@ -154,7 +154,8 @@ class ForwardShape:
 
     `rows` sequences, `queries` new positions each, attending to `keys` positions (themselves included); the output
     head computed at `logits` positions of each row. `padding` of the keys of all rows together are no text; where a
-    forward reads whole sequences (queries = keys), neither are as many queries.
+    forward reads whole sequences (queries = keys), neither are as many queries. `causal`: whether each query sees
+    nothing behind itself, and keys and values are kept; None is as the model always does.
     """
 
     __pydantic_config__: ClassVar["ConfigDict"] = _NUMBERS
@@ -164,6 +165,7 @@ class ForwardShape:
     keys: Count
     logits: Count
     padding: Count = 0
+    causal: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

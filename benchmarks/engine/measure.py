@@ -329,6 +329,6 @@ def _times(count: int, call: Callable[[], object]) -> None:
 
 def _small(files: Any) -> Any:
     """The same checkpoint in shapes for a trial."""
-    own = {"mask_token_id": 500, "is_causal": False} if files.family == "diffusion" else {}
+    own = {"mask_token_id": 500, "is_causal": False} if "diffusion" in files.modes else {}
     config = type(files.config).from_dict(files.config.to_dict() | SMOKE | own)
     return dataclasses.replace(files, config=config, digest=f"smoke-{files.digest}", mask_id=own.get("mask_token_id"))

@@ -20,6 +20,7 @@ _DRAFTS = {
     "lookup": "with prompt lookup",
     "model": "with a smaller model's drafts",
     "llada": "with LLaDA's drafts",
+    "self": "with its own drafts",
 }
 
 _TOLD = label_conditions() | {"decoding.kind", "decoding.trust_same_hardware"}
@@ -32,7 +33,7 @@ class ImplementationName:
 
     model: str
     engine: Literal["ours", "transformers", "server"] = "ours"
-    draft: str | None = None  # lookup, model, llada
+    draft: str | None = None  # lookup, model, llada, self
     server: str = ""  # its software and version, as far as it says them
     settings: tuple[str, ...] = ()  # what else tells it from the others: `static`, `draft_tokens=4`
 

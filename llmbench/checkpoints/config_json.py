@@ -66,10 +66,20 @@ def read(folder: Path, name: str, own_layout: str | None = None) -> "tuple[Any, 
         raise CheckpointError(f"checkpoint {name}: config.json is wrong: {one_line(error)}") from error
     if layout is not None:
         layouts.require_known(layout, built_in(), name)
-    shift = logit_shift(config)
-    if type(shift) is not int or not 0 <= shift <= 1 or (shift and getattr(config, "is_causal", True) is not False):
-        raise CheckpointError(f"checkpoint {name}: logit_shift {shift} must be 0, or 1 where is_causal is false")
+    _read_modes(config, name)
     return config, layout
+
+
+def _read_modes(config: Any, name: str) -> None:
+    """Check the modes of a configuration, and say in it what the modules themselves read of them."""
+    from llmbench.config import modes
+
+    try:
+        found = modes.of_config(config)
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {name}: {error}") from error
+    if getattr(config, "modes", None) is not None:
+        config.is_causal = any(mode.causal_prompt for mode in found.values())
 
 
 def _language_models() -> Container[str]:
@@ -158,12 +168,6 @@ def _older_than_theta(values: dict[str, Any]) -> bool:
     return causal and not any(value is not None for key, value in values.items() if "rope" in key or "theta" in key)
 
 
-def logit_shift(config: Any) -> int:
-    """How many positions before a masked one the hidden state lies that predicts it; 0 unless config.json says 1."""
-    shift: int = getattr(config, "logit_shift", 0)
-    return shift
-
-
 def context(config: Any, name: str) -> int:
     """Most tokens of a sequence: `max_position_embeddings`, or a sliding window that is narrower.
 
@@ -210,8 +214,10 @@ def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
     stop token pads: padding is never looked at.
 
     Raises:
-        CheckpointError: a bidirectional model without a mask token, an id outside the vocabulary, one id in two roles.
+        CheckpointError: a diffusion mode without a mask token, an id outside the vocabulary, one id in two roles.
     """
+    from llmbench.config import modes
+
     generation = _json(folder / "generation_config.json", name)
     named = [getattr(config, "eos_token_id", None), generation.get("eos_token_id")]
     flat = [i for value in named if value is not None for i in (value if isinstance(value, list) else [value])]
@@ -223,8 +229,8 @@ def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
     mask = getattr(config, "mask_token_id", None)
     pads = (getattr(config, "pad_token_id", None), generation.get("pad_token_id"), *stop, 0)
     pad = next(i for i in pads if i is not None and i != -1)  # old Llama configurations say -1 for "none"
-    if mask is None and getattr(config, "is_causal", True) is False:
-        raise CheckpointError(f"checkpoint {name}: is_causal is false and mask_token_id missing; set it in config.json")
+    if mask is None and "diffusion" in modes.of_config(config):
+        raise CheckpointError(f"checkpoint {name}: it has a diffusion mode and no mask_token_id; set it in config.json")
     vocabulary = field(config, "vocab_size", name)
     for key, value in (("pad_token_id", pad), ("mask_token_id", mask), *(("eos_token_id", i) for i in stop)):
         if value is not None and not (type(value) is int and 0 <= value < vocabulary):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbench.config.modes import Mode, Modes
 from llmbench.errors import CheckpointError, one_line
 from llmbench.record import Family
 from llmbench.system.quiet import quiet_transformers
@@ -24,14 +25,13 @@ class CheckpointFiles:
     digest: str  # sha256 over configuration, tokenizer and the weights that are read; 12 hexadecimal digits
     without_weights: str  # the same over configuration and tokenizer alone: all that is known of a served checkpoint
     context: int  # tokens, prompt and output together
-    family: Family
     stop_ids: tuple[int, ...]  # that end an output; none with dummy weights
     special_ids: frozenset[int]  # that the configuration gives a role: stop, padding, mask, beginning of text
     pad_id: int
     mask_id: int | None  # diffusion
     has_tokenizer: bool
     writes_text: bool  # False with dummy weights
-    logit_shift: int  # how far before a masked position the hidden state lies that predicts it; 0 for most
+    modes: Modes = field(compare=False)  # the ways in which it can be decoded
     config: Any = field(repr=False, compare=False)  # Transformers' configuration
     layout: "Layout | None" = field(repr=False, compare=False)  # how its files say what Transformers says otherwise
 
@@ -39,6 +39,15 @@ class CheckpointFiles:
     def location(self) -> tuple[Path, str | None]:
         """Folder and GGUF file. Digests do not replace it: that of a server's checkpoint leaves the weights out."""
         return self.path.resolve(), self.gguf
+
+    @property
+    def families(self) -> str:
+        """The families of decoders that it has a mode for, in words."""
+        return " and ".join(self.modes)
+
+    def mode(self, family: Family) -> Mode:
+        """How a family of decoders sees it; `require_family` says whether it can."""
+        return self.modes[family]
 
     def require_family(self, kind: Family, *, here: bool = True) -> None:
         """Check that a model under test can be decoded as asked.
@@ -52,9 +61,9 @@ class CheckpointFiles:
         """
         from llmbench.models import llama
 
-        if kind != self.family:
-            side = "llada" if self.family == "diffusion" else "llama"
-            raise CheckpointError(f"checkpoint {self.name} is {self.family}, the decoder is {kind}; use model={side}")
+        if kind not in self.modes:
+            side = "llada" if "diffusion" in self.modes else "llama"
+            raise CheckpointError(f"checkpoint {self.name} is {self.families}, the decoder is {kind}; use model={side}")
         if here and self.config.model_type not in llama.BLOCKS:
             raise CheckpointError(
                 f"checkpoint {self.name}: model_type {self.config.model_type} can judge but not be measured; "
@@ -67,8 +76,8 @@ class CheckpointFiles:
         Raises:
             CheckpointError: it is not causal, or has no token for the end of a text.
         """
-        if self.family != "autoregressive":
-            raise CheckpointError(f"checkpoint {self.name} is {self.family}; a judge must be autoregressive")
+        if "autoregressive" not in self.modes:
+            raise CheckpointError(f"checkpoint {self.name} is {self.families}; a judge must be autoregressive")
         if not self.stop_ids:
             raise CheckpointError(
                 f"checkpoint {self.name} has no eos_token_id, which a judge needs; set it in config.json"

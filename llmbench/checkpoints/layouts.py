@@ -5,8 +5,8 @@ must say for the blocks to be the same, and what the tensors are called. `bundle
 chosen by what config.json says; `model.layout=/path.yaml` names another. So LLaDA, Dream and iLLaDA are three files
 and no branch, and nothing that came with a checkpoint is run. `docs/checkpoints.md` shows how to write one.
 
-A layout also sets the fields that llmbench reads: `is_causal`, `mask_token_id`, `logit_shift` and
-`rope_full_precision`.
+A layout also sets what llmbench reads: `mask_token_id`, `rope_full_precision`, and `modes`, the ways in which the model
+can be decoded (`config.modes`).
 """
 
 import math
@@ -35,6 +35,7 @@ class Layout:
     path: Path  # of the file
     defaults: dict[str, Value] = field(default_factory=dict)  # of fields that config.json may leave out
     constants: dict[str, Value] = field(default_factory=dict)  # fields that config.json does not decide
+    modes: dict[str, Any] = field(default_factory=dict)  # by family: attention, logit_shift, ... (`config.modes.Mode`)
     at_most: dict[str, int] = field(default_factory=dict)  # a field is this where config.json says more
     stop_ids: list[int] = field(default_factory=list)  # end an output beside eos_token_id
     require: dict[str, Value | list[Value]] = field(default_factory=dict)  # a key: the value or values it must have
@@ -109,6 +110,8 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
                 f"computes have {' or '.join(map(repr, options))}"
             )
     native: dict[str, Any] = {"model_type": layout.blocks, **layout.constants}
+    if layout.modes:
+        native["modes"] = layout.modes
     for own, keys in layout.fields.items():
         candidates = [keys] if isinstance(keys, str) else keys
         found = next((value for key in candidates if (value := _stated(values, key)) is not None), None)
@@ -154,7 +157,7 @@ def require_known(layout: Layout, blocks: Any, name: str) -> None:
             )
 
 
-_OWN_FIELDS = ("is_causal", "mask_token_id", "logit_shift", "rope_full_precision", "rope_theta")
+_OWN_FIELDS = ("is_causal", "mask_token_id", "logit_shift", "rope_full_precision", "rope_theta", "modes")
 """Those that llmbench reads, and one that Transformers moves into `rope_parameters`."""
 
 _OPTIONAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -6,13 +6,14 @@ and a new one evicts the old one first. Judges are not kept: while a job is meas
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.resolve import shapes_of, stored
 from llmbench.decoding import base
 from llmbench.errors import CheckpointError, first_cause, one_line
+from llmbench.record import Family
 
 if TYPE_CHECKING:
     import torch
@@ -58,12 +59,28 @@ class Checkpoint:
         """The token that stands for "not yet known"; None for a model that has none."""
         return self.files.mask_id
 
-    def engine(self, kind: Literal["eager", "fused"]) -> "EagerEngine | FusedEngine":
-        """What runs this model's forward passes: the modules as they are, or their weights joined."""
+    @overload
+    def engine(self, kind: Literal["eager"], family: Family | None = None) -> "EagerEngine": ...
+
+    @overload
+    def engine(self, kind: Literal["eager", "fused"], family: Family | None = None) -> "EagerEngine | FusedEngine": ...
+
+    def engine(self, kind: Literal["eager", "fused"], family: Family | None = None) -> "EagerEngine | FusedEngine":
+        """What runs this model's forward passes: the modules as they are, or their weights joined.
+
+        Args:
+            kind: which of them.
+            family: whose mode it is; None: the only one, or the autoregressive one. Engines of both share the weights.
+        """
         from llmbench.models.engine import EagerEngine
         from llmbench.models.fused import FusedEngine
 
-        return EagerEngine(self.model) if kind == "eager" else FusedEngine(self.model)
+        mode = self.files.mode(family) if family else None
+        return EagerEngine(self.model, mode) if kind == "eager" else FusedEngine(self.model, mode)
+
+    def architecture_of(self, family: Family) -> "Architecture":
+        """The shapes as a family sees them."""
+        return replace(self.architecture, causal=self.files.mode(family).attention == "causal")
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each prompt."""

@@ -125,7 +125,7 @@ def _inspect(
 ) -> CheckpointFiles:
     """Check the files of one folder; `stamp` makes the cache forget when they change."""
     from llmbench.checkpoints import config_json
-    from llmbench.models import llama
+    from llmbench.config import modes
     from llmbench.models import weights as weight_files
 
     if gguf and own_layout:
@@ -147,7 +147,6 @@ def _inspect(
         files = weight_files.find(folder, name)
         stored(files, shapes, config, layout, name)
         digest = config_json.digest([*hashed, *files])
-    causal = llama.is_causal(config)
     return CheckpointFiles(
         name=name,
         path=folder,
@@ -155,14 +154,13 @@ def _inspect(
         digest=digest,
         without_weights=without_weights,
         context=config_json.context(config, name),
-        family="autoregressive" if causal else "diffusion",
         stop_ids=special.stop if weights != "dummy" else (),
         special_ids=special.all,
         pad_id=special.pad,
         mask_id=special.mask,
         has_tokenizer=has_tokenizer,
         writes_text=weights != "dummy",
-        logit_shift=config_json.logit_shift(config),
+        modes=modes.of_config(config),
         config=config,
         layout=layout,
     )

@@ -74,7 +74,7 @@ def unread_options(tree: "DictConfig", job: Job) -> set[str]:
         tree: what it was built from.
         job: the job.
     """
-    usual = shared_keys() | {"block_length": tree.get("canvas")}
+    usual = shared_keys()
     turned = {key for key, value in usual.items() if tree.get(key, value) != value}
     for key, (settings, _) in SERVERS.items():
         if key in tree and settings(**_plain(tree[key])) != settings():

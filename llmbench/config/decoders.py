@@ -32,8 +32,9 @@ from llmbench.config.servers import DiffusionServer, DiffusionServerConfig, Serv
 class _Drafting(OneByOne):
     """Speculative decoding: something proposes tokens, one forward verifies them. The text stays the model's own."""
 
-    # lookup: n-grams of prompt and output; model: a smaller checkpoint; llada: a diffusion model, a block at a time
-    draft: Literal["lookup", "model", "llada"] | None = option(
+    # lookup: n-grams of prompt and output; model: a smaller checkpoint; llada: a diffusion model, a block at a time;
+    # self: the model itself in its diffusion mode
+    draft: Literal["lookup", "model", "llada", "self"] | None = option(
         None, key="draft", label="draft", implementation=True, skips_work=True
     )
     draft_tokens: Annotated[StrictInt, Field(ge=1, le=31)] = option(7, key="draft_tokens", implementation=True)
@@ -54,6 +55,7 @@ class _Drafting(OneByOne):
 _READ_BY_DRAFT: dict[str | None, frozenset[str]] = {
     None: frozenset(),
     "lookup": frozenset({"draft_tokens", "fixed_accepted_tokens"}),
+    "self": frozenset({"draft_tokens", "fixed_accepted_tokens"}),
     "model": frozenset({"draft_tokens", "fixed_accepted_tokens", "draft_checkpoint"}),
     "llada": frozenset({"draft_tokens", "fixed_accepted_tokens", "draft_checkpoint", "draft_steps"}),
 }
@@ -93,8 +95,8 @@ class Transformers(_Drafting):
     def __post_init__(self) -> None:
         """Refuse what `generate` cannot draft with."""
         super().__post_init__()
-        if self.draft == "llada":
-            raise ValueError("Transformers drafts with lookup or model; for draft=llada use model=llama")
+        if self.draft in ("llada", "self"):
+            raise ValueError(f"Transformers drafts with lookup or model; for draft={self.draft} use model=llama")
         if self.draft is not None and self.cache == "static":
             raise ValueError("Transformers drafts with its dynamic cache alone; use model.decoder.cache=dynamic")
 
@@ -129,8 +131,8 @@ class Diffusion:
     kind: Literal["diffusion"] = "diffusion"
     steps: Count = option(64, key="steps")  # k, over all blocks; see also `idle_steps`
     canvas: Count = option(64, key="canvas")  # G
-    # left out: the canvas, which is pure diffusion; smaller fills block after block, left to right
-    block_length: Count = option(None, key="block_length")
+    # None: the model's own, or the canvas, which is pure diffusion; smaller fills block after block, left to right
+    block_length: Count | None = option(None, key="block_length")
     # of the float64 Gumbel noise; 0 is argmax
     temperature: NonNegative = option(0.7, key="temperature", own_key="diffusion_temperature")
     top_k: Count | None = option(None, key="top_k", label="top_k")  # propose one of the k most probable tokens
@@ -154,21 +156,19 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         """Refuse schedules that do not divide, and rules that contradict each other."""
-        if self.block_length is None:
-            object.__setattr__(self, "block_length", self.canvas)
-        if self.canvas % self.block_length:
-            raise ValueError(f"block_length {self.block_length} must divide canvas {self.canvas}")
-        blocks = self.canvas // self.block_length
+        if self.canvas % self.block:
+            raise ValueError(f"block_length {self.block} must divide canvas {self.canvas}")
+        blocks = self.canvas // self.block
         if self.steps % blocks:
-            shape = f"canvas {self.canvas} / block_length {self.block_length}"
+            shape = f"canvas {self.canvas} / block_length {self.block}"
             raise ValueError(f"steps {self.steps} must be a multiple of the {blocks} blocks ({shape})")
         if self.threshold is not None and self.factor is not None:
             raise ValueError("threshold and factor are two rules for the same thing; set one of them to null")
         if self.adaptive and self.remasking == "random":
             raise ValueError("threshold and factor look at confidences; use remasking=low_confidence")
-        if self.early_stop and blocks == 1:
+        if self.early_stop and self.block_length == self.canvas:
             raise ValueError(
-                f"early_stop looks between blocks, and block_length {self.block_length} makes one block of canvas "
+                f"early_stop looks between blocks, and block_length {self.block} makes one block of canvas "
                 f"{self.canvas}; lower block_length, or use early_stop=false"
             )
         if self.fixed_tokens_per_forward is not None:
@@ -177,12 +177,12 @@ class Diffusion:
     def _refuse_what_would_not_be_forced(self, each: int) -> None:
         """Raise where another number of tokens than the forced one would become final."""
         given = f"fixed_tokens_per_forward {each}"
-        if each > self.block_length:
+        if each > self.block:
             raise ValueError(
-                f"{given} exceeds the block: {self.block_length} would run; use at most block_length "
-                f"{self.block_length}, or raise block_length"
+                f"{given} exceeds the block: {self.block} would run; use at most block_length {self.block}, or raise "
+                "block_length"
             )
-        least = even(self.block_length, self._steps_of_a_block)[0]
+        least = even(self.block, self.steps_of_a_block)[0]
         if each < least:
             raise ValueError(
                 f"{given} is less than the schedule of steps {self.steps} commits anyway: {least} would run; use at "
@@ -190,8 +190,14 @@ class Diffusion:
             )
 
     @property
-    def _steps_of_a_block(self) -> int:
-        return self.steps * self.block_length // self.canvas
+    def block(self) -> int:
+        """Tokens of a block."""
+        return self.block_length or self.canvas
+
+    @property
+    def steps_of_a_block(self) -> int:
+        """Denoising steps of a block."""
+        return self.steps * self.block // self.canvas
 
     @property
     def schedule(self) -> list[int]:
@@ -199,7 +205,7 @@ class Diffusion:
 
         Where a rule or a forced number ends a block when it is full, no step is idle.
         """
-        counts = even(self.block_length, self._steps_of_a_block)
+        counts = even(self.block, self.steps_of_a_block)
         if self.fixed_tokens_per_forward is not None:
             return at_least(counts, self.fixed_tokens_per_forward)
         return at_least(counts, 1) if self.adaptive else counts
@@ -207,7 +213,7 @@ class Diffusion:
     @property
     def forwards(self) -> int:
         """Forward passes of one generation, guidance counted twice: the most there can be."""
-        return len(self.schedule) * (self.canvas // self.block_length) * (2 if self.cfg_scale else 1)
+        return len(self.schedule) * (self.canvas // self.block) * (2 if self.cfg_scale else 1)
 
     @property
     def idle_steps(self) -> int:
@@ -216,7 +222,7 @@ class Diffusion:
         As in the official sampler. There are some exactly where k exceeds the canvas, whatever the block length; the
         text is then that of `steps` = `canvas`, later. Rules that end a block when it is full have none.
         """
-        return self.schedule.count(0) * (self.canvas // self.block_length)
+        return self.schedule.count(0) * (self.canvas // self.block)
 
     @property
     def idle_phrase(self) -> str:

@@ -8,9 +8,11 @@ settings class in `config`, one decoder here, and one line in `build`.
 from collections.abc import Sequence
 
 from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion, Transformers
+from llmbench.config.modes import Mode
 from llmbench.config.servers import DiffusionServer, ServerDecoder
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import Decoder
+from llmbench.decoding.blocks import BlockDecoder
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.decoding.drafts import DraftModel
 from llmbench.decoding.generate import TransformersDecoder
@@ -24,7 +26,7 @@ def build(
     stop_ids: Sequence[int],
     pad_id: int,
     mask_id: int | None,
-    logit_shift: int = 0,
+    mode: Mode | None = None,
     draft: DraftModel | None = None,
 ) -> Decoder:
     """Make the decoder that `settings` describe.
@@ -34,7 +36,7 @@ def build(
         stop_ids: tokens that end an output (EOS, end of turn); may be empty.
         pad_id: written after the stop token of a row that ended before the others.
         mask_id: the token that stands for "not yet known"; None for checkpoints that have none.
-        logit_shift: how many positions before a masked one the hidden state lies that predicts it (diffusion).
+        mode: in which a diffusion model is decoded; None: it sees everything, and its logits are not shifted.
         draft: the model that drafts, where one does.
 
     Raises:
@@ -50,6 +52,9 @@ def build(
         case Diffusion():
             if mask_id is None:
                 raise ConfigError("model=llada needs a checkpoint with a mask token; use model=llama for this one")
-            return DiffusionDecoder(settings, stop_ids=tuple(stop_ids), mask_id=mask_id, logit_shift=logit_shift)
+            mode, stop = mode or Mode(attention="full"), tuple(stop_ids)
+            if mode.in_blocks:
+                return BlockDecoder(settings, mode, stop_ids=stop, mask_id=mask_id, pad_id=pad_id)
+            return DiffusionDecoder(settings, stop_ids=stop, mask_id=mask_id, logit_shift=mode.logit_shift)
         case ServerDecoder() | DiffusionServer():
             raise ConfigError("a server has no decoder here: it decodes itself")

@@ -100,10 +100,13 @@ class Engine(Protocol):
         """Append one token per row [B] to the cache: logits of the next one [B, V]."""
         ...
 
-    def extend(self, tokens: torch.Tensor, start: torch.Tensor, cache: Any) -> torch.Tensor:
+    def extend(
+        self, tokens: torch.Tensor, start: torch.Tensor, cache: Any, *, causal: bool, wanted: bool = True
+    ) -> torch.Tensor:
         """Read tokens [B, Q] into the cache, each row at its own place `start` [B]; hidden states [B, Q, C].
 
-        Nothing behind them is seen; a causal model sees nothing behind each of them.
+        Nothing behind them is seen, with `causal` nothing behind each of them. No hidden states where none are
+        `wanted`.
         """
         ...
 

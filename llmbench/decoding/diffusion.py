@@ -94,9 +94,9 @@ class DiffusionDecoder:
         whole = ForwardShape(rows=rows * passes, queries=length, keys=length, logits=0, padding=batch.padding * passes)
         forwards: list[ForwardShape] = []
         first_block = 0
-        for start in range(prompt, length, settings.block_length):
+        for start in range(prompt, length, settings.block):
             loop.begin_block(start)
-            masked = mean_masked = settings.block_length
+            masked = mean_masked = settings.block
             for step, count in enumerate(loop.schedule):
                 queries = loop.step(step, masked)
                 forwards.append(replace(whole, queries=queries, logits=mean_masked))
@@ -106,8 +106,8 @@ class DiffusionDecoder:
                 if settings.adaptive and not masked:
                     break
             first_block = first_block or len(forwards)
-            if settings.early_stop and self._stop_ids and loop.all_stopped(start + settings.block_length):
-                end = start + settings.block_length
+            if settings.early_stop and self._stop_ids and loop.all_stopped(start + settings.block):
+                end = start + settings.block
                 break
         return DecodedBatch(
             tokens=loop.canvas[:, prompt:end].clone(),
@@ -132,7 +132,7 @@ class _Loop:
         rows, prompt, padded = shape
         self._settings, self._engine, self._mask_id, self._prompt = settings, engine, mask_id, prompt
         self._shift = shift
-        device, self._length, block = engine.device, prompt + settings.canvas, settings.block_length
+        device, self._length, block = engine.device, prompt + settings.canvas, settings.block
         self.schedule = settings.schedule
         self._counts = torch.tensor(self.schedule, device=device)
         self._transfer = rules.transfer(settings)
@@ -151,7 +151,8 @@ class _Loop:
         passes = 2 if settings.cfg_scale else 1
         self._cache = None if settings.cache == "none" else engine.new_cache(rows * passes, self._length)
         self._start = prompt
-        self._sizes = _sizes(settings, device)
+        # with a prefix cache every block has steps of its own, so there are fewer of each
+        self._sizes = sizes(block, device) if settings.cache != "prefix" or device.type == "cpu" else [0, block]
         engine.compile([self._propose.of_logits, self._commit_nothing], padded=padded)
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
         for start in range(prompt, self._length, block):
@@ -171,12 +172,12 @@ class _Loop:
         self._start = start
         torch.add(self._block, start, out=self._where)
         self._open.copy_(self._where[self._shift :])
-        self._left.fill_(self._settings.block_length)
+        self._left.fill_(self._settings.block)
         self._done.zero_()
 
     def step(self, index: int, masked: int) -> int:
         """Denoising step `index` of the block, with so many masked positions; returns how many positions it read."""
-        begin, size = self._span(self._start, index), _round_up(masked, self._sizes)
+        begin, size = self._span(self._start, index), round_up(masked, self._sizes)
         self._steps[begin, size]()
         return self._queries(begin)
 
@@ -211,15 +212,15 @@ class _Loop:
     def _queries(self, begin: int) -> int:
         """How many positions of a row are read."""
         if begin == _BLOCK:
-            return self._settings.block_length + self._shift
+            return self._settings.block + self._shift
         return self._length if begin in (_ALL, _FILL) else self._length - begin + self._shift
 
     def _capture_block(self, start: int) -> None:
         """Make the steps ready that the block at `start` may need and earlier ones did not."""
-        masked, needed = self._settings.block_length, set[tuple[int, int]]()
+        masked, needed = self._settings.block, set[tuple[int, int]]()
         for index, count in enumerate(self.schedule):
             met = range(1, masked + 1) if index and self._settings.adaptive else [masked]
-            needed |= {(self._span(start, index), _round_up(most, self._sizes)) for most in met}
+            needed |= {(self._span(start, index), round_up(most, self._sizes)) for most in met}
             masked -= count
         for begin, size in sorted(needed - self._steps.keys(), reverse=True):  # the largest first: others reuse it
             step = functools.partial(self._step, begin, size)
@@ -266,16 +267,14 @@ class _Loop:
 _ALL, _FILL, _BLOCK = -3, -2, -1
 
 
-def _sizes(settings: Diffusion, device: torch.device) -> list[int]:
+def sizes(block: int, device: torch.device) -> list[int]:
     """Numbers of candidates for which there is a step: on a CPU every one, on a GPU a few, the block's length last."""
-    block = settings.block_length
     if device.type == "cpu":
         return list(range(block + 1))
-    if settings.cache == "prefix":  # every block has steps of its own
-        return [0, block]
     grain = max(1, block // _SIZES)
     return [0, *range(block % grain or grain, block + 1, grain)]
 
 
-def _round_up(masked: int, sizes: list[int]) -> int:
+def round_up(masked: int, sizes: list[int]) -> int:
+    """The smallest of the rising `sizes` that holds so many candidates."""
     return next(size for size in sizes if size >= masked)

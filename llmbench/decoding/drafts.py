@@ -1,11 +1,11 @@
-"""Who proposes the tokens that a forward verifies? Three ways; they change how fast a text comes, and not the text.
+"""Who proposes the tokens that a forward verifies? Four ways; they change how fast a text comes, and not the text.
 
 Each works on static memory and waits for nothing, so that a whole step can be one CUDA graph. `text` [B, S] holds
 prompt and output of every row, and padding behind them; `end` [B] is the position of its last token.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -90,7 +90,7 @@ class ModelDraft:
         place, proposed = end - 1, list[torch.Tensor]()
         tokens = self._model.readable(text.gather(1, torch.stack([place, end], 1)))
         for _ in range(self._count):
-            hidden = self._engine.extend(tokens, place, self._cache)[:, -1]
+            hidden = self._engine.extend(tokens, place, self._cache, causal=True)[:, -1]
             place = place + tokens.shape[1]
             tokens = greedy(self._engine.head(hidden))[0][:, None]
             proposed.append(tokens)
@@ -125,7 +125,7 @@ class DiffusionDraft:
         known = self._model.readable(known)
         block = torch.full((text.shape[0], self._count), self._mask_id, device=text.device)
         for step, count in enumerate(self._schedule):
-            hidden = self._engine.extend(torch.cat([known, block], 1), start, self._cache)
+            hidden = self._engine.extend(torch.cat([known, block], 1), start, self._cache, causal=False)
             begin = self._before - self._shift
             logits = self._engine.head(hidden[:, begin : begin + self._count].reshape(block.numel(), -1))
             tokens, sure = (part.view_as(block) for part in greedy(logits, self._mask_id))
@@ -138,21 +138,47 @@ class DiffusionDraft:
         return self._model.proposable(block)
 
 
-def build(
-    settings: Autoregressive, model: DraftModel | None, rows: int, prompt: int, length: int
-) -> LookupDraft | ModelDraft | DiffusionDraft:
+class SelfDraft:
+    """A block of masks behind the last token, filled at once by the model under test in its diffusion mode.
+
+    It reads the cache of the verified text, and writes its own keys and values behind it, where the forward that
+    verifies the draft overwrites them (Nemotron-Labs-Diffusion, arXiv 2607.05722, linear self-speculation).
+    """
+
+    def __init__(self, model: DraftModel, cache: Any, count: int) -> None:
+        """Take the model under test, in its diffusion mode, and the cache of its text."""
+        assert model.mask_id is not None
+        self._model, self._engine, self._cache, self._count = model, model.engine, cache, count
+        self._mask_id, self._shift = model.mask_id, model.logit_shift
+
+    def read(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Nothing: the prompt is in the cache."""
+
+    def propose(self, text: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        """See `Draft`."""
+        block = torch.nn.functional.pad(text.gather(1, end[:, None]), (0, self._count), value=self._mask_id)
+        hidden = self._engine.extend(block, end, self._cache, causal=False)
+        hidden = hidden[:, :-1] if self._shift else hidden[:, 1:]
+        logits = self._engine.head(hidden.reshape(-1, hidden.shape[2]))
+        return greedy(logits, self._mask_id)[0].view(-1, self._count)
+
+
+def build(settings: Autoregressive, model: DraftModel | None, rows: int, prompt: int, length: int, cache: Any) -> Draft:
     """The draft that `settings` ask for, for batches of one shape.
 
     Args:
         settings: with a draft.
-        model: of `draft=model` and `draft=llada`.
+        model: that drafts: a smaller one, a diffusion model, or for `draft=self` the one under test.
         rows: B.
         prompt: P.
         length: positions of a sequence, drafted ones included.
+        cache: of the text, of the model under test.
     """
     if settings.draft == "lookup":
         return LookupDraft(settings.draft_tokens)
     assert model is not None
+    if settings.draft == "self":
+        return SelfDraft(model, cache, settings.draft_tokens)
     if settings.draft == "model":
         return ModelDraft(model, rows, length, settings.draft_tokens)
     return DiffusionDraft(model, rows, length, prompt, settings)

@@ -31,9 +31,22 @@ class Proposal:
         mask_id: int,
         draws: base.Draws,
         engine: Engine,
+        *,
+        hide_mask: bool = False,
     ) -> None:
+        """Take the settings and the model's conventions.
+
+        Args:
+            settings: the checked configuration.
+            stop_ids: for `suppress_eos` and `late_eos`.
+            mask_id: never proposed.
+            draws: of the engine's device.
+            engine: whose head makes logits.
+            hide_mask: the mask token has no share of the confidence's softmax either.
+        """
         self._settings = settings
         self._mask_id = mask_id
+        self._hide_mask = hide_mask
         self._engine = engine
         self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=engine.device)
         self._draws = draws
@@ -84,6 +97,8 @@ class Proposal:
 
     def of_logits(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Propose for [N, V] logits: tokens and confidences, both [N]."""
+        if self._hide_mask:
+            logits[:, self._mask_id] = float("-inf")
         if self._plain_greedy and logits.is_cuda:
             tokens, probability = greedy(logits, self._mask_id)
             return tokens, probability.to(getattr(torch, self._settings.confidence_dtype))

@@ -17,6 +17,7 @@ earliest, and where outputs may stop, every `stop_check_every` steps.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -36,7 +37,7 @@ class SpeculativeDecoder:
     def __init__(
         self, settings: Autoregressive, *, stop_ids: tuple[int, ...], pad_id: int, model: DraftModel | None = None
     ) -> None:
-        """Take the settings, and the model of `draft=model` or `draft=llada`."""
+        """Take the settings, and the model that drafts, where one does."""
         self._settings, self._model, self._pad_id = settings, model, pad_id
         self._stop_ids = () if settings.ignore_stop else stop_ids
 
@@ -54,7 +55,8 @@ class SpeculativeDecoder:
         """Generate until every row has stopped or `max_new_tokens` are there.
 
         Rows that stopped are filled with the padding token. `on_step(i)` follows forward i, which made at least token i
-        of every row that goes on. `forwards` are the verifying model's; their keys are those of a row on average.
+        of every row that goes on. `forwards` are the verifying model's, its own drafts included; their keys are those
+        of a row on average.
         """
         settings, prompt = self._settings, batch.ids.shape[1]
         loop = self.prepare(engine, batch)
@@ -75,7 +77,10 @@ class SpeculativeDecoder:
         forwards = [_shape(batch, queries=prompt, keys=prompt, logits=1)]
         for made in written:
             keys = prompt + made // batch.ids.shape[0] + loop.width - 1
-            forwards.append(_shape(batch, queries=loop.width, keys=keys, logits=loop.width))
+            verifying = _shape(batch, queries=loop.width, keys=keys, logits=loop.width)
+            if settings.draft == "self":  # the same model reads as many positions, and sees them both ways
+                forwards.append(replace(verifying, logits=loop.width - 1, causal=False))
+            forwards.append(verifying)
         tokens = loop.text[:, prompt : prompt + settings.max_new_tokens].clone()
         return DecodedBatch(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards))
 
@@ -103,7 +108,7 @@ class _Loop(PromptLoop):
         self.width = settings.draft_tokens + 1
         length = prompt + settings.max_new_tokens + self.width  # drafts behind the last token need a place
         self._cache = engine.new_cache(rows, length)
-        self._draft = drafts.build(settings, model, rows, prompt, length)
+        self._draft = drafts.build(settings, model, rows, prompt, length, self._cache)
         self.text = torch.full((rows, length), pad_id, device=device)
         self._end = torch.zeros(rows, dtype=torch.int64, device=device)  # where the last token stands
         self._done = torch.zeros(rows, dtype=torch.bool, device=device)
@@ -142,7 +147,7 @@ class _Loop(PromptLoop):
         self._steps.add_(1)
         drafted = self._draft.propose(self.text, self._end)
         tokens = torch.cat([self.text.gather(1, self._end[:, None]), drafted], 1)
-        logits = self._engine.head(self._engine.extend(tokens, self._end, self._cache))
+        logits = self._engine.head(self._engine.extend(tokens, self._end, self._cache, causal=True))
         chosen = choose(logits.view(-1, logits.shape[-1]), self._settings, self._draws).view_as(tokens)
         accepted = (chosen[:, :-1] == drafted).cumprod(1).sum(1)
         if (fixed := self._settings.fixed_accepted_tokens) is not None:

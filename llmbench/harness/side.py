@@ -18,7 +18,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmbench.errors import ConfigError
 
@@ -94,6 +94,11 @@ class Side:
         ids: list[int] = self.checkpoint.files.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
+    @property
+    def family(self) -> Literal["autoregressive", "diffusion"]:
+        """Of the decoder, and so of the checkpoint's mode."""
+        return self.job.model.decoder.family
+
     # ------------------------------------------------------------------------------------------------------------
     # Texts
 
@@ -117,7 +122,7 @@ class Side:
         self._require_room([len(row) + settings.canvas for row in ids], "lower canvas or --num_fewshot")
         rows = replace(self.job, batch=max(1, min(self.job.batch, len(ids))))
         memory_estimate.require_model(rows, self.checkpoint.files, max(map(len, ids), default=0))
-        decoder, engine = self._decoder(settings), self.checkpoint.engine("eager")
+        decoder, engine = self._decoder(settings), self.checkpoint.engine("eager", self.family)
         answers = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda i: -len(ids[i]))
         for number, start in enumerate(range(0, len(order), self.job.batch)):
@@ -151,7 +156,7 @@ class Side:
         self._require_room([len(context) + len(rest) for context, rest in read], "lower --num_fewshot")
         scores: list[tuple[float, bool]] = [(0.0, True)] * len(read)  # of nothing: certain
         todo = [i for i, (_, rest) in enumerate(read) if rest]
-        exact = self.job.model.decoder.family == "autoregressive"
+        exact = self.family == "autoregressive"
         for i, score in self._exact(read, todo) if exact else self._bound(read, todo):
             scores[i] = score
             done(1)
@@ -169,7 +174,7 @@ class Side:
         def length(i: int) -> int:
             return sum(map(len, pairs[i]))
 
-        engine = self.checkpoint.engine("eager")
+        engine = self.checkpoint.engine("eager", self.family)
         for size, group in itertools.groupby(sorted(todo, key=length, reverse=True), length):
             members = list(group)
             rows = max(1, min(self.job.batch, BATCH_TOKENS // size))
@@ -188,8 +193,8 @@ class Side:
 
         from llmbench.metrics.likelihood import bound
 
-        engine, mask_id = self.checkpoint.engine("eager"), self.checkpoint.mask_id
-        shift = self.checkpoint.files.logit_shift
+        engine, mask_id = self.checkpoint.engine("eager", self.family), self.checkpoint.mask_id
+        shift = self.checkpoint.files.mode(self.family).logit_shift
         assert mask_id is not None
         for i in todo:
             context, rest = pairs[i]
@@ -214,7 +219,11 @@ class Side:
 
         files = self.checkpoint.files
         return decoding.build(
-            settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=files.mask_id, logit_shift=files.logit_shift
+            settings,
+            stop_ids=files.stop_ids,
+            pad_id=files.pad_id,
+            mask_id=files.mask_id,
+            mode=files.mode(self.family),
         )
 
     def _require_room(self, lengths: Sequence[int], change: str) -> None:
@@ -236,7 +245,7 @@ class Side:
             "llmbench_decoder": asdict(self.job.model.decoder) | {"temperature": "the task's"},
             "llmbench_hardware": asdict(self.job.hardware),
             "llmbench_seed": self.job.seed,
-            "llmbench_likelihood": bound if files.family == "diffusion" else "exact",
+            "llmbench_likelihood": bound if self.family == "diffusion" else "exact",
         }
 
 
@@ -275,13 +284,17 @@ def build(settings: Mapping[str, Any], *, samples: int = SAMPLES, greedy: bool =
     if made.weights != "real":
         raise ConfigError("weights=dummy writes no text; leave it out")
     files = resolve_checkpoint(made.model.checkpoint, layout=made.model.layout, family=made.model.decoder.family)
-    if files.family == "diffusion" and files.mask_id is None:
-        raise ConfigError(f"checkpoint {files.name} has no mask token; set mask_token_id in its config.json")
+    family = made.model.decoder.family
+    if files.mode(family).in_blocks:
+        raise ConfigError(
+            f"checkpoint {files.name} writes block after block, which is not answered to lm-eval; use model=llama for "
+            "its autoregressive mode, or another checkpoint"
+        )
     memory_estimate.require_model(made, files)
     checkpoint = load_checkpoint(files, made.hardware, "real")
     side = Side(job=made, checkpoint=checkpoint, samples=samples, greedy=greedy)
     require_numbers(
-        checkpoint, checkpoint.engine("eager"), checkpoint.to_device([[side.start_id]]), made.hardware.dtype
+        checkpoint, checkpoint.engine("eager", family), checkpoint.to_device([[side.start_id]]), made.hardware.dtype
     )
     return side
 

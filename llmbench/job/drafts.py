@@ -28,11 +28,12 @@ def resolve(job: Job, files: CheckpointFiles, longest_prompt: int) -> Checkpoint
     if draft is None:
         return None
     require_engine(job)
-    if draft == "lookup":
+    if draft == "self":
+        _require_self(files, decoder.draft_tokens)
+    if draft in ("lookup", "self"):
         return None
-    family: Family = "diffusion" if draft == "llada" else "autoregressive"
     try:
-        found = resolve_checkpoint(decoder.draft_checkpoint, job.weights, family=family)
+        found = resolve_checkpoint(decoder.draft_checkpoint, job.weights, family=family(draft))
     except CheckpointError as error:
         raise CheckpointError(f"draft_checkpoint: {error}") from error
     if decoder.kind == "autoregressive":
@@ -46,6 +47,30 @@ def resolve(job: Job, files: CheckpointFiles, longest_prompt: int) -> Checkpoint
     if job.weights == "real":
         _require_same_tokens(files, found)
     return found
+
+
+def family(draft: str | None) -> Family:
+    """Of the mode in which a draft's model is decoded."""
+    return "diffusion" if draft in ("llada", "self") else "autoregressive"
+
+
+def _require_self(files: CheckpointFiles, draft_tokens: int) -> None:
+    """Refuse to let a model draft for itself that cannot.
+
+    Raises:
+        ConfigError: it has no diffusion mode that reads the cache of its autoregressive one, or shorter blocks.
+    """
+    mode = files.modes.get("diffusion")
+    if mode is None or mode.block_length is None or mode.attention != "causal_context":
+        raise ConfigError(
+            f"draft=self needs a checkpoint that is also decoded in blocks behind a causal context, and {files.name} "
+            "is not; use draft=lookup, or pair=tiny_trimode"
+        )
+    if draft_tokens + 1 > mode.block_length:
+        raise ConfigError(
+            f"draft_tokens {draft_tokens} + 1 exceed the block of {mode.block_length} tokens of {files.name}; use at "
+            f"most {mode.block_length - 1}"
+        )
 
 
 def require_engine(job: Job) -> None:

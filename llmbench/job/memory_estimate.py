@@ -20,11 +20,13 @@ from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.load import elements, kept_bytes
 from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion
 from llmbench.config.job import HardwareConfig, Job, Quantization
+from llmbench.config.modes import Mode
 from llmbench.config.servers import ServerConfig
 from llmbench.errors import CheckpointError, HardwareError
 from llmbench.measure import device
 from llmbench.models import architecture, weights
 from llmbench.models.architecture import Architecture
+from llmbench.record import Family
 
 if TYPE_CHECKING:
     from llmbench.job.prepared import Prepared
@@ -49,11 +51,12 @@ class Need:
 
 def shapes(prepared: "Prepared", hardware: HardwareConfig) -> Architecture:
     """The model under test as this hardware would store it."""
-    return _shapes(prepared.checkpoint, hardware)
+    return _shapes(prepared.checkpoint, hardware, prepared.job.model.decoder.family)
 
 
-def _shapes(files: CheckpointFiles, hardware: HardwareConfig) -> Architecture:
-    return architecture.from_config(files.config, _BYTES[hardware.dtype], hardware.quantization)
+def _shapes(files: CheckpointFiles, hardware: HardwareConfig, family: Family | None = None) -> Architecture:
+    mode = files.mode(family) if family else None
+    return architecture.from_config(files.config, _BYTES[hardware.dtype], hardware.quantization, mode)
 
 
 def need(prepared: "Prepared", hardware: HardwareConfig | None = None) -> Need:
@@ -65,26 +68,40 @@ def need(prepared: "Prepared", hardware: HardwareConfig | None = None) -> Need:
     """
     hardware = hardware or prepared.job.hardware
     drafting = _shapes(prepared.draft, hardware) if prepared.draft else None
-    return _need(prepared.job, shapes(prepared, hardware), prepared.longest_prompt, drafting)
+    return _need(prepared.job, prepared.checkpoint, hardware, prepared.longest_prompt, drafting)
 
 
-def _need(job: Job, stored: Architecture, longest_prompt: int | None, drafting: Architecture | None = None) -> Need:
+def _need(
+    job: Job,
+    files: CheckpointFiles,
+    hardware: HardwareConfig,
+    longest_prompt: int | None,
+    drafting: Architecture | None = None,
+) -> Need:
     """What a model needs for prompts of at most so many tokens; None: its weights alone.
 
     A model that drafts for it has weights and a cache of the same length of its own.
     """
+    mode, stored = files.mode(job.model.decoder.family), _shapes(files, hardware, job.model.decoder.family)
     weights = stored.weight_bytes + (drafting.weight_bytes if drafting else 0)
     if longest_prompt is None:
         return Need(weights=weights, cache=0, activations=0)
     decoder = job.model.decoder
-    cached = not isinstance(decoder, Diffusion) or decoder.cache != "none"
-    positions = _rows(job) * (longest_prompt + decoder.canvas + verified_tokens(decoder))
+    cached = not isinstance(decoder, Diffusion) or decoder.cache != "none" or mode.in_blocks
+    positions = _rows(job) * (longest_prompt + decoder.canvas + beyond_canvas(decoder, mode))
     each = stored.kv_bytes_per_position + (drafting.kv_bytes_per_position if drafting else 0)
     return Need(
         weights=weights,
         cache=positions * each if cached else 0,
-        activations=_activations(job, stored, longest_prompt),
+        activations=_activations(job, stored, longest_prompt, mode),
     )
+
+
+def beyond_canvas(decoder: DecoderConfig, mode: Mode) -> int:
+    """Positions behind the canvas that a forward may read: drafted tokens, and the rest of a last block."""
+    if mode.aligned and isinstance(decoder, Diffusion):
+        return decoder.block
+    return verified_tokens(decoder)
 
 
 def verified_tokens(decoder: DecoderConfig) -> int:
@@ -97,14 +114,15 @@ def _rows(job: Job) -> int:
     return job.batch * (2 if getattr(job.model.decoder, "cfg_scale", 0) else 1)
 
 
-def _activations(job: Job, stored: Architecture, longest_prompt: int) -> int:
+def _activations(job: Job, stored: Architecture, longest_prompt: int, mode: Mode) -> int:
     """What the largest forward holds at once: one block's intermediate values, or the logits that are asked for.
 
     A quantized matrix is widened for its product; the largest one comes on top.
     """
     decoder, rows = job.model.decoder, _rows(job)
     if isinstance(decoder, Diffusion):
-        queries, logits = longest_prompt + decoder.canvas, decoder.block_length
+        queries, logits = longest_prompt + decoder.canvas, decoder.block
+        queries = max(longest_prompt, decoder.block) if mode.in_blocks else queries
     else:
         width = verified_tokens(decoder)
         queries, logits = max(longest_prompt, width), max(1, width)
@@ -137,7 +155,7 @@ def _model_shortage(
 
     def need_on(hardware: HardwareConfig) -> Need:
         drafting = _shapes(draft, hardware) if draft else None
-        return _need(job, _shapes(files, hardware), longest_prompt, drafting)
+        return _need(job, files, hardware, longest_prompt, drafting)
 
     hardware = job.hardware
     needed = need_on(hardware)

@@ -6,9 +6,11 @@ it for every cell before the first job. `conditions` says what must agree before
 
 from dataclasses import fields, replace
 
+from pydantic import ValidationError
+
 from llmbench.checkpoints.files import CheckpointFiles
 from llmbench.checkpoints.resolve import resolve_checkpoint
-from llmbench.config.decoders import SERVERS
+from llmbench.config.decoders import SERVERS, Autoregressive, DecoderConfig, Diffusion
 from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
 from llmbench.config.servers import ServerConfig
@@ -159,17 +161,55 @@ def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles)
         blocks.require_plain(files.config)
     if here and job.hardware.quantization is not None:
         quantization.require_whole_blocks(files.config)
-    job = replace(job, model=replace(job.model, chat=_chat(job, files)))
+    job = replace(job, model=replace(job.model, chat=_chat(job, files), decoder=_in_blocks(job, files)))
     longest = max(len(prompt_ids(job, files, prompt)) for prompt in workload.prompts)
     canvas = job.model.decoder.canvas
-    drafted = memory_estimate.verified_tokens(job.model.decoder)  # the last step may look as far beyond the canvas
-    if longest + canvas + drafted > files.context:
-        more = f" + draft_tokens {drafted - 1} + 1" if drafted else ""
+    decoder = job.model.decoder
+    beyond = memory_estimate.beyond_canvas(decoder, files.mode(decoder.family))  # the last forward may look so far
+    if longest + canvas + beyond > files.context:
+        drafted = isinstance(decoder, Autoregressive)
+        more = "" if not beyond else f" + draft_tokens {beyond - 1} + 1" if drafted else f" + a block of {beyond}"
         raise ConfigError(
             f"canvas {canvas}{more} + longest prompt {longest} tokens exceed the context {files.context} of "
             f"{files.name}; lower canvas or workload.{'prompt_tokens' if job.workload.synthetic else 'prompt_words'}"
         )
     return job, longest
+
+
+def _in_blocks(job: Job, files: CheckpointFiles) -> DecoderConfig:
+    """The decoder with the length of its blocks: the null of `block_length` ends here.
+
+    Raises:
+        ConfigError: the settings do not go with a model that writes in blocks.
+    """
+    decoder = job.model.decoder
+    if not isinstance(decoder, Diffusion):
+        return decoder
+    mode = files.mode("diffusion")
+    own = mode.block_length or decoder.canvas
+    if decoder.block_length is None:
+        try:
+            decoder = replace(decoder, block_length=own)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{said} ({files.name} has blocks of {own})" if mode.in_blocks else said) from error
+    if not mode.in_blocks:
+        return decoder
+    why = f"checkpoint {files.name} writes block after block"
+    if job.hardware.engine == "eager":
+        raise ConfigError(f"{why}, which the fused engine alone does; use hardware.engine=fused without quantization")
+    if decoder.cache != "none":
+        raise ConfigError(f"{why} from an exact cache; use cache=none")
+    if decoder.cfg_scale:
+        raise ConfigError(f"{why}, which is not guided here; use cfg_scale=0")
+    parts = decoder.block // min(mode.sub_block_length or decoder.block, decoder.block)
+    if decoder.steps_of_a_block % parts:
+        least = parts * decoder.canvas // decoder.block
+        raise ConfigError(
+            f"{why} in {parts} parts each, and steps {decoder.steps} leave {decoder.steps_of_a_block} to a block; use "
+            f"a multiple of {least}"
+        )
+    return decoder
 
 
 def _with_engine(hardware: HardwareConfig, files: CheckpointFiles) -> HardwareConfig:

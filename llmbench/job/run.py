@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from llmbench import decoding
 from llmbench.checkpoints.load import Checkpoint, ValidText, load_beside, load_checkpoint, load_judge, make_room
-from llmbench.config.decoders import Autoregressive, Diffusion
+from llmbench.config.decoders import Autoregressive, DecoderConfig, Diffusion
 from llmbench.config.identity import identity
 from llmbench.config.job import Job, to_dict
 from llmbench.config.servers import ServerConfig
 from llmbench.decoding.base import DecodedBatch, Decoder, OnStep, PromptBatch
 from llmbench.decoding.drafts import DraftModel
 from llmbench.errors import CheckpointError
-from llmbench.job import generation_result, memory_estimate, server
+from llmbench.job import drafts, generation_result, memory_estimate, server
 from llmbench.job.generation_result import GenerationResult
 from llmbench.job.prepare import conditions
 from llmbench.job.prepared import Prepared
@@ -30,7 +30,8 @@ from llmbench.measure import device, passes, probes
 from llmbench.metrics import bertscore, performance, quality, scoring
 from llmbench.metrics.likelihood import model_likelihood
 from llmbench.models import architecture
-from llmbench.record import DeviceUse, ForwardCost, Likelihood, Output, PromptScore, Record, total
+from llmbench.models.architecture import Architecture
+from llmbench.record import DeviceUse, ForwardCost, ForwardShape, Likelihood, Output, PromptScore, Record, total
 
 if TYPE_CHECKING:
     from llmbench.models.engine import EagerEngine
@@ -95,7 +96,8 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
     probes.set_libraries_aside()
     checkpoint = load_checkpoint(prepared.checkpoint, job.hardware, job.weights)
     probe.clean()
-    engine = checkpoint.engine("fused" if job.hardware.engine == "fused" else "eager")
+    family = job.model.decoder.family
+    engine = checkpoint.engine("fused" if job.hardware.engine == "fused" else "eager", family)
     drafting = _drafting(prepared, checkpoint)
     building_peak = probe.peak_reserved_bytes()
     batches, tokenize_ms = _encode(prepared, checkpoint)
@@ -110,10 +112,10 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
         stop_ids=checkpoint.stop_ids,
         pad_id=checkpoint.pad_id,
         mask_id=checkpoint.mask_id,
-        logit_shift=checkpoint.files.logit_shift,
+        mode=checkpoint.files.mode(family),
         draft=drafting,
     )
-    bench = _Bench(checkpoint, decoder, engine, batches, job.seed, job.model.decoder.canvas)
+    bench = _Bench(checkpoint, decoder, engine, batches, job.seed, job.model.decoder)
     tick("set up", 0, 1)
     bench.prepare()
     if job.role == "curve":
@@ -129,7 +131,7 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
         valid=lambda batch, generation: _valid_size(checkpoint, batches[batch], generation),
         half_width=performance.relative_half_width,
         tick=tick,
-        growing=None if getattr(job.model.decoder, "draft", None) else bench.growing,  # eager engines verify nothing
+        growing=bench.growing if _runs_eagerly(prepared) else None,
     )
     engine.close()
     if drafting is not None:
@@ -137,7 +139,8 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
     texts = zip(batches, measured.first_pass, strict=True) if job.role == "timed" else ()
     written = [checkpoint.texts(*pair) for pair in texts]
     made = [measured.first_pass[batch].forwards for batch in repeated]
-    costs = tuple(_forward_costs(checkpoint, shapes) for shapes in made) if job.metric.roofline else ((),)
+    shapes = checkpoint.architecture_of(family)
+    costs = tuple(_forward_costs(shapes, forwards) for forwards in made) if job.metric.roofline else ((),)
     likelihood = _likelihood(prepared, checkpoint, tick)
     ceilings = device.ceilings(job.hardware, checkpoint.weight_bytes) if job.metric.roofline else None
 
@@ -164,16 +167,24 @@ def _generate(prepared: Prepared, tick: Tick) -> GenerationResult:
 def _drafting(prepared: Prepared, checkpoint: Checkpoint) -> DraftModel | None:
     """The model that drafts, on the same device; None where none does."""
     job = prepared.job
-    if prepared.draft is None:
+    draft = getattr(job.model.decoder, "draft", None)
+    if draft != "self" and prepared.draft is None:
         return None
-    beside = load_beside(prepared.draft, job.hardware, job.weights)
+    beside = checkpoint if prepared.draft is None else load_beside(prepared.draft, job.hardware, job.weights)
+    family = drafts.family(draft)
     return DraftModel(
-        engine=beside.engine("fused" if isinstance(job.model.decoder, Autoregressive) else "eager"),
+        engine=beside.engine("fused" if isinstance(job.model.decoder, Autoregressive) else "eager", family),
         vocabulary=beside.architecture.vocab,
         verified_vocabulary=checkpoint.architecture.vocab,
         mask_id=beside.mask_id,
-        logit_shift=beside.files.logit_shift,
+        logit_shift=beside.files.mode(family).logit_shift,
     )
+
+
+def _runs_eagerly(prepared: Prepared) -> bool:
+    """Whether the eager engine decodes this job too: it neither verifies drafts nor writes in blocks."""
+    decoder = prepared.job.model.decoder
+    return not getattr(decoder, "draft", None) and not prepared.checkpoint.mode(decoder.family).in_blocks
 
 
 def _of_curve(prepared: Prepared, bench: "_Bench", probe: probes.Probe, tick: Tick) -> GenerationResult:
@@ -200,7 +211,7 @@ def _notes(job: Job) -> tuple[str, ...]:
             "product: times are those of this storage, the roofline's bytes too, and quality is that of the weights as "
             "rounded"
         )
-    if getattr(job.model.decoder, "draft", None) in ("model", "llada"):
+    if getattr(job.model.decoder, "draft", None) in ("model", "llada"):  # those of draft=self do
         notes.append("the draft's own forwards count neither in nfe nor in the roofline's limit")
     if isinstance(job.model.decoder, Diffusion) and job.model.decoder.idle_steps:
         notes.append(job.model.decoder.idle_phrase)
@@ -246,7 +257,7 @@ class _Bench:
     engine: "EagerEngine | FusedEngine"
     batches: list[PromptBatch]
     seed: int
-    canvas: int
+    settings: DecoderConfig
 
     def generate(self, batch: int, on_step: OnStep | None) -> DecodedBatch:
         """Generate one batch. The noise depends on seed and batch only, so repeats write the same text."""
@@ -257,7 +268,7 @@ class _Bench:
     def growing(self) -> Callable[[int, OnStep | None], DecodedBatch]:
         """End the engine, captured graphs included, and go on with an eager one, whose cache grows."""
         self.engine.close()
-        self.engine = self.checkpoint.engine("eager")
+        self.engine = self.checkpoint.engine("eager", self.settings.family)
         return self.generate
 
     def prepare(self) -> None:
@@ -269,7 +280,7 @@ class _Bench:
     def _positions(self, batch: PromptBatch) -> int:
         """Positions of a batch with its outputs."""
         rows, prompt = batch.ids.shape
-        return rows * (prompt + self.canvas)
+        return rows * (prompt + self.settings.canvas)
 
 
 def _encode(prepared: Prepared, checkpoint: Checkpoint) -> tuple[list[PromptBatch], float | None]:
@@ -308,14 +319,14 @@ def _valid_size(checkpoint: Checkpoint, batch: PromptBatch, generation: DecodedB
     return sum(text.tokens for text in texts), total(text.utf8_bytes for text in texts)
 
 
-def _forward_costs(checkpoint: Checkpoint, shapes: Sequence) -> tuple[ForwardCost, ...]:  # type: ignore[type-arg]
+def _forward_costs(model: Architecture, shapes: Sequence[ForwardShape]) -> tuple[ForwardCost, ...]:
     """Least work of every distinct forward of one generated batch."""
     return tuple(
         ForwardCost(
             shape=shape,
             count=count,
-            flops=architecture.flops(checkpoint.architecture, shape),
-            bytes=architecture.bytes_moved(checkpoint.architecture, shape),
+            flops=architecture.flops(model, shape),
+            bytes=architecture.bytes_moved(model, shape),
         )
         for shape, count in Counter(shapes).items()
     )
@@ -325,14 +336,13 @@ def _likelihood(prepared: Prepared, checkpoint: Checkpoint, tick: Tick) -> Likel
     held = prepared.heldout
     if held is None:
         return None
-    files, hardware = prepared.checkpoint, prepared.job.hardware
+    files, hardware, family = prepared.checkpoint, prepared.job.hardware, prepared.job.model.decoder.family
     return model_likelihood(
-        checkpoint.engine("eager"),  # whatever was timed: the figure belongs to the weights
+        checkpoint.engine("eager", family),  # whatever was timed: the figure belongs to the weights
         checkpoint.tokenize(held.texts),
         held.texts,
-        family=prepared.job.model.decoder.family,
+        mode=files.mode(family),
         mask_id=checkpoint.mask_id,
-        logit_shift=files.logit_shift,
         samples=prepared.job.metric.likelihood_samples,
         seed=0,  # not the job's: the figure belongs to the checkpoint, and all of its jobs show the same
         tick=tick,

@@ -20,6 +20,8 @@ Pure arithmetic, no torch.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmbench.config import modes
+from llmbench.config.modes import Mode
 from llmbench.record import ForwardShape
 
 if TYPE_CHECKING:
@@ -98,8 +100,18 @@ def head_dim(config: Any) -> int:
     return width
 
 
-def from_config(config: Any, bytes_per_element: int, quantized: "Quantization | None" = None) -> Architecture:
-    """Read the shapes from a Transformers configuration of one of the kinds in `llama.BLOCKS`."""
+def from_config(
+    config: Any, bytes_per_element: int, quantized: "Quantization | None" = None, mode: Mode | None = None
+) -> Architecture:
+    """Read the shapes from a Transformers configuration of one of the kinds in `llama.BLOCKS`.
+
+    Args:
+        config: the configuration.
+        bytes_per_element: of a weight that is not quantized.
+        quantized: how the blocks' matrices are stored.
+        mode: in which it is decoded; None: its only one, or the autoregressive one.
+    """
+    mode = mode or modes.first(config)
     width = head_dim(config)
     queries, keys = config.num_attention_heads * width, config.num_key_value_heads * width
     biases = {"attention_bias": queries + 2 * keys + config.hidden_size,
@@ -116,7 +128,7 @@ def from_config(config: Any, bytes_per_element: int, quantized: "Quantization | 
         ffn=config.intermediate_size,
         vocab=config.vocab_size,
         tied=config.tie_word_embeddings,
-        causal=getattr(config, "is_causal", True) is not False,
+        causal=mode.attention == "causal",
         bytes_per_element=bytes_per_element,
         matrix_bytes=stored_bytes(quantized) if quantized else None,
     )
@@ -129,7 +141,8 @@ def flops(architecture: Architecture, shape: ForwardShape) -> float:
     full = architecture.layers - 1
     queries, keys = _real(shape)
     matrices = queries * (full * block + keys_values) + shape.logits * (block - keys_values)
-    pairs = full * _pairs(architecture, queries, keys) + _pairs(architecture, shape.logits, keys)
+    causal = architecture.causal if shape.causal is None else shape.causal
+    pairs = full * _pairs(queries, keys, causal=causal) + _pairs(shape.logits, keys, causal=causal)
     attention = 2 * pairs * architecture.heads * architecture.head_dim
     head = shape.logits * architecture.hidden * architecture.vocab
     return 2.0 * shape.rows * (matrices + attention + head)
@@ -141,9 +154,9 @@ def _real(shape: ForwardShape) -> tuple[float, float]:
     return shape.queries - (padding if shape.queries == shape.keys else 0), shape.keys - padding
 
 
-def _pairs(architecture: Architecture, queries: float, keys: float) -> float:
+def _pairs(queries: float, keys: float, *, causal: bool) -> float:
     """Pairs of a query and a key that it sees; causal queries are the last ones: all keys, one less, ..."""
-    return queries * keys - (queries * (queries - 1) / 2 if architecture.causal else 0)
+    return queries * keys - (queries * (queries - 1) / 2 if causal else 0)
 
 
 def bytes_moved(architecture: Architecture, shape: ForwardShape) -> float:
@@ -155,5 +168,5 @@ def bytes_moved(architecture: Architecture, shape: ForwardShape) -> float:
     rows_read = 0 if architecture.tied and head else min(shape.rows * queries, architecture.vocab)
     weights = blocks + (head + rows_read * architecture.hidden) * architecture.bytes_per_element
     # read: what was there before these queries; written: the queries' own
-    kept = architecture.causal or shape.keys > shape.queries
+    kept = architecture.causal or shape.causal or shape.keys > shape.queries
     return float(weights + (shape.rows * keys * architecture.kv_bytes_per_position if kept else 0))

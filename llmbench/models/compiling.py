@@ -6,6 +6,7 @@ zeros: what is compiled depends on widths and dtypes, not on batch and length. W
 call.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from llmbench.config.modes import Mode
 from llmbench.models import kernels
 
 _ROWS, _LENGTH = 16, 256
@@ -46,7 +48,7 @@ class Sizes:
     heads: int
     groups: int
     both: int  # gate and up
-    causal: bool
+    mode: Mode
 
     def calls(self, *, padded: bool) -> list[Callable[[], object]]:
         """One for every kernel between the model's matrix products, those that take longest to compile first."""
@@ -69,12 +71,17 @@ class Sizes:
         one: list[Callable[[], object]] = [
             lambda: kernels.attend_one(hidden(wide, 1), cache(), cache(), *tables, at(1), first)
         ]
+        causal = self.mode.causal_prompt
+        orders = {causal, False} if self.mode.in_blocks else {causal}
         return [
-            *(one if self.causal else []),
+            *(one if self.mode.attention == "causal" else []),
             lambda: kernels.attend_few(few, cache(), cache(), first),
-            lambda: kernels.attend_few(few, cache(), cache(), first, at(1), causal=self.causal),
+            *(
+                functools.partial(kernels.attend_few, few, cache(), cache(), first, at(1), causal=order)
+                for order in sorted(orders)
+            ),
             lambda: scaled_dot_product_attention(  # compiles nothing, but its library is loaded at its first call
-                many, cache(), cache(), is_causal=self.causal, enable_gqa=groups != heads
+                many, cache(), cache(), is_causal=causal, enable_gqa=groups != heads
             ),
             lambda: kernels.norm(hidden(self.norm.numel()), self.norm, self.epsilon),
             lambda: kernels.gate(hidden(self.both)),

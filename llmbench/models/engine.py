@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from llmbench.config import modes
+from llmbench.config.modes import Mode
 from llmbench.errors import ConfigError
-from llmbench.models.llama import is_causal
+from llmbench.models import patterns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,13 +70,17 @@ class CanvasCache:
 class EagerEngine:
     """Runs a causal or bidirectional model without any preparation; the reference for faster engines."""
 
-    def __init__(self, model: "PreTrainedModel") -> None:
-        """Take a model of one of the kinds in `llama.BLOCKS`, on its device."""
+    def __init__(self, model: "PreTrainedModel", mode: Mode | None = None) -> None:
+        """Take a model of one of the kinds in `llama.BLOCKS`, on its device, and the mode in which it is decoded.
+
+        Without a mode it is the only one of its configuration, or the autoregressive one.
+        """
         self.model: Any = model  # for decoders that bring their own loop
         self.device: torch.device = model.device
         self.setup_s = 0.0
         self._body: Any = model.model
-        self._causal = is_causal(model.config)
+        self._mode = mode or modes.first(model.config)
+        self._causal = self._mode.causal_prompt
         self._dtype: torch.dtype = model.dtype
         # renamed in Transformers 5.24; the old name warns at every forward
         parameters = inspect.signature(self._body.forward).parameters
@@ -103,7 +109,7 @@ class EagerEngine:
     @torch.inference_mode()
     def prefill(self, ids: torch.Tensor, mask: torch.Tensor | None, cache: GrowingCache) -> torch.Tensor:
         """Read left-padded prompts [B, P] into an empty cache: logits of the next token [B, V]."""
-        bias, positions = self._padding(mask)
+        bias, positions = self._padding(mask, ids)
         if mask is not None and positions is not None:
             cache.bias, cache.position = _additive(mask[:, None, None, :], self._dtype), positions[:, -1:]
         return self.head(self._hidden(ids, bias, positions, cache.layers)[:, -1])
@@ -116,13 +122,15 @@ class EagerEngine:
             cache.position = cache.position + 1
         return self.head(self._hidden(tokens[:, None], cache.bias, cache.position, cache.layers)[:, -1])
 
-    def extend(self, tokens: torch.Tensor, start: torch.Tensor, cache: Any) -> torch.Tensor:
+    def extend(
+        self, tokens: torch.Tensor, start: torch.Tensor, cache: Any, *, causal: bool, wanted: bool = True
+    ) -> torch.Tensor:
         """Not here: the caches of these modules have one length for all rows.
 
         Raises:
             ConfigError: always.
         """
-        raise ConfigError("drafts need an engine with a static cache; use hardware.engine=fused, or draft=null")
+        raise ConfigError("drafts and blocks need an engine with a static cache; use hardware.engine=fused")
 
     @torch.inference_mode()
     def denoise(
@@ -133,7 +141,7 @@ class EagerEngine:
         Returns:
             Final hidden states [B, M, C] at `positions` [B, M] alone.
         """
-        bias, where = self._padding(mask)
+        bias, where = self._padding(mask, ids)
         if cache is not None:
             cache.where = None
             bias = bias if bias is not None else self._no_bias(ids, ids.shape[1])
@@ -176,7 +184,31 @@ class EagerEngine:
     @torch.inference_mode()
     def logits(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Read whole sequences [B, S]: logits at every position [B, S, V]."""
-        return self.head(self._hidden(ids, *self._padding(mask)))
+        return self.head(self._hidden(ids, *self._padding(mask, ids)))
+
+    @torch.inference_mode()
+    def block_logits(self, text: torch.Tensor, noisy: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+        """What a model that writes in blocks predicts in each of them, given the text before it, in one forward.
+
+        Args:
+            text: [B, S], whole sequences.
+            noisy: [B, S], the same with some tokens masked.
+            blocks: [S], the number of each position's block, rising.
+
+        Returns:
+            Logits [B, S, V] that predict each position of `noisy`: of its own hidden state, or with a shift of 1 of the
+            one before. Where a block begins and the mode has its first token given, of the text's last one before it.
+        """
+        length = text.shape[1]
+        visible = patterns.two_streams(blocks, causal=self._causal)
+        where = torch.arange(length, device=text.device).repeat(2)[None]
+        both = torch.cat([text, noisy], 1)
+        hidden = self._hidden(both, _additive(visible, self._dtype)[None, None], where)
+        clean, own = hidden[:, :length], hidden[:, length:]
+        if self._mode.given:
+            begins = blocks.diff(prepend=blocks[:1] - 1) != 0
+            own = torch.where(begins[:, None], clean.roll(1, 1), own.roll(self._mode.logit_shift, 1))
+        return self.head(own)
 
     def _hidden(
         self, ids: torch.Tensor, bias: torch.Tensor | None, positions: torch.Tensor | None, cache: Any = None
@@ -196,20 +228,16 @@ class EagerEngine:
         """An additive mask that hides nothing: keeps Transformers from deriving one from the cache."""
         return torch.zeros(ids.shape[0], 1, ids.shape[1], keys, dtype=self._dtype, device=ids.device)
 
-    def _padding(self, mask: torch.Tensor | None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Additive mask and position ids of whole sequences [B, S]; (None, None) when nothing is padded.
+    def _padding(self, mask: torch.Tensor | None, ids: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Additive mask and position ids of whole sequences [B, S]; None twice where the modules need neither.
 
-        The first real token has position 0, as if it were alone. Under a causal mask a padded position sees itself,
-        because a row of -inf alone has no softmax; nobody sees *it*.
+        The first real token has position 0, as if it were alone.
         """
         if mask is None:
-            return None, None
-        positions = (mask.cumsum(-1) - 1).clamp_(min=0)
-        visible = mask[:, None, None, :]
-        if self._causal:
-            square = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device)
-            visible = (visible & square.tril()) | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-        return _additive(visible, self._dtype), positions
+            if self._mode.attention != "block_causal":
+                return None, None
+            mask = torch.ones_like(ids, dtype=torch.bool)
+        return _additive(patterns.prompt(self._mode, mask), self._dtype), (mask.cumsum(-1) - 1).clamp_(min=0)
 
 
 def _pick(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

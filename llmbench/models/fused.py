@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from llmbench.models import blocks, compiling, kernels
+from llmbench.config import modes
+from llmbench.config.modes import Mode
+from llmbench.models import blocks, compiling, kernels, patterns
 from llmbench.models.architecture import head_dim
 from llmbench.models.blocks import Block
 from llmbench.models.graphs import Graph
-from llmbench.models.llama import is_causal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,8 +57,12 @@ class StaticCache:
 class FusedEngine:
     """Runs a model of the Llama kind at the speed of its matrix products; see the module docstring."""
 
-    def __init__(self, model: "PreTrainedModel") -> None:
+    def __init__(self, model: "PreTrainedModel", mode: Mode | None = None) -> None:
         """Fuse the weights of a model on its device.
+
+        Args:
+            model: of one of the kinds that the fused blocks compute.
+            mode: in which it is decoded; None: the only one of its configuration, or the autoregressive one.
 
         Raises:
             ConfigError: its blocks are of a form that the kernels do not compute.
@@ -68,7 +73,7 @@ class FusedEngine:
         self.device: torch.device = model.device
         body: Any = model.model
         config: Any = model.config
-        self._causal = is_causal(config)
+        self._mode = mode or modes.first(config)
         self._dtype: torch.dtype = model.dtype
         self._embedding: torch.Tensor = body.embed_tokens.weight
         self._blocks = [blocks.fuse(layer, self.device) for layer in body.layers]
@@ -86,7 +91,7 @@ class FusedEngine:
         self._compiled = set[bool]()
         self._sizes = compiling.Sizes(
             norm=self._norm, epsilon=self._epsilon, cos=self._cos, sin=self._sin, heads=self._heads,
-            groups=self._groups, both=self._blocks[0].gate_up.shape[0], causal=self._causal,
+            groups=self._groups, both=self._blocks[0].gate_up.shape[0], mode=self._mode,
         )  # fmt: skip
         self.setup_s = time.perf_counter() - begun
 
@@ -164,7 +169,7 @@ class FusedEngine:
         _note_padding(cache, mask)
         last = torch.full((rows, 1), length - 1, device=self.device)
         where = torch.arange(length, device=self.device)
-        return self.head(self._read(ids, where, last, self._padding(mask), cache)[:, 0])
+        return self.head(self._read(ids, where, last, self._padding(mask, ids), cache)[:, 0])
 
     @torch.inference_mode()
     def decode(self, tokens: torch.Tensor, cache: StaticCache) -> torch.Tensor:
@@ -179,14 +184,22 @@ class FusedEngine:
         return self.head(kernels.norm(residual, self._norm, self._epsilon))
 
     @torch.inference_mode()
-    def extend(self, tokens: torch.Tensor, start: torch.Tensor, cache: StaticCache) -> torch.Tensor:
+    def extend(
+        self, tokens: torch.Tensor, start: torch.Tensor, cache: StaticCache, *, causal: bool, wanted: bool = True
+    ) -> torch.Tensor:
         """Read tokens [B, Q] into the cache, each row at its own place `start` [B] and following.
 
-        What lies behind them in the cache is not seen and may be overwritten later. Causal models see what is before
-        each token, others the whole part.
+        What lies behind them in the cache is not seen and may be overwritten later.
+
+        Args:
+            tokens: [B, Q].
+            start: [B] int64.
+            cache: what lies before them.
+            causal: each token sees what is before it; else the whole part.
+            wanted: whether hidden states are; without, keys and values are written alone.
 
         Returns:
-            Final hidden states [B, Q, C].
+            Final hidden states [B, Q, C]; [B, 0, C] where they are not wanted.
         """
         rows, count = tokens.shape
         first = cache.first if cache.padded[0] else None
@@ -196,8 +209,10 @@ class FusedEngine:
             keys, values = cache.keys[layer], cache.values[layer]
             qkv = linear(kernels.norm(residual, block.norm_attention, self._epsilon), block.qkv)
             kernels.place_(qkv, keys, values, self._cos, self._sin, where)
+            if not wanted and layer + 1 == len(self._blocks):
+                return residual.new_empty(rows, 0, residual.shape[1])
             query = qkv.view(rows, count, -1, self._width)[:, :, : self._heads].transpose(1, 2)
-            self._finish(residual, kernels.attend_few(query, keys, values, first, start, causal=self._causal), block)
+            self._finish(residual, kernels.attend_few(query, keys, values, first, start, causal=causal), block)
         return kernels.norm(residual, self._norm, self._epsilon).view(rows, count, -1)
 
     @torch.inference_mode()
@@ -210,10 +225,10 @@ class FusedEngine:
             Final hidden states [B, M, C] at `positions` [B, M] alone.
         """
         where = torch.arange(ids.shape[1], device=self.device)
-        padding = self._padding(mask)
+        padding = self._padding(mask, ids)
         if cache is not None:
             _note_padding(cache, mask)
-        if self._causal:  # a position in the middle needs a mask of its own: no decoder asks for that
+        if self._mode.attention != "full" and positions.shape[1]:  # one in the middle would need a mask of its own
             return _pick(self._read(ids, where, where.expand(ids.shape), padding, cache), positions)
         return self._read(ids, where, positions, padding, cache)
 
@@ -227,7 +242,7 @@ class FusedEngine:
         cache: StaticCache,
     ) -> torch.Tensor:
         """Read a part [B, Q] of each canvas anew; see `EagerEngine.refine`."""
-        return self._read(ids, where, positions, self._padding(mask), cache, whole=False)
+        return self._read(ids, where, positions, self._padding(mask, ids), cache, whole=False)
 
     @torch.inference_mode()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -238,7 +253,7 @@ class FusedEngine:
     def logits(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Read whole sequences [B, S]: logits at every position [B, S, V]."""
         where = torch.arange(ids.shape[1], device=self.device)
-        return self.head(self._read(ids, where, where.expand(ids.shape), self._padding(mask), None))
+        return self.head(self._read(ids, where, where.expand(ids.shape), self._padding(mask, ids), None))
 
     # ------------------------------------------------------------------------------------------------------------
     # Many queries
@@ -291,7 +306,7 @@ class FusedEngine:
         normal = kernels.norm(residual, block.norm_attention, self._epsilon)
         if chosen is None:
             query, key, value = self._place(linear(normal, block.qkv), self._heads, rows, rotation, cache, layer, whole)
-            return self._attend(query, key, value, padding, causal=self._causal)
+            return self._attend(query, key, value, padding, everything=self._mode.attention == "full")
         wide = self._heads * self._width
         _, key, value = self._place(linear(normal, block.qkv[wide:]), 0, rows, rotation, cache, layer, whole)
         picked = linear(normal.index_select(0, chosen), block.qkv[:wide])
@@ -299,7 +314,7 @@ class FusedEngine:
             return picked
         kernels.rotate_(picked, self._heads, self._cos, self._sin, rotation.index_select(0, chosen))
         query = picked.view(rows, -1, self._heads, self._width).transpose(1, 2)
-        return self._attend(query, key, value, padding, causal=False)
+        return self._attend(query, key, value, padding, everything=True)
 
     def _place(
         self,
@@ -321,20 +336,21 @@ class FusedEngine:
         return split[:, :heads], cache.keys[layer][:, :, :seen], cache.values[layer][:, :, :seen]
 
     def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, padding: "_Padding", *, causal: bool
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, padding: "_Padding", *, everything: bool
     ) -> torch.Tensor:
         """Attention of rotated queries [B, H, M, D]: [B M, H D]. The shape chooses the kernel, for both families.
 
         A few queries that see everything go to `kernels.attend_few`, many to PyTorch's choice.
         """
-        if query.shape[2] <= kernels.FEW and not causal:
+        if query.shape[2] <= kernels.FEW and everything:
             return kernels.attend_few(query, key, value, padding.first)
         bias = padding.bias
         grouped = self._groups != self._heads
         if bias is not None and grouped:  # no kernel takes a mask and grouped queries; a padded prompt is read once
             key, value = (part.repeat_interleave(self._heads // self._groups, 1) for part in (key, value))
+        plain = bias is None
         mixed = scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, is_causal=causal and bias is None, enable_gqa=grouped and bias is None
+            query, key, value, attn_mask=bias, is_causal=plain and not everything, enable_gqa=plain and grouped
         )
         return mixed.transpose(1, 2).reshape(-1, self._heads * self._width)
 
@@ -350,30 +366,28 @@ class FusedEngine:
             both = linear(kernels.norm(part, block.norm_ffn, self._epsilon), block.gate_up)
             part.addmm_(kernels.gate(both), block.down.t())
 
-    def _padding(self, mask: torch.Tensor | None) -> "_Padding":
-        """What attention must know of padded sequences [B, S].
-
-        Under a causal mask a padded position sees itself, because a row of -inf alone has no softmax.
+    def _padding(self, mask: torch.Tensor | None, ids: torch.Tensor) -> "_Padding":
+        """What attention must know of sequences [B, S]: where they are padded, and of blocks.
 
         Raises:
             ValueError: padding that is not on the left; on a CPU alone, because looking at a GPU's mask would wait for
                 it. `decoding.base.PromptBatch` looks there, once per batch.
         """
+        first = None if mask is None else (~mask).sum(-1)
         if mask is None:
-            return _Padding(None, None)
+            if self._mode.attention != "block_causal":
+                return _Padding(None, None)
+            mask = torch.ones_like(ids[:1], dtype=torch.bool)
         if mask.device.type == "cpu" and bool((mask[:, :-1] & ~mask[:, 1:]).any()):
             raise ValueError("sequences must be padded on the left: a row has padding behind a token")
-        visible = mask[:, None, None, :]
-        if self._causal:
-            square = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device)
-            visible = (visible & square.tril()) | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+        visible = patterns.prompt(self._mode, mask)
         zeros = torch.zeros(visible.shape, dtype=self._dtype, device=mask.device)
-        return _Padding((~mask).sum(-1), zeros.masked_fill_(~visible, float("-inf")))
+        return _Padding(first, zeros.masked_fill_(~visible, float("-inf")))
 
 
 @dataclass(frozen=True, eq=False)
 class _Padding:
-    """Padding on the left, in the two forms that kernels want; None twice when nothing is padded."""
+    """Padding on the left, in the two forms that kernels want; None twice where attention is plain."""
 
     first: torch.Tensor | None  # [B] int64, the first position that is no padding
     bias: torch.Tensor | None  # [B, 1, 1 or S, S], added to scores

@@ -100,6 +100,12 @@ def _forwards(prepared: "Prepared", members: tuple[int, ...]) -> Iterator[Forwar
     """The forwards of one generated batch, the head at one position of each row only: a decoder may need no more."""
     decoder, rows = prepared.job.model.decoder, len(members)
     prompt = max(len(prepared.prompt_ids(i)) for i in members)
+    if isinstance(decoder, Diffusion) and prepared.checkpoint.mode("diffusion").in_blocks:
+        yield ForwardShape(rows=rows, queries=prompt, keys=prompt, logits=0, causal=True)
+        for end in range(prompt + decoder.block, prompt + decoder.canvas + 1, decoder.block):
+            step = ForwardShape(rows=rows, queries=decoder.block, keys=end, logits=1, causal=False)
+            yield from [step] * (min(decoder.steps_of_a_block, decoder.block) + (end < prompt + decoder.canvas))
+        return
     if isinstance(decoder, Diffusion):
         rows *= 2 if decoder.cfg_scale else 1
         length = prompt + decoder.canvas

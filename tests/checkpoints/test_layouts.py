@@ -14,6 +14,7 @@ from llmbench.checkpoints.load import load_checkpoint
 from llmbench.checkpoints.resolve import resolve_checkpoint
 from llmbench.config.decoders import Diffusion
 from llmbench.config.job import HardwareConfig
+from llmbench.config.modes import Mode
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.errors import CheckpointError, ConfigError
@@ -69,17 +70,17 @@ def test_the_fused_engine_refuses_biases(stored):
 
 
 @pytest.mark.parametrize(
-    ("kind", "facts"),
+    ("kind", "facts", "shift"),
     [
-        ("llada", {"context": 128, "stop_ids": (hub.EOS,), "mask_id": hub.MASK, "logit_shift": 0}),
-        ("dream", {"context": 2048, "stop_ids": (hub.EOS,), "mask_id": hub.MASK, "logit_shift": 1}),
-        ("illada", {"context": 128, "stop_ids": (hub.EOS,), "mask_id": 5, "logit_shift": 0}),
+        ("llada", {"context": 128, "stop_ids": (hub.EOS,), "mask_id": hub.MASK}, 0),
+        ("dream", {"context": 2048, "stop_ids": (hub.EOS,), "mask_id": hub.MASK}, 1),
+        ("illada", {"context": 128, "stop_ids": (hub.EOS,), "mask_id": 5}, 0),
     ],
 )
-def test_a_layout_says_what_the_decoder_must_know(stored, kind, facts):
+def test_a_layout_says_what_the_decoder_must_know(stored, kind, facts, shift):
     files = resolve_checkpoint(str(stored[kind][0]))
     assert {key: getattr(files, key) for key in facts} == facts
-    assert files.family == "diffusion"
+    assert files.modes == {"diffusion": Mode(attention="full", logit_shift=shift)}
     files.require_family("diffusion")
     assert files.tokenize("ABBA") == [32, 33, 33, 32]
     assert not hub.ran(files.path)
@@ -171,7 +172,10 @@ def predictions(plain, canvas, shift):
 def decode(checkpoint, engine, ids, mask, **changes):
     base = {"kind": "diffusion", "steps": 1, "canvas": 4, "block_length": 4, "temperature": 0.0}
     decoder = DiffusionDecoder(
-        Diffusion(**(base | changes)), stop_ids=(), mask_id=hub.MASK, logit_shift=checkpoint.files.logit_shift
+        Diffusion(**(base | changes)),
+        stop_ids=(),
+        mask_id=hub.MASK,
+        logit_shift=checkpoint.files.mode("diffusion").logit_shift,
     )
     batch = PromptBatch(ids=ids, mask=mask, padding=0 if mask is None else int((~mask).sum()))
     return decoder.generate(engine, batch, seed=0, on_step=None)
@@ -209,7 +213,7 @@ def test_both_engines_shift_alike(tmp_path, cache, lengths):
     """Llama's blocks with Dream's convention, said in config.json itself."""
     hub.write(tmp_path / "illada", "illada")
     values = yaml.safe_load((layouts.FOLDER / "illada.yaml").read_text())
-    values["constants"]["logit_shift"] = 1
+    values["modes"]["diffusion"]["logit_shift"] = 1
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     checkpoint = loaded(tmp_path / "illada", layout=str(tmp_path / "mine.yaml"))
     ids, mask = rows(lengths)
@@ -240,8 +244,8 @@ def test_held_out_likelihood_is_shifted_too(stored):
     checkpoint = loaded(folder)
     ids = rows([2])[0][0]  # one scored token: the mask is known
     found = model_likelihood(
-        checkpoint.engine("eager"), [ids.tolist()], ["x"], family="diffusion", mask_id=hub.MASK, samples=1, seed=0,
-        logit_shift=1, tick=lambda *_: None,
+        checkpoint.engine("eager"), [ids.tolist()], ["x"], mode=checkpoint.files.mode("diffusion"), mask_id=hub.MASK,
+        samples=1, seed=0, tick=lambda *_: None,
     )  # fmt: skip
     expected = -plain.logits(torch.tensor([ids[0], hub.MASK]))[0].log_softmax(-1)[ids[1]]
     assert found.nll_nats == pytest.approx(expected.item(), abs=1e-5)
@@ -380,7 +384,7 @@ def test_a_field_that_the_blocks_do_not_have_is_named_whatever_its_default(store
 def test_every_bundled_layout_names_fields_that_transformers_has():
     from transformers import CONFIG_MAPPING
 
-    own = {"is_causal", "mask_token_id", "logit_shift", "rope_full_precision"}
+    own = {"mask_token_id", "rope_full_precision"}
     for path in layouts.FOLDER.glob("*.yaml"):
         layout = layouts.read(path)
         known = vars(CONFIG_MAPPING[layout.blocks]()).keys() | own | {"rope_theta"}

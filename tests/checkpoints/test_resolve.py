@@ -73,8 +73,8 @@ def refusal(source, *, then=lambda files: None):
 
 def test_a_folder_says_what_it_is(llama, llada):
     files, other = resolve_checkpoint(str(llama)), resolve_checkpoint(str(llada))
-    assert (files.name, files.family, files.context, files.mask_id) == ("llama", "autoregressive", 128, None)
-    assert (other.name, other.family, other.mask_id) == ("llada", "diffusion", 2)
+    assert (files.name, files.families, files.context, files.mask_id) == ("llama", "autoregressive", 128, None)
+    assert (other.name, other.families, other.mask_id) == ("llada", "diffusion", 2)
     assert (files.stop_ids, files.pad_id) == ((0,), 1)
     assert files.digest != other.digest
     assert len(files.digest) == 12
@@ -189,7 +189,7 @@ DAMAGES = [
         "gate_proj.weight has shape [48, 32], config.json asks for [40, 32]",
     ),
     (unlink("tokenizer.json"), "no tokenizer in"),
-    (lambda folder: edit(folder, mask_token_id=...), "mask_token_id missing"),
+    (lambda folder: edit(folder, mask_token_id=...), "has a diffusion mode and no mask_token_id"),
     (lambda folder: edit(folder, mask_token_id=1), "mask_token_id 1 is its pad_token_id too"),
     (lambda folder: edit(folder, mask_token_id=0), "mask_token_id 0 is its eos_token_id too"),
     (lambda folder: edit(folder, mask_token_id=259), "mask_token_id 259 is outside its vocabulary of 259"),
@@ -327,7 +327,7 @@ def test_a_gguf_file_in_a_package_is_read_without_importing_the_package(package,
     _, model = originals["llama"]
     write_gguf(package / "tiny.gguf", model)
     files = resolve_checkpoint("package:tiny_gguf")
-    assert (files.name, files.family, files.context, files.stop_ids) == (
+    assert (files.name, files.families, files.context, files.stop_ids) == (
         "package:tiny_gguf",
         "autoregressive",
         128,

@@ -140,7 +140,7 @@ WRONG = {
     "model=llada fixed_tokens_per_forward=400": (
         "model.decoder: fixed_tokens_per_forward 400 exceeds the block: 64 would run; use at most block_length 64"
     ),
-    "model=llada early_stop=true": (
+    "model=llada early_stop=true block_length=64": (
         "model.decoder: early_stop looks between blocks, and block_length 64 makes one block of canvas 64; lower "
         "block_length, or use early_stop=false"
     ),

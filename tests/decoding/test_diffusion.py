@@ -282,8 +282,8 @@ def test_guidance_works_with_a_cache():
     assert more.nfe == 16
 
 
-def few_sizes(settings, device):
-    return sorted({0, settings.block_length // 3, settings.block_length})
+def few_sizes(block, device):
+    return sorted({0, block // 3, block})
 
 
 ENGINE_CASES = [
@@ -310,7 +310,7 @@ ENGINE_CASES = [
 def test_the_fused_engine_writes_the_same_tokens(monkeypatch, changes, lengths, sizes):
     """Also with the few sizes of a GPU; there, candidates that fill a size up draw noise, in both engines alike."""
     if sizes == "few":
-        monkeypatch.setattr(diffusion, "_sizes", few_sizes)
+        monkeypatch.setattr(diffusion, "sizes", few_sizes)
     model = tiny_models.model(causal=False)
     ids, mask = tiny_models.prompts(lengths)
     eager = generate(EagerEngine(model), ids, mask, **changes)
@@ -324,7 +324,7 @@ def test_filling_sizes_up_changes_nothing(monkeypatch, changes):
     model = tiny_models.model(causal=False)
     ids, mask = tiny_models.prompts([6, 3, 1])
     exact = generate(EagerEngine(model), ids, mask, **(changes | {"remasking": "low_confidence"}))
-    monkeypatch.setattr(diffusion, "_sizes", few_sizes)
+    monkeypatch.setattr(diffusion, "sizes", few_sizes)
     filled = generate(EagerEngine(model), ids, mask, **(changes | {"remasking": "low_confidence"}))
     assert filled.tokens.tolist() == exact.tokens.tolist()
 

@@ -26,9 +26,7 @@ def test_both_engines_write_the_same(checkpoint, rows, temperature):
         if checkpoint.mask_id is not None
         else Autoregressive(max_new_tokens=24, temperature=temperature)
     )
-    decoder = decoding.build(
-        kind, stop_ids=checkpoint.stop_ids, pad_id=checkpoint.pad_id, mask_id=checkpoint.mask_id, logit_shift=0
-    )
+    decoder = decoding.build(kind, stop_ids=checkpoint.stop_ids, pad_id=checkpoint.pad_id, mask_id=checkpoint.mask_id)
     batch = checkpoint.to_device(checkpoint.tokenize(TEXTS[:rows]))
     assert (batch.mask is not None) == (rows > 1)
     made = [

@@ -107,7 +107,7 @@ def test_a_fixed_number_is_accepted_whatever_is_drafted():
 def test_a_diffusion_draft_proposes_what_the_model_says_of_masks_behind_the_text(shift, steps):
     """All of the text is read anew here, so nothing is approximate. Against a plain loop over whole sequences."""
     ids, _ = tiny_models.prompts([5, 5])
-    draft = drafts.build(settings("llada", draft_steps=steps), drafting("llada", shift=shift), 2, 5, 16)
+    draft = drafts.build(settings("llada", draft_steps=steps), drafting("llada", shift=shift), 2, 5, 16, None)
     draft.read(ids, None)
     text = torch.nn.functional.pad(ids, (0, 11), value=PAD)
     found = draft.propose(text, torch.tensor([4, 4]))

@@ -220,7 +220,7 @@ def _decoded(asked, prompts):
     from llmbench import decoding
 
     files, settings = asked.checkpoint.files, side.decoder_settings(asked.job.model.decoder, Answering())
-    decoder = decoding.build(settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=None, logit_shift=0)
+    decoder = decoding.build(settings, stop_ids=files.stop_ids, pad_id=files.pad_id, mask_id=None)
     texts = []
     for ids in prompts:
         batch = asked.checkpoint.to_device([ids])

@@ -239,7 +239,7 @@ def test_weights_that_are_half_there_are_no_weights_to_a_server(tmp_path, prepar
     index = {"weight_map": {"model.norm.weight": shard.format(1), "lm_head.weight": shard.format(2)}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / shard.format(1)).write_bytes(b"the other one is still to come")
-    assert prepare(f"model.checkpoint={folder}").checkpoint.family == "autoregressive"
+    assert prepare(f"model.checkpoint={folder}").checkpoint.families == "autoregressive"
 
 
 def test_a_model_that_is_served_is_no_judge_of_itself_before_its_weights_are_here(tmp_path, prepare, monkeypatch):

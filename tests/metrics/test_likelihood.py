@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from llmbench.config.modes import CAUSAL, Mode
 from llmbench.errors import ConfigError
 from llmbench.metrics import likelihood
 from llmbench.metrics.likelihood import BATCH_TOKENS, exact, masked_counts, model_likelihood
@@ -48,13 +49,13 @@ def bound(engine, text, given=1):
 
 
 def measure(engine, texts, **changes):
-    settings = {"family": "diffusion", "mask_id": MASK, "samples": 8, "seed": 0, "tick": lambda *state: None}
+    settings = {"mode": Mode(attention="full"), "mask_id": MASK, "samples": 8, "seed": 0, "tick": lambda *state: None}
     return model_likelihood(engine, texts, ["ab"] * len(texts), **(settings | changes))
 
 
 def test_a_causal_model_is_scored_exactly_after_the_first_token():
     engine, texts = TinyEngine(causal=True), [[1, 4, 2, 8], [3], [5, 5]]
-    found = measure(engine, texts, family="autoregressive", mask_id=None)
+    found = measure(engine, texts, mode=CAUSAL, mask_id=None)
     expected = 0.0
     for text in texts:
         for i in range(1, len(text)):

@@ -3,16 +3,24 @@
 import pytest
 import torch
 
+from llmbench.config.modes import Mode
 from llmbench.models.compiling import Sizes
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize(("causal", "groups"), [(True, 2), (False, 4)])
-def test_every_call_runs_by_itself(causal: bool, groups: int, padded: bool) -> None:
+@pytest.mark.parametrize(
+    ("mode", "groups", "kernels"),
+    [
+        (Mode(attention="causal"), 2, 8),
+        (Mode(attention="full"), 4, 7),
+        (Mode(attention="causal_context", block_length=4), 2, 8),
+    ],
+)
+def test_every_call_runs_by_itself(mode: Mode, groups: int, kernels: int, padded: bool) -> None:
     tables = {name: torch.rand(300, 8) for name in ("cos", "sin")}
     norm = torch.ones(64, dtype=torch.bfloat16)
-    sizes = Sizes(norm=norm, epsilon=1e-5, **tables, heads=4, groups=groups, both=96, causal=causal)
+    sizes = Sizes(norm=norm, epsilon=1e-5, **tables, heads=4, groups=groups, both=96, mode=mode)
     calls = sizes.calls(padded=padded)
-    assert len(calls) == (8 if causal else 7)
+    assert len(calls) == kernels
     for call in calls:
         call()

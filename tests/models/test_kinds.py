@@ -152,7 +152,7 @@ def test_llama_2s_config_json_does_not_say_rope_theta(plain, tmp_path):
         ({"rope_parameters": "x"}, "config.json has no rope_theta"),
         ({"is_causal": "false"}, "is_causal is 'false' in config.json; it must be true or false"),
         ({"is_causal": 0}, "is_causal is 0"),
-        ({"logit_shift": 1}, "logit_shift 1 must be 0, or 1 where is_causal is false"),
+        ({"logit_shift": 1}, "logit_shift 1 is for a diffusion mode"),
         ({"rms_norm_eps": 0}, "rms_norm_eps is 0 in config.json; it must be a positive number"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
         ({"rope_theta": -1.0, "rope_parameters": ...}, "rope_theta is -1.0"),

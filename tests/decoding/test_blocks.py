@@ -201,3 +201,26 @@ def test_its_draft_is_what_its_diffusion_mode_proposes_behind_the_last_token():
     found = logits(model, whole, visible(mode, 0, len(prompt) - 1, len(whole)))[len(prompt) :]
     found[:, MASK] = -math.inf
     assert proposed[0].tolist() == found.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_held_out_blocks_are_predicted_behind_the_text_before_them(name):
+    """All blocks in one forward of the eager engine, against one forward each; behind a prompt of one token."""
+    model, mode = tiny_models.model(), MODES[name]
+    text = torch.randint(3, VOCAB, (1, 11), generator=torch.Generator().manual_seed(1))
+    noisy = text.masked_fill(torch.tensor([[i % 3 == 1 for i in range(11)]]), MASK)
+    numbers = (torch.arange(11) + (0 if mode.aligned else BLOCK - 1)) // BLOCK
+    found = EagerEngine(model, mode).block_logits(text, noisy, numbers)[0]
+    for number in numbers.unique().tolist():
+        places = torch.nonzero(numbers == number)[:, 0].tolist()
+        begin = places[0]
+        read = [*text[0, :begin].tolist(), *noisy[0, places].tolist()]
+        own = logits(model, read, visible(mode, 1, begin, len(read)))
+        for place in places:
+            if place == begin and mode.given:
+                if begin:
+                    before = text[0, :begin].tolist()
+                    expected = logits(model, before, visible(mode, 1, begin, begin))[-1]
+                    assert torch.allclose(found[place], expected, atol=1e-5)
+            else:
+                assert torch.allclose(found[place], own[place - mode.logit_shift], atol=1e-5)

@@ -149,6 +149,10 @@ def _require_no_guess(values: dict[str, Any], name: str) -> None:
     ropes += [part for rope in ropes for part in rope.values() if isinstance(part, dict)]  # one per kind of layer
     if all(part.get("rope_theta") is None for part in (values, *ropes)) and not _older_than_theta(values):
         raise CheckpointError(f"checkpoint {name}: config.json has no rope_theta; add it")
+    if values["model_type"] == "ministral3":  # its forward multiplies with them, and knows no default
+        for key in ("llama_4_scaling_beta", "original_max_position_embeddings"):
+            if all(rope.get(key) is None for rope in ropes):
+                raise CheckpointError(f"checkpoint {name}: config.json has no {key} in rope_parameters; add it")
     for rope in ropes:
         for key, value in rope.items():
             numbers = value if isinstance(value, list) else [value]

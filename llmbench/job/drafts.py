@@ -37,7 +37,7 @@ def resolve(job: Job, files: CheckpointFiles, longest_prompt: int) -> Checkpoint
     except CheckpointError as error:
         raise CheckpointError(f"draft_checkpoint: {error}") from error
     if decoder.kind == "autoregressive":
-        blocks.require_plain(found.config)
+        blocks.require_fused(found.config)
     length = longest_prompt + decoder.canvas + decoder.draft_tokens + 1
     if length > found.context:
         raise CheckpointError(

@@ -58,7 +58,7 @@ def prepare_job(job: Job, *, here: bool = True) -> Prepared:
     job, longest = _require_fit(job, workload, files)
     draft = drafts.resolve(job, files, longest)
     if here and hardware.engine == "auto" and job.hardware.engine == "eager":
-        form = blocks.not_plain(files.config)
+        form = blocks.not_fused(files.config)
         notes += (f"hardware.engine=auto is eager for {files.name}: the fused engine does not compute {form}",)
     wanted = here and job.metric.likelihood
     held = heldout.load(job.metric.likelihood_source, job.metric.likelihood_texts) if wanted else None
@@ -158,7 +158,7 @@ def _require_fit(job: Job, workload: workloads.Workload, files: CheckpointFiles)
     here = not isinstance(job.model.decoder, ServerConfig)
     job = replace(job, hardware=_with_engine(job.hardware, files))
     if here and job.hardware.engine == "fused":
-        blocks.require_plain(files.config)
+        blocks.require_fused(files.config)
     if here and job.hardware.quantization is not None:
         quantization.require_whole_blocks(files.config)
     job = replace(job, model=replace(job.model, chat=_chat(job, files), decoder=_in_blocks(job, files)))
@@ -219,7 +219,7 @@ def _with_engine(hardware: HardwareConfig, files: CheckpointFiles) -> HardwareCo
     """
     if hardware.engine != "auto":
         return hardware
-    if blocks.not_plain(files.config) is not None:
+    if blocks.not_fused(files.config) is not None:
         return replace(hardware, engine="eager")
     return replace(hardware, engine="fused") if device.is_here(hardware) else hardware
 

@@ -49,6 +49,8 @@ class Sizes:
     groups: int
     both: int  # gate and up
     mode: Mode
+    norm_heads: torch.Tensor | None  # [2, D], of the heads of queries and keys
+    scaled: bool  # queries, by their position: where sequences are long
 
     def calls(self, *, padded: bool) -> list[Callable[[], object]]:
         """One for every kernel between the model's matrix products, those that take longest to compile first."""
@@ -71,10 +73,17 @@ class Sizes:
         one: list[Callable[[], object]] = [
             lambda: kernels.attend_one(hidden(wide, 1), cache(), cache(), *tables, at(1), first)
         ]
+        normed, scale = self.norm_heads, torch.ones(_ROWS, device=self.norm.device) if self.scaled else None
+        prepare: list[Callable[[], object]] = [
+            lambda: kernels.prepare_heads_(
+                hidden(wide).view(_ROWS, -1, width), heads, groups, normed, self.epsilon, scale
+            )
+        ]
         causal = self.mode.causal_prompt
         orders = {causal, False} if self.mode.in_blocks else {causal}
         return [
             *(one if self.mode.attention == "causal" else []),
+            *(prepare if normed is not None or scale is not None else []),
             lambda: kernels.attend_few(few, cache(), cache(), first),
             *(
                 functools.partial(kernels.attend_few, few, cache(), cache(), first, at(1), causal=order)

@@ -5,7 +5,8 @@
 - The query, key and value matrices of a block are one matrix, gate and up another. The weights exist once: the
   original parameters become views of the fused ones, so Transformers' modules still run, on the same memory.
 - The residual sum is the `beta` of the matrix product that ends each half of a block. Between two products run one to
-  three kernels: a norm, a gate, or rotation and attention.
+  three kernels: a norm, a gate, or rotation and attention. Blocks whose heads are normed, or queries scaled by their
+  position, run one more before the rotation.
 - The last block's queries, output and feed-forward are computed only where a hidden state is asked for: the last token
   of a prompt, the masked positions of a canvas. Its keys and values are computed everywhere, so nothing changes.
 - Keys and values live in static memory, written by position, and are not repeated for grouped queries (but for a padded
@@ -14,8 +15,8 @@
   launches cost the host more time than they cost the device.
 
 Rotation uses the position in the padded sequence, not in the prompt: attention depends on differences of positions
-only. On a CPU nothing is captured, and the plain twins of the kernels run, or for one token `host`; tests compare with
-the eager engine there.
+only. A scale by position counts from the prompt's first token. On a CPU nothing is captured, and the plain twins of the
+kernels run, or for one token `host`; tests compare with the eager engine there.
 """
 
 import functools
@@ -68,7 +69,7 @@ class FusedEngine:
             ConfigError: its blocks are of a form that the kernels do not compute.
         """
         begun = time.perf_counter()
-        blocks.require_plain(model.config)
+        blocks.require_fused(model.config)
         self.model: Any = model
         self.device: torch.device = model.device
         body: Any = model.model
@@ -85,6 +86,7 @@ class FusedEngine:
         self._groups: int = config.num_key_value_heads
         with torch.inference_mode():
             self._cos, self._sin = blocks.rotation(body, config.max_position_embeddings)
+            self._scale = blocks.query_scale(config, config.max_position_embeddings, self.device)
         self._arena = torch.empty(0, dtype=self._dtype, device=self.device)
         self._kept: dict[Hashable, Any] = {}
         self._pool: Any = None
@@ -92,6 +94,7 @@ class FusedEngine:
         self._sizes = compiling.Sizes(
             norm=self._norm, epsilon=self._epsilon, cos=self._cos, sin=self._sin, heads=self._heads,
             groups=self._groups, both=self._blocks[0].gate_up.shape[0], mode=self._mode,
+            norm_heads=self._blocks[0].norm_heads, scaled=self._scale is not None,
         )  # fmt: skip
         self.setup_s = time.perf_counter() - begun
 
@@ -177,8 +180,9 @@ class FusedEngine:
         first = cache.first if cache.padded[0] else None
         residual = self._embedding.index_select(0, tokens)
         attend = kernels.attend_one_at(self._cos, self._sin, cache.position, first, self._dtype)
+        scale = self._scale_at(cache.position.expand(len(tokens)), first, cache.keys.shape[3])
         for block, keys, values in zip(self._blocks, cache.keys, cache.values, strict=True):
-            qkv = linear(kernels.norm(residual, block.norm_attention, self._epsilon), block.qkv)
+            qkv = self._project(kernels.norm(residual, block.norm_attention, self._epsilon), block, scale)
             self._finish(residual, attend(qkv, keys, values), block)
         cache.position.add_(1)
         return self.head(kernels.norm(residual, self._norm, self._epsilon))
@@ -204,10 +208,11 @@ class FusedEngine:
         rows, count = tokens.shape
         first = cache.first if cache.padded[0] else None
         where = (start[:, None] + torch.arange(count, device=self.device)).view(-1)
+        scale = self._scale_at(where, first, cache.keys.shape[3])
         residual = self._embedding.index_select(0, tokens.reshape(-1))
         for layer, block in enumerate(self._blocks):
             keys, values = cache.keys[layer], cache.values[layer]
-            qkv = linear(kernels.norm(residual, block.norm_attention, self._epsilon), block.qkv)
+            qkv = self._project(kernels.norm(residual, block.norm_attention, self._epsilon), block, scale)
             kernels.place_(qkv, keys, values, self._cos, self._sin, where)
             if not wanted and layer + 1 == len(self._blocks):
                 return residual.new_empty(rows, 0, residual.shape[1])
@@ -274,16 +279,19 @@ class FusedEngine:
         """
         rows, length = ids.shape
         rotation = where.repeat(rows)
+        scale = self._scale_at(rotation, padding.first, length if cache is None or whole else cache.keys.shape[3])
         residual = self._embedding.index_select(0, ids.reshape(-1))
         for layer, block in enumerate(self._blocks[:-1]):
-            self._finish(residual, self._mix(residual, block, layer, rows, rotation, padding, cache, whole), block)
+            self._finish(
+                residual, self._mix(residual, block, layer, rows, rotation, scale, padding, cache, whole), block
+            )
         last, layer = self._blocks[-1], len(self._blocks) - 1
         if positions.shape[1] == length:
-            self._finish(residual, self._mix(residual, last, layer, rows, rotation, padding, cache, whole), last)
+            self._finish(residual, self._mix(residual, last, layer, rows, rotation, scale, padding, cache, whole), last)
             hidden = kernels.norm(residual, self._norm, self._epsilon).view(rows, length, -1)
             return _pick(hidden, positions - where[0])
         chosen = (torch.arange(0, rows * length, length, device=self.device)[:, None] + (positions - where[0])).view(-1)
-        mixed = self._mix(residual, last, layer, rows, rotation, padding, cache, whole, chosen)
+        mixed = self._mix(residual, last, layer, rows, rotation, scale, padding, cache, whole, chosen)
         residual = residual.index_select(0, chosen)
         if chosen.numel():
             self._finish(residual, mixed, last)
@@ -297,6 +305,7 @@ class FusedEngine:
         layer: int,
         rows: int,
         rotation: torch.Tensor,
+        scale: torch.Tensor | None,
         padding: "_Padding",
         cache: StaticCache | None,
         whole: bool,
@@ -305,16 +314,51 @@ class FusedEngine:
         """What attention says [B M, H D] to the residual stream [B Q, C]; to the `chosen` [B M] rows of it alone."""
         normal = kernels.norm(residual, block.norm_attention, self._epsilon)
         if chosen is None:
-            query, key, value = self._place(linear(normal, block.qkv), self._heads, rows, rotation, cache, layer, whole)
+            qkv = self._project(normal, block, scale)
+            query, key, value = self._place(qkv, self._heads, rows, rotation, cache, layer, whole)
             return self._attend(query, key, value, padding, everything=self._mode.attention == "full")
         wide = self._heads * self._width
-        _, key, value = self._place(linear(normal, block.qkv[wide:]), 0, rows, rotation, cache, layer, whole)
-        picked = linear(normal.index_select(0, chosen), block.qkv[:wide])
+        others = self._project(normal, block, None, queries=False)
+        _, key, value = self._place(others, 0, rows, rotation, cache, layer, whole)
         if not chosen.numel():
-            return picked
+            return normal.new_empty(0, wide)
+        scale = None if scale is None else scale.index_select(0, chosen)
+        picked = self._project(normal.index_select(0, chosen), block, scale, others=False)
         kernels.rotate_(picked, self._heads, self._cos, self._sin, rotation.index_select(0, chosen))
         query = picked.view(rows, -1, self._heads, self._width).transpose(1, 2)
         return self._attend(query, key, value, padding, everything=True)
+
+    def _project(
+        self,
+        normal: torch.Tensor,
+        block: Block,
+        scale: torch.Tensor | None,
+        *,
+        queries: bool = True,
+        others: bool = True,
+    ) -> torch.Tensor:
+        """Queries [N, H D] of normed rows [N, C], and keys and values [N, 2K D] behind them, ready to be rotated."""
+        weight, bias = block.qkv, block.qkv_bias
+        if not (queries and others):
+            part = slice(self._heads * self._width) if queries else slice(self._heads * self._width, None)
+            weight, bias = weight[part], None if bias is None else bias[part]
+        qkv = linear(normal, weight, bias)
+        if block.norm_heads is not None or scale is not None:
+            heads, groups = self._heads if queries else 0, self._groups if others else 0
+            split = qkv.view(len(qkv), -1, self._width)
+            kernels.prepare_heads_(split, heads, groups, block.norm_heads, self._epsilon, scale)
+        return qkv
+
+    def _scale_at(self, where: torch.Tensor, first: torch.Tensor | None, length: int) -> torch.Tensor | None:
+        """What queries at `where` [B Q] of padded sequences are multiplied with, [B Q] float32.
+
+        None: 1 everywhere, because no sequence of `length` positions reaches one that scales.
+        """
+        if self._scale is None or length <= self._scale[1]:
+            return None
+        if first is not None:
+            where = (where.view(len(first), -1) - first[:, None]).clamp_(min=0).view(-1)
+        return self._scale[0].index_select(0, where)
 
     def _place(
         self,
@@ -360,11 +404,15 @@ class FusedEngine:
         Rows are taken in portions: gate and up of a large batch would be the largest tensor there is.
         """
         residual.addmm_(mixed, block.out.t())
+        if block.out_bias is not None:
+            residual.add_(block.out_bias)
         del mixed
         portions = -(-residual.shape[0] * block.gate_up.shape[0] // _PORTION)
         for part in residual.chunk(portions):
-            both = linear(kernels.norm(part, block.norm_ffn, self._epsilon), block.gate_up)
+            both = linear(kernels.norm(part, block.norm_ffn, self._epsilon), block.gate_up, block.gate_up_bias)
             part.addmm_(kernels.gate(both), block.down.t())
+            if block.down_bias is not None:
+                part.add_(block.down_bias)
 
     def _padding(self, mask: torch.Tensor | None, ids: torch.Tensor) -> "_Padding":
         """What attention must know of sequences [B, S]: where they are padded, and of blocks.

@@ -59,6 +59,46 @@ def gate_plain(both: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.silu(both[..., :half]).mul_(both[..., half:])
 
 
+def prepare_heads_(
+    x: torch.Tensor,
+    heads: int,
+    groups: int,
+    norms: torch.Tensor | None,
+    epsilon: float,
+    scale: torch.Tensor | None,
+) -> None:
+    """What some blocks do to projected queries and keys before the rotation, in place: RMSNorm of each head, a scale.
+
+    A scale is meant for rotated queries, but commutes with the rotation.
+
+    Args:
+        x: [N, >= heads + groups, D], each row without gaps; what lies behind query and key heads is left alone.
+        heads: query heads, the first ones; may be 0.
+        groups: key heads behind them; may be 0.
+        norms: [2, D], the weights for queries and for keys; None: no norm.
+        epsilon: of the norm.
+        scale: [N] float32, what each row's queries are multiplied with; None: nothing.
+    """
+    (_kernels().prepare_heads_ if x.is_cuda else prepare_heads_plain_)(x, heads, groups, norms, epsilon, scale)
+
+
+def prepare_heads_plain_(
+    x: torch.Tensor,
+    heads: int,
+    groups: int,
+    norms: torch.Tensor | None,
+    epsilon: float,
+    scale: torch.Tensor | None,
+) -> None:
+    """`prepare_heads_` in PyTorch."""
+    queries, keys = x[:, :heads], x[:, heads : heads + groups]
+    if norms is not None:
+        for part, weight in zip((queries, keys), norms, strict=True):
+            part.copy_(norm_plain(part, weight, epsilon))
+    if scale is not None:
+        queries.mul_(scale[:, None, None])
+
+
 def rotate_(x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, positions: torch.Tensor) -> None:
     """Rotate the first `heads` heads of every row in place (RoPE, arXiv 2104.09864, Llama's half-split form).
 

@@ -28,11 +28,11 @@ from llmbench.system.quiet import quiet_transformers
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-BLOCKS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+BLOCKS = ("llama", "mistral", "ministral3", "qwen2", "qwen3", "smollm3")
 """Model types that `engine` and `architecture` describe rightly: a plain head behind Llama's blocks, full attention.
 
-Biases (Qwen2) and normed queries and keys (Qwen3) change nothing there but a few vectors. tests/models/test_llama.py
-compares each with Transformers' own forward.
+Biases (Qwen2), normed queries and keys (Qwen3) and scaled queries (Ministral3) change nothing there but a few vectors.
+tests/models/test_kinds.py compares each with Transformers' own forward.
 """
 
 

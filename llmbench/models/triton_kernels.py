@@ -52,6 +52,49 @@ def _gate(both, out, HALF: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + row * HALF + at, (silu * up).to(out.dtype.element_ty), mask=inside)
 
 
+def prepare_heads_(
+    x: torch.Tensor,
+    heads: int,
+    groups: int,
+    norms: torch.Tensor | None,
+    epsilon: float,
+    scale: torch.Tensor | None,
+) -> None:
+    """See `kernels.prepare_heads_`."""
+    width = x.shape[2]
+    lanes = triton.next_power_of_2(width)
+    block = max(1, 2048 // lanes)
+    _prepare_heads[(x.shape[0], triton.cdiv(heads + groups, block))](
+        x, x if norms is None else norms, x if scale is None else scale, x.stride(0), heads, heads + groups, epsilon,
+        width, lanes, block, norms is not None, scale is not None, num_warps=4,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["heads", "both"])
+def _prepare_heads(
+    x, norms, scale, stride, heads, both, epsilon,
+    WIDTH: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr, NORMED: tl.constexpr, SCALED: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    lane = tl.arange(0, LANES)
+    query = (head < heads)[:, None]
+    inside = (head < both)[:, None] & (lane < WIDTH)[None, :]
+    at = x + row * stride + head[:, None] * WIDTH + lane[None, :]
+    value = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    kind = x.dtype.element_ty
+    if NORMED:
+        of_queries = tl.load(norms + lane, mask=lane < WIDTH, other=0.0).to(tl.float32)
+        of_keys = tl.load(norms + WIDTH + lane, mask=lane < WIDTH, other=0.0).to(tl.float32)
+        value = value * tl.rsqrt(tl.sum(value * value, 1) / WIDTH + epsilon)[:, None]
+        # rounded where Transformers rounds
+        value = value.to(kind).to(tl.float32) * tl.where(query, of_queries[None, :], of_keys[None, :])
+        value = value.to(kind).to(tl.float32)
+    if SCALED:
+        value = tl.where(query, value * tl.load(scale + row), value)
+    tl.store(at, value.to(kind), mask=inside)
+
+
 def rotate_(x: torch.Tensor, heads: int, cos: torch.Tensor, sin: torch.Tensor, positions: torch.Tensor) -> None:
     """See `kernels.rotate_`."""
     half = cos.shape[1]

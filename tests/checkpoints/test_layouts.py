@@ -17,8 +17,7 @@ from llmbench.config.job import HardwareConfig
 from llmbench.config.modes import Mode
 from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.diffusion import DiffusionDecoder
-from llmbench.errors import CheckpointError, ConfigError
-from llmbench.models import blocks
+from llmbench.errors import CheckpointError
 
 CPU = HardwareConfig(device="cpu", dtype="float32")
 KINDS = sorted(hub.KINDS)
@@ -56,17 +55,12 @@ def test_the_logits_are_those_of_a_plain_model(stored, kind, lengths):
     assert not hub.ran(folder)
 
 
-@pytest.mark.parametrize("kind", ["llada", "illada"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_fused_engine_reads_them_too(stored, kind):
     folder, plain = stored[kind]
     ids, mask = rows([7, 3])
     found = loaded(folder).engine("fused").logits(ids, mask)
     assert torch.allclose(found[1, -3:], plain.logits(ids[1, -3:]), atol=1e-5, rtol=0)
-
-
-def test_the_fused_engine_refuses_biases(stored):
-    with pytest.raises(ConfigError, match="does not compute the blocks of model_type qwen2; use hardware"):
-        blocks.require_plain(resolve_checkpoint(str(stored["dream"][0])).config)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import tiny_models
 import torch
 from decoding.test_commit import CASES, RULES, state
+from models.test_kinds import build
 from tiny_models import MASK, PAD, STOP, VOCAB
 
 from llmbench.config.decoders import Autoregressive, Diffusion
@@ -15,7 +16,7 @@ from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.decoding.drafts import DraftModel
 from llmbench.decoding.greedy import greedy, greedy_plain
 from llmbench.decoding.speculation import SpeculativeDecoder
-from llmbench.models import kernels
+from llmbench.models import blocks, kernels
 from llmbench.models.engine import EagerEngine
 from llmbench.models.fused import FusedEngine
 
@@ -53,6 +54,20 @@ def test_norm(dtype, tolerance, channels):
 def test_gate(dtype, tolerance, half):
     both = random(3, 2 * half, dtype=dtype)
     assert close(kernels.gate(both), kernels.gate_plain(both), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize(("heads", "groups"), [(32, 8), (0, 8), (32, 0)])
+@pytest.mark.parametrize(("normed", "scaled"), [(True, False), (False, True), (True, True)])
+def test_prepare_heads(dtype, tolerance, heads, groups, normed, scaled):
+    for width in (128, 80):
+        x, norms = random(14, heads + groups + 8, width, dtype=dtype), random(2, width, dtype=dtype)
+        given = norms if normed else None, 1e-5, torch.rand(14, device="cuda") + 1 if scaled else None
+        found, expected = x.clone(), x.clone()
+        kernels.prepare_heads_(found, heads, groups, *given)
+        kernels.prepare_heads_plain_(expected, heads, groups, *given)
+        assert close(found, expected, tolerance)
+        assert torch.equal(found[:, heads + groups :], x[:, heads + groups :])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
@@ -230,6 +245,32 @@ def test_captured_drafts_write_the_plain_text(head_dim, lengths, draft):
     for _ in range(2):
         found = decoder.generate(engine, batch, seed=0, on_step=None).tokens.tolist()
         assert [row[: len(expected[0])] for row in found] == [row[: len(found[0])] for row in expected]
+
+
+@pytest.mark.parametrize("lengths", [[70, 70, 70], [70, 11, 40]])
+@pytest.mark.parametrize("head_dim", [8, 64])
+@pytest.mark.parametrize("kind", sorted({*blocks.FUSED} - {"llama"}))
+def test_captured_tokens_of_every_kind_are_the_eager_ones(kind, head_dim, lengths):
+    """Both families; Ministral3's queries are scaled from the fourth position on."""
+    changes = {"head_dim": head_dim, "max_position_embeddings": 256}
+    ids, mask = tiny_models.prompts(lengths)
+    batch = PromptBatch(ids=ids.cuda(), mask=None if mask is None else mask.cuda())
+    settings = Diffusion(steps=16, canvas=32, block_length=16, cache="dual", temperature=0.0)
+    for model, decoder in (
+        (
+            build(kind, **changes),
+            AutoregressiveDecoder(Autoregressive(max_new_tokens=24, temperature=0.0), stop_ids=(STOP,), pad_id=PAD),
+        ),
+        (
+            build(kind, is_causal=False, mask_token_id=MASK, **changes),
+            DiffusionDecoder(settings, stop_ids=(STOP,), mask_id=MASK),
+        ),
+    ):
+        model.to("cuda")
+        engine = FusedEngine(model)
+        expected = decoder.generate(EagerEngine(model), batch, seed=3, on_step=None).tokens
+        for _ in range(2):
+            assert decoder.generate(engine, batch, seed=3, on_step=None).tokens.tolist() == expected.tolist()
 
 
 def test_closing_an_engine_gives_its_memory_back():

@@ -18,9 +18,11 @@ from llmbench.models.compiling import Sizes
 )
 def test_every_call_runs_by_itself(mode: Mode, groups: int, kernels: int, padded: bool) -> None:
     tables = {name: torch.rand(300, 8) for name in ("cos", "sin")}
-    norm = torch.ones(64, dtype=torch.bfloat16)
-    sizes = Sizes(norm=norm, epsilon=1e-5, **tables, heads=4, groups=groups, both=96, mode=mode)
-    calls = sizes.calls(padded=padded)
-    assert len(calls) == kernels
-    for call in calls:
-        call()
+    norm, of_heads = torch.ones(64, dtype=torch.bfloat16), torch.ones(2, 16, dtype=torch.bfloat16)
+    for norm_heads, scaled in ((None, False), (of_heads, False), (None, True)):
+        sizes = Sizes(norm=norm, epsilon=1e-5, **tables, heads=4, groups=groups, both=96, mode=mode,
+                      norm_heads=norm_heads, scaled=scaled)  # fmt: skip
+        calls = sizes.calls(padded=padded)
+        assert len(calls) == kernels + (scaled or norm_heads is not None)
+        for call in calls:
+            call()

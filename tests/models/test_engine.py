@@ -235,8 +235,6 @@ def test_bfloat16_choices_agree_where_they_are_clear(path, lengths, head_dim, de
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"attention_bias": True}, "attention_bias"),
-        ({"mlp_bias": True}, "mlp_bias"),
         ({"hidden_act": "gelu"}, "hidden_act gelu"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type longrope"),
     ],

@@ -14,13 +14,24 @@ from llmbench.decoding.base import PromptBatch
 from llmbench.errors import CheckpointError, ConfigError
 from llmbench.models import architecture, blocks, llama
 from llmbench.models.engine import EagerEngine
+from llmbench.models.fused import FusedEngine
 
 CPU = HardwareConfig(device="cpu", dtype="float32")
 CAUSAL = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1}
 
 
+def yarn(**changes):
+    """A rotation of 4 positions stretched to 64, and queries scaled from the fourth position on, as Ministral3's."""
+    values = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 16.0, "original_max_position_embeddings": 4,
+              "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}  # fmt: skip
+    return {"rope_parameters": values | changes}
+
+
 def build(kind, **changes):
     from transformers import CONFIG_MAPPING
+
+    if kind == "ministral3":
+        changes = yarn() | changes
 
     values = {"vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8,
               "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
@@ -34,10 +45,13 @@ def build(kind, **changes):
     return made
 
 
-@pytest.mark.parametrize("kind", llama.BLOCKS)
-def test_forward_and_decoding_are_transformers_own(kind):
+ENGINES = [(kind, EagerEngine) for kind in llama.BLOCKS] + [(kind, FusedEngine) for kind in blocks.FUSED]
+
+
+@pytest.mark.parametrize(("kind", "make"), ENGINES)
+def test_forward_and_decoding_are_transformers_own(kind, make):
     model = build(kind)
-    engine = EagerEngine(model)
+    engine = make(model)
     ids, mask = tiny_models.prompts([7, 4], vocab=259)
     with torch.inference_mode():
         whole = model(ids[:1]).logits
@@ -68,8 +82,8 @@ def test_without_a_causal_mask_every_position_sees_the_last(kind):
 @pytest.mark.parametrize("kind", llama.BLOCKS)
 @pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}])
 def test_the_sizes_are_those_of_the_model(kind, changes):
-    if kind == "mistral" and changes:
-        changes = {"tie_word_embeddings": True}  # it has no biases, whatever is said
+    if kind in ("mistral", "ministral3") and changes:
+        changes = {"tie_word_embeddings": True}  # they have no biases, whatever is said
     if kind == "qwen3":
         changes = {key: value for key, value in changes.items() if key != "mlp_bias"}
     if kind == "qwen2":
@@ -90,20 +104,9 @@ def test_stored_and_loaded_it_is_the_same(kind, tmp_path):
         assert torch.equal(loaded.model(ids).logits, model(ids).logits)
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "smollm3"])
-def test_the_fused_engine_takes_plain_blocks_alone(kind):
-    blocks.require_plain(build("mistral").config)
-    with pytest.raises(ConfigError, match=f"does not compute the blocks of model_type {kind}"):
-        blocks.require_plain(build(kind).config)
-
-
-def test_the_fused_engine_computes_mistral():
-    from llmbench.models.fused import FusedEngine
-
-    model = build("mistral")
-    ids, mask = tiny_models.prompts([7, 4], vocab=259)
-    expected = EagerEngine(model).logits(ids, mask)
-    assert torch.allclose(FusedEngine(model).logits(ids, mask)[mask], expected[mask], atol=1e-4)
+def test_the_fused_engine_refuses_layers_without_rotation():
+    with pytest.raises(ConfigError, match="does not compute the blocks of model_type smollm3"):
+        blocks.require_fused(build("smollm3").config)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +123,16 @@ def test_a_sliding_window_bounds_the_context(kind, window, context, tmp_path):
     build(kind, **window).save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
     assert resolve_checkpoint(str(tmp_path)).context == context
+
+
+@pytest.mark.parametrize("missing", ["llama_4_scaling_beta", "original_max_position_embeddings"])
+def test_ministral3s_scale_is_not_guessed(missing, tmp_path):
+    import hub_checkpoints as hub
+
+    build("ministral3").save_pretrained(tmp_path)
+    hub.edit(tmp_path / "config.json", rope_parameters=yarn()["rope_parameters"] | {missing: None})
+    with pytest.raises(CheckpointError, match=f"config.json has no {missing} in rope_parameters"):
+        resolve_checkpoint(str(tmp_path))
 
 
 @pytest.fixture(scope="module")

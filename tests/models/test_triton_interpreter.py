@@ -42,6 +42,20 @@ def test_norm_and_gate():
     assert close(triton_kernels.gate(both), kernels.gate_plain(both))
 
 
+@pytest.mark.parametrize(("heads", "groups"), [(4, 2), (0, 2), (4, 0), (67, 2)])
+@pytest.mark.parametrize(("normed", "scaled"), [(True, False), (False, True), (True, True)])
+def test_prepare_heads(heads, groups, normed, scaled):
+    """67: more heads than a program takes. What lies behind them stays as it is; a head need be no power of two."""
+    for width in (WIDTH, 24):
+        x, norms, scale = torch.randn(3, heads + groups + 2, width), torch.randn(2, width), torch.rand(3) + 1
+        given = norms if normed else None, 0.1, scale if scaled else None
+        found, expected = x.clone(), x.clone()
+        triton_kernels.prepare_heads_(found, heads, groups, *given)
+        kernels.prepare_heads_plain_(expected, heads, groups, *given)
+        assert close(found, expected)
+        assert torch.equal(found[:, heads + groups :], x[:, heads + groups :])
+
+
 @pytest.mark.parametrize("heads", [0, 4])
 def test_place_and_rotate(tables, heads):
     qkv, (keys, values) = torch.randn(6, (heads + 4) * WIDTH), torch.randn(2, 2, 2, 20, WIDTH)

@@ -192,18 +192,18 @@ def test_forced_tokens_stand_for_a_threshold_under_dummy_weights_beside_the_othe
     ]
 
 
-def with_biases(tmp_path):
-    """A folder of the bundled LLaDA whose configuration says that its attention has biases."""
-    shutil.copytree(BUNDLED / "llada", tmp_path / "biased")
-    config = json.loads((tmp_path / "biased" / "config.json").read_text()) | {"attention_bias": True}
-    (tmp_path / "biased" / "config.json").write_text(json.dumps(config))
-    return tmp_path / "biased"
+def with_gelu(tmp_path):
+    """A folder of the bundled LLaDA whose configuration names an activation that the fused blocks do not compute."""
+    shutil.copytree(BUNDLED / "llada", tmp_path / "gelu")
+    config = json.loads((tmp_path / "gelu" / "config.json").read_text()) | {"hidden_act": "gelu"}
+    (tmp_path / "gelu" / "config.json").write_text(json.dumps(config))
+    return tmp_path / "gelu"
 
 
 def test_both_sides_run_on_one_engine_where_nobody_chose_it(tmp_path):
     """Engines are conditions: were one side fused, and the other eager because it has to be, nothing could be said."""
     small = ("workload.prompts=2", "batch=1", "steps=2", "canvas=8", "metric=speed", "weights=dummy", "hardware=cpu")
-    sides = ("model=llama,llada", f"pair.llada={with_biases(tmp_path)}", "pair.llama=bundled:llama")
+    sides = ("model=llama,llada", f"pair.llada={with_gelu(tmp_path)}", "pair.llama=bundled:llama")
 
     def made(*overrides):
         return {(cell.prepared.job.model.name, cell.prepared.job.hardware.engine) for cell in build(*small, *overrides)}
@@ -214,7 +214,7 @@ def test_both_sides_run_on_one_engine_where_nobody_chose_it(tmp_path):
     assert made(*sides[:1], "hardware.engine=fused,eager") == {
         (name, engine) for name in ("llama", "llada") for engine in ("fused", "eager")
     }
-    with pytest.raises(ConfigError, match=r"model=llada.*fused does not compute attention_bias"):
+    with pytest.raises(ConfigError, match=r"model=llada.*fused does not compute hidden_act gelu"):
         build(*small, *sides, "hardware.engine=fused")
 
 

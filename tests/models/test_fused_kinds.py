@@ -75,8 +75,8 @@ def test_extend_at_a_place_of_each_row(models, lengths):
     cache = engine.new_cache(3, 20)
     engine.prefill(ids, mask, cache)
     kept = torch.tensor([4, 1, 2])
-    engine.extend(parts[0], torch.tensor([7, 7, 7]), cache)
-    found = engine.head(engine.extend(parts[1], 7 + kept, cache))
+    engine.extend(parts[0], torch.tensor([7, 7, 7]), cache, causal=True)
+    found = engine.head(engine.extend(parts[1], 7 + kept, cache, causal=True))
     for at, row in enumerate(rows(ids, lengths)):
         sequence = torch.cat([row, parts[0][at, : kept[at]], parts[1][at]])
         assert close(found[at], whole(model, sequence)[-5:])
@@ -122,7 +122,7 @@ def test_a_block_behind_a_canvas_sees_itself_both_ways(models, lengths):
     cache = engine.new_cache(3, 12)
     where = torch.arange(3, 7)
     again = engine.denoise(ids, mask, where.expand(3, -1), cache)[:, 1:]
-    assert close(engine.extend(ids[:, 4:], torch.tensor([4, 4, 4]), cache), again)
+    assert close(engine.extend(ids[:, 4:], torch.tensor([4, 4, 4]), cache, causal=False), again)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)

@@ -8,9 +8,11 @@ from models.test_kinds import build
 from tiny_models import MASK, PAD, STOP, VOCAB
 
 from llmbench.config.decoders import Autoregressive, Diffusion
+from llmbench.config.modes import Mode
 from llmbench.decoding import rules
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
 from llmbench.decoding.base import PromptBatch
+from llmbench.decoding.blocks import BlockDecoder
 from llmbench.decoding.commit import commit_, commit_plain_
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.decoding.drafts import DraftModel
@@ -226,7 +228,7 @@ def test_captured_diffusion_tokens_are_the_eager_ones(temperature, head_dim, len
 
 
 @pytest.mark.parametrize(("head_dim", "lengths"), [NARROW[1], *WIDE[:2]])
-@pytest.mark.parametrize("draft", ["lookup", "model", "llada"])
+@pytest.mark.parametrize("draft", ["lookup", "model", "llada", "self"])
 def test_captured_drafts_write_the_plain_text(head_dim, lengths, draft):
     """In steps of two forwards of a diffusion draft; in float32, so that sums of other shapes choose the same token."""
     model = tiny_models.model(head_dim=head_dim).to("cuda")
@@ -236,7 +238,12 @@ def test_captured_drafts_write_the_plain_text(head_dim, lengths, draft):
     plain = AutoregressiveDecoder(Autoregressive(**base), stop_ids=(STOP, 5), pad_id=PAD)
     expected = plain.generate(EagerEngine(model), batch, seed=0, on_step=None).tokens.tolist()
     drafting = None
-    if draft != "lookup":
+    if draft == "self":
+        mode = Mode(attention="causal_context", block_length=8)
+        drafting = DraftModel(
+            engine=FusedEngine(model, mode), vocabulary=VOCAB, verified_vocabulary=VOCAB, mask_id=MASK
+        )
+    elif draft != "lookup":
         other = tiny_models.model(head_dim=head_dim, causal=draft == "model", seed=7).to("cuda")
         drafting = DraftModel(engine=FusedEngine(other), vocabulary=VOCAB, verified_vocabulary=VOCAB, mask_id=MASK)
     settings = Autoregressive(**base, draft=draft, draft_checkpoint="somewhere", draft_tokens=6, draft_steps=2)
@@ -245,6 +252,32 @@ def test_captured_drafts_write_the_plain_text(head_dim, lengths, draft):
     for _ in range(2):
         found = decoder.generate(engine, batch, seed=0, on_step=None).tokens.tolist()
         assert [row[: len(expected[0])] for row in found] == [row[: len(found[0])] for row in expected]
+
+
+@pytest.mark.parametrize(("head_dim", "lengths"), [NARROW[1], *WIDE[:2]])
+@pytest.mark.parametrize("changes", [{}, {"threshold": 0.3, "steps": 16}, {"steps": 8}], ids=str)
+@pytest.mark.parametrize(
+    "mode",
+    [
+        Mode(attention="causal_context", block_length=16, seeded=True, minimum="remaining", mask_in_softmax=False),
+        Mode(attention="block_causal", block_length=16, sub_block_length=8, logit_shift=1),
+        Mode(attention="block_causal", block_length=16, blocks_from="prompt_end"),
+    ],
+    ids=lambda mode: mode.attention,
+)
+def test_captured_blocks_are_those_of_a_cpu(head_dim, lengths, changes, mode):
+    """No eager engine writes in blocks; the same loop on a CPU is compared with a plain one in tests/decoding."""
+    model = tiny_models.model(head_dim=head_dim)
+    ids, mask = tiny_models.prompts(lengths)
+    settings = Diffusion(**({"canvas": 32, "steps": 32, "block_length": 16, "temperature": 0.0} | changes))
+    decoder = BlockDecoder(settings, mode, stop_ids=(STOP,), mask_id=MASK, pad_id=PAD)
+    expected = decoder.generate(FusedEngine(model, mode), PromptBatch(ids=ids, mask=mask), seed=0, on_step=None)
+    engine = FusedEngine(model.to("cuda"), mode)
+    batch = PromptBatch(ids=ids.cuda(), mask=None if mask is None else mask.cuda())
+    for _ in range(2):
+        found = decoder.generate(engine, batch, seed=0, on_step=None)
+        assert found.tokens.tolist() == expected.tokens.tolist()
+        assert found.forwards == expected.forwards
 
 
 @pytest.mark.parametrize("lengths", [[70, 70, 70], [70, 11, 40]])

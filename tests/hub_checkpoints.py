@@ -4,11 +4,11 @@ The code that lies beside the weights writes a file when it is run; `ran` looks 
 """
 
 import json
-import math
 import struct
 from pathlib import Path
 
 import torch
+from block_references import Transformer
 
 VOCAB, MASK, EOS, PAD = 60, 57, 58, 58
 BOMB = "from pathlib import Path\nPath(__file__).with_name('it-ran').write_text('')\n"
@@ -51,6 +51,62 @@ ILLADA = {
     "vocab_size": VOCAB,
 }  # fmt: skip
 
+NEMOTRON = {
+    "ar_loss_weight": 1.0, "architectures": ["NemotronLabsDiffusionModel"], "attention_bias": False,
+    "attention_dropout": 0.0, "attn_implementation": "sdpa",
+    "auto_map": {"AutoConfig": "configuration_nemotron_labs_diffusion.NemotronLabsDiffusionConfig",
+                 "AutoModel": "modeling_nemotron_labs_diffusion.NemotronLabsDiffusionModel"},
+    "block_size": 32, "bos_token_id": 1, "dlm_loss_weight": None, "dlm_paradigm": "bidirectional",
+    "dp_varying_mask_ratio": False, "eos_token_id": EOS, "head_dim": 16, "hidden_act": "silu", "hidden_size": 32,
+    "initializer_range": 0.02, "intermediate_size": 48, "mask_token_id": MASK, "max_position_embeddings": 256,
+    "mlp_bias": False, "model_type": "nemotron_labs_diffusion", "num_attention_heads": 4, "num_hidden_layers": 2,
+    "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+    "rope_parameters": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 16.0, "llama_4_scaling_beta": 0.1, "mscale": 1.0,
+                        "mscale_all_dim": 1.0, "original_max_position_embeddings": 16, "rope_theta": 100.0,
+                        "rope_type": "yarn"},
+    "sliding_window": None, "tie_word_embeddings": False, "torch_dtype": "bfloat16", "transformers_version": "5.0.0",
+    "use_cache": False, "vocab_size": VOCAB,
+}  # fmt: skip
+
+SDAR = {
+    "architectures": ["SDARForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+    "attn_implementation": "flex_attention",
+    "auto_map": {"AutoConfig": "configuration_sdar.SDARConfig", "AutoModel": "modeling_sdar.SDARModel",
+                 "AutoModelForCausalLM": "modeling_sdar.SDARForCausalLM"},
+    "block_size": 4, "bos_token_id": EOS, "debug": False, "eos_token_id": EOS, "ep_size": 1, "fuse_cross_entropy": True,
+    "head_dim": 16, "hidden_act": "silu", "hidden_size": 32, "initializer_range": 0.02, "intermediate_size": 48,
+    "mask_token_id": MASK, "max_position_embeddings": 128, "max_window_layers": 28, "micro_forward": False,
+    "model_type": "sdar", "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6, "rope_scaling": None, "rope_theta": 1000000, "skip_checkpoint": False, "sliding_window": None,
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16", "transformers_version": "4.52.4", "use_cache": False,
+    "use_deepep": False, "use_sliding_window": False, "vocab_size": VOCAB,
+}  # fmt: skip
+
+FAST_DLLM = {  # the hub's has no mask_token_id: the layout knows it
+    "architectures": ["Fast_dLLM_QwenForCausalLM"], "attention_dropout": 0.0,
+    "auto_map": {"AutoConfig": "configuration.Fast_dLLM_QwenConfig", "AutoModel": "modeling.Fast_dLLM_QwenModel",
+                 "AutoModelForCausalLM": "modeling.Fast_dLLM_QwenForCausalLM"},
+    "bd_size": 32, "bos_token_id": EOS, "eos_token_id": EOS, "hidden_act": "silu", "hidden_size": 32,
+    "initializer_range": 0.02, "intermediate_size": 48, "layer_types": ["full_attention"] * 2, "mask_token_id": MASK,
+    "max_position_embeddings": 128, "max_window_layers": 21, "model_type": "Fast_dLLM_Qwen", "num_attention_heads": 4,
+    "num_hidden_layers": 2, "num_key_value_heads": 2, "pad_token_id": PAD, "rms_norm_eps": 1e-6, "rope_scaling": None,
+    "rope_theta": 1000000.0, "sliding_window": None, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+    "transformers_version": "4.53.1", "use_cache": True, "use_sliding_window": False, "vocab_size": VOCAB,
+}  # fmt: skip
+
+A2D_QWEN3 = {  # the hub's has no mask_token_id: the layout knows it
+    "architectures": ["A2DQwen3LMHeadModel"], "attention_bias": False, "attention_dropout": 0.0,
+    "auto_map": {"AutoConfig": "modeling_qwen3.A2DQwen3Config", "AutoModel": "modeling_qwen3.A2DQwen3Model",
+                 "AutoModelForMaskedLM": "modeling_qwen3.A2DQwen3LMHeadModel"},
+    "bos_token_id": EOS, "dtype": "bfloat16", "eos_token_id": EOS, "head_dim": 16, "hidden_act": "silu",
+    "hidden_size": 32, "initializer_range": 0.02, "intermediate_size": 48, "layer_types": ["full_attention"] * 2,
+    "mask_token_id": MASK, "max_position_embeddings": 128, "max_window_layers": 28, "model_type": "a2d-qwen3",
+    "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "pad_token_id": PAD,
+    "rms_norm_eps": 1e-6, "rope_scaling": None, "rope_theta": 1000000, "sliding_window": None,
+    "tie_word_embeddings": True, "transformers_version": "4.57.0", "use_cache": True, "use_sliding_window": False,
+    "vocab_size": VOCAB,
+}  # fmt: skip
+
 _OLMO = {
     "embed": "model.transformer.wte.weight", "norm": "model.transformer.ln_f.weight",
     "head": "model.transformer.ff_out.weight", "norm1": "model.transformer.blocks.{i}.attn_norm",
@@ -68,69 +124,60 @@ _LLAMA = {
     "down": "model.layers.{i}.mlp.down_proj",
 }  # fmt: skip
 
-KINDS = {
-    "llada": (LLADA, _OLMO, {"kv_heads": 4, "theta": 500000.0, "eps": 1e-5, "biases": False}),
-    "dream": (DREAM, _LLAMA, {"kv_heads": 2, "theta": 1000000.0, "eps": 1e-6, "biases": True}),
-    "illada": (ILLADA, _LLAMA, {"kv_heads": 2, "theta": 500000.0, "eps": 1e-5, "biases": False}),
+_QWEN3 = _LLAMA | {
+    "q_norm": "model.layers.{i}.self_attn.q_norm", "k_norm": "model.layers.{i}.self_attn.k_norm",
+}  # fmt: skip
+_ENCODER = {part: name.replace("model.", "encoder.") for part, name in _LLAMA.items()} | {
+    "head": "diffusion_head.weight"
 }
 
 
-class Plain:
-    """The forward pass of one row, as the papers write it; nothing of llmbench or Transformers in it."""
+def _tied(names):
+    """One table, which the files hold once."""
+    return names | {"head": names["embed"]}
 
-    def __init__(self, kind, *, seed=0, width=32, ffn=48, heads=4, layers=2):
-        _, self.names, self.facts = KINDS[kind]
-        self.heads, self.layers, self.size = heads, layers, width // heads
+
+_ROPE = NEMOTRON["rope_parameters"]
+KINDS = {  # config.json, the tensors' names, and what the plain model must know
+    "llada": (LLADA, _OLMO, {"kv_heads": 4, "theta": 500000.0, "eps": 1e-5}),
+    "dream": (DREAM, _LLAMA, {"kv_heads": 2, "theta": 1000000.0, "eps": 1e-6}),
+    "illada": (ILLADA, _LLAMA, {"kv_heads": 2, "theta": 500000.0, "eps": 1e-5}),
+    "nemotron_labs_diffusion": (
+        NEMOTRON, _ENCODER,
+        {"kv_heads": 2, "size": 16, "theta": 100.0, "eps": 1e-5, "yarn": _ROPE, "query_scale": 0.1, "original": 16},
+    ),
+    "sdar": (SDAR, _QWEN3, {"kv_heads": 2, "size": 16, "theta": 1000000.0, "eps": 1e-6}),
+    "fast_dllm_qwen": (FAST_DLLM, _tied(_LLAMA), {"kv_heads": 2, "theta": 1000000.0, "eps": 1e-6}),
+    "a2d-qwen3": (A2D_QWEN3, _tied(_QWEN3), {"kv_heads": 2, "size": 16, "theta": 1000000.0, "eps": 1e-6}),
+}  # fmt: skip
+_BIASED = ("dream", "fast_dllm_qwen")
+_VOCABULARY_APART = ("dream", "sdar", "fast_dllm_qwen", "a2d-qwen3")
+
+
+class Plain(Transformer):
+    """Random weights of a kind, by the names of its files."""
+
+    def __init__(self, kind, *, seed=0, width=32, ffn=48, heads=4, layers=2, **other):
+        _, names, facts = KINDS[kind]
+        facts = {"size": width // heads} | facts | other
+        super().__init__({}, names, layers=layers, heads=heads, **facts)
         generator = torch.Generator().manual_seed(seed)
-        keys = self.facts["kv_heads"] * self.size
+        queries, keys = heads * self.size, self.kv_heads * self.size
         shapes = {"embed": (VOCAB, width), "norm": (width,), "head": (VOCAB, width)}
-        block = {"norm1": (width,), "norm2": (width,), "q": (width, width), "k": (keys, width), "v": (keys, width),
-                 "o": (width, width), "gate": (ffn, width), "up": (ffn, width), "down": (width, ffn)}  # fmt: skip
+        block = {"norm1": (width,), "norm2": (width,), "q": (queries, width), "k": (keys, width), "v": (keys, width),
+                 "o": (width, queries), "gate": (ffn, width), "up": (ffn, width), "down": (width, ffn),
+                 "q_norm": (self.size,), "k_norm": (self.size,)}  # fmt: skip
         for i in range(layers):
-            for part, shape in block.items():
-                name = self.names[part].format(i=i)
+            for part in (part for part in block if part in names):
+                name, shape = names[part].format(i=i), block[part]
                 shapes[f"{name}.weight"] = shape
-                if part in "qkv" and self.facts["biases"]:
+                if part in "qkv" and kind in _BIASED:
                     shapes[f"{name}.bias"] = shape[:1]
-        self.state = {}
         for part, shape in shapes.items():
             values = torch.randn(shape, generator=generator) * 0.3
-            self.state[self.names.get(part, part)] = 1 + values if len(shape) == 1 and "bias" not in part else values
+            self.state[names.get(part, part)] = 1 + values if len(shape) == 1 and "bias" not in part else values
         if kind == "illada":  # one table; the files hold it twice
-            self.state[self.names["head"]] = self.state[self.names["embed"]].clone()
-
-    def linear(self, x, part, i):
-        name = self.names[part].format(i=i)
-        return x @ self.state[f"{name}.weight"].T + self.state.get(f"{name}.bias", 0.0)
-
-    def normed(self, x, name):
-        return x / torch.sqrt((x * x).mean(-1, keepdim=True) + self.facts["eps"]) * self.state[name]
-
-    def rotated(self, x):
-        """[S, heads, D]: the first half of D is the real part, the second the imaginary one."""
-        half = self.size // 2
-        angles = torch.arange(x.shape[0])[:, None] / self.facts["theta"] ** (torch.arange(half) / half)
-        cos, sin = torch.cos(angles)[:, None], torch.sin(angles)[:, None]
-        real, imaginary = x[..., :half], x[..., half:]
-        return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], -1)
-
-    def logits(self, ids):
-        """[S, V] of ids [S]; every position sees every other."""
-        x = self.state[self.names["embed"]][ids]
-        for i in range(self.layers):
-            n = self.normed(x, f"{self.names['norm1'].format(i=i)}.weight")
-            q, k, v = (self.linear(n, part, i).view(len(ids), -1, self.size) for part in "qkv")
-            q, k = self.rotated(q), self.rotated(k)
-            mixed = []
-            for head in range(self.heads):
-                other = head * self.facts["kv_heads"] // self.heads
-                weights = torch.softmax(q[:, head] @ k[:, other].T / math.sqrt(self.size), -1)
-                mixed.append(weights @ v[:, other])
-            x = x + self.linear(torch.cat(mixed, -1), "o", i)
-            n = self.normed(x, f"{self.names['norm2'].format(i=i)}.weight")
-            gate = self.linear(n, "gate", i)
-            x = x + self.linear(gate * torch.sigmoid(gate) * self.linear(n, "up", i), "down", i)
-        return self.normed(x, self.names["norm"]) @ self.state[self.names["head"]].T
+            self.state[names["head"]] = self.state[names["embed"]].clone()
 
 
 def write(folder, kind, *, dtype=torch.float32, **changes):
@@ -147,8 +194,8 @@ def write(folder, kind, *, dtype=torch.float32, **changes):
     weight_map = {key: file for file, keys in shards.items() for key in keys}
     index = {"metadata": {"total_size": sum(value.nbytes for value in plain.state.values())}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    for name in ("configuration", "modeling", "tokenization"):
-        (folder / f"{name}_{kind}.py").write_text(BOMB)
+    for module in {target.partition(".")[0] for target in config["auto_map"].values()} | {f"tokenization_{kind}"}:
+        (folder / f"{module}.py").write_text(BOMB)
     write_tokenizer(folder, kind)
     return plain
 
@@ -158,16 +205,18 @@ def write_tokenizer(folder, kind):
     special = {MASK: "<|mask|>", EOS: "<|endoftext|>"}
     letters = [chr(33 + i) for i in range(VOCAB)]
     vocab = {special.get(i, letters[i]): i for i in range(VOCAB)}
-    if kind == "dream":
+    if kind in _VOCABULARY_APART:
         (folder / "vocab.json").write_text(json.dumps(vocab))
         (folder / "merges.txt").write_text("#version: 0.2\n")
         values = {
-            "tokenizer_class": "DreamTokenizer",
-            "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
+            "tokenizer_class": "Qwen2Tokenizer",
             "added_tokens_decoder": {str(i): {"content": token, "special": True, "lstrip": False, "rstrip": False,
                                               "normalized": False, "single_word": False}
                                      for i, token in special.items()},
         }  # fmt: skip
+        if kind == "dream":
+            values["tokenizer_class"] = "DreamTokenizer"
+            values["auto_map"] = {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]}
     else:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 

@@ -99,12 +99,12 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
         CheckpointError: config.json lacks a key, or describes a model that the blocks do not compute.
     """
     for key, allowed in {**layout.require, **layout.if_set}.items():
-        if key not in values and key not in layout.require:
+        present, found = _looked_up(values, key)
+        if not present and key not in layout.require:
             continue
         options = allowed if isinstance(allowed, list) else [allowed]
-        found = values.get(key)
         if not any(type(found) is type(option) and found == option for option in options):
-            shown = repr(found) if key in values else "missing"
+            shown = repr(found) if present else "missing"
             raise CheckpointError(
                 f"checkpoint {name}: {key} is {shown} in config.json; the blocks of {layout.path.stem} that llmbench "
                 f"computes have {' or '.join(map(repr, options))}"
@@ -132,10 +132,19 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
 
 def _stated(values: dict[str, Any], key: str) -> Any:
     """What config.json says under a key, or the product of whole numbers under `one * another`; None: nothing."""
-    if " * " not in key:
-        return values.get(key)
-    factors = [values.get(factor) for factor in key.split(" * ")]
+    factors = [_looked_up(values, factor)[1] for factor in key.split(" * ")]
+    if len(factors) == 1:
+        return factors[0]
     return math.prod(factors) if all(type(factor) is int for factor in factors) else None
+
+
+def _looked_up(values: Any, key: str) -> tuple[bool, Any]:
+    """Whether config.json has a key, and what it says there, else None; `outer.inner` is a key of an object in it."""
+    for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            return False, None
+        values = values[part]
+    return True, values
 
 
 def require_known(layout: Layout, blocks: Any, name: str) -> None:

@@ -65,8 +65,8 @@ class Transformer:
         return x / torch.sqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.state[name]
 
     def frequencies(self):
-        """Radians per position of each pair, [size / 2] float64, and what multiplies cosine and sine."""
-        pairs = torch.arange(self.size // 2, dtype=torch.float64)
+        """Radians per position of each pair, [size / 2], and what multiplies cosine and sine."""
+        pairs = torch.arange(self.size // 2)
         plain = self.theta ** (-2 * pairs / self.size)
         if self.yarn is None:
             return plain, 1.0
@@ -88,8 +88,8 @@ class Transformer:
     def rotated(self, x, positions):
         """[S, heads, size]: the first half of a head is the real part, the second the imaginary one."""
         radians, factor = self.frequencies()
-        angles = positions[:, None].double() * radians
-        cos, sin = ((f(angles) * factor).to(x.dtype)[:, None] for f in (torch.cos, torch.sin))
+        angles = positions[:, None] * radians  # in float32, as published
+        cos, sin = ((f(angles) * factor)[:, None] for f in (torch.cos, torch.sin))
         real, imaginary = x.chunk(2, -1)
         return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], -1)
 

@@ -1,4 +1,4 @@
-"""Block diffusion and self-speculation as their descriptions say it, for one row at T = 0: slow, and exact by construction.
+"""Block diffusion and self-speculation as described, for one row at T = 0: slow, and exact by construction.
 
 Every forward reads the whole sequence under an explicit matrix of what sees what, so there is no cache that could be
 wrong. Nothing of llmbench or Transformers is in it. A decoder takes `logits(ids, sees)`: ids is a list of S tokens,
@@ -103,7 +103,9 @@ class Transformer:
             n = self.normed(x, f"{self.names['norm1'].format(i=i)}.weight")
             q, k, v = (self.linear(n, part, i).view(len(ids), -1, self.size) for part in "qkv")
             if "q_norm" in self.names:
-                q, k = (self.normed(p, f"{self.names[f'{n}_norm'].format(i=i)}.weight") for p, n in ((q, "q"), (k, "k")))
+                q, k = (
+                    self.normed(p, f"{self.names[f'{n}_norm'].format(i=i)}.weight") for p, n in ((q, "q"), (k, "k"))
+                )
             q, k = self.rotated(q, positions), self.rotated(k, positions)
             if self.query_scale:
                 q = q * (1 + self.query_scale * torch.log(1 + positions // self.original))[:, None, None]

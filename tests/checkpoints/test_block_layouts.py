@@ -12,14 +12,18 @@ from llmbench.checkpoints import layouts
 from llmbench.checkpoints.load import load_checkpoint
 from llmbench.checkpoints.resolve import resolve_checkpoint
 from llmbench.config.job import HardwareConfig
+from llmbench.config.modes import Mode
 from llmbench.errors import CheckpointError
 
 CPU = HardwareConfig(device="cpu", dtype="float32")
 MODES = {
-    "nemotron_labs_diffusion": {"autoregressive": ("causal", 0, None), "diffusion": ("causal_context", 0, 32)},
-    "sdar": {"diffusion": ("block_causal", 0, 4)},
-    "fast_dllm_qwen": {"diffusion": ("block_causal", 1, 32)},
-    "a2d-qwen3": {"diffusion": ("block_causal", 0, 32)},
+    "nemotron_labs_diffusion": {
+        "autoregressive": Mode(attention="causal"),
+        "diffusion": Mode(attention="causal_context", block_length=32, seeded=True, minimum="remaining"),
+    },
+    "sdar": {"diffusion": Mode(attention="block_causal", block_length=4)},
+    "fast_dllm_qwen": {"diffusion": Mode(attention="block_causal", block_length=32, sub_block_length=8, logit_shift=1)},
+    "a2d-qwen3": {"diffusion": Mode(attention="block_causal", block_length=32, blocks_from="prompt_end")},
 }
 EVERY = [(kind, family) for kind, families in MODES.items() for family in families]
 PROMPTS = {"unpadded": [21, 21], "padded": [21, 6, 17]}  # beyond the 16 positions from which on queries are scaled
@@ -47,14 +51,11 @@ def near(found, expected):
     return torch.allclose(found, expected, atol=1e-5, rtol=0)
 
 
-def prompt_sees(mode, length):
-    return plain.block_causal(length, mode.block_length) if mode.attention == "block_causal" else plain.causal(length)
-
-
-def block_sees(mode, start, end):
-    """A block from `start` to `end` while it is written."""
+def sees(mode, prompt, start, end):
+    """What each position up to `end` sees while a block that begins at `start` is written; no block: start == end."""
     if mode.attention == "block_causal":
-        return plain.block_causal(end, mode.block_length)
+        first = prompt % mode.block_length if mode.blocks_from == "prompt_end" else 0
+        return plain.block_causal(end, mode.block_length, first)
     return plain.causal_context(end, start)
 
 
@@ -67,8 +68,8 @@ def test_a_prompt_is_read_as_its_mode_says(stored, kind, family, lengths, engine
     ids, mask = rows(lengths)
     found = checkpoint.engine(engine, family).logits(ids, mask)
     for row, length in enumerate(lengths):
-        sees = prompt_sees(checkpoint.files.mode(family), length)
-        assert near(found[row, -length:], model.logits(ids[row, -length:], sees))
+        visible = sees(checkpoint.files.mode(family), length, length, length)
+        assert near(found[row, -length:], model.logits(ids[row, -length:], visible))
     assert not hub.ran(folder)
 
 
@@ -80,8 +81,8 @@ def test_two_blocks_behind_a_prompt_and_the_cache_between_them(stored, kind, len
     checkpoint = loaded(folder)
     mode, engine = checkpoint.files.mode("diffusion"), checkpoint.engine("fused", "diffusion")
     ids, mask = rows(lengths)
-    aligned, size, width = mode.attention == "block_causal", mode.block_length, ids.shape[1]
-    begin = [n - n % size if aligned else n for n in lengths]  # where each row's first block begins
+    size, width = mode.block_length, ids.shape[1]
+    begin = [n - n % size if mode.aligned else n for n in lengths]  # where each row's first block begins
     filled, _ = rows([width + 2 * size] * len(lengths))
     texts = [[*ids[row, -n:].tolist(), *filled[row].tolist()] for row, n in enumerate(lengths)]
     cache = engine.new_cache(len(lengths), width + 2 * size)
@@ -93,19 +94,18 @@ def test_two_blocks_behind_a_prompt_and_the_cache_between_them(stored, kind, len
         start = torch.tensor([width - n + at for n, at in zip(lengths, begin, strict=True)])
         step = engine.head(engine.extend(noisy, start, cache, causal=False))
         commit = engine.head(engine.extend(final, start, cache, causal=mode.causal_prompt))
-        for row, (text, at) in enumerate(zip(texts, begin, strict=True)):
-            before, end = text[:at], at + size
-            expected = model.logits([*before, *noisy[row].tolist()], block_sees(mode, at, end))
-            assert near(step[row], expected[at:])
-            assert near(commit[row], model.logits(text[:end], prompt_sees(mode, end))[at:])
+        for row, (text, at, length) in enumerate(zip(texts, begin, lengths, strict=True)):
+            end = at + size
+            written = model.logits([*text[:at], *noisy[row].tolist()], sees(mode, length, at, end))
+            assert near(step[row], written[at:])
+            assert near(commit[row], model.logits(text[:end], sees(mode, length, end, end))[at:])
         begin = [at + size for at in begin]
 
 
 @pytest.mark.parametrize("kind", MODES)
 def test_a_layout_says_what_the_decoders_must_know(stored, kind):
     files = resolve_checkpoint(str(stored[kind][0]))
-    found = {family: (m.attention, m.logit_shift, m.block_length) for family, m in files.modes.items()}
-    assert found == MODES[kind]
+    assert files.modes == MODES[kind]
     assert (files.stop_ids, files.mask_id, files.pad_id) == ((hub.EOS,), hub.MASK, hub.PAD)
     assert files.tokenize("ABBA") == [32, 33, 33, 32]
     assert not hub.ran(files.path)
@@ -132,7 +132,9 @@ def test_a_rotation_whose_attention_factor_is_not_one(tmp_path):
 )
 def test_tokens_that_config_json_does_not_name(tmp_path, kind, mask, stop, pad):
     hub.write(tmp_path / kind, kind)
-    hub.edit(tmp_path / kind / "config.json", vocab_size=151936, mask_token_id=..., pad_token_id=..., eos_token_id=stop[0])
+    hub.edit(
+        tmp_path / kind / "config.json", vocab_size=151936, mask_token_id=..., pad_token_id=..., eos_token_id=stop[0]
+    )
     files = resolve_checkpoint(str(tmp_path / kind), "dummy")
     assert (files.mask_id, files.config.eos_token_id, files.pad_id) == (mask, stop, pad)
 

@@ -71,9 +71,7 @@ NO_COMMIT_KNOWN = {"sdar_1_7b", "sdar_4b", "fast_dllm_v2_1_5b", "qwen3_0_6b_bd3l
 def test_checkpoints_of_the_hub_are_pinned_to_a_commit(load, name):
     side = "llama" if name.startswith("llama") else "llada"
     commit = "" if name in NO_COMMIT_KNOWN else "@[0-9a-f]{40}"
-    assert re.fullmatch(
-        rf"hub:[\w.-]+/[\w.-]+{commit}", load(f"model={side}", f"checkpoint={name}").model.checkpoint
-    )
+    assert re.fullmatch(rf"hub:[\w.-]+/[\w.-]+{commit}", load(f"model={side}", f"checkpoint={name}").model.checkpoint)
 
 
 def test_judges_have_names_as_checkpoints_do(load):

@@ -462,7 +462,7 @@ def test_the_shapes_are_exact(source, parameters, stops, mask):
 def test_shapes_with_real_weights_are_refused_with_both_ways_out():
     message = refusal("shape:llama-3-8b")
     assert "shapes only; add weights=dummy workload=synthetic metric=speed, or checkpoint=local model.check" in message
-    assert "there are llada-8b, llama-3-8b, llama-3.2-1b" in refusal("shape:llama-4")
+    assert ", llada-8b, llama-3-8b, llama-3.2-1b, " in refusal("shape:llama-4")
 
 
 def test_without_a_tokenizer_text_is_refused_and_token_ids_are_not(llama):

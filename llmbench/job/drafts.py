@@ -64,7 +64,7 @@ def _require_self(files: CheckpointFiles, draft_tokens: int) -> None:
     if mode is None or mode.block_length is None or mode.attention != "causal_context":
         raise ConfigError(
             f"draft=self needs a checkpoint that is also decoded in blocks behind a causal context, and {files.name} "
-            "is not; use draft=lookup, or pair=tiny_trimode"
+            "is not; use draft=lookup"
         )
     if draft_tokens + 1 > mode.block_length:
         raise ConfigError(

@@ -238,17 +238,15 @@ class Server:
     def _settings(self, body: dict[str, Any], steps: int | None) -> Autoregressive | Diffusion:
         most = -(-body["max_tokens"] // self._options.round_to) * self._options.round_to
         temperature = 0.0 if self._options.greedy else body.get("temperature", 1.0)
+        shared = {"temperature": temperature, "top_p": body.get("top_p", 1.0), "top_k": body.get("top_k")}
         if self._model.family != "diffusion":
             if steps is not None:
                 raise ValueError("an autoregressive model has no denoising steps")
-            own = {"max_new_tokens": most, "temperature": temperature, "top_p": body.get("top_p", 1.0)}
-            return TypeAdapter(Autoregressive).validate_python(own | {"top_k": body.get("top_k")})
-        if body.get("top_p", 1.0) != 1:
-            raise ValueError("top_p: a diffusion model draws from the whole distribution")
+            return TypeAdapter(Autoregressive).validate_python(shared | {"max_new_tokens": most})
         options = self._options
         block = min(options.block_length or most, most)
         own = {"canvas": most, "steps": steps or options.steps or most, "block_length": block}
-        return TypeAdapter(Diffusion).validate_python(own | {"temperature": temperature, "top_k": body.get("top_k")})
+        return TypeAdapter(Diffusion).validate_python(shared | own)
 
     # ------------------------------------------------------------------------------------------------------------
 

@@ -51,11 +51,11 @@ def groups() -> dict[str, list[tuple[str, str]]]:
 def keys() -> dict[str, list[str]]:
     """Every dotted key that may be set, with the choices (`workload=math`) under which it exists; [] for all.
 
-    Recipes and checkpoints set keys of others, and have none of their own.
+    Recipes, checkpoints and ways of decoding set keys of others, and have none of their own.
     """
     found: dict[str, list[str]] = {key: [] for key in _dotted(_read(conf_folder() / "config.yaml"))}
     for group, choices in groups().items():
-        if group in ("experiment", "checkpoint"):
+        if group in ("experiment", "checkpoint", "decoding"):
             continue
         for choice, _ in choices:
             for key in _dotted(_read(conf_folder() / group / f"{choice}.yaml")):

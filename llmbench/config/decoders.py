@@ -25,6 +25,7 @@ from llmbench.config.options import (
     option,
     options,
 )
+from llmbench.config.schedules import at_least, even, over_timesteps
 from llmbench.config.servers import DiffusionServer, DiffusionServerConfig, ServerConfig, ServerDecoder
 
 
@@ -101,29 +102,6 @@ class Transformers(_Drafting):
             raise ValueError("Transformers drafts with its dynamic cache alone; use model.decoder.cache=dynamic")
 
 
-def even(masked: int, steps: int) -> list[int]:
-    """How many tokens each of `steps` steps makes final: as even as possible, the remainder in the first steps.
-
-    10 tokens in 4 steps are 3, 3, 2, 2, as in the official LLaDA sampler. With more steps than tokens the tail is 0;
-    those steps still run a forward.
-    """
-    each, rest = divmod(masked, steps)
-    return [each + (step < rest) for step in range(steps)]
-
-
-def at_least(schedule: list[int], each: int) -> list[int]:
-    """A schedule that makes at least `each` tokens final in every step, until none is left.
-
-    4, 4, 4, 4 with at least 6 is 6, 6, 4.
-    """
-    left, counts = sum(schedule), list[int]()
-    for count in schedule:
-        if left:
-            counts.append(min(left, max(each, count)))
-            left -= counts[-1]
-    return counts
-
-
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Diffusion:
     """Unmasking a canvas in denoising steps (`llmbench.decoding.diffusion`)."""
@@ -135,6 +113,7 @@ class Diffusion:
     block_length: Count | None = option(None, key="block_length")
     # of the float64 Gumbel noise; 0 is argmax
     temperature: NonNegative = option(0.7, key="temperature", own_key="diffusion_temperature")
+    top_p: Share = option(1.0, key="top_p", label="top_p")  # propose one of the most probable that hold this share
     top_k: Count | None = option(None, key="top_k", label="top_k")  # propose one of the k most probable tokens
     # what later steps of a block take over from its first
     cache: Literal["none", "prefix", "dual"] = option("none", key="cache", label="", skips_work=True)
@@ -146,7 +125,17 @@ class Diffusion:
     fixed_tokens_per_forward: Count | None = option(
         None, key="fixed_tokens_per_forward", label="fixed", skips_work=True
     )
-    remasking: Literal["low_confidence", "random"] = option("low_confidence", key="remasking", label="remasking")
+    # which proposals become final first: the most probable ones; those at positions with the largest margin of the best
+    # token, or the least entropy; any; origin: each by itself with the same chance, which decides how many, too
+    remasking: Literal["low_confidence", "random", "topk_margin", "entropy", "origin"] = option(
+        "low_confidence", key="remasking", label="remasking"
+    )
+    # of the draw of positions from softmax(confidence / temperature); 0 takes the surest
+    remasking_temperature: NonNegative = option(0.0, key="remasking_temperature", label="remasking_temperature")
+    # from the model's own probabilities, or from those that tokens are drawn from: after temperature, top_p and top_k
+    confidence: Literal["model", "sampling"] = option("model", key="confidence", label="confidence")
+    # even: the same number; timesteps: int(left * (1 - s / t)) from time t to s, all in the last
+    tokens_per_step: Literal["even", "timesteps"] = option("even", key="tokens_per_step", label="")
     cfg_scale: NonNegative = option(0.0, key="cfg_scale", label="cfg_scale")  # > 0 doubles the forwards
     # no further block once every row has a stop token; needs several blocks
     early_stop: StrictBool = option(False, key="early_stop", label="early_stop", skips_work=True)
@@ -164,15 +153,30 @@ class Diffusion:
             raise ValueError(f"steps {self.steps} must be a multiple of the {blocks} blocks ({shape})")
         if self.threshold is not None and self.factor is not None:
             raise ValueError("threshold and factor are two rules for the same thing; set one of them to null")
-        if self.adaptive and self.remasking == "random":
-            raise ValueError("threshold and factor look at confidences; use remasking=low_confidence")
+        if self.adaptive and self.remasking != "low_confidence":
+            raise ValueError("threshold and factor look at the tokens' probabilities; use remasking=low_confidence")
         if self.early_stop and self.block_length == self.canvas:
             raise ValueError(
                 f"early_stop looks between blocks, and block_length {self.block} makes one block of canvas "
                 f"{self.canvas}; lower block_length, or use early_stop=false"
             )
+        self._refuse_what_a_rule_does_not_read()
         if self.fixed_tokens_per_forward is not None:
             self._refuse_what_would_not_be_forced(self.fixed_tokens_per_forward)
+
+    def _refuse_what_a_rule_does_not_read(self) -> None:
+        """Raise where an option would change nothing, or not what it says."""
+        if self.remasking == "origin" and self.tokens_per_step != "timesteps":
+            raise ValueError("remasking=origin makes tokens final with chance 1 - s/t; add tokens_per_step=timesteps")
+        if self.remasking_temperature and self.remasking in ("random", "origin"):
+            raise ValueError(f"remasking={self.remasking} has no confidence to draw from; use remasking_temperature=0")
+        if self.remasking_temperature and self.adaptive:
+            raise ValueError("threshold and factor make the surest final; use remasking_temperature=0")
+        if self.late_eos and (self.confidence == "sampling" or self.remasking in ("topk_margin", "entropy")):
+            raise ValueError(
+                "late_eos lowers the model's probability of stop tokens; use confidence=model and "
+                "remasking=low_confidence, or model.decoder.late_eos=false"
+            )
 
     def _refuse_what_would_not_be_forced(self, each: int) -> None:
         """Raise where another number of tokens than the forced one would become final."""
@@ -203,11 +207,15 @@ class Diffusion:
     def schedule(self) -> list[int]:
         """How many tokens of a block each of its steps makes final, at least; as many steps as there can be.
 
-        Where a rule or a forced number ends a block when it is full, no step is idle.
+        Where a rule or a forced number ends a block when it is full, no step is idle. Where chance decides, the last
+        step alone makes a certain number final: all.
         """
-        counts = even(self.block, self.steps_of_a_block)
+        masked, steps = self.block, self.steps_of_a_block
         if self.fixed_tokens_per_forward is not None:
-            return at_least(counts, self.fixed_tokens_per_forward)
+            return at_least(even(masked, steps), self.fixed_tokens_per_forward)
+        if self.drawn_counts:
+            return [0] * (steps - 1) + [masked]
+        counts = over_timesteps(masked, steps) if self.tokens_per_step == "timesteps" else even(masked, steps)
         return at_least(counts, 1) if self.adaptive else counts
 
     @property
@@ -217,16 +225,22 @@ class Diffusion:
 
     @property
     def idle_steps(self) -> int:
-        """Steps that run a forward and make no token final, because their block has fewer tokens than steps.
+        """Steps that run a forward and make no token final, because the schedule has none for them.
 
-        As in the official sampler. There are some exactly where k exceeds the canvas, whatever the block length; the
-        text is then that of `steps` = `canvas`, later. Rules that end a block when it is full have none.
+        As in the official samplers. With the even schedule there are some exactly where k exceeds the canvas, whatever
+        the block length; the text is then that of `steps` = `canvas`, later. Over timesteps the first of as many steps
+        as tokens is one. Rules that end a block when it is full have none, and where chance decides nobody knows.
         """
-        return self.schedule.count(0) * (self.canvas // self.block)
+        return 0 if self.drawn_counts else self.schedule.count(0) * (self.canvas // self.block)
 
     @property
     def idle_phrase(self) -> str:
         """What that means, for people."""
+        if self.tokens_per_step == "timesteps":
+            return (
+                f"tokens_per_step=timesteps: {self.idle_steps} of {self.steps} steps run and make nothing final, as in "
+                "Dream's own code"
+            )
         return (
             f"steps {self.steps} exceed the canvas of {self.canvas} tokens: {self.idle_steps} of the steps run and "
             f"make nothing final, so the text is that of steps={self.canvas}, only later; raise canvas or lower steps"
@@ -243,6 +257,16 @@ class Diffusion:
         return self.fixed_tokens_per_forward is None and self.rule is not None
 
     @property
+    def uneven(self) -> bool:
+        """Whether rows may differ in how many of their tokens are final, so that the host does not know beforehand."""
+        return self.adaptive or self.drawn_counts
+
+    @property
+    def drawn_counts(self) -> bool:
+        """Whether chance decides how many tokens of a row a step makes final."""
+        return self.fixed_tokens_per_forward is None and self.remasking == "origin"
+
+    @property
     def family(self) -> Literal["diffusion"]:
         """The kind of model that can be decoded like this."""
         return "diffusion"
@@ -250,7 +274,7 @@ class Diffusion:
     @property
     def stochastic(self) -> bool:
         """Whether the seed changes the output."""
-        return self.temperature > 0 or self.remasking == "random"
+        return self.temperature > 0 or self.remasking in ("random", "origin") or self.remasking_temperature > 0
 
 
 DecoderConfig = Autoregressive | Transformers | ServerDecoder | Diffusion | DiffusionServer

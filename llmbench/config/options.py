@@ -49,7 +49,7 @@ class OneByOne:
 
     max_new_tokens: Count = option(64, key="canvas")
     temperature: NonNegative = option(0.7, key="temperature")  # 0 is greedy
-    top_p: Share = option(1.0, key="top_p")  # draw from the most probable tokens that hold this share
+    top_p: Share = option(1.0, key="top_p", label="top_p")  # draw from the most probable tokens that hold this share
     top_k: Count | None = option(None, key="top_k", label="top_k")  # draw from the k most probable tokens
     ignore_stop: StrictBool = option(False, key="ignore_stop")  # generate max_new_tokens whatever is said
 

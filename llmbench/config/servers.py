@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool
 from pydantic.dataclasses import dataclass
 
 from llmbench.config.diffusion_engines import ENGINES, DiffusionEngine, EngineName
-from llmbench.config.options import STRICT, Count, NonNegative, OneByOne, Option, Positive, option
+from llmbench.config.options import STRICT, Count, NonNegative, OneByOne, Option, Positive, Share, option
 
 _OWN_FIELDS = {
     **dict.fromkeys(("max_tokens", "max_completion_tokens"), "canvas"),
@@ -87,6 +87,14 @@ class ServerConfig:
         return urlsplit(self.url)
 
 
+def _require_one_place(settings: "ServerDecoder | DiffusionServer") -> None:
+    """Refuse a filter of the distribution that is set twice, or set and left out."""
+    if settings.top_k is not None and "top_k" in settings.extra:
+        raise ValueError("extra.top_k and top_k set the same thing; leave one of them out")
+    if "top_p" in settings.leave_out and settings.top_p != 1:
+        raise ValueError(f"leave_out: top_p is {settings.top_p:g} and cannot be left out; set top_p=1.0")
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ServerDecoder(ServerConfig, OneByOne):
     """Whatever a server does with a prompt (`job.server`): a baseline whose weights and device are elsewhere."""
@@ -96,10 +104,7 @@ class ServerDecoder(ServerConfig, OneByOne):
     def __post_init__(self) -> None:
         """Refuse what a server's text does not show, and one thing set twice."""
         super().__post_init__()
-        if self.top_k is not None and "top_k" in self.extra:
-            raise ValueError("extra.top_k and top_k set the same thing; leave one of them out")
-        if "top_p" in self.leave_out and self.top_p != 1:
-            raise ValueError(f"leave_out: top_p is {self.top_p:g} and cannot be left out; set top_p=1.0")
+        _require_one_place(self)
         if self.ignore_stop:
             raise ValueError("ignore_stop: a server's text does not show where it stopped; use ignore_stop=false")
 
@@ -140,13 +145,13 @@ class DiffusionServer(DiffusionServerConfig):
     steps: Count = option(64, key="steps")  # k, as the engine counts it
     canvas: Count = option(64, key="canvas")
     temperature: NonNegative = option(0.7, key="temperature", own_key="diffusion_temperature")
+    top_p: Share = option(1.0, key="top_p", label="top_p")
     top_k: Count | None = option(None, key="top_k", label="top_k")
 
     def __post_init__(self) -> None:
         """Take the address of this k."""
         super().__post_init__()
-        if self.top_k is not None and "top_k" in self.extra:
-            raise ValueError("extra.top_k and top_k set the same thing; leave one of them out")
+        _require_one_place(self)
         if not self.urls:
             return
         if self.steps not in self.urls:

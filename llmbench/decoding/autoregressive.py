@@ -166,23 +166,4 @@ def _draw(logits: torch.Tensor, settings: Autoregressive, draws: base.Draws) -> 
     noise = draws.fill_(torch.empty(logits.shape, dtype=torch.float64, device=logits.device))
     rules.gumbel_(noise, settings.temperature)
     kept = rules.keep_top_k(logits, settings.top_k)
-    return largest(noise.add_(nucleus(kept, settings.temperature, settings.top_p)))
-
-
-def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """Set to -inf what lies outside the nucleus: the fewest most probable tokens that reach a mass of `top_p` together.
-
-    Holtzman et al., arXiv 1904.09751. The most probable token stays. Temperature applies first, as in `generate`.
-
-    Args:
-        logits: [B, V]; not changed.
-        temperature: > 0; shapes the distribution whose mass is counted, the logits returned are not scaled.
-        top_p: 1 keeps everything.
-    """
-    if top_p >= 1:
-        return logits
-    ordered, order = (logits.float() / temperature).sort(dim=-1, descending=True, stable=True)
-    mass = ordered.softmax(-1).cumsum(-1)
-    outside = torch.zeros_like(mass, dtype=torch.bool)
-    outside[:, 1:] = mass[:, :-1] >= top_p  # the mass of the more probable ones suffices
-    return logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), float("-inf"))
+    return largest(noise.add_(rules.nucleus(kept, settings.temperature, settings.top_p)))

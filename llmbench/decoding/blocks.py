@@ -24,8 +24,9 @@ import functools
 
 import torch
 
-from llmbench.config.decoders import Diffusion, at_least, even
+from llmbench.config.decoders import Diffusion
 from llmbench.config.modes import Mode
+from llmbench.config.schedules import at_least, even
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import DecodedBatch, Engine, OnStep, PromptBatch
 from llmbench.decoding.commit import commit_

@@ -61,7 +61,7 @@ def commit_plain_(
     candidate = rank < left  # the others fill the size up
     confidence = confidence.masked_fill(~candidate, float("-inf"))
     order = rules.surest_first(confidence)
-    count = transfer(confidence.gather(1, order))[:, None]
+    count = transfer(confidence.gather(1, order), done)[:, None]
     count = torch.minimum(torch.maximum(count, counts[done]), left)
     final = rank < count
     where, proposed = positions.gather(1, order), tokens.gather(1, order)

@@ -13,6 +13,13 @@ Four accelerations of Fast-dLLM (arXiv 2505.22618) and its successors are option
   block is done.
 - `early_stop`: blocks behind the last row's stop token are not filled.
 
+Dream's own sampler (Dream-org/Dream-v0-Instruct-7B `generation_utils.py`) is the same loop with other rules:
+- `tokens_per_step=timesteps`: a step makes int(left * (1 - s / t)) tokens final, and the last one all that are left.
+  There they are counted over the canvas, here over a block, which is the same for one block.
+- `remasking=topk_margin`, `entropy`, and `remasking_temperature`; `remasking=origin`: every masked token becomes final
+  by itself with chance 1 - s / t, so rows differ, and the host asks once per step how many are left. k stays k.
+- `confidence=sampling`: tokens and confidences come from one distribution, after temperature, top_p and top_k.
+
 Models that grew out of a causal one (Dream) predict position p from the hidden state at p - 1: with `logit_shift` 1
 hidden states are asked for one position earlier, and a part that is read anew begins one position earlier.
 
@@ -25,7 +32,7 @@ Where it does less work than the original, with the same result:
 
 Where it differs on purpose:
 - The mask token is never proposed: a position must hold text when it is final. It stays in the softmax of the
-  confidence, so that confidences are the official ones.
+  confidence (and with `confidence=sampling` in top_p and top_k), so that confidences are the official ones.
 - `late_eos`, the official `confidence_eos_eot_inf`, removes the stop tokens from the softmax of the confidence, at
   every temperature: their confidence is 0, they come last, and still come when nothing else is left. The official
   code does so at temperature 0; above it, a bug exempts EOS. With random remasking it has no effect, there as here.
@@ -102,7 +109,7 @@ class DiffusionDecoder:
                 forwards.append(replace(whole, queries=queries, logits=mean_masked))
                 if on_step is not None:
                     on_step(len(forwards) - 1)
-                masked, mean_masked = loop.masked() if settings.adaptive else (masked - count,) * 2
+                masked, mean_masked = loop.masked() if settings.uneven else (masked - count,) * 2
                 if settings.adaptive and not masked:
                     break
             first_block = first_block or len(forwards)
@@ -135,7 +142,7 @@ class _Loop:
         device, self._length, block = engine.device, prompt + settings.canvas, settings.block
         self.schedule = settings.schedule
         self._counts = torch.tensor(self.schedule, device=device)
-        self._transfer = rules.transfer(settings)
+        self._transfer = rules.transfer(settings, device)
         self._block = torch.arange(-shift, block, device=device)
         self._draws = base.Draws(device)
         self._propose = Proposal(settings, stop_ids, mask_id, self._draws, engine)
@@ -219,7 +226,8 @@ class _Loop:
         """Make the steps ready that the block at `start` may need and earlier ones did not."""
         masked, needed = self._settings.block, set[tuple[int, int]]()
         for index, count in enumerate(self.schedule):
-            met = range(1, masked + 1) if index and self._settings.adaptive else [masked]
+            least = 1 if self._settings.adaptive else 0  # where chance decides, steps follow the last token
+            met = range(least, masked + 1) if index and self._settings.uneven else [masked]
             needed |= {(self._span(start, index), round_up(most, self._sizes)) for most in met}
             masked -= count
         for begin, size in sorted(needed - self._steps.keys(), reverse=True):  # the largest first: others reuse it

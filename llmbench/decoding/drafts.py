@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import torch
 
-from llmbench.config.decoders import Autoregressive, even
+from llmbench.config.decoders import Autoregressive
+from llmbench.config.schedules import even
 from llmbench.decoding.base import Engine
 from llmbench.decoding.greedy import greedy
 

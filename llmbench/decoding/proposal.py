@@ -48,6 +48,7 @@ class Proposal:
         self._mask_id = mask_id
         self._hide_mask = hide_mask
         self._engine = engine
+        self._mask = torch.tensor([mask_id], device=engine.device)
         self._stops = torch.tensor(stop_ids, dtype=torch.int64, device=engine.device)
         self._draws = draws
         self._remasking = rules.remasking(settings)
@@ -57,7 +58,9 @@ class Proposal:
             settings.temperature == 0
             and settings.remasking == "low_confidence"
             and settings.confidence_dtype != "float64"
+            and not settings.remasking_temperature
             and not settings.late_eos
+            and (settings.confidence == "model" or (settings.top_p == 1 and settings.top_k is None))
         )
         self._noise = torch.empty(0, dtype=torch.float64)  # CPU: memory that stays is memory in the cache
 
@@ -102,16 +105,38 @@ class Proposal:
         if self._plain_greedy and logits.is_cuda:
             tokens, probability = greedy(logits, self._mask_id)
             return tokens, probability.to(getattr(torch, self._settings.confidence_dtype))
+        if self._settings.confidence == "sampling":
+            return self._of_what_is_drawn_from(logits)
         column = logits[:, self._mask_id].clone()
         logits[:, self._mask_id] = float("-inf")
-        kept = rules.keep_top_k(logits, self._settings.top_k)
-        tokens = largest(self._noisy(kept) if self._settings.temperature else logits)
+        temperature = self._settings.temperature
+        tokens = largest(self._noisy(self._kept(logits, temperature), temperature) if temperature else logits)
         logits[:, self._mask_id] = column
         if self._settings.late_eos:
             logits.index_fill_(-1, self._stops, float("-inf"))
         return tokens, self._remasking(logits, tokens, self._draws)
 
-    def _noisy(self, logits: torch.Tensor) -> torch.Tensor:
+    def _of_what_is_drawn_from(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`of_logits` with a confidence from the distribution that tokens are drawn from, also at temperature 0.
+
+        The mask token takes part in top_p, top_k and the confidence, and is never proposed: where it alone is kept, the
+        most probable token of the others is.
+        """
+        temperature = self._settings.temperature
+        logits = logits.to(getattr(torch, self._settings.confidence_dtype))
+        kept = self._kept(logits.div_(temperature) if temperature else logits, 1.0)
+        choice = kept.index_fill(-1, self._mask, float("-inf"))
+        tokens = largest(logits.index_fill(-1, self._mask, float("-inf")))
+        if temperature:
+            choice.scatter_(-1, tokens[:, None], logits.gather(-1, tokens[:, None]))
+            tokens = largest(self._noisy(choice, 1.0))
+        return tokens, self._remasking(kept, tokens, self._draws)
+
+    def _kept(self, logits: torch.Tensor, temperature: float) -> torch.Tensor:
+        """What top_p and then top_k leave of logits; they are not changed."""
+        return rules.keep_top_k(rules.nucleus(logits, temperature, self._settings.top_p), self._settings.top_k)
+
+    def _noisy(self, logits: torch.Tensor, temperature: float) -> torch.Tensor:
         """Logits plus Gumbel noise, in float64."""
         if logits.is_cuda:  # the allocator hands the same memory to every piece, and to every captured step
             noise = torch.empty(logits.shape, dtype=torch.float64, device=logits.device)
@@ -119,7 +144,7 @@ class Proposal:
             if self._noise.numel() < logits.numel():  # the first piece of the first step is the largest
                 self._noise = torch.empty(logits.numel(), dtype=torch.float64)
             noise = self._noise[: logits.numel()].view_as(logits)
-        return rules.gumbel_(self._draws.fill_(noise), self._settings.temperature).add_(logits)
+        return rules.gumbel_(self._draws.fill_(noise), temperature).add_(logits)
 
 
 def _joined(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -202,6 +202,8 @@ def _in_blocks(job: Job, files: CheckpointFiles) -> DecoderConfig:
         raise ConfigError(f"{why} from an exact cache; use cache=none")
     if decoder.cfg_scale:
         raise ConfigError(f"{why}, which is not guided here; use cfg_scale=0")
+    if decoder.tokens_per_step != "even":
+        raise ConfigError(f"{why} on a schedule of its own; use tokens_per_step=even")
     parts = decoder.block // min(mode.sub_block_length or decoder.block, decoder.block)
     if decoder.steps_of_a_block % parts:
         least = parts * decoder.canvas // decoder.block

@@ -2,7 +2,8 @@
 
 import pytest
 
-from llmbench.config.decoders import Diffusion, at_least, even
+from llmbench.config.decoders import Diffusion
+from llmbench.config.schedules import at_least, chances, even, over_timesteps
 
 
 def settings(**changes):
@@ -27,6 +28,68 @@ def test_a_schedule_with_a_least_number_by_hand():
     assert at_least([4, 4, 4, 4], 6) == [6, 6, 4]
     assert at_least([4, 3, 3], 1) == [4, 3, 3]
     assert at_least([2, 2, 0], 2) == [2, 2]
+
+
+def test_chances_over_timesteps_by_hand():
+    """4 steps: the times are 1, 0.75025, 0.5005, 0.25075 and 0.001, and the last step takes all."""
+    assert chances(4) == pytest.approx([0.24975, 1 - 0.5005 / 0.75025, 1 - 0.25075 / 0.5005, 1], abs=1e-6)
+    assert chances(1) == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("masked", "steps", "expected"),
+    [
+        (10, 4, [2, 2, 2, 4]),  # 2.4975, 8 * 0.33289, 6 * 0.499
+        (16, 1, [16]),
+        (8, 8, [0, 1, 1, 1, 1, 1, 1, 2]),  # the first share of 8 is 0.999
+        (4, 6, [0, 0, 0, 1, 1, 2]),  # 0.666, 0.799, 0.9985, 4 * 0.33267, 3 * 0.4985
+    ],
+)
+def test_a_schedule_over_timesteps_by_hand(masked, steps, expected):
+    assert over_timesteps(masked, steps) == expected
+
+
+def test_a_schedule_over_timesteps_is_that_of_float32_arithmetic():
+    """Some shares lie next to a whole number of tokens: there float64 makes another one."""
+    torch = pytest.importorskip("torch")
+    for steps in (1, 2, 7, 8, 20, 48, 64, 128, 256, 500, 512, 768, 1000):
+        times = torch.linspace(1, 1e-3, steps + 1)
+        for masked in (1, 10, 32, 64, 256, 512, 768, 1024):
+            left, expected = masked, []
+            for step in range(steps):
+                share = 1 - times[step + 1] / times[step] if step < steps - 1 else 1
+                expected.append(int(torch.tensor(left) / 1 * share))
+                left -= expected[-1]
+            assert over_timesteps(masked, steps) == expected, (masked, steps)
+            assert sum(expected) == masked
+
+
+@pytest.mark.parametrize(
+    ("changes", "schedule", "idle", "uneven"),
+    [
+        ({}, [0, *[1] * 14, 2], 1, False),
+        ({"block_length": 8}, [0, 1, 1, 1, 1, 1, 1, 2], 2, False),
+        ({"threshold": 0.9}, [1] * 16, 0, True),
+        ({"fixed_tokens_per_forward": 6}, [6, 6, 4], 0, False),
+        ({"remasking": "origin"}, [0] * 15 + [16], 0, True),
+        ({"remasking": "origin", "fixed_tokens_per_forward": 6}, [6, 6, 4], 0, False),
+    ],
+)
+def test_the_schedule_of_a_block_over_timesteps(changes, schedule, idle, uneven):
+    made = settings(**({"steps": 16, "tokens_per_step": "timesteps"} | changes))
+    assert (made.schedule, made.idle_steps, made.uneven) == (schedule, idle, uneven)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stochastic"),
+    [
+        ({"remasking": "entropy"}, False),
+        ({"remasking": "entropy", "remasking_temperature": 0.1}, True),
+        ({"remasking": "origin", "tokens_per_step": "timesteps"}, True),
+    ],
+)
+def test_the_seed_counts_where_positions_are_drawn(changes, stochastic):
+    assert settings(**changes).stochastic == stochastic
 
 
 @pytest.mark.parametrize(

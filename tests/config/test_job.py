@@ -152,9 +152,19 @@ WRONG = {
     "temperature=-0.1": "temperature: input should be greater than or equal to 0",
     "temperature=nan": "temperature: input should be a finite number",
     "temperature=hot": "temperature: input should be a valid number",
+    "model=llada_server diffusion_server.leave_out=[top_p] top_p=0.5": "top_p is 0.5 and cannot be left out",
     "top_p=0": "top_p: input should be greater than 0",
     "top_p=1.5": "top_p: input should be less than or equal to 1",
-    "model=llada remasking=best": "remasking: input should be 'low_confidence' or 'random'",
+    "model=llada remasking=best": (
+        "remasking: input should be 'low_confidence', 'random', 'topk_margin', 'entropy' or 'origin' (got 'best')"
+    ),
+    "model=llada threshold=0.9 remasking=entropy": "use remasking=low_confidence",
+    "model=llada remasking=origin": "add tokens_per_step=timesteps",
+    "model=llada remasking=random remasking_temperature=0.1": "use remasking_temperature=0",
+    "model=llada threshold=0.9 remasking_temperature=0.1": "use remasking_temperature=0",
+    "model=llada model.decoder.late_eos=true confidence=sampling": "use confidence=model",
+    "model=llada model.decoder.late_eos=true remasking=entropy": "remasking=low_confidence",
+    "remasking_temperature=-1": "remasking_temperature: input should be greater than or equal to 0",
     "model=llada model.decoder.confidence_dtype=fp8": "model.decoder.confidence_dtype: input should be",
     "model=llada cfg_scale=-1": "cfg_scale: input should be greater than or equal to 0",
     "hardware.dtype=int8": "hardware.dtype: input should be 'auto', 'float32', 'bfloat16' or 'float16'",
@@ -211,6 +221,14 @@ def test_a_job_is_checked_even_where_its_model_does_not_read_the_dial(load):
 def test_the_memory_recipe_fills_the_canvas_on_both_sides(load):
     assert load("experiment=memory").model.decoder.ignore_stop
     assert isinstance(load("experiment=memory", "model=llada").model.decoder, Diffusion)
+
+
+def test_what_dreams_authors_publish_is_one_choice(load):
+    decoder = load("model=llada", "checkpoint=dream_7b", "decoding=dream", "steps=8", "canvas=8").model.decoder
+    assert (decoder.tokens_per_step, decoder.confidence, decoder.remasking) == ("timesteps", "sampling", "entropy")
+    assert (decoder.temperature, decoder.top_p, decoder.remasking_temperature) == (0.2, 0.95, 0)
+    assert load("decoding=dream", "experiment=parity").model.decoder.top_p == 0.95  # LLaMA draws from the same share
+    assert load("model=llada", "decoding=dream", "remasking=origin").model.decoder.drawn_counts
 
 
 def test_a_temperature_of_lladas_own_takes_the_place_of_the_shared_one(load):

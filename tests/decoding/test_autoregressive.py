@@ -7,8 +7,9 @@ from tiny_models import PAD
 
 from llmbench.config.decoders import Autoregressive
 from llmbench.decoding import rules
-from llmbench.decoding.autoregressive import AutoregressiveDecoder, choose, nucleus
+from llmbench.decoding.autoregressive import AutoregressiveDecoder, choose
 from llmbench.decoding.base import Draws, PromptBatch, valid_lengths
+from llmbench.decoding.rules import nucleus
 from llmbench.models.engine import EagerEngine
 from llmbench.models.fused import FusedEngine
 

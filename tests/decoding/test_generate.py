@@ -102,7 +102,7 @@ def test_sampling_follows_the_seed_and_leaves_torchs_generator_alone():
 
 
 def test_sampled_frequencies_are_those_of_the_whole_distribution_and_of_the_nucleus():
-    from llmbench.decoding.autoregressive import nucleus
+    from llmbench.decoding.rules import nucleus
 
     vocab, rows, heat = 80, 20_000, 1.3  # more tokens than `generate` keeps unless top_k is switched off
     model = tiny_models.model(vocab=vocab)

@@ -11,12 +11,13 @@ from llmbench.config.decoders import Autoregressive, Diffusion
 from llmbench.config.modes import Mode
 from llmbench.decoding import rules
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
-from llmbench.decoding.base import PromptBatch
+from llmbench.decoding.base import Draws, PromptBatch
 from llmbench.decoding.blocks import BlockDecoder
 from llmbench.decoding.commit import commit_, commit_plain_
 from llmbench.decoding.diffusion import DiffusionDecoder
 from llmbench.decoding.drafts import DraftModel
 from llmbench.decoding.greedy import greedy, greedy_plain
+from llmbench.decoding.proposal import Proposal
 from llmbench.decoding.speculation import SpeculativeDecoder
 from llmbench.models import blocks, kernels
 from llmbench.models.engine import EagerEngine
@@ -212,6 +213,10 @@ def test_captured_autoregressive_tokens_are_the_eager_ones(monkeypatch, temperat
         {"steps": 64},
         {"late_eos": True},
         {"suppress_eos": True, "cache": "prefix"},
+        {"remasking": "topk_margin", "remasking_temperature": 0.1, "top_p": 0.8},
+        {"remasking": "origin", "tokens_per_step": "timesteps"},
+        {"remasking": "entropy", "tokens_per_step": "timesteps", "confidence": "sampling", "top_p": 0.8, "top_k": 9},
+        {"remasking": "origin", "tokens_per_step": "timesteps", "confidence": "sampling", "cache": "dual"},
     ],
     ids=str,
 )
@@ -225,6 +230,19 @@ def test_captured_diffusion_tokens_are_the_eager_ones(temperature, head_dim, len
     expected = decoder.generate(EagerEngine(model), batch, seed=3, on_step=None).tokens
     for _ in range(2):
         assert decoder.generate(engine, batch, seed=3, on_step=None).tokens.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("remasking", ["low_confidence", "topk_margin", "entropy"])
+def test_confidences_of_a_filtered_distribution_are_those_of_the_cpu(remasking):
+    logits = torch.randn(40, VOCAB, generator=torch.Generator().manual_seed(0)) * 3
+    settings = Diffusion(confidence="sampling", temperature=0.0, top_p=0.8, top_k=5, remasking=remasking)
+    found = []
+    for device in ("cpu", "cuda"):
+        engine = EagerEngine(tiny_models.model(causal=False).to(device))
+        made = Proposal(settings, (), MASK, Draws(torch.device(device)), engine)
+        found.append([part.cpu() for part in made.of_logits(logits.to(device, copy=True))])
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize(("head_dim", "lengths"), [NARROW[1], *WIDE[:2]])

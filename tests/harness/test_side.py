@@ -51,12 +51,13 @@ def test_a_tasks_settings_reach_the_decoder_or_are_refused():
     one_by_one = Autoregressive(kind="autoregressive", max_new_tokens=8, temperature=0.0)
     diffusion = Diffusion(kind="diffusion", steps=4, canvas=8, block_length=8, temperature=0.0)
     sampled = Answering(temperature=0.7, others=(("top_p", 0.9), ("top_k", None)))
-    changed = side.decoder_settings(one_by_one, sampled)
-    assert (changed.temperature, changed.top_p) == (0.7, 0.9)
+    for settings in (one_by_one, diffusion):
+        changed = side.decoder_settings(settings, sampled)
+        assert (changed.temperature, changed.top_p) == (0.7, 0.9)
     greedy = Answering(others=(("top_k", 50), ("top_p", 0.9)))
     assert side.decoder_settings(diffusion, greedy) == diffusion  # greedily nothing is cut off
     for settings, how in (
-        (diffusion, sampled),
+        (diffusion, Answering(temperature=0.7, others=(("min_p", 0.1),))),
         (one_by_one, Answering(others=(("num_beams", 4),))),
         (one_by_one, Answering(temperature=0.7, others=(("top_p", 7.0),))),
         (one_by_one, Answering(temperature=-1.0)),

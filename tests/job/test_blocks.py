@@ -44,6 +44,7 @@ def prepare(folder, *overrides):
         (["model=llada", "hardware.engine=eager"], "the fused engine alone does"),
         (["model=llada", "cache=dual"], "use cache=none"),
         (["model=llada", "cfg_scale=1.0"], "use cfg_scale=0"),
+        (["model=llada", "tokens_per_step=timesteps"], "use tokens_per_step=even"),
         (["model=llada", "steps=3"], r"steps 3 must be a multiple of the 2 blocks .* \(both has blocks of 8\)"),
         (["model=llada", "canvas=12"], r"block_length 8 must divide canvas 12 \(both has blocks of 8\)"),
         (["model=llama", "draft=self", "draft_tokens=8"], r"draft_tokens 8 \+ 1 exceed the block of 8 .* at most 7"),

@@ -61,6 +61,13 @@ def test_tokens_and_forwards_are_those_of_the_local_job(served, local, steps):
     )
 
 
+def test_the_share_that_is_drawn_from_goes_out_with_a_request(served):
+    """At 0.000001 the most probable token alone is left."""
+    engine = "diffusion_server.engine=vllm"
+    drawn, greedy = served(engine, "steps=4", "temperature=0.7", "top_p=0.000001"), served(engine, "steps=4")
+    assert texts(drawn) == texts(greedy)
+
+
 def test_without_counters_forwards_are_absent(served):
     record = served("diffusion_server.engine=dlmserve", "steps=4")
     assert {t.forwards for t in record.timings} == {None}

@@ -51,7 +51,7 @@ CHECKPOINT, WITHOUT_WEIGHTS = "decoding.checkpoint", "decoding.checkpoint_withou
 those of the checkpoint that its configuration names is the user's word."""
 
 FULL_NUCLEUS = "1.0"
-"""The nucleus of a decoder that has none: LLaDA draws from the whole distribution."""
+"""The nucleus that is the whole distribution; also of Records from before LLaDA had another."""
 
 _UNUSED = {
     "timed": (),
@@ -257,7 +257,7 @@ def _grouped_by(records: Iterable[Record], key: Callable[[Record], Any]) -> list
 
 
 def nucleus(record: Record) -> str:
-    """Share of the probability that is drawn from; all where nothing is drawn, or the decoder has no such dial."""
+    """Share of the probability that is drawn from; all where nothing is drawn, or the Record says nothing of it."""
     greedy = record.conditions.get(TEMPERATURE) in ("0", "0.0")
     return FULL_NUCLEUS if greedy else record.conditions.get("decoding.top_p", FULL_NUCLEUS)
 
@@ -265,7 +265,8 @@ def nucleus(record: Record) -> str:
 def stochastic(record: Record) -> bool:
     """Whether the seed changes the text: sampling, or positions drawn at random."""
     greedy = record.conditions.get(TEMPERATURE) in ("0", "0.0")
-    return not greedy or record.conditions.get("decoding.remasking") == "random"
+    drawn = record.conditions.get("decoding.remasking") in ("random", "origin")
+    return not greedy or drawn or record.conditions.get("decoding.remasking_temperature", "0.0") not in ("0", "0.0")
 
 
 def seed_of(record: Record) -> str:

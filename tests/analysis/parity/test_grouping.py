@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from llmbench.analysis.parity.analyze import parity, verdicts
-from llmbench.analysis.parity.grouping import comparison_groups, group
+from llmbench.analysis.parity.grouping import comparison_groups, group, seed_of
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.verdict import Status
 from llmbench.errors import RecordError
@@ -141,6 +141,20 @@ def test_decoding_settings_must_agree_within_a_model_only() -> None:
     for key, value in (("decoding.remasking", "random"), ("decoding.cache", "dual")):  # both change the text
         with pytest.raises(RecordError, match=rf"{key} is None and '{value}'"):
             parity([llama, *others, make_record("llada", 128, conditions={key: value})])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "counts"),
+    [
+        ({"decoding.remasking": "entropy", "decoding.remasking_temperature": "0.0"}, False),
+        ({"decoding.remasking": "entropy", "decoding.remasking_temperature": "0.1"}, True),
+        ({"decoding.remasking": "random"}, True),
+        ({"decoding.remasking": "origin"}, True),
+    ],
+)
+def test_the_seed_of_greedy_text_counts_where_positions_are_drawn(drawn: dict[str, str], counts: bool) -> None:
+    record = make_record("llada", 8, conditions={"decoding.temperature": "0.0", "seed": "7"} | drawn)
+    assert seed_of(record) == ("7" if counts else "")
 
 
 def test_two_records_for_one_place_are_refused() -> None:

@@ -6,32 +6,28 @@ costs, not what is accepted: the page says how many tokens a step must write to 
 """
 
 import argparse
-import dataclasses
-import datetime
-import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
+from benchmarks import step_costs
+from benchmarks.engine import page_cells as cells
+from benchmarks.step_costs import Timed
 from llmbench.checkpoints.load import Checkpoint, load_beside, load_checkpoint
 from llmbench.checkpoints.resolve import resolve_checkpoint
 from llmbench.config.decoders import Autoregressive
 from llmbench.config.job import HardwareConfig
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
-from llmbench.decoding.base import Draws, PromptBatch
+from llmbench.decoding.base import PromptBatch
 from llmbench.decoding.drafts import DraftModel
-from llmbench.decoding.greedy import greedy
 from llmbench.decoding.speculation import SpeculativeDecoder
 from llmbench.errors import HardwareError
 from llmbench.measure import device
 from llmbench.measure.probes import set_libraries_aside
-from llmbench.measure.timing import time_region
-from llmbench.metrics.performance import median_interval
 from llmbench.models.fused import FusedEngine
 
 PROMPT, CANVAS, STEPS = 128, 256, 24
@@ -41,9 +37,6 @@ ROUNDS = 9
 WIDTH = 8
 """Of the whole steps: seven drafted tokens."""
 
-Step = tuple[Callable[[], None], Callable[[], None]]
-"""What prepares a burst, untimed, and one step."""
-
 
 class Bench:
     """The model under test and those that draft for it, on one device."""
@@ -52,7 +45,6 @@ class Bench:
         self._hardware, self._probe = hardware, device.probe(hardware)
         self.prompt, self.canvas = (8, 32) if smoke else (PROMPT, CANVAS)
         self._steps = 4 if smoke else STEPS
-        self._kept: list[Any] = []  # what captured steps work on
         names = ["bundled:llama", "bundled:llama", "bundled:llada"] if smoke else []
         names = names or ["shape:llama-3-8b", "shape:llama-3.2-1b", "shape:llada-8b"]
         files = [resolve_checkpoint(name, "dummy") for name in names]
@@ -74,69 +66,43 @@ class Bench:
     @torch.inference_mode()
     def row(self, batch: int, widths: Sequence[int], rounds: int) -> dict[str, list[float]]:
         """Milliseconds per step of every burst, by what was run."""
-        prompts = self._prompts(batch)
-        steps: dict[str, Step] = {"plain": self._plain(prompts)}
+        prompts = step_costs.prompts(batch, self.prompt, self._model.architecture.vocab, self.engine.device)
+        steps = {"plain": self._plain(prompts)}
         steps |= {f"verify {width}": self._verify(batch, width) for width in widths}
         steps |= {f"{draft} {WIDTH}": self._whole(prompts, draft, 1) for draft in ("lookup", "model", "llada")}
         steps[f"llada {WIDTH}, 2 forwards"] = self._whole(prompts, "llada", 2)
-        samples: dict[str, list[float]] = {name: [] for name in steps}
-        for number in range(rounds + 1):
-            for name, (begin, step) in steps.items():
-                begin()
-                spent = time_region(self._probe.clock(), lambda _, step=step: self._burst(step))[0].e2e_ms  # type: ignore[misc]
-                if number:  # the first round warms up
-                    samples[name].append(spent / self._steps)
-        self._kept.clear()
+        samples = step_costs.in_turns(steps, rounds, self._probe)
+        del steps
         for engine in (self.engine, *(model.engine for model in self._drafting.values())):
             engine.close()
         self._probe.clean()
         return samples
 
-    def _burst(self, step: Callable[[], None]) -> None:
-        for _ in range(self._steps):
-            step()
-
-    def _prompts(self, rows: int) -> PromptBatch:
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(3, min(8000, self._model.architecture.vocab), (rows, self.prompt), generator=generator)
-        return PromptBatch(ids=ids.to(self.engine.device), mask=None)
-
     def _settings(self, **changes: Any) -> Autoregressive:
         return Autoregressive(max_new_tokens=self.canvas, temperature=0.0, **changes)
 
-    def _plain(self, prompts: PromptBatch) -> Step:
+    def _plain(self, prompts: PromptBatch) -> Timed:
         """Tokens from the middle of the canvas on."""
         loop = AutoregressiveDecoder(self._settings(), stop_ids=(), pad_id=0).prepare(self.engine, prompts)
 
         return self._from_the_middle(loop, prompts)
 
-    def _from_the_middle(self, loop: Any, prompts: PromptBatch) -> Step:
+    def _from_the_middle(self, loop: Any, prompts: PromptBatch) -> Timed:
         def begin() -> None:
             loop.start(prompts, 0)
             loop.first()
             for _ in range((self.canvas - self._steps) // 2):
                 loop.next()
 
-        return begin, loop.next
+        return Timed(begin=begin, step=loop.next, count=self._steps)
 
-    def _verify(self, rows: int, width: int) -> Step:
+    def _verify(self, batch: int, width: int) -> Timed:
         """Read `width` tokens per row in the middle of the canvas, and choose a token behind each."""
-        engine = self.engine
-        cache = engine.new_cache(rows, self.prompt + self.canvas + max(WIDTHS))
-        tokens = torch.full((rows, width), 5, device=engine.device)
-        start = torch.full((rows,), self.prompt + self.canvas // 2, device=engine.device)
-        chosen = torch.zeros(rows * width, dtype=torch.int64, device=engine.device)
+        length, middle = self.prompt + self.canvas + max(WIDTHS), self.prompt + self.canvas // 2
+        step = step_costs.forward(self.engine, batch, middle, width, length=length, causal=True, heads=width)
+        return Timed(step=step, count=self._steps)
 
-        def step() -> None:
-            logits = engine.head(engine.extend(tokens, start, cache, causal=True))
-            chosen.copy_(greedy(logits.view(rows * width, -1))[0])
-
-        replay = engine.capture(step, _nothing, Draws(engine.device))
-
-        self._kept.append((tokens, start, chosen, cache))
-        return _nothing, replay
-
-    def _whole(self, prompts: PromptBatch, draft: str, draft_steps: int) -> Step:
+    def _whole(self, prompts: PromptBatch, draft: str, draft_steps: int) -> Timed:
         """Draft and verify; one token is written per step, so that positions are those of the plain steps."""
         settings = self._settings(
             draft=draft, draft_checkpoint="dummy", draft_tokens=WIDTH - 1, draft_steps=draft_steps,
@@ -146,19 +112,12 @@ class Bench:
         return self._from_the_middle(decoder.prepare(self.engine, prompts), prompts)
 
 
-def _nothing() -> None: ...
-
-
 def markdown(results: dict[str, Any]) -> str:
     """The page."""
-    environment = results["environment"]
-    versions = ", ".join(f"{name} {environment['versions'].get(name, '-')}" for name in ("torch", "transformers"))
-    commit = (environment["git_commit"] or "unknown")[:10] + (" (changed)" if environment["git_dirty"] else "")
     trial = "**A trial of the code with small shapes: none of these numbers means anything.**\n\n"
-    body = [cells for batch, samples in results["rows"].items() for cells in _cells(batch, samples)]
+    body = [row for batch, samples in results["rows"].items() for row in _cells(batch, samples)]
     headers = ["B", "step", "ms", "/ plain [95 %]", "tokens a step needs for 1x", "for 1.5x"]
-    table = tabulate(body, headers=headers, tablefmt="github", disable_numparse=True)
-    return f"""# What drafts cost on one {environment["device_name"]}
+    return f"""# What drafts cost on one {results["environment"]["device_name"]}
 
 {trial if results["smoke"] else ""}Dummy weights: this page says what a step costs, not how many drafted tokens a
 real model accepts. The model under test has LLaMA-3-8B's shape; `model` drafts with LLaMA-3.2-1B's, `llada` with
@@ -169,10 +128,9 @@ tokens and verify {WIDTH}. Ratios are over bursts of one round, in turns with pl
 ratio, and 1.5 times it: the tokens that a step must write on average, the model's own one included, to be as fast as
 plain decoding and 1.5 times as fast.
 
-{table}
+{cells.github((headers, body))}
 
-Measured by `{results["command"]}`, {results["date"][:10]}, commit {commit}:
-{environment["device_name"]}, driver {environment["driver"] or "-"}, Python {environment["python"]}, {versions}.
+{step_costs.provenance(results)}
 """
 
 
@@ -180,13 +138,12 @@ def _cells(batch: str, samples: dict[str, list[float]]) -> list[list[str]]:
     made = []
     for name, own in samples.items():
         ratios = [a / b for a, b in zip(own, samples["plain"], strict=True)]
-        ratio, interval = statistics.median(ratios), median_interval(ratios)
-        within = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+        ratio = statistics.median(ratios)
         most = int(name.split()[1].rstrip(",")) if name != "plain" else 1
         needs = [f"{times * ratio:.2f}" if times * ratio <= most else f"more than {most}" for times in (1, 1.5)]
         made.append([
             batch, name, f"{statistics.median(own):.3f}",
-            *(["1", "-", "-"] if name == "plain" else [f"{ratio:.3f}{within}", *needs]),
+            *(["1", "-", "-"] if name == "plain" else [cells.interval(ratios), *needs]),
         ])  # fmt: skip
     return made
 
@@ -202,20 +159,15 @@ def main(arguments: list[str]) -> int:
     set_libraries_aside()
     hardware = device.resolve(HardwareConfig(device="auto" if given.smoke else "cuda", dtype="auto"))
     bench = Bench(hardware, smoke=given.smoke)
-    environment = device.environment(hardware)
-    results: dict[str, Any] = {
-        "command": "python -m benchmarks.draft_costs" + (" --smoke" if given.smoke else ""),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "smoke": given.smoke, "dtype": hardware.dtype, "prompt": bench.prompt, "canvas": bench.canvas,
-        "environment": dataclasses.asdict(environment), "rows": {},
-    }  # fmt: skip
-    name = "-".join(environment.device_name.lower().split())
-    given.out.mkdir(parents=True, exist_ok=True)
+    results = step_costs.described(
+        "python -m benchmarks.draft_costs" + (" --smoke" if given.smoke else ""),
+        hardware, smoke=given.smoke, prompt=bench.prompt, canvas=bench.canvas,
+    )  # fmt: skip
+    stem = f"{cells.slug(results['environment'])}-drafts"
     for batch in (1, 2) if given.smoke else BATCHES:
         print(f"batch {batch}", flush=True)
         results["rows"][str(batch)] = bench.row(batch, (2, 8) if given.smoke else WIDTHS, 2 if given.smoke else ROUNDS)
-        (given.out / f"{name}-drafts.json").write_text(json.dumps(results, indent=1) + "\n")
-        (given.out / f"{name}-drafts.md").write_text(markdown(results))
+        step_costs.write(given.out, stem, results, markdown(results))
     print(markdown(results))
     return 0
 

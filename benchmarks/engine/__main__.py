@@ -8,12 +8,12 @@ import dataclasses
 import datetime
 import functools
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.engine import cases, numbers, page, vllm_process
+from benchmarks.engine import page_cells as cells
 from llmbench.errors import HardwareError
 
 NAMES = [case.name for case in cases.ALL]
@@ -135,7 +135,7 @@ def _command(only: set[str] | None, *, smoke: bool, compile: bool, vllm: str | N
 
 def _stem(results: dict[str, Any], only: set[str] | None) -> str:
     """Named after the device; what is beside vLLM alone has files of its own."""
-    name = re.sub(r"[^a-z0-9]+", "-", results["environment"]["device_name"].lower()).strip("-")
+    name = cells.slug(results["environment"])
     return f"{name}-vllm" if only and only <= BESIDE_VLLM else name
 
 

@@ -32,11 +32,12 @@ class StepCase:
 
     name: str
     title: str
-    model: Literal["llama", "llada"]
+    model: Literal["llama", "llada", "nemotron"]
     batch: int
     cache: Literal["none", "dual"] = "none"
-    bar: float  # the largest acceptable ratio to the floor
-    goal: float
+    commits: bool = False  # nemotron: the forward that writes a finished block, not one that denoises it
+    bar: float | None = None  # the largest acceptable ratio to the floor
+    goal: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,15 @@ STEP_CASES = (
         cache="dual",
         bar=1.23,
         goal=1.12,
+    ),
+    StepCase(name="block-1", title="Nemotron block step, B=1", model="nemotron", batch=1, bar=1.20),
+    StepCase(name="block-8", title="Nemotron block step, B=8", model="nemotron", batch=8, bar=1.20),
+    StepCase(name="block-32", title="Nemotron block step, B=32", model="nemotron", batch=32),
+    *(
+        StepCase(
+            name=f"commit-{batch}", title=f"Nemotron commit, B={batch}", model="nemotron", batch=batch, commits=True
+        )
+        for batch in (1, 8, 32)
     ),
 )
 

@@ -1,10 +1,10 @@
 """How are the samples taken? Floor and decoder in turn, in one run; `turns` says how.
 
-A step is timed inside the generation that it belongs to: LLaMA's tokens 2 to G, the steps of a block of LLaDA. One
-model is on the device at a time, and what a case captured is destroyed before the next.
+A step is timed inside the generation that it belongs to: LLaMA's tokens 2 to G, the steps of a block of LLaDA, those of
+a block of Nemotron and its commits (`block_rows`). One model is on the device at a time, and what a case captured is
+destroyed before the next.
 """
 
-import dataclasses
 import functools
 import gc
 import time
@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine import cases, floor, official, vllm_rows
+from benchmarks.engine import block_rows, cases, floor, models, official, vllm_rows
 from benchmarks.engine.cases import EAGER, OFFICIAL, OURS, SAME_LOOP, STATIC, StepCase, VllmCase, WholeCase
 from benchmarks.engine.official_model import OfficialModel
 from benchmarks.engine.profile import profile
 from benchmarks.engine.turns import Bursts, Others, Row, reason
 from llmbench.checkpoints.load import load_checkpoint
-from llmbench.checkpoints.resolve import resolve_checkpoint
 from llmbench.config.decoders import Autoregressive, Diffusion, Transformers
 from llmbench.config.job import HardwareConfig
 from llmbench.decoding.autoregressive import AutoregressiveDecoder
@@ -31,31 +30,24 @@ from llmbench.measure.timing import time_region
 from llmbench.models.engine import EagerEngine
 from llmbench.models.fused import FusedEngine
 
-SMOKE: dict[str, Any] = {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16,
-    "num_key_value_heads": 2, "vocab_size": 512, "bos_token_id": None, "pad_token_id": 1, "eos_token_id": 0,
-}  # fmt: skip
-"""Shapes of a trial run that no page in docs/ is made of."""
-
 
 class Bench:
     """One model on the device, and how its cases are measured."""
 
     def __init__(self, model: str, hardware: HardwareConfig, *, smoke: bool, compile: bool) -> None:
-        self._hardware, self._smoke, self._compile = hardware, smoke, compile
-        self.dtype = hardware.dtype
-        self._probe = device.probe(hardware)
-        files = resolve_checkpoint({"llama": "shape:llama-3-8b", "llada": "shape:llada-8b"}[model], "dummy")
-        if smoke:
-            files = _small(files)
+        self._hardware, self._compile = hardware, compile
+        self.smoke, self.dtype = smoke, hardware.dtype
+        self.probe = device.probe(hardware)
+        files = models.files(model, smoke=smoke)
         checkpoint = load_checkpoint(files, hardware, "dummy")
-        self._mask_id = checkpoint.mask_id
+        self.mask_id = checkpoint.mask_id
         self._vocabulary = checkpoint.architecture.vocab
         self.model: Any = checkpoint.model
-        self.engine = FusedEngine(checkpoint.model)
-        self._authors = OfficialModel(checkpoint.model)
-        self._probe.clean()
-        self._model_reserved = self._probe.reserved_bytes()
+        self.mode = files.mode("autoregressive" if model == "llama" else "diffusion")
+        self.engine = FusedEngine(checkpoint.model, self.mode)
+        self._authors: Any = OfficialModel(checkpoint.model) if model != "nemotron" else None
+        self.probe.clean()
+        self._model_reserved = self.probe.reserved_bytes()
         sizes = cases.SMOKE if smoke else cases.FULL
         self.prompt, self.canvas, self.block, self.steps = sizes.prompt, sizes.canvas, sizes.block, sizes.steps
 
@@ -63,13 +55,15 @@ class Bench:
         """Take the model off the device."""
         self.engine.close()
         del self.engine, self.model, self._authors
-        self._probe.clean()
+        self.probe.clean()
 
     def step(self, case: StepCase) -> Row:
         """Samples of one step case."""
         row = Row(name=case.name)
         with self.cleaned():
-            if case.model == "llama":
+            if case.model == "nemotron":
+                (block_rows.commits if case.commits else block_rows.steps)(self, case, row)
+            elif case.model == "llama":
                 self._tokens(case, row)
             else:
                 self._denoising(case, row)
@@ -83,7 +77,7 @@ class Bench:
         """
         row = Row(name=case.name)
         with self.cleaned():
-            batch, decoder = self._batch(case.batch), self._decoder(case.model, case.cache)
+            batch, decoder = self.batch(case.batch), self._decoder(case.model, case.cache)
             loop = decoder.prepare(self.engine, batch)
             if case.model == "llada":
                 others = Others(row, {OFFICIAL: lambda: self._ms(lambda: self._official(self._authors, batch))})
@@ -106,8 +100,8 @@ class Bench:
     @torch.inference_mode()
     def _tokens(self, case: StepCase, row: Row) -> None:
         """LLaMA: portions of a generation beside replays of the floor."""
-        batch, decoder = self._batch(case.batch), self._decoder("llama", "none")
-        loop, row.setup_s = self._prepared(decoder, batch)
+        batch, decoder = self.batch(case.batch), self._decoder("llama", "none")
+        loop, row.setup_s = self.prepared(decoder, batch)
         products = floor.capture(self.engine, case.batch, case.batch)
 
         def begin() -> None:
@@ -115,19 +109,19 @@ class Bench:
             loop.first()
 
         steps = [loop.next] * (self.canvas - 1)
-        Bursts(row, self._probe, smoke=self._smoke).run(
-            products, begin, steps, 3 if self._smoke else 15, self._baselines(batch)
+        Bursts(row, self.probe, smoke=self.smoke).run(
+            products, begin, steps, 3 if self.smoke else 15, self._baselines(batch)
         )
         loop.start(batch, 0)
         loop.first()
         _times(self.canvas // 2, loop.next)
-        self._profile(row, loop.next)
+        self.profiled(row, loop.next)
 
     @torch.inference_mode()
     def _denoising(self, case: StepCase, row: Row) -> None:
         """LLaDA: the steps of the first block, or with a cache those after the block's first."""
-        batch, decoder = self._batch(case.batch), self._decoder("llada", case.cache)
-        loop, row.setup_s = self._prepared(decoder, batch)
+        batch, decoder = self.batch(case.batch), self._decoder("llada", case.cache)
+        loop, row.setup_s = self.prepared(decoder, batch)
         loop.start(batch, 0)
         skipped = 0 if case.cache == "none" else 1
         masked = [self.block - sum(loop.schedule[:index]) for index in range(len(loop.schedule))]
@@ -145,12 +139,12 @@ class Bench:
         queries = self.block if case.cache == "dual" else self.prompt + self.canvas
         products = floor.capture(self.engine, case.batch * queries, asked)
         others = self._official_steps(batch) if case.cache == "none" else {}
-        Bursts(row, self._probe, smoke=self._smoke).run(products, begin, steps, len(steps), others)
+        Bursts(row, self.probe, smoke=self.smoke).run(products, begin, steps, len(steps), others)
         begin()
-        self._profile(row, steps[0])
+        self.profiled(row, steps[0])
 
-    def _profile(self, row: Row, step: Callable[[], object]) -> None:
-        """The kernels of a step; without them the row still has its times."""
+    def profiled(self, row: Row, step: Callable[[], object]) -> None:
+        """Add the kernels of a step; without them the row still has its times."""
         try:
             row.profile = profile(step, self._hardware.device)
         except RuntimeError as error:
@@ -174,13 +168,13 @@ class Bench:
 
     def _generate(self, batch: PromptBatch, cache: str) -> Callable[[], float]:
         """A turn of `generate`: milliseconds per token, prefill and first token left out."""
-        tokens = 4 if self._smoke else 32
+        tokens = 4 if self.smoke else 32
         settings = Transformers(kind="transformers", max_new_tokens=tokens, temperature=0.0, cache=cache)  # type: ignore[arg-type]
         decoder, engine = TransformersDecoder(settings, stop_ids=(), pad_id=0), EagerEngine(self.model)
 
         def turn() -> float:
             reading, _ = time_region(
-                self._probe.clock(), lambda on_step: decoder.generate(engine, batch, seed=0, on_step=on_step), "every"
+                self.probe.clock(), lambda on_step: decoder.generate(engine, batch, seed=0, on_step=on_step), "every"
             )
             return (reading.marks_ms[-1] - reading.marks_ms[0]) / (len(reading.marks_ms) - 1)
 
@@ -195,14 +189,14 @@ class Bench:
         }
 
     def _official(self, model: Any, batch: PromptBatch, most_steps: int | None = None) -> None:
-        assert self._mask_id is not None
+        assert self.mask_id is not None
         official.generate(
             model,
             batch.ids,
             steps=self.steps,
             canvas=self.canvas,
             block_length=self.block,
-            mask_id=self._mask_id,
+            mask_id=self.mask_id,
             most_steps=most_steps,
         )
 
@@ -224,9 +218,10 @@ class Bench:
         def run() -> None:
             decoder.generate(self.engine, self._on_device(prompts), seed=0, on_step=None).tokens.tolist()
 
-        return time_region(self._probe.clock(), lambda _: run())[0].wall_ms
+        return time_region(self.probe.clock(), lambda _: run())[0].wall_ms
 
-    def _batch(self, rows: int) -> PromptBatch:
+    def batch(self, rows: int) -> PromptBatch:
+        """The prompts of a case."""
         return self._on_device(self.prompts(rows))
 
     def _on_device(self, prompts: list[list[int]]) -> PromptBatch:
@@ -238,7 +233,7 @@ class Bench:
             ar = Autoregressive(kind="autoregressive", max_new_tokens=length, temperature=0.0)
             never = self._vocabulary  # the stop check is part of a generation: made, and never true
             return AutoregressiveDecoder(ar, stop_ids=(never,), pad_id=0)
-        assert self._mask_id is not None
+        assert self.mask_id is not None
         diffusion = Diffusion(
             kind="diffusion",
             steps=self.steps,
@@ -247,13 +242,13 @@ class Bench:
             temperature=0.0,
             cache=cache,  # type: ignore[arg-type]
         )
-        return DiffusionDecoder(diffusion, stop_ids=(), mask_id=self._mask_id)
+        return DiffusionDecoder(diffusion, stop_ids=(), mask_id=self.mask_id)
 
-    def _prepared(self, decoder: Any, batch: PromptBatch) -> tuple[Any, float]:
+    def prepared(self, decoder: Any, batch: PromptBatch) -> tuple[Any, float]:
         """The loop of a shape, and the seconds that its compilation and capture took."""
         begun = time.perf_counter()
         loop = decoder.prepare(self.engine, batch)
-        self._probe.synchronize()
+        self.probe.synchronize()
         return loop, time.perf_counter() - begun
 
     def _run(self, decoder: Any, batch: PromptBatch) -> None:
@@ -261,19 +256,19 @@ class Bench:
 
     def _over_model(self, *parts: Callable[[], object]) -> int | None:
         """Most reserved while the parts run, minus the model alone; set-up is not part of it."""
-        self._probe.clean()
+        self.probe.clean()
         for part in parts:
             part()
-        self._probe.synchronize()
-        peak = self._probe.peak_reserved_bytes()
+        self.probe.synchronize()
+        peak = self.probe.peak_reserved_bytes()
         return None if peak is None or self._model_reserved is None else peak - self._model_reserved
 
     def _ms(self, run: Callable[[], object]) -> float:
-        return time_region(self._probe.clock(), lambda _: run())[0].e2e_ms
+        return time_region(self.probe.clock(), lambda _: run())[0].e2e_ms
 
     def cleaned(self) -> "_Cleaned":
         """A context behind which nothing is left of what was captured or allocated in it."""
-        return _Cleaned(self.engine, self._probe)
+        return _Cleaned(self.engine, self.probe)
 
 
 class _Cleaned:
@@ -303,7 +298,7 @@ def run(
 
     Those beside vLLM come last of LLaMA's, when nothing else is measured, and only where `vllm` names an interpreter.
     """
-    for model in ("llama", "llada"):
+    for model in models.SOURCES:
         wanted = [case for case in cases.ALL if case.model == model and (names is None or case.name in names)]
         chosen = [case for case in wanted if not isinstance(case, VllmCase)]
         beside = [case for case in wanted if isinstance(case, VllmCase)] if vllm is not None else []
@@ -325,10 +320,3 @@ def run(
 def _times(count: int, call: Callable[[], object]) -> None:
     for _ in range(count):
         call()
-
-
-def _small(files: Any) -> Any:
-    """The same checkpoint in shapes for a trial."""
-    own = {"mask_token_id": 500, "is_causal": False} if "diffusion" in files.modes else {}
-    config = type(files.config).from_dict(files.config.to_dict() | SMOKE | own)
-    return dataclasses.replace(files, config=config, digest=f"smoke-{files.digest}", mask_id=own.get("mask_token_id"))

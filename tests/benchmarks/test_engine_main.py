@@ -13,7 +13,7 @@ def test_a_trial_runs_every_case_and_the_page_comes_again_from_its_json(tmp_path
     assert command.main(["--smoke", "--out", str(tmp_path)]) == 0
     (found,) = tmp_path.glob("*.json")
     results = json.loads(found.read_text())
-    assert len(results["rows"]) == 13
+    assert len(results["rows"]) == 19
     assert not any(row["failed"] or row["missing"] for row in results["rows"])
     written = found.with_suffix(".md").read_text()
     found.with_suffix(".md").unlink()

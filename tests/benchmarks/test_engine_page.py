@@ -114,6 +114,24 @@ def test_a_missed_goal_names_the_kernels_and_a_failure_its_reason(text):
     assert "- LLaMA inter-token, B=1, Transformers static + compile: RuntimeError: no compiler" in text
 
 
+def test_a_row_without_a_goal_shows_its_kernels_where_its_bar_is_missed():
+    results = copy.deepcopy(RESULTS)
+    kernels = results["rows"][0]["profile"]
+    blank = results["rows"][1] | {"profile": kernels}
+    for name, ours in (("block-1", 5.5), ("block-8", 6.5), ("commit-8", 6.5)):
+        results["rows"].append(blank | {"name": name, "samples": {"matmul floor": [5.0], "llmbench": [ours]}})
+    results["rows"].append(blank | {"name": "commit-1", "samples": {}, "failed": "RuntimeError: no"})
+    text = page.markdown(results, "x.png")
+    assert cells(text, "Nemotron block step, B=1")[3:6] == ["1.100", "1.20 met", "-"]
+    assert cells(text, "Nemotron block step, B=8")[3:6] == ["1.300", "1.20 **missed**", "-"]
+    assert cells(text, "Nemotron commit, B=8")[3:6] == ["1.300", "-", "-"]
+    assert cells(text, "Nemotron commit, B=1")[3:6] == ["failed", "-", "-"]
+    missed = text.split("## What holds back")[1]
+    assert "**Nemotron block step, B=8** misses its bar by 8.3 %." in missed
+    assert "Nemotron block step, B=1" not in missed.split("## Failed")[0]
+    assert "Nemotron commit" not in missed.split("## Failed")[0]
+
+
 def test_wholes_are_held_against_their_references(text):
     # 10 + 255 x 6 = 1540 ms
     assert cells(text, "LLaMA, 256 tokens, B=1")[1:] == ["1580 ms", "1540 ms", "1.026", "1.03 met", "1.01 **missed**"]

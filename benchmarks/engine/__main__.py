@@ -18,6 +18,8 @@ from llmbench.errors import HardwareError
 
 NAMES = [case.name for case in cases.ALL]
 BESIDE_VLLM = {case.name for case in cases.VLLM_CASES}
+GROUPS = {"vllm": BESIDE_VLLM, "blocks": {case.name for case in cases.BLOCK_CASES}}
+"""Cases that have a name together, and files of their own."""
 
 
 def main(arguments: list[str]) -> int:
@@ -25,7 +27,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
     parser.add_argument("action", nargs="?", choices=["run", "page", "load"], default="run")
     parser.add_argument("file", nargs="?", type=Path, help="page: a JSON file of an earlier run; load: a folder")
-    parser.add_argument("--only", metavar="NAME,...", help=f"cases to run: {', '.join(NAMES)}; vllm: all of its")
+    parser.add_argument(
+        "--only", metavar="NAME,...", help=f"cases to run: {', '.join(NAMES)}; vllm, blocks: all of theirs"
+    )
     parser.add_argument(
         "--vllm", metavar="PYTHON", help="an interpreter that has vLLM, for the cases beside it: 'env A=b python3'"
     )
@@ -48,7 +52,7 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     only = _chosen(parser, given)
     if given.smoke and given.out == Path("docs/results"):
         parser.error("--smoke measures nothing that docs/ may show; add --out FOLDER")
-    if only not in (None, BESIDE_VLLM) and given.out == Path("docs/results"):
+    if only not in (None, *GROUPS.values()) and given.out == Path("docs/results"):
         parser.error("--only would replace a complete page by a part of one; add --out FOLDER")
     results = _measure(only, given.out, smoke=given.smoke, compile=not given.no_compile, vllm=given.vllm)
     print(_write(results, given.out, _stem(results, only)))
@@ -61,8 +65,9 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
 def _chosen(parser: argparse.ArgumentParser, given: argparse.Namespace) -> set[str] | None:
     """The cases to run, None: all that can be; refuses names and an interpreter that cannot be meant."""
     only = set(given.only.split(",")) if given.only else None
-    if only and "vllm" in only:
-        only = only - {"vllm"} | BESIDE_VLLM
+    for name, group in GROUPS.items():
+        if only and name in only:
+            only = only - {name} | group
     if only and (unknown := sorted(only - set(NAMES))):
         parser.error(f"--only: no case {unknown[0]}; there are {', '.join(NAMES)}")
     if only and given.vllm is None and (beside := sorted(only & BESIDE_VLLM)):
@@ -126,7 +131,8 @@ def _measure(only: set[str] | None, out: Path, *, smoke: bool, compile: bool, vl
 
 def _command(only: set[str] | None, *, smoke: bool, compile: bool, vllm: str | None) -> str:
     """What measures this again; where it is written to, and where vLLM is, is nobody's business."""
-    words = [f"--only {'vllm' if only == BESIDE_VLLM else ','.join(sorted(only))}"] if only else []
+    together = next((name for name, group in GROUPS.items() if only == group), None)
+    words = [f"--only {together or ','.join(sorted(only))}"] if only else []
     words += [] if vllm is None else ["--vllm PYTHON"]
     words += ["--smoke"] if smoke else []
     words += [] if compile else ["--no-compile"]
@@ -134,9 +140,9 @@ def _command(only: set[str] | None, *, smoke: bool, compile: bool, vllm: str | N
 
 
 def _stem(results: dict[str, Any], only: set[str] | None) -> str:
-    """Named after the device; what is beside vLLM alone has files of its own."""
-    name = cells.slug(results["environment"])
-    return f"{name}-vllm" if only and only <= BESIDE_VLLM else name
+    """Named after the device; a group of cases alone has files of its own."""
+    group = next((f"-{name}" for name, group in GROUPS.items() if only and only <= group), "")
+    return f"{cells.slug(results['environment'])}{group}"
 
 
 def _save(results: dict[str, Any], folder: Path, stem: str) -> None:

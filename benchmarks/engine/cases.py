@@ -65,6 +65,18 @@ class VllmCase:
     bar: float  # the smallest acceptable vLLM / llmbench
 
 
+BLOCK_CASES = (
+    StepCase(name="block-1", title="Nemotron block step, B=1", model="nemotron", batch=1, bar=1.20),
+    StepCase(name="block-8", title="Nemotron block step, B=8", model="nemotron", batch=8, bar=1.20),
+    StepCase(name="block-32", title="Nemotron block step, B=32", model="nemotron", batch=32),
+    *(
+        StepCase(
+            name=f"commit-{batch}", title=f"Nemotron commit, B={batch}", model="nemotron", batch=batch, commits=True
+        )
+        for batch in (1, 8, 32)
+    ),
+)
+
 STEP_CASES = (
     StepCase(name="ar-1", title="LLaMA inter-token, B=1", model="llama", batch=1, bar=1.16, goal=1.09),
     StepCase(name="ar-8", title="LLaMA inter-token, B=8", model="llama", batch=8, bar=1.20, goal=1.11),
@@ -90,15 +102,7 @@ STEP_CASES = (
         bar=1.23,
         goal=1.12,
     ),
-    StepCase(name="block-1", title="Nemotron block step, B=1", model="nemotron", batch=1, bar=1.20),
-    StepCase(name="block-8", title="Nemotron block step, B=8", model="nemotron", batch=8, bar=1.20),
-    StepCase(name="block-32", title="Nemotron block step, B=32", model="nemotron", batch=32),
-    *(
-        StepCase(
-            name=f"commit-{batch}", title=f"Nemotron commit, B={batch}", model="nemotron", batch=batch, commits=True
-        )
-        for batch in (1, 8, 32)
-    ),
+    *BLOCK_CASES,
 )
 
 WHOLE_CASES = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.engine import cases, numbers, vllm_page
+from benchmarks.engine import block_page, cases, numbers, vllm_page
 from benchmarks.engine import page_cells as cells
 from benchmarks.engine.cases import EAGER, FLOOR, FLOOR_TURNS, OFFICIAL, OURS, OURS_TURNS, SAME_LOOP, STATIC
 
@@ -24,32 +24,18 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def markdown(results: dict[str, Any], picture_name: str) -> str:
-    """The page; of a run beside vLLM alone, one about that alone."""
-    settings = results["settings"]
+    """The page; of a run beside vLLM alone, or of block diffusion alone, one about that alone."""
     name = results["environment"]["device_name"]
     head = f"{cells.TRIAL if results['smoke'] else ''}{cells.provenance(results)}\n"
     if vllm_page.alone(results):
         text = f"# LLaMA beside vLLM on one {name}\n\n{head}\n{vllm_page.section(results)}{_failed(results)}"
         return f"{text.rstrip()}\n"
+    if block_page.alone(results):
+        text = f"{head}{_models(results)}{_per_step(results, picture_name)}\n{_missed(results)}{_failed(results)}"
+        return f"# Block diffusion at the limit of one {name}\n\n{text.rstrip()}\n"
     return f"""# 8B models at the limit of one {name}
 
-{head}
-Dummy weights, normal(0, 0.02), of the exact shapes of LLaMA-3-8B and LLaDA-8B, {settings["dtype"]}, greedy; prompt
-{settings["prompt"]}, {settings["canvas"]} new tokens, block {settings["block"]}, k = {settings["steps"]}. Medians.
-{_blocks(results)}
-![Milliseconds per step]({picture_name})
-
-## Per step
-
-The floor is every matrix product of the model at that shape through cuBLAS, in one CUDA graph and nothing else. A ratio
-is taken per pair of samples; in brackets the 95 % interval of its median over the pairs. It meets a bar or a goal when
-it is no larger; both were set for an H100 80GB. Our last block computes its queries only where logits are asked for;
-the floor multiplies everywhere. MHz: the SM clock at the end of the bursts of floor and decoder, while they still ran.
-
-{_turns(results)}
-
-{cells.github(_steps(results))}
-
+{head}{_models(results)}{_per_step(results, picture_name)}
 ## Whole generations, nothing excluded
 
 {cells.github(_wholes(results))}
@@ -62,14 +48,32 @@ the host launches what it launches for theirs. Fast-dLLM's own code (its caches 
 """
 
 
-def _blocks(results: dict[str, Any]) -> str:
-    """What the rows in blocks are, where there are any."""
-    if not any(case.model == "nemotron" for case, _ in cells.found(results, cases.STEP_CASES)):
-        return ""
+def _models(results: dict[str, Any]) -> str:
+    """Which models, with which weights, and how they were decoded."""
+    settings = results["settings"]
+    named = "shape of Nemotron-Labs-Diffusion-8B" if block_page.alone(results) else "shapes of LLaMA-3-8B and LLaDA-8B"
     return f"""
-Nemotron: the shape of Nemotron-Labs-Diffusion-8B. A block step reads {results["settings"]["block"]} tokens, which see
-each other and the cache, with the head at the masked ones; a commit reads a finished block causally and writes it into
-the cache. The bar of block steps was set for an H200.
+Dummy weights, normal(0, 0.02), of the exact {named}, {settings["dtype"]}, greedy; prompt
+{settings["prompt"]}, {settings["canvas"]} new tokens, block {settings["block"]}, k = {settings["steps"]}. Medians.
+{block_page.paragraph(results)}"""
+
+
+def _per_step(results: dict[str, Any], picture_name: str) -> str:
+    """Picture and table of the steps."""
+    bars = "an H200" if block_page.alone(results) else "an H100 80GB"
+    return f"""
+![Milliseconds per step]({picture_name})
+
+## Per step
+
+The floor is every matrix product of the model at that shape through cuBLAS, in one CUDA graph and nothing else. A ratio
+is taken per pair of samples; in brackets the 95 % interval of its median over the pairs. It meets a bar or a goal when
+it is no larger; both were set for {bars}. Our last block computes its queries only where logits are asked for;
+the floor multiplies everywhere. MHz: the SM clock at the end of the bursts of floor and decoder, while they still ran.
+
+{_turns(results)}
+
+{cells.github(_steps(results))}
 """
 
 

@@ -36,6 +36,8 @@ def test_loading_is_held_against_reading(tmp_path, capsys):
         (["--only", "ar-1,nothing"], "no case nothing"),
         (["--smoke"], "--smoke measures nothing that docs/ may show"),
         (["--only", "ar-1"], "--only would replace a complete page"),
+        (["--only", "blocks,ar-1"], "--only would replace a complete page"),
+        (["--only", "block-1"], "--only would replace a complete page"),
         (["page"], "give the JSON file"),
     ],
 )

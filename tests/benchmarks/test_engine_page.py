@@ -130,6 +130,12 @@ def test_a_row_without_a_goal_shows_its_kernels_where_its_bar_is_missed():
     assert "**Nemotron block step, B=8** misses its bar by 8.3 %." in missed
     assert "Nemotron block step, B=1" not in missed.split("## Failed")[0]
     assert "Nemotron commit" not in missed.split("## Failed")[0]
+    assert text.startswith("# 8B models")
+    results["rows"] = [row for row in results["rows"] if row["name"].startswith(("block", "commit"))]
+    alone = page.markdown(results, "x.png")
+    assert alone.startswith("# Block diffusion")
+    assert cells(alone, "Nemotron block step, B=8") == cells(text, "Nemotron block step, B=8")
+    assert "LLaDA" not in alone
 
 
 def test_wholes_are_held_against_their_references(text):

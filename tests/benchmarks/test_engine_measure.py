@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.engine import __main__ as command
-from benchmarks.engine import cases, measure, turns
+from benchmarks.engine import cases, floor, measure, turns
 from llmbench.config.job import HardwareConfig
 
 CPU = HardwareConfig(device="cpu", dtype="float32", engine="eager")
@@ -30,6 +30,21 @@ def test_whole_generations_are_paired():
     dual, ar = rows["dual-whole-1"], rows["ar-whole-1"]
     assert len(dual.samples[cases.OURS]) == len(dual.samples[cases.OFFICIAL]) == 6
     assert len(ar.samples[cases.OURS]) == len(ar.prefill_ms) == len(ar.samples["inter-token"]) == 3
+
+
+def test_the_floor_of_rows_in_blocks_has_the_positions_and_heads_of_what_is_timed(monkeypatch):
+    asked, real = [], floor.capture
+
+    def capture(engine, rows, heads):
+        asked.append((rows, heads))
+        return real(engine, rows, heads)
+
+    monkeypatch.setattr(floor, "capture", capture)
+    rows = list(measure.run({"block-8", "commit-8"}, CPU, smoke=True, compile=True, say=lambda _: None))
+    # 8 rows of a block of 8; its 4 steps have the head at 7, 5, 3 and 1 masks, a commit at the last token
+    assert asked == [(64, 8 * 4), (64, 8)]
+    assert [row.failed for row in rows] == [None, None]
+    assert all(len(row.samples[cases.OURS]) == len(row.samples[cases.FLOOR]) > 0 for row in rows)
 
 
 def test_a_run_that_is_cut_off_leaves_the_rows_that_it_had(monkeypatch, tmp_path):

@@ -172,6 +172,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=_count, default=ROUNDS, help=f"samples; 6 or more for intervals ({ROUNDS})")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the page (docs/results)")
     given = parser.parse_args(arguments)
+    if given.device == "cpu" and given.out == Path("docs/results"):
+        parser.error("--device cpu measures nothing that docs/ may show; add --out FOLDER")
     set_libraries_aside()
     hardware = device.resolve(HardwareConfig(device=given.device, dtype="auto"))
     files = resolve_checkpoint(given.checkpoint, "dummy")

@@ -16,27 +16,20 @@ _TRIAL: dict[str, Any] = {
 }  # fmt: skip
 """Shapes of a trial run that no page in docs/ is made of."""
 
-_MODES = {
-    "autoregressive": {"attention": "causal"},
-    "diffusion": {
-        "attention": "causal_context", "block_length": cases.SMOKE.block, "seeded": True, "minimum": "remaining",
-    },
-}  # fmt: skip
-
-_OF_TRIAL: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "llada": {"mask_token_id": 500, "is_causal": False},
-    "nemotron": {"mask_token_id": 500, "modes": _MODES},
-}
-"""What each model has besides."""
-
 
 def files(model: str, *, smoke: bool) -> CheckpointFiles:
-    """The configuration of a model; in a trial small, and Llama's blocks with the modes of Nemotron."""
+    """The configuration of a model; in a trial with small shapes and blocks."""
+    found = resolve_checkpoint(SOURCES[model], "dummy")
     if not smoke:
-        return resolve_checkpoint(SOURCES[model], "dummy")
-    found = resolve_checkpoint(SOURCES["llama" if model == "nemotron" else model], "dummy")
-    own = _OF_TRIAL[model]
+        return found
+    own: dict[str, Any] = {}
+    if "diffusion" in found.modes:
+        own["mask_token_id"] = 500
+    if model == "llada":
+        own["is_causal"] = False
+    if model == "nemotron":
+        blocks = found.config.modes["diffusion"] | {"block_length": cases.SMOKE.block}
+        own["modes"] = found.config.modes | {"diffusion": blocks}
     config = type(found.config).from_dict(found.config.to_dict() | _TRIAL | own)
     return dataclasses.replace(
         found,

@@ -128,6 +128,7 @@ def test_a_batch_that_fails_leaves_the_others_their_rows(checkpoint, tmp_path, m
         ({"modes": {"autoregressive": {"attention": "causal"}}}, [], "needs an autoregressive mode, and a diffusion"),
         ({}, ["--prompt", "30"], "--prompt 30: 38 tokens are read, and tiny reads 32"),
         ({}, ["--batches", "1,0"], "0 is no whole number above 0"),
+        ({}, ["--out", "docs/results"], "--device cpu measures nothing that docs/ may show"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_line(checkpoint, tmp_path, capsys, changes, more, message):

@@ -22,7 +22,6 @@ kernels run, or for one token `host`; tests compare with the eager engine there.
 import functools
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -30,10 +29,11 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from llmbench.config import modes
 from llmbench.config.modes import Mode
-from llmbench.models import blocks, compiling, kernels, patterns
+from llmbench.models import blocks, compiling, kernels
 from llmbench.models.architecture import head_dim
 from llmbench.models.blocks import Block
 from llmbench.models.graphs import Graph
+from llmbench.models.static_cache import Padding, StaticCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,17 +42,6 @@ T = TypeVar("T")
 
 _PORTION = 2**27
 """Most elements of gate and up computed at once: 256 MiB in bfloat16, some 5,000 rows of an 8B model."""
-
-
-@dataclass(frozen=True, eq=False)
-class StaticCache:
-    """Keys and values of every layer, [L, B, K, S, D] each, in memory that stays."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    position: torch.Tensor  # [1] int64: where the next token goes (causal models)
-    first: torch.Tensor  # [B] int64: the first position that is no padding
-    padded: list[bool]  # one element: whether `first` must be looked at; known to the host, fixed when captured
 
 
 class FusedEngine:
@@ -169,10 +158,10 @@ class FusedEngine:
         """Read left-padded prompts [B, P] into the cache from its beginning: logits of the next token [B, V]."""
         rows, length = ids.shape
         cache.position.fill_(length)
-        _note_padding(cache, mask)
+        cache.note_padding(mask)
         last = torch.full((rows, 1), length - 1, device=self.device)
         where = torch.arange(length, device=self.device)
-        return self.head(self._read(ids, where, last, self._padding(mask, ids), cache)[:, 0])
+        return self.head(self._read(ids, where, last, Padding.of(mask, ids, self._mode, self._dtype), cache)[:, 0])
 
     @torch.inference_mode()
     def decode(self, tokens: torch.Tensor, cache: StaticCache) -> torch.Tensor:
@@ -230,9 +219,9 @@ class FusedEngine:
             Final hidden states [B, M, C] at `positions` [B, M] alone.
         """
         where = torch.arange(ids.shape[1], device=self.device)
-        padding = self._padding(mask, ids)
+        padding = Padding.of(mask, ids, self._mode, self._dtype)
         if cache is not None:
-            _note_padding(cache, mask)
+            cache.note_padding(mask)
         if self._mode.attention != "full" and positions.shape[1]:  # one in the middle would need a mask of its own
             return _pick(self._read(ids, where, where.expand(ids.shape), padding, cache), positions)
         return self._read(ids, where, positions, padding, cache)
@@ -247,7 +236,7 @@ class FusedEngine:
         cache: StaticCache,
     ) -> torch.Tensor:
         """Read a part [B, Q] of each canvas anew; see `EagerEngine.refine`."""
-        return self._read(ids, where, positions, self._padding(mask, ids), cache, whole=False)
+        return self._read(ids, where, positions, Padding.of(mask, ids, self._mode, self._dtype), cache, whole=False)
 
     @torch.inference_mode()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -258,7 +247,9 @@ class FusedEngine:
     def logits(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Read whole sequences [B, S]: logits at every position [B, S, V]."""
         where = torch.arange(ids.shape[1], device=self.device)
-        return self.head(self._read(ids, where, where.expand(ids.shape), self._padding(mask, ids), None))
+        return self.head(
+            self._read(ids, where, where.expand(ids.shape), Padding.of(mask, ids, self._mode, self._dtype), None)
+        )
 
     # ------------------------------------------------------------------------------------------------------------
     # Many queries
@@ -268,7 +259,7 @@ class FusedEngine:
         ids: torch.Tensor,
         where: torch.Tensor,
         positions: torch.Tensor,
-        padding: "_Padding",
+        padding: Padding,
         cache: StaticCache | None,
         *,
         whole: bool = True,
@@ -306,7 +297,7 @@ class FusedEngine:
         rows: int,
         rotation: torch.Tensor,
         scale: torch.Tensor | None,
-        padding: "_Padding",
+        padding: Padding,
         cache: StaticCache | None,
         whole: bool,
         chosen: torch.Tensor | None = None,
@@ -380,7 +371,7 @@ class FusedEngine:
         return split[:, :heads], cache.keys[layer][:, :, :seen], cache.values[layer][:, :, :seen]
 
     def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, padding: "_Padding", *, everything: bool
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, padding: Padding, *, everything: bool
     ) -> torch.Tensor:
         """Attention of rotated queries [B, H, M, D]: [B M, H D]. The shape chooses the kernel, for both families.
 
@@ -413,39 +404,6 @@ class FusedEngine:
             part.addmm_(kernels.gate(both), block.down.t())
             if block.down_bias is not None:
                 part.add_(block.down_bias)
-
-    def _padding(self, mask: torch.Tensor | None, ids: torch.Tensor) -> "_Padding":
-        """What attention must know of sequences [B, S]: where they are padded, and of blocks.
-
-        Raises:
-            ValueError: padding that is not on the left; on a CPU alone, because looking at a GPU's mask would wait for
-                it. `decoding.base.PromptBatch` looks there, once per batch.
-        """
-        first = None if mask is None else (~mask).sum(-1)
-        if mask is None:
-            if self._mode.attention != "block_causal":
-                return _Padding(None, None)
-            mask = torch.ones_like(ids[:1], dtype=torch.bool)
-        if mask.device.type == "cpu" and bool((mask[:, :-1] & ~mask[:, 1:]).any()):
-            raise ValueError("sequences must be padded on the left: a row has padding behind a token")
-        visible = patterns.prompt(self._mode, mask)
-        zeros = torch.zeros(visible.shape, dtype=self._dtype, device=mask.device)
-        return _Padding(first, zeros.masked_fill_(~visible, float("-inf")))
-
-
-@dataclass(frozen=True, eq=False)
-class _Padding:
-    """Padding on the left, in the two forms that kernels want; None twice where attention is plain."""
-
-    first: torch.Tensor | None  # [B] int64, the first position that is no padding
-    bias: torch.Tensor | None  # [B, 1, 1 or S, S], added to scores
-
-
-def _note_padding(cache: StaticCache, mask: torch.Tensor | None) -> None:
-    """Keep where each sequence of a mask [B, P] begins."""
-    cache.padded[0] = mask is not None
-    if mask is not None:
-        cache.first.copy_((~mask).sum(-1))
 
 
 def _pick(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

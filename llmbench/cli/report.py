@@ -5,9 +5,11 @@ job; likelihood any sweep that is no table of speed), or the one named by --swee
 `paper/table<n>.md` and `.tex` (`paper/likelihood.*`), for parity also the figure, and prints the table. `... frontier`
 shows the settings that nothing dominates (of the newest sweep with quality; its files name the sweep), `... hypotheses`
 the four hypotheses, each from the newest sweep of its recipe, `... drift` the times over the newest sweep, `... pareto`
-its speed per user against speed per device (`--price-per-hour` adds what a million tokens cost). The last line names
-the sweep and the files that were replaced. Of a sweep with missing jobs nothing is written, and the exit code is that
-of a `RecordError`. `... sweeps` lists what is there, `... ui` opens MLflow's pages on a store.
+its speed per user against speed per device (`--price-per-hour` adds what a million tokens cost), `... prediction`
+how well a small model of a forward's time predicts rows that it was not fitted on, of the newest sweep or, with
+`--pages`, of measured pages, and where diffusion is faster over batch and k. The last line names the sweep and the
+files that were replaced. Of a sweep with missing jobs nothing is written, and the exit code is that of a `RecordError`.
+`... sweeps` lists what is there, `... ui` opens MLflow's pages on a store.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.cli import report_views
+from llmbench.cli import prediction_options, report_views
 from llmbench.errors import LlmbenchError, TrackingError, UsageError
 from llmbench.report.assemble import LIKELIHOOD, RECIPES, VIEWS
 from llmbench.system.output import emit, flush_output
@@ -37,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     def run(options: argparse.Namespace) -> None:
         if options.price_per_hour is not None and options.table != "pareto":
             raise UsageError(f"{PRICE} is for pareto alone; leave it out of {options.table}")
-        if options.table == SWEEPS:
+        prediction_options.check_options(options)
+        if options.pages is not None:
+            report_views.predicted_from_pages(options)
+        elif options.table == SWEEPS:
             report_views.list_sweeps(_source(options))
         else:
             views = {
@@ -46,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "pareto": report_views.pareto,
                 "hypotheses": report_views.hypotheses,
                 "drift": report_views.drift,
+                "prediction": report_views.prediction,
             }
             views.get(options.table, report_views.table)(_source(options), options)
 
@@ -128,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     add("--sweep", default=None, metavar="RUN_ID", help=_WHICH)
     add(PRICE, default=None, type=_price, metavar="PRICE", help="of the device, for pareto: adds money per 1M tokens")
     add("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
+    prediction_options.add(options)
     return options
 
 

@@ -210,6 +210,49 @@ def pareto(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     _print(made, files | _files("pareto", "pareto", made), [sweep], options)
 
 
+def prediction(source: "RecordedSweeps", options: argparse.Namespace) -> None:
+    """Fit the times of one sweep at some batch sizes, and judge the fit on the others.
+
+    Raises:
+        TrackingError: no finished sweep with times.
+        RecordError: too few Records can be fitted, or some are missing.
+    """
+    from llmbench.analysis.prediction import predict, timed_records
+    from llmbench.report.prediction import prediction_files
+
+    chosen = _chosen(source, options, lambda item: item.recipe != LIKELIHOOD)
+    if chosen is None:
+        raise TrackingError(
+            f"no finished sweep with times in {source.location}; run `llmbench -m experiment=throughput` first, "
+            "or name measured pages with --pages"
+        )
+    sweep = source.read(chosen)
+    found = predict(timed_records(sweep.records), options.fit_batches, options.fit_device)
+    made, every, files = prediction_files(found, sweep.title)
+    _print(made, files | _files("prediction", "prediction", every), [sweep], options)
+
+
+def predicted_from_pages(options: argparse.Namespace) -> None:
+    """Fit the rows of measured pages at some batch sizes, judge the fit on the others, and map where diffusion wins.
+
+    Raises:
+        UsageError: what is asked for does not fit together, or no page is of that device.
+        RecordError: the pages cannot be read, or hold too few rows.
+    """
+    from llmbench.analysis.bench_pages import read_pages
+    from llmbench.analysis.prediction import predict
+    from llmbench.analysis.prediction_map import speed_map
+    from llmbench.report.prediction import prediction_files
+
+    pages = read_pages(options.pages)
+    found = predict(pages.rows, options.fit_batches, options.fit_device)
+    wanted = {key: getattr(options, key) for key in ("ceilings", "prompt", "canvas", "block", "batches", "steps")}
+    mapped = speed_map(found.model, pages, options.device or found.device, **wanted)
+    said = ", ".join(dict.fromkeys(row.source for row in pages.rows))
+    made, every, files = prediction_files(found, f"From {said}", pages.notes, mapped)
+    _print(made, files | _files("prediction", "prediction", every), [], options)
+
+
 def _chosen(
     source: "RecordedSweeps", options: argparse.Namespace, fits: "Callable[[SweepSummary], bool]"
 ) -> "SweepSummary | None":
@@ -260,7 +303,7 @@ def _print(
     written = "" if warnings else f" {_write(Path(options.out), files)}"
     emit("\n".join([*warnings, *(item.text() for item in made), *filter(None, [below])]))
     named = ", ".join(sweep.title if len(sweeps) == 1 else sweep.title.removeprefix("sweep ") for sweep in sweeps)
-    emit(f"From {named or 'no sweep'}{newest}.{written}")
+    emit(f"From {named or options.pages or 'no sweep'}{newest}.{written}")
     if warnings:
         raise RecordError(f"nothing is written: Records of sweep {_partial_names(sweeps)} are missing")
 

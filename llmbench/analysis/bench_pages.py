@@ -2,8 +2,8 @@
 
 Three kinds of page are read: steps and whole generations, LLaMA beside vLLM, and what drafts cost. Of each only our
 own decoders' times are rows, because efficiencies belong to an implementation; whole generations of LLaMA by any
-implementation are kept as baselines. Not read are drafted steps: the forwards of the drafting model are on no page.
-Samples are medians. Whatever is no such page is left alone.
+implementation are kept as baselines. Pages of another workload than the first one's are left out. Not read are drafted
+steps: the forwards of the drafting model are on no page. Samples are medians. Whatever is no such page is left alone.
 """
 
 import json
@@ -23,6 +23,12 @@ from llmbench.record import Ceilings, ForwardShape
 
 LLAMA, LLADA = "llama-3-8b", "llada-8b"
 OURS, VLLM = "llmbench", "vLLM"
+
+_DRAFTS = "python -m benchmarks.draft_costs"
+"""What wrote a page of drafts."""
+
+_WORKLOAD = ("prompt", "canvas", "block", "steps", "dtype")
+"""What must agree; a page of drafts has no block and no k."""
 
 _WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -63,7 +69,7 @@ def read_pages(place: Path) -> Pages:
     """Read the pages of a folder, or one page.
 
     Raises:
-        RecordError: there is none, one is a trial with small shapes, or they are of different workloads.
+        RecordError: there is none, or one is a trial with small shapes.
     """
     paths = sorted(place.glob("*.json"), key=lambda path: path.stem) if place.is_dir() else [place]
     found = {path.stem: page for path in paths if (page := _page(path)) is not None}
@@ -71,28 +77,27 @@ def read_pages(place: Path) -> Pages:
         raise RecordError(f"{place}: no measured page with ceilings; `make bench` writes one into docs/results")
     if trials := [name for name, page in found.items() if page.get("smoke")]:
         raise RecordError(f"{trials[0]} is a trial with small shapes; name pages that were measured in full")
-    workloads = {(*_lengths(page), page.get("dtype") or page["settings"]["dtype"]) for page in found.values()}
-    settings = {
-        tuple(page["settings"][key] for key in ("block", "steps")) for page in found.values() if "settings" in page
-    }
-    if len(workloads) > 1 or len(settings) > 1:
-        raise RecordError(f"{place}: pages of different prompts, canvases, blocks, steps or dtypes; name one of them")
-    ((prompt, canvas, dtype),), ((block, steps),) = workloads, settings
-    reader = _Reader(prompt, canvas, block, steps, _WIDTHS[dtype])
+    whole = next(page["settings"] for page in found.values() if "settings" in page)
+    lengths, width = (whole["prompt"], whole["canvas"]), _WIDTHS[whole["dtype"]]
+    reader = _Reader(*lengths, whole["block"], whole["steps"], width)
     rows: list[Timed] = []
+    baselines: list[Baseline] = []
     notes: list[str] = []
     for name, page in found.items():
+        told = page.get("settings", page)
         ceilings = _ceilings_for(page, found.values())
-        if ceilings is None:
+        if any(told.get(key, whole[key]) != whole[key] for key in _WORKLOAD):
+            notes.append(f"{name} is left out: its {', '.join(_WORKLOAD)} are not those of the first page.")
+        elif ceilings is None:
             notes.append(f"{name} is left out: no page has ceilings of its device.")
-            continue
-        rows += reader.rows(name, page, ceilings)
-    baselines = [each for name, page in found.items() for each in _baselines(name, page)]
-    told = {_device(page): page["ceilings"] for page in reversed(found.values()) if "ceilings" in page}
+        else:
+            rows += reader.rows(name, page, ceilings)
+            baselines += _baselines(name, page)
+    limits = {_device(page): page["ceilings"] for page in reversed(found.values()) if "ceilings" in page}
     return Pages(
-        prompt=prompt, canvas=canvas, block=block, steps=steps, bytes_per_element=_WIDTHS[dtype], rows=tuple(rows),
-        baselines=tuple(baselines), notes=tuple(notes),
-        ceilings={device: Ceilings(**values) for device, values in told.items()},
+        prompt=lengths[0], canvas=lengths[1], block=whole["block"], steps=whole["steps"], bytes_per_element=width,
+        rows=tuple(rows), baselines=tuple(baselines), notes=tuple(notes),
+        ceilings={device: Ceilings(**values) for device, values in limits.items()},
     )  # fmt: skip
 
 
@@ -106,17 +111,14 @@ def _page(path: Path) -> dict[str, Any] | None:
         page = json.loads(path.read_text())
     except (OSError, ValueError) as problem:
         raise RecordError(f"{path} cannot be read: {problem}") from problem
-    known = isinstance(page, dict) and {"rows", "environment"} <= page.keys()
-    return page if known and ({"settings", "ceilings"} <= page.keys() or isinstance(page["rows"], dict)) else None
+    if not (isinstance(page, dict) and {"command", "rows", "environment"} <= page.keys()):
+        return None
+    drafts = page["command"].startswith(_DRAFTS)
+    return page if drafts or {"settings", "ceilings"} <= page.keys() else None
 
 
 def _device(page: dict[str, Any]) -> str:
     return str(page["environment"]["device_name"])
-
-
-def _lengths(page: dict[str, Any]) -> tuple[int, int]:
-    told = page.get("settings", page)
-    return told["prompt"], told["canvas"]
 
 
 def _ceilings_for(page: dict[str, Any], every: Iterable[dict[str, Any]]) -> Ceilings | None:
@@ -169,10 +171,10 @@ class _Reader:
         return [row for each in page["rows"] for row in self._measured(each)]
 
     def _measured(self, row: dict[str, Any]) -> Iterator[Timed]:
-        name, batch = row["name"], _batch(row["name"])
-        samples, ours = row["samples"], row["samples"].get(OURS)
-        if not ours:
+        name, samples, ours = row["name"], row["samples"], row["samples"].get(OURS)
+        if not ours or not name.rpartition("-")[2].isdecimal():
             return
+        batch = _batch(name)
         where = batch, self._prompt
         first, later = prediction.prefill(*where), list(prediction.later_tokens(*where, self._canvas))
         full = prediction.full_steps(*where, self._settings["none"])

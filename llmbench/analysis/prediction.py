@@ -25,7 +25,7 @@ import numpy as np
 from llmbench.config.decoders import Diffusion
 from llmbench.errors import RecordError
 from llmbench.models.architecture import bytes_moved, flops
-from llmbench.record import Ceilings, Family, ForwardCost, ForwardShape, Record, from_server
+from llmbench.record import Ceilings, Family, ForwardCost, ForwardShape, Record, from_server, timed
 
 if TYPE_CHECKING:
     from llmbench.models.architecture import Architecture
@@ -231,9 +231,12 @@ def timed_records(records: Sequence[Record]) -> list[Timed]:
 
     The time is the median over the repeats of the first repeated batch. Servers and Transformers' loops are left out:
     efficiencies belong to an implementation. So are drafts of another model, whose own forwards no Record holds.
+
+    Raises:
+        RecordError: they ran on several engines.
     """
-    found = []
-    for record in records:
+    found, engines = [], set()
+    for record in timed(records):
         if record.status != "finished" or record.ceilings is None or not record.forward_costs or from_server(record):
             continue
         decoder = record.config.get("model", {}).get("decoder", {})
@@ -242,6 +245,7 @@ def timed_records(records: Sequence[Record]) -> list[Timed]:
         batch = record.repeated_batches[0] if record.repeated_batches else 0
         times = [timing.e2e_ms for timing in record.timings if timing.batch == batch]
         if times and batch < len(record.partition):
+            engines.add(record.conditions.get("engine", "eager"))
             found.append(
                 Timed(
                     name=record.label, source=record.identity, device=record.environment.device_name,
@@ -249,4 +253,8 @@ def timed_records(records: Sequence[Record]) -> list[Timed]:
                     ms=statistics.median(times), costs=record.forward_costs, ceilings=record.ceilings,
                 )
             )  # fmt: skip
+    if len(engines) > 1:
+        raise RecordError(
+            f"times of the engines {' and '.join(sorted(engines))} are not fitted together; name one sweep"
+        )
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench.analysis import prediction
 from llmbench.analysis.formats import number
-from llmbench.analysis.prediction import Prediction, Timed
+from llmbench.analysis.prediction import Errors, Prediction, Timed
 from llmbench.analysis.prediction_map import CACHES, Line, Place, Point, SpeedMap
 from llmbench.report.cells import ABSENT
 from llmbench.report.colours import REFERENCE
@@ -43,7 +43,7 @@ def prediction_files(
     made = prediction_tables(found, source, notes)
     files: dict[str, str | bytes] = {"prediction.json": prediction_json(found, source, mapped)}
     if mapped is not None:
-        made += map_tables(mapped, source)
+        made += map_tables(mapped, source, prediction.errors(found.model, found.held_out))
         files["prediction.png"] = to_png(map_figure(mapped))
     return made, [*made, rows_table(found, source)], files
 
@@ -117,7 +117,7 @@ def rows_table(found: Prediction, source: str) -> Table:
     return Table(title="Measured and predicted", header=header, rows=tuple(cells), provenance=source)
 
 
-def map_tables(mapped: SpeedMap, source: str) -> list[Table]:
+def map_tables(mapped: SpeedMap, source: str, error: Errors | None = None) -> list[Table]:
     """Speedups over batch and k, a table for each cache, and the measured ones beside the predicted."""
     place, made = mapped.place, []
     for cache in CACHES:
@@ -134,7 +134,7 @@ def map_tables(mapped: SpeedMap, source: str) -> list[Table]:
         header = ("batch", "baseline, ms", *(f"k = {k}" for k in place.steps), "faster up to k")
         made.append(
             Table(
-                title=f"{MAP_TITLE}: {NAMES[cache]}", header=header, rows=tuple(rows), notes=_map_notes(mapped),
+                title=f"{MAP_TITLE}: {NAMES[cache]}", header=header, rows=tuple(rows), notes=_map_notes(mapped, error),
                 provenance=source,
             )
         )  # fmt: skip
@@ -149,9 +149,14 @@ def map_tables(mapped: SpeedMap, source: str) -> list[Table]:
     return made
 
 
-def _map_notes(mapped: SpeedMap) -> tuple[str, ...]:
+def _map_notes(mapped: SpeedMap, error: Errors | None) -> tuple[str, ...]:
+    near = ""
+    if error is not None:
+        ends = f"{number(1 - error.largest)} and {number(1 + error.largest)}"
+        near = f" Between {ends} the largest error of a row held out could turn it round."
     return (
-        f"Speedup: the baseline's time / LLaDA's predicted one; above 1 diffusion is faster. {_where(mapped.place)}",
+        _where(mapped.place),
+        f"Speedup: the baseline's time / LLaDA's predicted one; above 1 diffusion is faster.{near}",
         "Baseline: LLaMA's fastest measured generation at that batch, of the implementation in brackets, or predicted.",
         f"Measured of LLaDA: k = {mapped.measured_steps}. Another k is another number of the same steps.",
         "*: extrapolated: no batch as small or none as large was measured of one side, or not on this device or with "
@@ -223,6 +228,7 @@ def map_figure(mapped: SpeedMap) -> "Figure":
 def _panel(axes: "Axes", lines: Sequence[Line], points: Sequence[Point], place: Place, norm: Any) -> Any:
     """One heat map; returns its image."""
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     values = [[math.log2(line.speedups[k]) for k in place.steps] for line in lines]
     image = axes.imshow(values, cmap="PuOr", norm=norm, aspect="auto", origin="lower")
@@ -235,10 +241,9 @@ def _panel(axes: "Axes", lines: Sequence[Line], points: Sequence[Point], place: 
         for x, k in enumerate(place.steps):
             point = measured.get((line.batch, k))
             dark = abs(norm(values[y][x]) - 0.5) > 0.36
-            axes.text(
-                x, y + (0.22 if point else 0), number(line.speedups[k]), ha="center", va="center", fontsize=8,
-                color="white" if dark else "black", zorder=4,
-            )  # fmt: skip
+            look = {"color": "white"} if dark else {"path_effects": [withStroke(linewidth=2, foreground="white")]}
+            up = 0.22 if point else 0
+            axes.text(x, y + up, number(line.speedups[k]), ha="center", va="center", fontsize=8, zorder=4, **look)
             if point:
                 axes.plot(x - 0.25, y - 0.22, "o", color="black", markerfacecolor="black" if point.whole else "none")
                 axes.text(x - 0.1, y - 0.22, number(point.speedup), va="center", fontsize=8, fontweight="bold")

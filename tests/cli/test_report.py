@@ -326,6 +326,69 @@ def test_a_port_that_is_none_is_refused_in_one_line(store: Store, capsys: pytest
     assert capsys.readouterr().err == "llmbench ui: --port 80000: a port is a number from 1 to 65535\n"
 
 
+def test_times_are_predicted_from_a_sweep_and_from_pages(
+    store: Store, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of Records of one amount of work the mean time is fitted; batch 8 takes 1.25 times as long: an error of 20 %."""
+    assert report(store, "prediction", out=out) == 2
+    assert "--pages" in capsys.readouterr().err
+    sizes = (1, 2, 4, 8, 16, 32)
+    records = [
+        make_record(
+            "llama", batch=size, prompts=size, e2e_ms=125.0 if size == 8 else 100.0, spread=0.0, perplexity=None
+        )
+        for size in sizes
+    ]
+    parent = record_sweep(store, records, "throughput")
+    assert report(store, "prediction", "--sweep", parent, out=out) == 3  # two rows at batch 1 and 32
+    assert "--fit-batches" in capsys.readouterr().err
+    assert not (out / "prediction.json").exists()
+    assert report(store, "prediction", "--fit-batches", "1,2,4,16,32", out=out) == 0
+    assert re.search(r"Test CPU, batch 8 +1 +20.0 %", capsys.readouterr().out)
+    values = json.loads((out / "prediction.json").read_text())
+    assert values["errors"]["held_out"] == {"median": pytest.approx(0.2), "largest": pytest.approx(0.2), "rows": 1}
+    assert "map" not in values
+    assert not (out / "prediction.png").exists()
+    pages = ROOT / "docs" / "results"
+    assert report(None, "prediction", "--pages", pages, "--batches", "1,64", "--steps", "64,128", out=out) == 0
+    told = capsys.readouterr().out
+    assert "all held out" in told
+    assert f"From {pages}. Written:" in told
+    mapped = json.loads((out / "prediction.json").read_text())["map"]
+    assert [(line["batch"], line["extrapolated"]) for line in mapped["lines"][:2]] == [(1, False), (64, True)]
+    assert (out / "prediction.png").read_bytes().startswith(b"\x89PNG")
+    assert "| dual-8 " in (out / "prediction.md").read_text()  # every row is in the file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["pareto", "--pages", "docs"], "--pages is for prediction alone"),
+        (["prediction", "--steps", "8"], "add --pages"),
+        (["prediction", "--pages", "docs", "--sweep", "x"], "leave --sweep out"),
+        (["prediction", "--pages", "docs", "--device", "A", "--ceilings", "1,1"], "leave --device out"),
+        (["prediction", "--pages", str(ROOT / "docs" / "results"), "--device", "TPU"], "no page is of TPU"),
+    ],
+)
+def test_options_of_the_prediction_that_mean_nothing_are_refused(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(None, *arguments) == 2
+    assert named in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [("--ceilings", "989", "TFLOP/s and TB/s"), ("--batches", "1,0", "'0' is no positive whole number")],
+)
+def test_numbers_of_the_prediction_that_are_none_are_refused(
+    option: str, value: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        report(None, "prediction", "--pages", "docs", option, value)
+    assert named in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_reader_that_is_gone_costs_no_report(store: Store, out: Path) -> None:
     record_sweep(store, make_sweep(), "latency")
     command = [sys.executable, "-m", "llmbench", "report", "latency", "--out", str(out), "--uri", store.uri]

@@ -2,8 +2,8 @@
 
 Three kinds of page are read: steps and whole generations, LLaMA beside vLLM, and what drafts cost. Of each only our
 own decoders' times are rows, because efficiencies belong to an implementation; whole generations of LLaMA by any
-implementation are kept as baselines. Pages of another workload than the first one's are left out. Not read are drafted
-steps: the forwards of the drafting model are on no page. Samples are medians. Whatever is no such page is left alone.
+implementation are kept as baselines. Pages whose workload is not that of most are left out. Not read are drafted steps:
+the forwards of the drafting model are on no page. Samples are medians. Whatever is no such page is left alone.
 """
 
 import json
@@ -77,7 +77,8 @@ def read_pages(place: Path) -> Pages:
         raise RecordError(f"{place}: no measured page with ceilings; `make bench` writes one into docs/results")
     if trials := [name for name, page in found.items() if page.get("smoke")]:
         raise RecordError(f"{trials[0]} is a trial with small shapes; name pages that were measured in full")
-    whole = next(page["settings"] for page in found.values() if "settings" in page)
+    known = [page["settings"] for page in found.values() if "settings" in page]
+    whole = max(known, key=lambda one: sum(all(other[key] == one[key] for key in _WORKLOAD) for other in known))
     lengths, width = (whole["prompt"], whole["canvas"]), _WIDTHS[whole["dtype"]]
     reader = _Reader(*lengths, whole["block"], whole["steps"], width)
     rows: list[Timed] = []
@@ -87,7 +88,7 @@ def read_pages(place: Path) -> Pages:
         told = page.get("settings", page)
         ceilings = _ceilings_for(page, found.values())
         if any(told.get(key, whole[key]) != whole[key] for key in _WORKLOAD):
-            notes.append(f"{name} is left out: its {', '.join(_WORKLOAD)} are not those of the first page.")
+            notes.append(f"{name} is left out: its {', '.join(_WORKLOAD)} are not those of most pages.")
         elif ceilings is None:
             notes.append(f"{name} is left out: no page has ceilings of its device.")
         else:

@@ -133,11 +133,12 @@ def test_what_is_no_page_is_left_alone_and_what_cannot_be_read_together_is_refus
     read = read_pages(tmp_path)  # an H200's drafts beside an H100's page
     assert {row.source for row in read.rows} == {"whole"}
     assert read.notes == ("drafts is left out: no page has ceilings of its device.",)
-    (tmp_path / "drafts.json").write_text(json.dumps(drafts | {"prompt": 512}))
-    (tmp_path / "other.json").write_text(
-        json.dumps(page("nvidia-h200") | {"settings": whole["settings"] | {"prompt": 9}})
-    )
-    assert [note.split()[0] for note in read_pages(tmp_path).notes] == ["drafts"]
+    (tmp_path / "a.json").write_text(json.dumps(whole | {"settings": whole["settings"] | {"prompt": 512}}))
+    (tmp_path / "whole2.json").write_text(json.dumps(whole))
+    read = read_pages(tmp_path)
+    assert (read.prompt, {row.source for row in read.rows}) == (128, {"whole", "whole2"})
+    assert {item.source for item in read.baselines} == {"whole", "whole2"}
+    assert [note.split()[0] for note in read.notes] == ["a", "drafts"]
     (tmp_path / "whole.json").write_text(json.dumps(whole | {"smoke": True}))
     with pytest.raises(RecordError, match="is a trial"):
         read_pages(tmp_path / "whole.json")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("guide", "engine", "judges", "checkpoints", "method", "metrics")),
+    *(f"docs/{name}.md" for name in ("guide", "engine", "judges", "checkpoints", "method", "metrics", "prediction")),
 ]
 SHORT = "llmbench "
 LONG = "python -m llmbench "

@@ -44,7 +44,7 @@ def prediction_files(
     files: dict[str, str | bytes] = {"prediction.json": prediction_json(found, source, mapped)}
     if mapped is not None:
         made += map_tables(mapped, source, prediction.errors(found.model, found.held_out))
-        files["prediction.png"] = to_png(map_figure(mapped))
+        files["prediction.png"] = to_png(map_figure(mapped), 110)
     return made, [*made, rows_table(found, source)], files
 
 
@@ -64,7 +64,7 @@ def prediction_tables(found: Prediction, source: str, notes: Sequence[str] = ())
         rows=(
             ("e_F, share of the peak rate", number(model.flops_efficiency)),
             ("e_Q, share of the bandwidth", number(model.bytes_efficiency)),
-            ("c, ms per forward", number(model.forward_ms)),
+            ("c, ms per forward", number(round(model.forward_ms, 4))),
             ("p, overlap of both", number(model.overlap)),
         ),
         notes=(FORMULA, f"Fitted on {len(found.fitted)} rows of {found.device} at batch {batches}.", *notes),

@@ -1,9 +1,12 @@
 """The map of predicted speedups as people see it."""
 
-from llmbench.analysis.prediction import Model, Prediction
-from llmbench.analysis.prediction_map import Line, Place, Point, SpeedMap
+from pathlib import Path
+
+from llmbench.analysis.bench_pages import read_pages
+from llmbench.analysis.prediction import Model, Prediction, predict
+from llmbench.analysis.prediction_map import Line, Place, Point, SpeedMap, speed_map
 from llmbench.record import Ceilings
-from llmbench.report.prediction import map_figure, map_tables, prediction_tables
+from llmbench.report.prediction import map_figure, map_tables, prediction_files, prediction_tables
 
 MODEL = Model(flops_efficiency=0.8, bytes_efficiency=0.9, forward_ms=0.5, overlap=2.0)
 
@@ -66,3 +69,15 @@ def test_without_rows_held_out_there_are_no_errors_to_show() -> None:
     assert dict(fitted.rows)["p, overlap of both"] == "2.00"
     assert "x is left out." in fitted.notes
     assert errors.rows == ()
+
+
+def test_the_page_in_docs_is_what_the_kept_pages_give() -> None:
+    """`llmbench report prediction --pages docs/results` prints what docs/prediction.md shows."""
+    docs = Path(__file__).parents[2] / "docs"
+    pages = read_pages(docs / "results")
+    found = predict(pages.rows, (1, 32))
+    tables, _, _ = prediction_files(found, "", pages.notes, speed_map(found.model, pages, found.device))
+    shown = (docs / "prediction.md").read_text()
+    assert len(tables) == 5
+    for table in tables:
+        assert table.markdown().strip() in shown, table.title

@@ -27,7 +27,7 @@ class Place:
 
     device: str  # as it is called
     ceilings: Ceilings
-    measured: bool  # whether the pages are of this device and of these lengths
+    measured_lengths: bool  # whether these lengths are those of the pages
     prompt: int
     canvas: int
     block: int
@@ -101,7 +101,7 @@ def place_of(
     return Place(
         device=device if ceilings is None else "a device with these ceilings",
         ceilings=ceilings or pages.ceilings[device],
-        measured=ceilings is None and told == (pages.prompt, pages.canvas, pages.block),
+        measured_lengths=told == (pages.prompt, pages.canvas, pages.block),
         prompt=told[0], canvas=told[1], block=told[2], batches=tuple(batches or BATCHES), steps=tuple(steps or doubled),
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def lines(model: Model, pages: Pages, place: Place) -> list[Line]:
     llama, llada = (shape_of(name, pages.bytes_per_element) for name in (LLAMA, LLADA))
     found = []
     for cache in CACHES:
-        known = {row.batch for row in _steps(pages, place, cache)} if place.measured else set()
+        known = {row.batch for row in _steps(pages, place, cache)} if place.measured_lengths else set()
         compared = {item.batch for item in _baselines(pages, place)}
         for batch in place.batches:
             baseline = _fastest(pages, place, batch)
@@ -148,7 +148,7 @@ def lines(model: Model, pages: Pages, place: Place) -> list[Line]:
 def points(model: Model, pages: Pages, place: Place) -> list[Point]:
     """Where both sides were measured, at the pages' own k: whole generations, else the sums of measured steps."""
     found = []
-    for cache in CACHES if place.measured else ():
+    for cache in CACHES if place.measured_lengths else ():
         for batch in sorted({row.batch for row in _steps(pages, place, cache)}):
             baseline, settings = _fastest(pages, place, batch), _settings(pages.steps, place.canvas, place.block, cache)
             whole = [row.ms for row in _rows(pages, place, "generation", cache) if row.batch == batch]
@@ -213,7 +213,7 @@ def _steps(pages: Pages, place: Place, cache: Cache) -> list[prediction.Timed]:
 
 
 def _baselines(pages: Pages, place: Place) -> list[Baseline]:
-    return [item for item in pages.baselines if place.measured and item.device == place.device]
+    return [item for item in pages.baselines if place.measured_lengths and item.device == place.device]
 
 
 def _fastest(pages: Pages, place: Place, batch: int) -> Baseline | None:

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ def test_another_device_and_other_lengths_have_no_measured_baseline(pages: Pages
     assert [(line.batch, line.implementation, line.extrapolated) for line in h100.lines[:2]] == [
         (8, "llmbench", False), (128, None, True),
     ]  # fmt: skip
+    alone = speed_map(found.model, replace(pages, baselines=()), H200, batches=(1, 8), steps=(64,))
+    assert all(line.extrapolated for line in alone.lines)  # no generation of LLaMA was measured
     unknown = Ceilings(flops_per_s=1e15, bytes_per_s=8e12, last_level_cache_bytes=None, judged=True)
     for wanted in ({"ceilings": unknown}, {"canvas": 512}, {"prompt": 1024}, {"block": 64}):
         made = speed_map(found.model, pages, H200, batches=(8,), steps=(64,), **wanted)

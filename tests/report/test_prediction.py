@@ -14,7 +14,14 @@ MODEL = Model(flops_efficiency=0.8, bytes_efficiency=0.9, forward_ms=0.5, overla
 def a_map() -> SpeedMap:
     ceilings = Ceilings(flops_per_s=8e14, bytes_per_s=4e12, last_level_cache_bytes=None, judged=True)
     place = Place(
-        device="GPU", ceilings=ceilings, measured=True, prompt=8, canvas=32, block=8, batches=(1, 8), steps=(4, 16)
+        device="GPU",
+        ceilings=ceilings,
+        measured_lengths=True,
+        prompt=8,
+        canvas=32,
+        block=8,
+        batches=(1, 8),
+        steps=(4, 16),
     )
 
     def line(cache: str, batch: int, baseline_ms: float, times: dict[int, float], measured: bool) -> Line:

@@ -7,9 +7,10 @@ shows the settings that nothing dominates (of the newest sweep with quality; its
 the four hypotheses, each from the newest sweep of its recipe, `... drift` the times over the newest sweep, `... pareto`
 its speed per user against speed per device (`--price-per-hour` adds what a million tokens cost), `... prediction`
 how well a small model of a forward's time predicts rows that it was not fitted on, of the newest sweep or, with
-`--pages`, of measured pages, and where diffusion is faster over batch and k. The last line names the sweep and the
-files that were replaced. Of a sweep with missing jobs nothing is written, and the exit code is that of a `RecordError`.
-`... sweeps` lists what is there, `... ui` opens MLflow's pages on a store.
+`--pages`, of measured pages, and where diffusion is faster over batch and k, `... html` one page of the newest sweep,
+which opens without a network. The last line names the sweep and the files that were replaced. Of a sweep with missing
+jobs nothing is written, and the exit code is that of a `RecordError`. `... sweeps` lists what is there, `... ui` opens
+MLflow's pages on a store.
 """
 
 import argparse
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "hypotheses": report_views.hypotheses,
                 "drift": report_views.drift,
                 "prediction": report_views.prediction,
+                "html": report_views.html,
             }
             views.get(options.table, report_views.table)(_source(options), options)
 
@@ -133,7 +135,12 @@ def parser() -> argparse.ArgumentParser:
     add("--experiment", default=None, help=f"MLflow experiment (default: {EXPERIMENT})")
     add("--sweep", default=None, metavar="RUN_ID", help=_WHICH)
     add(PRICE, default=None, type=_price, metavar="PRICE", help="of the device, for pareto: adds money per 1M tokens")
-    add("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
+    add(
+        *("-o", "--out"),
+        default="paper",
+        metavar="FOLDER",
+        help="where files are written (default: %(default)s); for html also the file's name",
+    )
     prediction_options.add(options)
     return options
 

@@ -253,6 +253,33 @@ def predicted_from_pages(options: argparse.Namespace) -> None:
     _print(made, files | _files("prediction", "prediction", every), [], options)
 
 
+def html(source: "RecordedSweeps", options: argparse.Namespace) -> None:
+    """One page of a sweep that opens without a network.
+
+    Raises:
+        TrackingError: no finished sweep, or one without a finished job.
+        RecordError: its Records cannot be compared, or some are missing.
+    """
+    from llmbench.sweeps import partial
+    from llmbench.sweeps.page import page_of
+
+    chosen = _chosen(source, options, lambda item: True)
+    if chosen is None:
+        raise TrackingError(
+            f"no finished sweep in {source.location}; run `llmbench -m model=llama,llada steps=8,16` first"
+        )
+    sweep = source.read(chosen)
+    if not any(record.status == "finished" for record in sweep.records):
+        raise TrackingError(
+            partial.warning(sweep) or f"sweep {sweep.name} has no finished job; there is nothing to show"
+        )
+    out = Path(options.out)
+    name = "report.html"
+    if out.suffix in (".html", ".htm"):
+        options.out, name = str(out.parent), out.name
+    _print([], {name: page_of(sweep)}, [sweep], options)
+
+
 def _chosen(
     source: "RecordedSweeps", options: argparse.Namespace, fits: "Callable[[SweepSummary], bool]"
 ) -> "SweepSummary | None":
@@ -301,7 +328,8 @@ def _print(
 
     warnings = [warning for sweep in sweeps if (warning := partial.warning(sweep))]
     written = "" if warnings else f" {_write(Path(options.out), files)}"
-    emit("\n".join([*warnings, *(item.text() for item in made), *filter(None, [below])]))
+    if shown := [*warnings, *(item.text() for item in made), *filter(None, [below])]:
+        emit("\n".join(shown))
     named = ", ".join(sweep.title if len(sweeps) == 1 else sweep.title.removeprefix("sweep ") for sweep in sweeps)
     emit(f"From {named or options.pages or 'no sweep'}{newest}.{written}")
     if warnings:

@@ -16,7 +16,7 @@ RECIPES = (*SPEED_RECIPES, "parity")
 LIKELIHOOD = "likelihood"
 """The table of what belongs to models and not to k; conf/experiment/likelihood.yaml runs no more than it needs."""
 
-VIEWS = ("frontier", "pareto", "hypotheses", "drift", "prediction")
+VIEWS = ("frontier", "pareto", "hypotheses", "drift", "prediction", "html")
 """What else is made from sweeps of these recipes."""
 
 

@@ -143,6 +143,7 @@ def record_table(
         rows=tuple(tuple(row[i] for i in kept) for row in cells),
         notes=(*notes, *own),
         provenance=provenance(records, command),
+        identities=tuple(record.identity for record in records),
     )
 
 

@@ -15,6 +15,7 @@ class Table:
     notes: tuple[str, ...] = ()
     provenance: str = ""
     lead: tuple[str, ...] = ()  # what is read first, above the numbers
+    identities: tuple[str, ...] = ()  # of the Records behind the first rows
 
     def text(self) -> str:
         """For a terminal."""

@@ -217,8 +217,14 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         (name, *(_reference(parity, header, field) for header in table.header[1:]))
         for name, field in (("human reference", "human"), ("floor", "floor"))
     ]
-    rows = (*table.rows, *(row for row in extra if set(row[1:]) != {ABSENT}))
-    return replace(table, rows=rows, lead=sentences.lines(parity))
+    known = [row for row in extra if set(row[1:]) != {ABSENT}]
+    base = [identity for item in parity.implementations[:1] for identity in item.identities[:1]]
+    return replace(
+        table,
+        rows=(*table.rows, *known),
+        lead=sentences.lines(parity),
+        identities=(*table.identities, *(identity for identity in base for _ in known)),
+    )
 
 
 def of_checkpoints(table: Table, records: Iterable[Record], parity: Parity) -> Table:

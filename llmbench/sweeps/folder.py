@@ -34,11 +34,12 @@ def read_sweep(folder: Path) -> RecordedSweep:
     if not is_sweep(folder):
         raise RecordError(f"{folder}: no sweep wrote there (there is neither {state.SWEEP_FILE} nor {PLAN_FILE})")
     plan = _plan(folder)
-    records, missing = [], []
+    records, missing, runs = [], [], {}
     for name, title in (_titles(plan) or {path.parent.name: path.parent.name for path in _files(folder)}).items():
         path = folder / name / RECORD_FILE
         try:
-            records.append(record.load(path))
+            records.append(found := record.load(path))
+            runs[found.identity] = name
         except RecordError as error:
             missing.append(title if not path.exists() else f"{title} ({error})")
     history = []
@@ -52,6 +53,7 @@ def read_sweep(folder: Path) -> RecordedSweep:
         planned=_titles(plan),
         missing=tuple(missing),
         history=tuple(history),
+        runs=runs,
     )
 
 

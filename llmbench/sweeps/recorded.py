@@ -6,7 +6,7 @@ to the trash.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ class RecordedSweep(SweepSummary):
     planned: Mapping[str, str] | None = None  # title by identity (store) or job's folder; None: not known
     missing: tuple[str, ...] = ()  # titles of planned jobs without a Record, with the reason where one is known
     history: tuple[PastAnalysis, ...] = ()  # analyses of earlier sweeps that its verdicts count
+    runs: Mapping[str, str] = field(default_factory=dict)  # MLflow run id, or job's folder, by a Record's identity
 
     @property
     def planned_identities(self) -> dict[str, str] | None:

@@ -53,6 +53,7 @@ def read_run(store: Store, sweep: SweepSummary) -> RecordedSweep:
         planned=planned,
         missing=_missing(planned, records, reasons),
         history=tuple(store.past_analyses(sweep.run_id)),
+        runs=store.job_runs(sweep.run_id),
     )
     folder = None if found.is_whole else _folder(store, sweep)
     if folder is None:
@@ -62,7 +63,14 @@ def read_run(store: Store, sweep: SweepSummary) -> RecordedSweep:
     known = {record.identity for record in records}
     wanted = here.records if planned is None else [record for record in here.records if record.identity in planned]
     both = sorted_records([*records, *(record for record in wanted if record.identity not in known)])
-    return replace(found, path=folder, records=tuple(both), planned=planned, missing=_missing(planned, both, reasons))
+    return replace(
+        found,
+        path=folder,
+        records=tuple(both),
+        planned=planned,
+        missing=_missing(planned, both, reasons),
+        runs={**here.runs, **found.runs},
+    )
 
 
 def _missing(

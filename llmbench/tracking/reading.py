@@ -112,6 +112,12 @@ class StoreReader:
                     unreadable[run.data.tags.get("identity", run.info.run_name)] = str(error)
         return records_room.sorted_records(found), unreadable
 
+    def job_runs(self, parent: str) -> dict[str, str]:
+        """The run id of every job of a sweep that is whole here, by its identity."""
+        with store_uri.translated(f"cannot list the jobs of {parent}"):
+            runs = [run for run in self._search(f"tags.`{PARENT}` = '{parent}'") if is_whole(run)]
+        return {run.data.tags["identity"]: str(run.info.run_id) for run in runs if "identity" in run.data.tags}
+
     def planned(self, parent: str) -> dict[str, str] | None:
         """The title of every job that a sweep planned, by its identity; None where the store does not know."""
         with store_uri.translated(f"cannot read the plan of {parent}"):

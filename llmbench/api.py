@@ -155,6 +155,18 @@ class Sweep:
             raise RecordError(f"a frontier needs one group of settings with quality, found {len(found)}")
         return frontier_figure(found[0])
 
+    def html(self) -> str:
+        """One page that opens without a network: what `llmbench report html` writes.
+
+        Raises:
+            RecordError: Records that must be comparable are not.
+        """
+        from llmbench.sweeps.page import page_of
+        from llmbench.sweeps.recorded import RecordedSweep
+
+        own = {"command": self.command, "recipe": self.recipe, "records": self.records, "path": self.folder}
+        return page_of(self.recorded or RecordedSweep(run_id="", name="in memory", status="FINISHED", **own))
+
     def _tables(self, name: str, price_per_hour: float | None = None) -> "list[tuple[str, Table]]":
         """The tables of a name, each with what tells its group from the others."""
         from llmbench.analysis.frontier import frontiers

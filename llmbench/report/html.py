@@ -58,7 +58,7 @@ def sweep_page(records: Sequence[Record], verdicts: Sequence[Parity], origin: Or
         "question": escape(_question(verdicts)),
         "origin": _origin(records, origin),
         "verdicts": "".join(_verdict(verdict, sides, origin.runs, len(pairs) > 1) for verdict, sides in pairs),
-        "tables": _tables(records, verdicts, origin),
+        "tables": _tables(records, pairs, origin),
         "method": _method(verdicts),
         "environment": _environment(records),
         "runs": _runs(records, origin.runs),
@@ -66,6 +66,7 @@ def sweep_page(records: Sequence[Record], verdicts: Sequence[Parity], origin: Or
     rest = sum(len(part.encode()) for part in parts.values())
     chosen = next(((v, s) for v, s in pairs if v.head), pairs[0] if pairs else None)
     parts["texts"] = _texts(chosen, origin.runs, MOST_BYTES - rest - 100_000, len(pairs) > 1)
+    parts["texts_link"] = '<a href="#texts-shown">Texts</a>' if parts["texts"] else ""
     return _filled(parts)
 
 
@@ -99,7 +100,8 @@ def _title(verdicts: Sequence[Parity], origin: Origin) -> str:
 
 
 def _question(verdicts: Sequence[Parity]) -> str:
-    left, right = verdicts[0].names if len({verdict.names for verdict in verdicts}) == 1 else ("LLaMA", "LLaDA")
+    names = {verdict.names for verdict in verdicts if verdict.baseline and verdict.candidate}
+    left, right = next(iter(names)) if len(names) == 1 else ("LLaMA", "LLaDA")
     return f"At how many diffusion steps k does {right} match {left}'s quality, and is it faster there?"
 
 
@@ -141,7 +143,7 @@ def _facts(parity: Parity, sides: Group, runs: Mapping[str, str]) -> str:
         return with_interval(item.ratio, item.low, item.high, "x") if item else "not timed"
 
     def fact(name: str, value: str, more: str, runs: str) -> None:
-        facts.append((name, f"<b>{escape(value)}</b><small>{escape(more)}</small> {runs}"))
+        facts.append((name, f"<b>{escape(value)}</b><small>{escape(more)}</small> <div>{runs}</div>"))
 
     if head is not None:
         tested, k, none = head.reached, head.s_parity, f"none up to k = {most}"
@@ -152,30 +154,26 @@ def _facts(parity: Parity, sides: Group, runs: Mapping[str, str]) -> str:
         at = parity.speedup(head.reached if head else None) or parity.speedup(most) or parity.speedups[-1]
         where = "at the tested S_parity" if head and at.steps == head.reached else "no k passes: no speedup at parity"
         value, _, interval = fast(at).partition(" ")
-        fact(f"Speedup at k = {at.steps}", value, f"{interval} {where if head else ''}", of(at.steps))
+        more = "; ".join(filter(None, [interval, where if head else ""]))
+        fact(f"Speedup at k = {at.steps}", value, more, of(at.steps))
     return f"<dl class=facts>{''.join(f'<div><dt>{name}</dt><dd>{value}</dd></div>' for name, value in facts)}</dl>"
 
 
-def _tables(records: Sequence[Record], verdicts: Sequence[Parity], origin: Origin) -> str:
+def _tables(records: Sequence[Record], pairs: Sequence[tuple[Parity, Group]], origin: Origin) -> str:
     """The tables of the recipe; those of the tests with the runs of each k."""
-    made = recipe_tables(records, verdicts, origin.recipe, origin.command)
-    tests = {table: verdict for verdict in verdicts for table in details_tables(verdict)}
-    by_steps = {
-        id(verdict): {
-            str(k): [origin.runs.get(r.identity, r.identity) for r in records if r.steps == k and r.identity in own]
-            for k in verdict.steps
-        }
-        for verdict in verdicts
-        for own in [set(verdict.identities)]
-    }
+    verdicts = [verdict for verdict, _ in pairs]
+    tests = {table: sides for verdict, sides in pairs for table in details_tables(verdict)}
+    said = {line for verdict in verdicts for line in sentences.lines(verdict)}
     parts = []
-    for table in made:
-        verdict = tests.get(table)
-        own = [by_steps[id(verdict)].get(row[0], []) for row in table.rows] if verdict else []
-        lead = tuple(line for line in table.lead if not any(line in sentences.lines(v) for v in verdicts))
+    for table in recipe_tables(records, verdicts, origin.recipe, origin.command):
+        own = []
+        if sides := tests.get(table):
+            by_steps = {str(side.steps): side.records for side in sides.candidates}
+            own = [[origin.runs.get(r.identity, r.identity) for r in by_steps.get(row[0], ())] for row in table.rows]
+        lead = tuple(line for line in table.lead if line not in said)
         parts.append(table_html(replace(table, lead=lead), origin.runs, own))
-    said = model_properties(records)
-    return "".join([*parts, f"<p>{escape(said)}</p>" if said else ""])
+    properties = model_properties(records)
+    return "".join([*parts, f"<p>{escape(properties)}</p>" if properties else ""])
 
 
 def _texts(chosen: tuple[Parity, Group] | None, runs: Mapping[str, str], room: int, several: bool) -> str:
@@ -193,12 +191,12 @@ def _method(verdicts: Sequence[Parity]) -> str:
     shown = next((verdict for verdict in verdicts if verdict.head), None)
     terms = ""
     if shown is not None and shown.head is not None:
-        left, right = shown.names
+        head, (left, right) = shown.head, shown.names
         terms = (
-            f"Here: {TITLES[shown.head.curve.metric]}, margin {sentences.margin(shown.head)}, one-sided bounds at "
-            f"{100 * shown.alpha:.3g} %, {shown.head.prompts} prompts in {shown.head.documents} documents. Where a metric "
-            f"rewards text of little variety, {right} at k is compared with {left} at the temperature at which its text "
-            "is as varied (entropy of the judge's tokens)."
+            f"Here: {TITLES[head.curve.metric]}, margin {sentences.margin(head)}, one-sided bounds at "
+            f"{100 * shown.alpha:.3g} %, {head.prompts} prompts in {head.documents} documents. Where a metric rewards "
+            f"text of little variety, {right} at k is compared with {left} at the temperature at which its text is as "
+            "varied (entropy of the judge's tokens)."
         )
     said = "".join(f"<p>{escape(text)}</p>" for text in filter(None, (*_METHOD, terms)))
     return f"{said}<p class=note>{_IN_FULL}</p>"

@@ -1,7 +1,7 @@
 """What the figures of the one page show: series of points with their intervals, in words, and the runs behind them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from llmbench.analysis.estimates import logged
@@ -9,7 +9,7 @@ from llmbench.analysis.formats import TITLES, UNITS, listed, number, signed, wit
 from llmbench.analysis.parity.grouping import Group
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.sides import Side, as_logged
-from llmbench.analysis.parity.verdict import DeltaTest, MetricParity, Speedup
+from llmbench.analysis.parity.verdict import DeltaTest, ExternalServer, MetricParity, Speedup
 from llmbench.metrics.keys import METRICS
 from llmbench.report.plane import AXIS, plane
 
@@ -111,8 +111,9 @@ class _Maker:
     def flat(self, name: str, colour: Colour, height: float, said: str, runs: tuple[str, ...]) -> Series:
         """A line over all k."""
         ends = sorted({float(k) for k in self.parity.steps})
-        made = [Dot(x=x, y=height, at="every k", said=said if x == ends[-1] else "", runs=runs) for x in ends]
-        return Series(name=name, colour=colour, form="dashes", dots=tuple(made))
+        *others, last = [Dot(x=x, y=height) for x in ends]
+        last = replace(last, at="every k", said=said, runs=runs, tag=name)
+        return Series(name=name, colour=colour, form="dashes", dots=(*others, last))
 
     def quality(self, item: MetricParity) -> Chart:
         """A metric over k, with what it is tested against."""
@@ -234,7 +235,7 @@ class _Maker:
                 self.flat(name, "baseline", height, said, (*self.of(self.sides.baseline), *again)),
             ),
             x_ticks=self.ticks,
-            notes=("Bars: 95 % interval of the median, by bootstrap over repeats.",),
+            notes=("Bars: 95 % interval of the median over repeats.",),
         )
 
     def speedups(self) -> Chart:
@@ -242,30 +243,40 @@ class _Maker:
         left, right = self.parity.names
         own = self.of(self.sides.baseline)
 
-        def ratios(speeds: Sequence[Speedup], runs: tuple[str, ...]) -> tuple[Dot, ...]:
-            return tuple(
-                Dot(x=item.steps, y=item.ratio, at=f"k = {item.steps}", low=item.low, high=item.high,
-                    said=with_interval(item.ratio, item.low, item.high, "x"), runs=(*self.at(item.steps), *runs))
-                for item in speeds
-            )  # fmt: skip
+        def ratio(item: Speedup, runs: tuple[str, ...]) -> Dot:
+            said = with_interval(item.ratio, item.low, item.high, "x")
+            return Dot(
+                x=item.steps, y=item.ratio, at=f"k = {item.steps}", said=said, runs=runs, low=item.low, high=item.high
+            )
 
-        servers = [item for item in self.parity.external_servers if item.speedups]
+        def server(item: ExternalServer) -> Series:
+            name = f"{'of' if item.candidate else 'against'} {item.label}, wall clock"
+            found = []
+            for speed in item.speedups:
+                sides = [side for side in self.sides.external_servers if side.records[0].side == item.label]
+                served = [run for side in sides if side.steps in (None, speed.steps) for run in self.of(side)]
+                found.append(ratio(speed, (*served, *(own if item.candidate else self.at(speed.steps)))))
+            return Series(name=name, colour="reference", form="points", dots=tuple(found))
+
+        dots = tuple(ratio(item, (*self.at(item.steps), *own)) for item in self.parity.speedups)
         return Chart(
             title=f"speedup over k, against {left}",
             x_label=self.steps_label,
             y_label="times as fast (above 1: faster)",
             series=(
-                Series(name=right, colour="candidate", form="points", dots=ratios(self.parity.speedups, own)),
-                *(
-                    Series(name=f"{'of' if item.candidate else 'against'} {item.label}, wall clock", colour="reference",
-                           form="points", dots=ratios(item.speedups, ()))
-                    for item in servers
-                ),
+                Series(name=right, colour="candidate", form="points", dots=dots),
+                *(server(item) for item in self.parity.external_servers if item.speedups),
                 self.flat("equal speed", "reference", 1.0, "", ()),
             ),
             x_ticks=self.ticks,
             notes=("Bars: 95 % interval, by bootstrap over batches, then repeats.",),
-        )  # fmt: skip
+        )
+
+
+def _ends(metric: str, test: DeltaTest) -> tuple[float, float]:
+    """The interval of a difference, laid at its reference."""
+    ends = as_logged(metric, test.reference + test.low), as_logged(metric, test.reference + test.high)
+    return min(ends), max(ends)
 
 
 def _difference(test: DeltaTest) -> str:
@@ -276,9 +287,3 @@ _PLANE_NOTE = (
     "Bars: 95 % interval of the difference, laid at the curve. What is tested is the vertical distance of a point from "
     "the curve; a point inside the margin's area is not worse by more than the margin."
 )
-
-
-def _ends(metric: str, test: DeltaTest) -> tuple[float, float]:
-    """The interval of a difference, laid at its reference."""
-    ends = as_logged(metric, test.reference + test.low), as_logged(metric, test.reference + test.high)
-    return min(ends), max(ends)

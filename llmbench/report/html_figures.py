@@ -155,7 +155,7 @@ def _tags(series: Sequence[Series], x: Axis, y: Axis) -> list[str]:
     """What is written beside points, none over another, a point or a line; one without room is left to its title."""
     taken = [box for own in series for box in _drawn(own, x, y)]
     made = []
-    for place, own in reversed(list(enumerate(series))):
+    for place, own in sorted(enumerate(series), key=lambda pair: pair[1].colour != "candidate"):
         for dot in own.dots:
             for right, down in _OFFSETS if dot.tag else ():
                 across, up = x.at(dot.x) + right, y.at(dot.y) + down

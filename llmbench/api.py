@@ -164,8 +164,15 @@ class Sweep:
         from llmbench.sweeps.page import page_of
         from llmbench.sweeps.recorded import RecordedSweep
 
-        own = {"command": self.command, "recipe": self.recipe, "records": self.records, "path": self.folder}
-        return page_of(self.recorded or RecordedSweep(run_id="", name="in memory", status="FINISHED", **own))
+        recorded = self.recorded or RecordedSweep(
+            run_id="",
+            name="in memory",
+            status="FINISHED",
+            command=self.command,
+            recipe=self.recipe,
+            records=self.records,
+        )
+        return page_of(recorded)
 
     def _tables(self, name: str, price_per_hour: float | None = None) -> "list[tuple[str, Table]]":
         """The tables of a name, each with what tells its group from the others."""

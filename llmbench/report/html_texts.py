@@ -59,7 +59,10 @@ def texts_of(sides: Group, names: tuple[str, str], room: int) -> Texts | None:
     kept: list[tuple[Cell | None, ...]] = []
     for prompt_id, prompt in prompts:
         row = tuple(cells.get(prompt_id) for cells in found)
-        room -= len(json.dumps([prompt_id, prompt, row], ensure_ascii=False).encode()) + 160  # and its option
+        parts = [script_json([prompt, row]), _option(len(kept), prompt_id, prompt)]
+        if not kept:  # it also stands in the cards
+            parts.append(escape([prompt, row]))
+        room -= sum(len(part.encode()) for part in parts)
         if room < 0:
             break
         kept.append(row)
@@ -110,10 +113,7 @@ def texts_html(texts: Texts, runs: Mapping[str, str]) -> str:
     """The first prompt with the texts of every setting; the script puts others into the same places."""
     shown = _first_shown(texts)
     titles = ("tokens", *(TITLES[key] for key in SCORES))
-    options = "".join(
-        f'<option value="{place}">{escape(f"{prompt_id}: {prompt[:60]}")}</option>'
-        for place, (prompt_id, prompt) in enumerate(texts.prompts)
-    )
+    options = "".join(_option(place, prompt_id, prompt) for place, (prompt_id, prompt) in enumerate(texts.prompts))
     switches = "".join(
         f'<label class="{_colour(record)}"><input type="checkbox" value="{place}"'
         f"{' checked' if place in shown else ''}>{escape(name)}</label>"
@@ -136,6 +136,10 @@ def texts_html(texts: Texts, runs: Mapping[str, str]) -> str:
         f"<div class=cards>{cards}</div></div>"
         f'<script type="application/json" id=texts>{script_json(data)}</script>'
     )
+
+
+def _option(place: int, prompt_id: str, prompt: str) -> str:
+    return f'<option value="{place}">{escape(f"{prompt_id}: {prompt[:60]}")}</option>'
 
 
 def _first_shown(texts: Texts) -> set[int]:

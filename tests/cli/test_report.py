@@ -516,6 +516,32 @@ def test_a_folder_that_was_moved_gives_the_same_without_any_store(store: Store, 
             assert again.is_file() if path.suffix in (".png", ".html") else path.read_text() == again.read_text()
 
 
+def test_one_page_names_runs_from_the_store_and_folders_without_it(
+    store: Store, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(store, "html", out=out) == 2
+    assert "run `llmbench -m model=llama,llada" in capsys.readouterr().err
+    folder = tmp_path / "results" / "swept"
+    parent = planned_sweep(store, folder, make_sweep())
+    assert report(store, "html", out=out) == 0
+    assert capsys.readouterr().out.splitlines() == [f"From sweep swept ({parent}). Written: {out / 'report.html'}"]
+    found = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert len(found) == 5
+    assert all(page.count(run.info.run_id) > 3 for run in found)
+    assert (
+        main(["html", "--folder", str(folder.parent), "--sweep", "swept", "-o", str(tmp_path / "new" / "a.html")]) == 0
+    )
+    page = (tmp_path / "new" / "a.html").read_text(encoding="utf-8")
+    assert all(page.count(path.parent.name) > 3 for path in folder.glob("*/record.json"))
+    assert load(folder).html() == page
+    shutil.rmtree(next(folder.glob("llada-k16-*")))
+    assert report(None, "html", "--folder", folder, out=tmp_path / "none") == 3
+    assert capsys.readouterr().out.splitlines()[-2].startswith("PARTIAL: 4 of 5 jobs of sweep swept")
+    assert not (tmp_path / "none").exists()
+    assert "<p class=warning role=alert>PARTIAL: 4 of 5" in load(folder).html()
+
+
 def test_a_folder_lacks_what_its_plan_names(
     store: Store, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """The one page, read as a browser reads it: what it holds, what it loads (nothing), and that outputs stay text."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ VOID = {"meta", "link", "br", "input"}
 HOSTILE = (
     "</script><script>document.title='hacked'</script>",
     "<!--<script>",
+    "</script \n><p>",
     "<img src=x onerror=\"document.title='hacked'\">",
     "</pre></article><h1 id=run-x>$title ${question} %s</h1>",
     "\u2028\u2029]]> & &lt; ' \" \\u003c \u202egnp.exe",
@@ -168,6 +170,7 @@ def test_what_models_wrote_stays_text() -> None:
     failed = replace(make_sweep((16,))[1], status="failed", reason=HOSTILE[0], identity=HOSTILE[3], metrics={})
     page = page_of([*records, failed], command=HOSTILE[2], title=HOSTILE[0], warning=HOSTILE[3])
     assert len(page.all("script")) == 2
+    assert "<" not in page.all("script", id="texts")[0].text  # nothing that a browser could take for its end
     assert not page.all("img")
     assert len(page.all("h1")) == 1
     cells = page.data["cells"]
@@ -231,7 +234,11 @@ def test_each_of_several_verdicts_has_its_figures_and_texts_are_of_one() -> None
     records = [record for batch in (2, 4) for record in make_sweep((8, 16), batch=batch)]
     page = page_of(records)
     assert [item.text.partition(",")[0] for item in page.all("h2")[:2]] == ["Verdict: temperature 0.7"] * 2
-    assert len(page.all("dl")) == 2
+    named = {b: {f"folder-{r.identity}" for r in records if r.conditions["batch"] == b} for b in ("2", "4")}
+    for batch, facts in zip(("2", "4"), page.all("dl"), strict=True):
+        shown = {item.text for item in facts.inside if item.tag == "a"}
+        assert shown
+        assert shown <= named[batch]
     assert len(page.data["cells"][0]) == 3
 
 
@@ -246,13 +253,25 @@ def test_equal_ratios_are_equally_far_apart() -> None:
     assert [axis.at(value) for value in (1, 10, 100)] == pytest.approx([200, 100, 0])
     assert axis.ticks == [1, 2, 5, 10, 20, 50, 100]
     assert Axis(0.0, 10.0, 0.0, 100.0, log=False).ticks == [0, 2, 4, 6, 8, 10]
-    circles = [
-        float(item.attributes["cy"])
-        for svg in page_of(make_sweep()).all("svg")[-1:]
-        for item in svg.inside
-        if item.tag == "circle" and "r" in item.attributes and item.attributes["r"] == "4.5"
-    ]
+    records = make_sweep()
+    (verdict,) = verdicts(records)
+    svg = next(item for item in page_of(records).all("figure") if item.text.startswith("speedup over k"))
+    circles = [float(i.attributes["cy"]) for i in svg.inside if i.attributes.get("r") == "4.5"]
     assert circles[1] - circles[0] == pytest.approx(circles[3] - circles[2], abs=0.2)  # 2.5, 1.25; 0.625, 0.3125
+    a_factor_of_two = (circles[3] - circles[0]) / 3
+    bars = [item.attributes["d"] for item in svg.inside if item.attributes.get("class") == "bar"]
+    for at, bar, item in zip(circles, bars, verdict.speedups, strict=True):
+        low, high = (float(text) for text in re.match(r"M\S+ (\S+)V([\d.]+)", bar).groups())
+        assert at - low == pytest.approx(a_factor_of_two * math.log2(item.low / item.ratio), abs=0.2)
+        assert at - high == pytest.approx(a_factor_of_two * math.log2(item.high / item.ratio), abs=0.2)
+
+
+def test_the_figures_show_the_test_and_what_its_bars_are(judged: Page) -> None:
+    titles = [item.text for item in judged.all("figcaption")]
+    assert titles[:2] == ["perplexity over k", "perplexity at equal entropy: the test"]
+    assert titles[-1] == "bits per byte over k"
+    for item in judged.all("figure"):
+        assert any(inner.text.startswith("Bars: 95 % interval") for inner in item.inside if inner.tag == "p")
 
 
 def test_a_server_and_several_implementations_bear_their_names_and_runs() -> None:

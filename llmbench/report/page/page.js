@@ -62,7 +62,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const absent = (row) => key(row) === "-" || key(row) === "";
       const order = (a, b) => {
         const [x, y] = [parseFloat(key(a)), parseFloat(key(b))];
-        return Number.isNaN(x) || Number.isNaN(y) ? key(a).localeCompare(key(b)) : x - y;
+        return Number.isNaN(x) || Number.isNaN(y) ? key(a).localeCompare(key(b), "en", { numeric: true }) : x - y;
       };
       const rows = [...body.rows].sort((a, b) => absent(a) - absent(b) || (down ? -order(a, b) : order(a, b)));
       body.append(...rows);

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
+    from llmbench.analysis.compare import Comparison
     from llmbench.analysis.parity.parity import Parity
     from llmbench.report.layout import Table
     from llmbench.sweeps.recorded import RecordedSweep
@@ -93,6 +94,24 @@ class Sweep:
             raise RecordError("no job of this sweep has finished; there is nothing to compare")
         names = "; ".join(f"{place}: {item.where}" for place, item in enumerate(found))
         raise RecordError(f"{len(found)} groups of settings, each with its verdict: use parities() ({names})")
+
+    def compare(self, after: "Sweep", *, process_sd: float | None = None) -> "Comparison":
+        """What changed from this sweep to another one beyond noise; `print` it for the answer in a sentence.
+
+        Settings are matched, prompts paired; docs/compare.md says what the bounds hold.
+
+        Args:
+            after: the other sweep, B.
+            process_sd: standard deviation of ln L_e2e between two processes of one commit; None is 0.0125.
+
+        Raises:
+            ConfigError: `process_sd` is no share.
+            RecordError: the sweeps share no setting.
+        """
+        from llmbench.analysis.compare import PROCESS_SD, compare
+
+        own = PROCESS_SD if process_sd is None else process_sd
+        return compare(self.records, after.records, process_sd=own)
 
     def table(self, name: str = "parity", *, price_per_hour: float | None = None) -> "pandas.DataFrame":
         """A table of the paper; cells are text with their intervals, as `llmbench report` prints them.

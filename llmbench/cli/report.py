@@ -8,9 +8,9 @@ the four hypotheses, each from the newest sweep of its recipe, `... drift` the t
 its speed per user against speed per device (`--price-per-hour` adds what a million tokens cost), `... prediction`
 how well a small model of a forward's time predicts rows that it was not fitted on, of the newest sweep or, with
 `--pages`, of measured pages, and where diffusion is faster over batch and k, `... html` one page of the newest sweep,
-which opens without a network. The last line names the sweep and the files that were replaced. Of a sweep with missing
-jobs nothing is written, and the exit code is that of a `RecordError`. `... sweeps` lists what is there, `... ui` opens
-MLflow's pages on a store.
+which opens without a network, `... compare A B` what changed between two sweeps (`report_compare`). The last line names
+the sweep and the files that were replaced. Of a sweep with missing jobs nothing is written, and the exit code is that
+of a `RecordError`. `... sweeps` lists what is there, `... ui` opens MLflow's pages on a store.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.cli import prediction_options, report_views
+from llmbench.cli import prediction_options, report_compare, report_views
 from llmbench.errors import LlmbenchError, TrackingError, UsageError
 from llmbench.report.assemble import LIKELIHOOD, RECIPES, VIEWS
 from llmbench.system.output import emit, flush_output
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     def run(options: argparse.Namespace) -> None:
         if options.price_per_hour is not None and options.table != "pareto":
             raise UsageError(f"{PRICE} is for pareto alone; leave it out of {options.table}")
+        if options.table == report_compare.COMPARE:
+            raise UsageError("compare stands first: llmbench report compare A B [options]")
         prediction_options.check_options(options)
         if options.pages is not None:
             report_views.predicted_from_pages(options)
@@ -58,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
             views.get(options.table, report_views.table)(_source(options), options)
 
     given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == [report_compare.COMPARE]:
+        return run_command(report_compare.parser(), given[1:], report_compare.compare_sweeps)
     return run_command(parser(), [_as_option(word) for word in given], run)
 
 
@@ -127,8 +131,8 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add(
         "table",
-        choices=(*RECIPES, LIKELIHOOD, *VIEWS, SWEEPS),
-        help="table 1 to 4, the models' own likelihood, a view of them, or a list of all sweeps",
+        choices=(*RECIPES, LIKELIHOOD, *VIEWS, report_compare.COMPARE, SWEEPS),
+        help="table 1 to 4, the models' own likelihood, a view of them, two sweeps (compare A B), or a list of all",
     )
     add("--folder", default=None, help="read a sweep's folder, or a folder of results, and no store")
     add("--uri", default=None, help="MLflow store or server (default: mlflow.db in the folder of results)")

@@ -108,7 +108,8 @@ class Sweep:
             ConfigError: `process_sd` is no share.
             RecordError: the sweeps share no setting.
         """
-        from llmbench.analysis.compare import PROCESS_SD, compare
+        from llmbench.analysis.compare import compare
+        from llmbench.analysis.compare_times import PROCESS_SD
 
         own = PROCESS_SD if process_sd is None else process_sd
         return compare(self.records, after.records, process_sd=own)

@@ -181,7 +181,7 @@ def _differing(pairs: Sequence[tuple[Record, Record]]) -> tuple[Differing, ...]:
                 for side, facts in zip(sides, (a, b), strict=True):
                     side[facts.get(key, "")] = None
     first = ["device_name", "card", "driver", "device", "dtype", "engine", "quantization", "commit", "threads"]
-    order = {key: place for place, key in enumerate([*first, *LISTED])}
+    order = {key: place for place, key in enumerate(dict.fromkeys([*first, *LISTED]))}
     keys = sorted(found, key=lambda key: (order.get(key, len(order)), key))
     return tuple(Differing(key=key, a=tuple(found[key][0]), b=tuple(found[key][1])) for key in keys)
 

@@ -66,7 +66,8 @@ def compare_sweeps(options: argparse.Namespace) -> None:
         RecordError: Records cannot be read or share no setting, or the gate cannot be judged.
         LlmbenchError: a worsening is larger than --fail-if-worse.
     """
-    from llmbench.analysis.compare import PROCESS_SD, compare
+    from llmbench.analysis.compare import compare
+    from llmbench.analysis.compare_times import PROCESS_SD
     from llmbench.report.compare import compare_figure, compare_json, compare_tables
     from llmbench.report.figures import to_png
 
@@ -93,7 +94,7 @@ def _judge(found: "Comparison", gate: float) -> None:
         LlmbenchError: something is worse.
     """
     if worse := found.worse_than(gate):
-        raise LlmbenchError(f"--fail-if-worse={gate:g}: worse beyond that: {', '.join(map(_told, worse))}")
+        raise LlmbenchError(f"--fail-if-worse={gate:g}: worse beyond that: {', '.join(map(_described, worse))}")
     if found.undecidable:
         raise RecordError(f"--fail-if-worse: B gives no result for {', '.join(found.undecidable)}; run it again")
     if not found.judged:
@@ -103,7 +104,7 @@ def _judge(found: "Comparison", gate: float) -> None:
     emit(f"--fail-if-worse={gate:g}: in no setting is the lower bound of a worsening above {gate:.3g}.")
 
 
-def _told(item: "Change") -> str:
+def _described(item: "Change") -> str:
     from llmbench.analysis.compare import TIME
     from llmbench.analysis.formats import TITLES
 

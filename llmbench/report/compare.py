@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _NAMED = 6
 """How many settings a note names."""
 
+_NOTHING = ("none that is known", ABSENT, ABSENT)
+
 BARS = "Bars: intervals that hold together with 95 % over all settings and metrics."
 
 
@@ -46,7 +48,7 @@ def compare_tables(found: Comparison, a: str, b: str, fail_if_worse: float | Non
 
 def _conditions(found: Comparison, a: str, b: str) -> Table:
     matched = found.matched
-    notes = [] if matched.differing else ["All known conditions agree."]
+    notes = []
     if equal := [label for label, (same, prompts) in found.texts.items() if prompts and same == prompts]:
         notes.append(f"The same texts on both sides, and so the same quality: {_named(equal)}.")
     if found.matched.uncommitted:
@@ -63,7 +65,7 @@ def _conditions(found: Comparison, a: str, b: str) -> Table:
         title="Conditions that differ",
         lead=(str(found), f"A: {a}", f"B: {b}"),
         header=("", "A", "B"),
-        rows=tuple((item.key, _values(item.a), _values(item.b)) for item in matched.differing),
+        rows=tuple((item.key, _values(item.a), _values(item.b)) for item in matched.differing) or (_NOTHING,),
         notes=tuple(notes),
     )
 

@@ -71,6 +71,7 @@ class Matched:
     only_b: tuple[str, ...]
     failed_a: tuple[str, ...]
     failed_b: tuple[str, ...]
+    copies: int  # pairs that are one measurement: of one process, begun at one moment
     uncommitted: bool  # one of the sides ran code with changes that no commit holds
     load_a: float | None  # median of the load averages at the start of the jobs; None where not known
     load_b: float | None
@@ -100,6 +101,7 @@ def match(a: Sequence[Record], b: Sequence[Record]) -> Matched:
         only_b=tuple(labels[key] for key in places[1] if key not in shared),
         failed_a=_failed(a),
         failed_b=_failed(b),
+        copies=sum(a.process == b.process and a.started_at == b.started_at for a, b in used),
         uncommitted=any(bool(record.environment.git_dirty) for pair in used for record in pair),
         load_a=_load(first for first, _ in used),
         load_b=_load(second for _, second in used),

@@ -113,7 +113,13 @@ def _described(item: "Change") -> str:
 
 
 def _named(typed: str, sweep: "RecordedSweep") -> str:
-    return sweep.title if sweep.name in typed or sweep.run_id == typed else f"{sweep.title} of {typed}"
+    """What was typed, without a password, and which sweep that is."""
+    from llmbench.system.redact import redact
+
+    run = f"run {sweep.run_id}" if sweep.run_id and sweep.run_id != typed else ""
+    name = sweep.name if sweep.name not in typed else ""
+    known = ", ".join(filter(None, [name, run]))
+    return f"{redact(typed)} ({known})" if known else redact(typed)
 
 
 def _sweep(name: str, options: argparse.Namespace) -> "RecordedSweep":

@@ -51,7 +51,9 @@ def _conditions(found: Comparison, a: str, b: str) -> Table:
     notes = []
     if equal := [label for label, (same, prompts) in found.texts.items() if prompts and same == prompts]:
         notes.append(f"The same texts on both sides, and so the same quality: {_named(equal)}.")
-    if found.matched.uncommitted:
+    if matched.copies:
+        notes.append(f"The same measurement on both sides, and not two: {counted(matched.copies, 'job')}.")
+    if matched.uncommitted:
         notes.append("A side ran code with changes that no commit holds: that the code is equal is not known.")
     for name, only, failed in (("A", matched.only_a, matched.failed_a), ("B", matched.only_b, matched.failed_b)):
         if only:

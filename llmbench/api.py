@@ -102,17 +102,16 @@ class Sweep:
 
         Args:
             after: the other sweep, B.
-            process_sd: standard deviation of ln L_e2e between two processes of one commit; None is 0.0125.
+            process_sd: standard deviation of ln L_e2e between two processes of one commit; None is 0.0125, and
+                times of a busy CPU are not judged.
 
         Raises:
             ConfigError: `process_sd` is no share.
             RecordError: the sweeps share no setting.
         """
         from llmbench.analysis.compare import compare
-        from llmbench.analysis.compare_times import PROCESS_SD
 
-        own = PROCESS_SD if process_sd is None else process_sd
-        return compare(self.records, after.records, process_sd=own)
+        return compare(self.records, after.records, process_sd=process_sd)
 
     def table(self, name: str = "parity", *, price_per_hour: float | None = None) -> "pandas.DataFrame":
         """A table of the paper; cells are text with their intervals, as `llmbench report` prints them.

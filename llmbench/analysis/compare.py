@@ -8,7 +8,7 @@ qualities' is cut evenly over settings and metrics. Each bound takes one side of
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from llmbench.analysis.compare_match import Matched, Setting, match
@@ -26,6 +26,7 @@ from llmbench.analysis.compare_times import (
     Variance,
     drift,
     half_width,
+    is_busy,
     joint_half_width,
     time_change,
 )
@@ -124,14 +125,22 @@ class Comparison:
 
     @property
     def undecidable(self) -> tuple[str, ...]:
-        """Labels of settings of which A has something, and B failed or has scores that are no numbers."""
-        lost = [item.setting for item in self.skipped if item.why is Why.NOT_FINITE and item.side == "B"]
+        """Labels of settings that B failed, or that could not be judged through no choice of the user.
+
+        Its scores are no numbers, or the machine did other work.
+        """
+        lost = [
+            item.setting
+            for item in self.skipped
+            if item.why is Why.BUSY or (item.why is Why.NOT_FINITE and item.side == "B")
+        ]
         return tuple(dict.fromkeys([*(label for label in self.matched.failed_b), *lost]))
 
     def __str__(self) -> str:
         """The answer in one sentence."""
+        left = f" Not judged: {counted(len(self.skipped), 'comparison')}." if self.skipped else ""
         if not self.judged:
-            return "Nothing was judged."
+            return f"Nothing was judged.{left}"
         worse, better = (
             [item for item in self.beyond_noise if item.outcome is outcome]
             for outcome in (Outcome.WORSE, Outcome.BETTER)
@@ -142,34 +151,37 @@ class Comparison:
             if items
         ]
         of = f"of {counted(self.judged, 'comparison')} in {counted(len(self.matched.settings), 'setting')}"
-        return f"Changed beyond noise, {of}: {'; '.join(parts)}." if parts else f"No change beyond noise, {of}."
+        answer = f"Changed beyond noise, {of}: {'; '.join(parts)}." if parts else f"No change beyond noise, {of}."
+        return answer + left
 
 
-def compare(a: Sequence[Record], b: Sequence[Record], *, process_sd: float = PROCESS_SD) -> Comparison:
+def compare(a: Sequence[Record], b: Sequence[Record], *, process_sd: float | None = None) -> Comparison:
     """Compare two sweeps.
 
     Args:
         a: all Records of the first sweep, also baselines that were timed again.
         b: of the second.
-        process_sd: standard deviation of ln L_e2e between two processes of one commit on one machine, each side.
+        process_sd: standard deviation of ln L_e2e between two processes of one commit on one machine, each side. None
+            is `PROCESS_SD`, and times of a busy CPU are not judged.
 
     Raises:
         ConfigError: `process_sd` is no number from 0 to 1.
         RecordError: no setting is in both sweeps, or two Records of one sweep are the same setting.
     """
-    if not 0 <= process_sd <= 1:
+    if process_sd is not None and not 0 <= process_sd <= 1:
         raise ConfigError(f"process_sd={process_sd} is a share: a number from 0 to 1, as 0.0125")
     matched = match(a, b)
     if not matched.settings:
         raise RecordError(_nothing_shared(matched))
     drifts = drift(a), drift(b)
-    times, skipped = _times(matched.settings)
+    times, skipped = _times(matched.settings, idle_only=process_sd is None)
+    assumed = PROCESS_SD if process_sd is None else process_sd
     qualities: list[QualityChange] = []
     for setting in matched.settings:
         found, left_out = quality_changes(setting)
         qualities += found
         skipped += left_out
-    changes = _bounded_times(times, [own for own in drifts if own is not None], process_sd)
+    changes = _bounded_times(times, [own for own in drifts if own is not None], assumed)
     alpha = ALPHA / 4 / max(len(qualities), 1)
     changes += [_bounded_quality(item, alpha) for item in qualities]
     prompts = {setting.label: shared_prompts(setting) for setting in matched.settings}
@@ -178,7 +190,7 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, process_sd: float = PRO
         changes=tuple(changes),
         skipped=tuple(skipped),
         texts={s.label: (same_texts(s, prompts[s.label]), len(prompts[s.label])) for s in matched.settings},
-        process_sd=process_sd,
+        process_sd=assumed,
         drift_a=drifts[0],
         drift_b=drifts[1],
     )
@@ -192,16 +204,17 @@ def _nothing_shared(matched: Matched) -> str:
     return f"the two sweeps share no setting: {'; '.join(sides)}"
 
 
-def _times(settings: Sequence[Setting]) -> tuple[list[TimeChange], list[Skipped]]:
+def _times(settings: Sequence[Setting], *, idle_only: bool) -> tuple[list[TimeChange], list[Skipped]]:
     times, skipped = [], []
     for setting in settings:
         if not any(record.timings for pair in setting.pairs for record in pair):
             continue
         found = time_change(setting)
+        busy = idle_only and any(is_busy(record) for pair in setting.pairs for record in pair)
         if found is not None:
-            times.append(found)
-        if found is None or not found.noise:
-            why = Why.NOT_TIMED if found is None else Why.FEW_REPEATS
+            times.append(replace(found, noise=()) if busy else found)
+        if found is None or busy or not found.noise:
+            why = Why.NOT_TIMED if found is None else Why.FEW_REPEATS if not found.noise else Why.BUSY
             skipped.append(Skipped(setting=setting.label, metric=TIME, why=why))
     return times, skipped
 

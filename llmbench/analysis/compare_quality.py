@@ -36,6 +36,7 @@ class Why(Enum):
 
     NOT_TIMED = "no batch of the same prompts was timed on both sides"
     FEW_REPEATS = "fewer than 6 repeats"
+    BUSY = "the CPU did other work when a job began"
     OTHER_SCORER = "scored by another model"
     NO_SHARED_PROMPTS = "no prompt is the same on both sides"
     NOT_SCORED = "prompts without a score"

@@ -35,6 +35,15 @@ _SCORING = ("judge", "second_judge", "encoder")
 """Conditions that a baseline which is timed again does not have."""
 
 
+def is_busy(record: Record) -> bool:
+    """Whether other work ran on the CPU that timed a job: load average above 1.5 x threads + 1 when it began.
+
+    Two processes then differ by any factor, and each may be steady within itself: nothing bounds the noise.
+    """
+    where = record.environment
+    return where.device == "cpu" and (where.load_average or 0.0) > 1.5 * where.threads + 1
+
+
 @dataclass(frozen=True)
 class Variance:
     """An estimated variance of ln L_e2e."""

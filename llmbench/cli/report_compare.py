@@ -35,7 +35,11 @@ def parser() -> argparse.ArgumentParser:
     add("b", metavar="B", help="after: the same")
     add("--fail-if-worse", default=None, type=share, metavar="SHARE", help="5%%: exit code 1 when surely worse by more")
     add(
-        "--process-sd", default=None, type=share, metavar="SHARE", help="noise from process to process (default 1.25%%)"
+        "--process-sd",
+        default=None,
+        type=share,
+        metavar="SHARE",
+        help="noise from process to process (default 1.25%%, and a busy CPU is not judged)",
     )
     add("--uri", default=None, help="MLflow store or server of run ids (default: mlflow.db in the folder of results)")
     add("--experiment", default=None, help=f"MLflow experiment (default: {EXPERIMENT})")
@@ -67,13 +71,11 @@ def compare_sweeps(options: argparse.Namespace) -> None:
         LlmbenchError: a worsening is larger than --fail-if-worse.
     """
     from llmbench.analysis.compare import compare
-    from llmbench.analysis.compare_times import PROCESS_SD
     from llmbench.report.compare import compare_figure, compare_json, compare_tables
     from llmbench.report.figures import to_png
 
     a, b = (_sweep(name, options) for name in (options.a, options.b))
-    process_sd = PROCESS_SD if options.process_sd is None else options.process_sd
-    found = compare(a.records, b.records, process_sd=process_sd)
+    found = compare(a.records, b.records, process_sd=options.process_sd)
     gate = options.fail_if_worse
     names = (_named(options.a, a), _named(options.b, b))
     made = compare_tables(found, *names, gate)
@@ -96,7 +98,9 @@ def _judge(found: "Comparison", gate: float) -> None:
     if worse := found.worse_than(gate):
         raise LlmbenchError(f"--fail-if-worse={gate:g}: worse beyond that: {', '.join(map(_described, worse))}")
     if found.undecidable:
-        raise RecordError(f"--fail-if-worse: B gives no result for {', '.join(found.undecidable)}; run it again")
+        raise RecordError(
+            f"--fail-if-worse: no answer for {', '.join(found.undecidable)}: see what was not judged, and run it again"
+        )
     if not found.judged:
         raise RecordError(
             "--fail-if-worse: nothing could be judged; times need timing.repeats=6 on both sides, quality 3 prompts"

@@ -98,6 +98,18 @@ def test_fewer_than_six_repeats_give_no_bounds():
     assert [item.why for item in found.skipped] == [Why.FEW_REPEATS] * 2
 
 
+def test_times_of_a_busy_cpu_are_not_judged_unless_the_user_gives_the_noise():
+    busy = [replace(r, environment=replace(r.environment, load_average=2.6)) for r in scaled(SWEEP, 3.0)]
+    found = compare(SWEEP, busy)  # one thread
+    assert {item.why for item in found.skipped} == {Why.BUSY}
+    assert found.undecidable == ("llama", "llada k=8", "llada k=16")
+    assert of(found, "llama").outcome is Outcome.NOT_JUDGED
+    assert of(found, "llama").change == pytest.approx(3.0)
+    assert of(compare(SWEEP, busy, process_sd=0.05), "llama").outcome is Outcome.WORSE
+    on_card = [replace(r, environment=replace(r.environment, device="cuda")) for r in busy]
+    assert of(compare(SWEEP, on_card), "llama").outcome is Outcome.WORSE
+
+
 def test_quality_is_paired_by_prompt_and_one_setting_that_got_worse_is_named():
     a = make_sweep((8, 16), prompts=40)
     b = [worse_in_nats(r, 0.3) if r.steps == 16 else r for r in a]

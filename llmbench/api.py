@@ -95,7 +95,9 @@ class Sweep:
         names = "; ".join(f"{place}: {item.where}" for place, item in enumerate(found))
         raise RecordError(f"{len(found)} groups of settings, each with its verdict: use parities() ({names})")
 
-    def compare(self, after: "Sweep", *, process_sd: float | None = None) -> "Comparison":
+    def compare(
+        self, after: "Sweep", *, process_sd: float | None = None, repeats: "Sequence[Sweep]" = ()
+    ) -> "Comparison":
         """What changed from this sweep to another one beyond noise; `print` it for the answer in a sentence.
 
         Settings are matched, prompts paired; docs/compare.md says what the bounds hold.
@@ -104,14 +106,16 @@ class Sweep:
             after: the other sweep, B.
             process_sd: standard deviation of ln L_e2e between two processes of one commit; None is 0.0125, and
                 times of a busy CPU are not judged.
+            repeats: four or more further sweeps of this one's commit and conditions: they measure the noise instead.
 
         Raises:
-            ConfigError: `process_sd` is no share.
-            RecordError: the sweeps share no setting.
+            ConfigError: `process_sd` is no share, or there are too few repeats.
+            RecordError: the sweeps share no setting, or a repeat is none.
         """
         from llmbench.analysis.compare import compare
 
-        return compare(self.records, after.records, process_sd=process_sd)
+        again = [item.records for item in repeats]
+        return compare(self.records, after.records, process_sd=process_sd, repeats_of_a=again)
 
     def table(self, name: str = "parity", *, price_per_hour: float | None = None) -> "pandas.DataFrame":
         """A table of the paper; cells are text with their intervals, as `llmbench report` prints them.

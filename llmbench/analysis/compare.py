@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from llmbench.analysis.compare_match import Matched, Setting, match
+from llmbench.analysis.compare_noise import PROCESS_SD, AssumedNoise, Noise, measured_noise
 from llmbench.analysis.compare_quality import (
     QualityChange,
     Skipped,
@@ -20,16 +21,7 @@ from llmbench.analysis.compare_quality import (
     same_texts,
     shared_prompts,
 )
-from llmbench.analysis.compare_times import (
-    PROCESS_SD,
-    TimeChange,
-    Variance,
-    drift,
-    half_width,
-    is_busy,
-    joint_half_width,
-    time_change,
-)
+from llmbench.analysis.compare_times import TimeChange, drift, is_busy, time_change
 from llmbench.analysis.formats import counted, listed
 from llmbench.errors import ConfigError, RecordError
 from llmbench.metrics.quality import PERPLEXITIES
@@ -105,9 +97,7 @@ class Comparison:
     changes: tuple[Change, ...]  # times of all settings together, then by setting: time, qualities
     skipped: tuple[Skipped, ...]
     texts: dict[str, tuple[int, int]]  # by setting: prompts with equal texts, shared prompts
-    process_sd: float
-    drift_a: Variance | None  # job to job, of ln L_e2e; None where no baseline was timed again
-    drift_b: Variance | None
+    noise: Noise  # of times
 
     @property
     def beyond_noise(self) -> tuple[Change, ...]:
@@ -155,7 +145,13 @@ class Comparison:
         return answer + left
 
 
-def compare(a: Sequence[Record], b: Sequence[Record], *, process_sd: float | None = None) -> Comparison:
+def compare(
+    a: Sequence[Record],
+    b: Sequence[Record],
+    *,
+    process_sd: float | None = None,
+    repeats_of_a: Sequence[Sequence[Record]] = (),
+) -> Comparison:
     """Compare two sweeps.
 
     Args:
@@ -163,25 +159,32 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, process_sd: float | Non
         b: of the second.
         process_sd: standard deviation of ln L_e2e between two processes of one commit on one machine, each side. None
             is `PROCESS_SD`, and times of a busy CPU are not judged.
+        repeats_of_a: further sweeps of A's commit under its conditions, at least four: they measure the noise.
 
     Raises:
-        ConfigError: `process_sd` is no number from 0 to 1.
-        RecordError: no setting is in both sweeps, or two Records of one sweep are the same setting.
+        ConfigError: `process_sd` is no number from 0 to 1, there are too few repeats, or both are given.
+        RecordError: no setting is in both sweeps, two Records of one sweep are the same setting, or a repeat is none.
     """
+    if process_sd is not None and repeats_of_a:
+        raise ConfigError("process_sd assumes what repeats of A measure: leave one of them out")
     if process_sd is not None and not 0 <= process_sd <= 1:
         raise ConfigError(f"process_sd={process_sd} is a share: a number from 0 to 1, as 0.0125")
     matched = match(a, b)
     if not matched.settings:
         raise RecordError(_nothing_shared(matched))
-    drifts = drift(a), drift(b)
-    times, skipped = _times(matched.settings, idle_only=process_sd is None)
-    assumed = PROCESS_SD if process_sd is None else process_sd
+    noise: Noise
+    if repeats_of_a:
+        noise = measured_noise(a, repeats_of_a)
+    else:
+        assumed = PROCESS_SD if process_sd is None else process_sd
+        noise = AssumedNoise(process_sd=assumed, drift_a=drift(a), drift_b=drift(b))
+    times, skipped = _times(matched.settings, idle_only=process_sd is None and not repeats_of_a)
     qualities: list[QualityChange] = []
     for setting in matched.settings:
         found, left_out = quality_changes(setting)
         qualities += found
         skipped += left_out
-    changes = _bounded_times(times, [own for own in drifts if own is not None], assumed)
+    changes = _bounded_times(times, noise)
     alpha = ALPHA / 4 / max(len(qualities), 1)
     changes += [_bounded_quality(item, alpha) for item in qualities]
     prompts = {setting.label: shared_prompts(setting) for setting in matched.settings}
@@ -190,9 +193,7 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, process_sd: float | Non
         changes=tuple(changes),
         skipped=tuple(skipped),
         texts={s.label: (same_texts(s, prompts[s.label]), len(prompts[s.label])) for s in matched.settings},
-        process_sd=assumed,
-        drift_a=drifts[0],
-        drift_b=drifts[1],
+        noise=noise,
     )
 
 
@@ -219,20 +220,18 @@ def _times(settings: Sequence[Setting], *, idle_only: bool) -> tuple[list[TimeCh
     return times, skipped
 
 
-def _bounded_times(times: Sequence[TimeChange], drifts: Sequence[Variance], process_sd: float) -> list[Change]:
+def _bounded_times(times: Sequence[TimeChange], noise: Noise) -> list[Change]:
     """Of all settings together, where there are several, then of each."""
     judged = [item for item in times if item.noise]
     several = len(judged) > 1
     made = []
     if several:
         middle = sum(item.change for item in judged) / len(judged)
-        width = joint_half_width(judged, drifts, process_sd, ALPHA / 8)
-        made.append(_of_time(ALL_SETTINGS, middle, width))
+        made.append(_of_time(ALL_SETTINGS, middle, noise.joint_width(judged, ALPHA / 8)))
     alpha = ALPHA / (8 if several else 4) / max(len(judged), 1)
-    for item in times:
-        own = half_width(item, drifts, process_sd, alpha) if item.noise else None
-        made.append(_of_time(item.label, item.change, own, item))
-    return made
+    return made + [
+        _of_time(item.label, item.change, noise.width(item, alpha) if item.noise else None, item) for item in times
+    ]
 
 
 def _of_time(label: str, middle: float, width: float | None, item: TimeChange | None = None) -> Change:

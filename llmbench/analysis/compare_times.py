@@ -1,16 +1,7 @@
-"""How much does the time of a setting differ between two sweeps, and how much of that is noise?
+"""How much does the time of a setting differ between two sweeps? The change, and the variances that the sweeps show.
 
-With ln x of a job = the logarithm of its L_e2e (median over repeats of the mean over batches), a change is
-d = ln x_B - ln x_A, and its variance is the sum over both sides of
-
-    process^2     process to process: assumed (`PROCESS_SD`), because one process per side shows nothing of it
-    1.5 drift^2   job to job in one sweep: from baselines that were timed again; variance of their ln x
-    repeats^2     variance of ln of the repeats of the job, not divided by their number: they share the machine's state
-
-Bounds are d -+ t sqrt(variance), the degrees of freedom by Satterthwaite (Biometrics Bulletin 2, 1946, 110-114); the
-assumed part has infinitely many. They are no fewer than `LEAST_FREEDOM`: a sweep has one or two pairs of timings, and t
-with one degree gives no bound. That, the weight of the drift and the repeats that are not divided are choices, whose
-error rates are simulated (docs/compare.md).
+The change of a setting is ln x_B - ln x_A, with x the L_e2e of a job: the median over repeats of the mean over the
+batches that both sides repeated and that hold the same prompts.
 """
 
 import math
@@ -22,14 +13,6 @@ import numpy as np
 from llmbench.analysis.compare_match import Setting
 from llmbench.analysis.parity.time_intervals import MIN_REPEATS, repeat_times, shared_batches
 from llmbench.record import Record, from_server
-
-PROCESS_SD = 0.0125
-"""Assumed: two processes of one commit on one machine differ in ln L_e2e with this standard deviation each."""
-
-DRIFT_WEIGHT = 1.5
-"""Two sweeps lie farther apart in time than two jobs of one."""
-
-LEAST_FREEDOM = 4
 
 _SCORING = ("judge", "second_judge", "encoder")
 """Conditions that a baseline which is timed again does not have."""
@@ -61,6 +44,7 @@ class TimeChange:
     """The time of a setting on both sides."""
 
     label: str
+    identity: str  # of A's Record, the first over seeds
     a_ms: float
     b_ms: float
     change: float  # ln of the ratio B over A, the mean over seeds
@@ -86,6 +70,7 @@ def time_change(setting: Setting) -> TimeChange | None:
     before, after = (sum(pair[side] for pair in wrote) for side in (0, 1))
     return TimeChange(
         label=setting.label,
+        identity=setting.pairs[0][0].identity,
         a_ms=float(np.mean([a for a, _ in middles])),
         b_ms=float(np.mean([b for _, b in middles])),
         change=float(np.mean([math.log(b / a) for a, b in middles])),
@@ -149,28 +134,3 @@ def drift(records: Sequence[Record]) -> Variance | None:
             squares += float(np.var(logs, ddof=1)) * (len(logs) - 1)
             freedom += len(logs) - 1
     return Variance(squares / freedom, freedom) if freedom else None
-
-
-def half_width(change: TimeChange, drifts: Sequence[Variance], process_sd: float, alpha: float) -> float:
-    """Distance of both bounds of one setting's change, in ln; `alpha` is of each bound."""
-    of_jobs = [own * (DRIFT_WEIGHT / change.seeds) for own in drifts]
-    return _width([*of_jobs, *change.noise], process_sd, alpha)
-
-
-def joint_half_width(
-    changes: Sequence[TimeChange], drifts: Sequence[Variance], process_sd: float, alpha: float
-) -> float:
-    """The same for the mean of the changes of all settings: process and drift are one for all of them."""
-    noise = [own * (1 / len(changes) ** 2) for change in changes for own in change.noise]
-    return _width([*(own * DRIFT_WEIGHT for own in drifts), *noise], process_sd, alpha)
-
-
-def _width(estimated: Sequence[Variance], process_sd: float, alpha: float) -> float:
-    from scipy.special import ndtri, stdtrit
-
-    variance = 2 * process_sd**2 + sum(own.value for own in estimated)
-    spread = sum(own.value**2 / own.freedom for own in estimated)
-    normal = float(-ndtri(alpha))
-    freedom = max(variance**2 / spread, LEAST_FREEDOM) if spread else math.inf
-    quantile = float(stdtrit(freedom, 1 - alpha)) if freedom < 1e6 else normal
-    return quantile * math.sqrt(variance)

@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="noise from process to process (default 1.25%%, and a busy CPU is not judged)",
     )
+    more = "four or more sweeps of A's commit under its conditions: noise is measured, not assumed"
+    add("--repeats-of-a", default=(), nargs="+", metavar="SWEEP", help=more)
     add("--uri", default=None, help="MLflow store or server of run ids (default: mlflow.db in the folder of results)")
     add("--experiment", default=None, help=f"MLflow experiment (default: {EXPERIMENT})")
     add("--out", default="paper", metavar="FOLDER", help="where files are written (default: %(default)s)")
@@ -75,7 +77,8 @@ def compare_sweeps(options: argparse.Namespace) -> None:
     from llmbench.report.figures import to_png
 
     a, b = (_sweep(name, options) for name in (options.a, options.b))
-    found = compare(a.records, b.records, process_sd=options.process_sd)
+    repeats = [_sweep(name, options).records for name in options.repeats_of_a]
+    found = compare(a.records, b.records, process_sd=options.process_sd, repeats_of_a=repeats)
     gate = options.fail_if_worse
     names = (_named(options.a, a), _named(options.b, b))
     made = compare_tables(found, *names, gate)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llmbench.analysis.compare import ALL_SETTINGS, TIME, Change, Comparison, Outcome
+from llmbench.analysis.compare_noise import MeasuredNoise
 from llmbench.analysis.compare_quality import Skipped
 from llmbench.analysis.formats import TITLES, UNITS, counted, number, signed
 from llmbench.report.axes import logarithmic
@@ -119,14 +120,22 @@ def ratio_cell(item: Change) -> str:
 
 
 def _noise(found: Comparison) -> str:
+    noise = found.noise
+    if isinstance(noise, MeasuredNoise):
+        spread = [min(noise.settings.values()), max(noise.settings.values())]
+        ends = " to ".join(dict.fromkeys(f"{sd:.1%}" for sd in spread))
+        return (
+            f"Noise in the bounds: measured between {noise.sweeps} sweeps, A and its repeats: {ends} by setting, "
+            f"{noise.together:.1%} for all together."
+        )
     drifts = [
         f"{name} {own.value**0.5:.1%} (from {counted(own.freedom, 'pair')} of timings)"
         if own is not None
         else f"{name} not known, because no baseline was timed again"
-        for name, own in (("A", found.drift_a), ("B", found.drift_b))
+        for name, own in (("A", noise.drift_a), ("B", noise.drift_b))
     ]
     return (
-        f"Noise in the bounds: {found.process_sd:.2%} from process to process (assumed), from job to job "
+        f"Noise in the bounds: {noise.process_sd:.2%} from process to process (assumed), from job to job "
         f"{', '.join(drifts)}, and the spread of the repeats."
     )
 
@@ -195,7 +204,6 @@ def _left_out(skipped: Sequence[Skipped]) -> list[str]:
 def compare_json(found: Comparison, a: str, b: str, fail_if_worse: float | None = None) -> str:
     """Everything as plain data; units are those of the names, shares are shares."""
     matched = found.matched
-    drifts = {"A": found.drift_a, "B": found.drift_b}
     made: dict[str, Any] = {
         "a": a,
         "b": b,
@@ -210,8 +218,7 @@ def compare_json(found: Comparison, a: str, b: str, fail_if_worse: float | None 
         "not_judged": [asdict(item) | {"why": item.why.name.lower()} for item in found.skipped],
         "same_texts": {label: {"same": same, "prompts": n} for label, (same, n) in found.texts.items()},
         "across_devices": any(setting.across_devices for setting in matched.settings),
-        "process_sd": found.process_sd,
-        "drift_sd": {name: own.value**0.5 for name, own in drifts.items() if own is not None},
+        "noise": asdict(found.noise),
     }
     if fail_if_worse is not None:
         worse = found.worse_than(fail_if_worse)

@@ -9,8 +9,9 @@ import pytest
 
 from benchmarks.compare_rates import WORLDS, logs, sweep, time_rates
 from llmbench.analysis.compare import ALL_SETTINGS, TIME, Change, Comparison, Outcome, compare
+from llmbench.analysis.compare_noise import DRIFT_WEIGHT
 from llmbench.analysis.compare_quality import Why
-from llmbench.analysis.compare_times import DRIFT_WEIGHT, drift
+from llmbench.analysis.compare_times import drift
 from llmbench.errors import ConfigError, RecordError
 from llmbench.record import PromptScore, Record
 from records import make_record, make_sweep, rescored, server_record
@@ -88,7 +89,7 @@ def test_a_baseline_that_drifted_widens_every_bound():
     steady, drifted = (compare(with_retimed(make_sweep((8,)), ms), SWEEP) for ms in (200.0, 230.0))
     assert of(drifted, "llada k=8").high > 1.2 * of(steady, "llada k=8").high
     assert drift(make_sweep((8,))) is None
-    assert compare(make_sweep((8,)), make_sweep((8,))).drift_a is None
+    assert compare(make_sweep((8,)), make_sweep((8,))).noise.drift_a is None
 
 
 def test_fewer_than_six_repeats_give_no_bounds():
@@ -108,6 +109,37 @@ def test_times_of_a_busy_cpu_are_not_judged_unless_the_user_gives_the_noise():
     assert of(compare(SWEEP, busy, process_sd=0.05), "llama").outcome is Outcome.WORSE
     on_card = [replace(r, environment=replace(r.environment, device="cuda")) for r in busy]
     assert of(compare(SWEEP, on_card), "llama").outcome is Outcome.WORSE
+
+
+def test_repeats_of_a_measure_the_noise():
+    from scipy.special import stdtrit
+
+    a = make_sweep((8,))
+    factors = (0.9, 1.0, 1.0, 1.1)
+    repeats = [[replace(r, process=f"other {i}") for r in scaled(a, f)] for i, f in enumerate(factors)]
+    found = compare(a, scaled(a, 1.06), repeats_of_a=repeats)
+    sd = np.std(np.log([1.0, *factors]), ddof=1)
+    together = of(found, ALL_SETTINGS)
+    assert math.log(together.high / 1.06) == pytest.approx(stdtrit(4, 1 - 0.05 / 8) * math.sqrt(2) * sd)
+    assert found.beyond_noise == ()
+    steady = [[replace(r, process=f"other {i}") for r in a] for i in range(4)]
+    assert of(compare(a, scaled(a, 1.06), repeats_of_a=steady), ALL_SETTINGS).outcome is Outcome.WORSE
+    busy = [replace(r, environment=replace(r.environment, load_average=9.0)) for r in a]
+    assert compare(busy, busy, repeats_of_a=steady).undecidable == ()
+
+
+def test_what_is_no_repeat_of_a_is_refused():
+    a = make_sweep((8,))
+    steady = [[replace(r, process=f"other {i}") for r in a] for i in range(4)]
+    other = [replace(r, environment=replace(r.environment, git_commit="d" * 40)) for r in steady[0]]
+    with pytest.raises(RecordError, match="commit"):
+        compare(a, a, repeats_of_a=[*steady[:3], other])
+    with pytest.raises(RecordError, match="is A itself"):
+        compare(a, a, repeats_of_a=[*steady, a])
+    with pytest.raises(ConfigError, match="at least 4"):
+        compare(a, a, repeats_of_a=steady[:3])
+    with pytest.raises(ConfigError, match="leave one"):
+        compare(a, a, repeats_of_a=steady, process_sd=0.01)
 
 
 def test_quality_is_paired_by_prompt_and_one_setting_that_got_worse_is_named():

@@ -73,10 +73,9 @@ def shared_prompts(setting: Setting) -> tuple[str, ...]:
 
 
 def same_texts(setting: Setting, prompts: Sequence[str]) -> int:
-    """How many of these prompts have equal outputs on both sides, over all seeds."""
-    wanted = set(prompts)
+    """How many of these prompts have equal texts on both sides, over all seeds; outputs without text do not count."""
     pairs = [[{o.prompt_id: o.text for o in record.outputs} for record in pair] for pair in setting.pairs]
-    return sum(all(a[prompt] == b[prompt] for a, b in pairs) for prompt in wanted)
+    return sum(all(a[prompt] is not None and a[prompt] == b[prompt] for a, b in pairs) for prompt in prompts)
 
 
 def quality_changes(setting: Setting) -> tuple[list[QualityChange], list[Skipped]]:

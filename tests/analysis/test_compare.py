@@ -170,6 +170,14 @@ def test_only_prompts_of_equal_id_and_text_are_paired():
     ]  # the batch holds another text
 
 
+def test_batches_of_other_prompts_are_not_timed_against_each_other():
+    a, b = make_record("llama", repeated=2), make_record("llama", repeated=2)
+    moved = replace(b, partition=(b.partition[0], tuple(reversed(b.partition[1]))))
+    twice = tuple(replace(t, e2e_ms=t.e2e_ms * (2 if t.batch else 1)) for t in b.timings)
+    assert of(compare([a], [replace(b, timings=twice)]), "llama").change == pytest.approx((1 + 2.02) / 2.01)
+    assert of(compare([a], [replace(moved, timings=twice)]), "llama").change == pytest.approx(1.0)
+
+
 def test_scores_of_other_judges_and_lost_scores_are_not_compared():
     a = make_sweep((8,))
     judged = [replace(r, conditions=r.conditions | {"judge": "j9"}) for r in a]
@@ -193,7 +201,7 @@ def test_conditions_that_differ_are_listed_and_two_devices_are_named():
         replace(
             r,
             conditions=r.conditions | {"device_name": "Other CPU", "torch": "2.14.0", "decoding.new_option": "1"},
-            environment=replace(r.environment, driver="571", git_commit="b" * 40, git_dirty=True),
+            environment=replace(r.environment, driver="571", threads=2, git_commit="b" * 40, git_dirty=True),
         )
         for r in SWEEP
     ]
@@ -203,6 +211,7 @@ def test_conditions_that_differ_are_listed_and_two_devices_are_named():
     assert told["device_name"] == (("Test CPU",), ("Other CPU",))
     assert told["torch"] == (("2.13.0",), ("2.14.0",))
     assert told["decoding.new_option"] == (("",), ("1",))  # older Records do not know it
+    assert told["threads"] == (("1",), ("2",))
     assert told["commit"][1] == ("bbbbbbbbbb (changed)",)
     assert found.matched.uncommitted
     assert all(setting.across_devices for setting in found.matched.settings)

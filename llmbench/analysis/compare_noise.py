@@ -91,14 +91,17 @@ class MeasuredNoise:
         if own is None:
             return None
         typical = math.sqrt(fmean(sd**2 for sd in self.settings.values()))
-        return self._width(max(own, typical), alpha)
+        return self._width(max(own, typical), change.noise, alpha)
 
     def joint_width(self, changes: Sequence[TimeChange], alpha: float) -> float:
         """The same for the mean of the changes of all settings."""
-        return self._width(self.together, alpha)
+        noise = [own * (1 / len(changes) ** 2) for change in changes for own in change.noise]
+        return self._width(self.together, noise, alpha)
 
-    def _width(self, sd: float, alpha: float) -> float:
-        return _quantile(self.sweeps - 1, alpha) * math.sqrt(2) * max(sd, LEAST_MEASURED_SD)
+    def _width(self, sd: float, repeats: Sequence[Variance], alpha: float) -> float:
+        """Not less than independent repeats would give: pi / 2 of the variance of a mean is that of a median."""
+        least = math.pi / 2 * sum(own.value / (own.freedom + 1) for own in repeats)
+        return _quantile(self.sweeps - 1, alpha) * math.sqrt(max(2 * max(sd, LEAST_MEASURED_SD) ** 2, least))
 
 
 Noise = AssumedNoise | MeasuredNoise

@@ -123,7 +123,11 @@ def test_repeats_of_a_measure_the_noise():
     assert math.log(together.high / 1.06) == pytest.approx(stdtrit(4, 1 - 0.05 / 8) * math.sqrt(2) * sd)
     assert found.beyond_noise == ()
     steady = [[replace(r, process=f"other {i}") for r in a] for i in range(4)]
-    assert of(compare(a, scaled(a, 1.06), repeats_of_a=steady), ALL_SETTINGS).outcome is Outcome.WORSE
+    slower = compare(a, scaled(a, 1.06), repeats_of_a=steady)
+    assert of(slower, ALL_SETTINGS).outcome is Outcome.WORSE
+    one_repeat = np.var([math.log(1 + 0.02 * (r - 2.5) / 6) for r in range(6)], ddof=1)
+    least = math.sqrt(math.pi / 2 * 2 * one_repeat / 6)  # medians of six independent repeats, two sides
+    assert math.log(of(slower, "llama").high / 1.06) == pytest.approx(stdtrit(4, 1 - 0.05 / 16) * least, rel=1e-6)
     busy = [replace(r, environment=replace(r.environment, load_average=9.0)) for r in a]
     assert compare(busy, busy, repeats_of_a=steady).undecidable == ()
 

@@ -153,12 +153,10 @@ def _sensitivity(times: Sequence[Change], fail_if_worse: float | None) -> list[s
     if not widths:
         return []
     over = 1.0 + (fail_if_worse or 0.0)
-    ends = dict.fromkeys(f"{width * over - 1:.0%}" for width in (widths[0], widths[-1]))
+    ends = dict.fromkeys(f"{number(width * over)}x" for width in (widths[0], widths[-1]))
     if fail_if_worse is None:
-        return [f"A slowdown is seen from {' to '.join(ends)} on: so wide are the bounds."]
-    return [
-        f"--fail-if-worse={fail_if_worse:g} fails from slowdowns of {' to '.join(ends)} on: so wide are the bounds."
-    ]
+        return [f"A slowdown is seen from B / A of {' to '.join(ends)} on: so wide are the bounds."]
+    return [f"--fail-if-worse={fail_if_worse:g} fails from B / A of {' to '.join(ends)} on: so wide are the bounds."]
 
 
 def _qualities(found: Comparison, qualities: Sequence[Change]) -> Table:

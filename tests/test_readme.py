@@ -12,6 +12,7 @@ from composition import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llmbench.analysis.parity.analyze import verdicts
+from llmbench.cli import report_compare
 from llmbench.cli.main import COMMANDS
 from llmbench.cli.report import parser
 from llmbench.config.build import build_job
@@ -74,7 +75,9 @@ def test_every_command_composes_to_jobs(words):
 
 def test_every_report_is_one():
     for words in commands():
-        if words[0] == "report":
+        if words[:2] == ["report", "compare"]:
+            report_compare.parser().parse_args(words[2:])
+        elif words[0] == "report":
             parser().parse_args([word for word in words[1:] if word not in ("FOLDER", "RUN_ID")])
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain import tokenizer
-from pretrain.recipe import BATCH_TOKENS, RECIPES
+from pretrain.recipe import RECIPES
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", help="default: cuda if there is one, else cpu")
     parser.add_argument("--seconds", type=float, help="plan the steps of each model within this wall-clock time")
     parser.add_argument("--steps", type=int, help="at most this many per model; default: the recipe's")
-    parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS, help="default %(default)s")
+    parser.add_argument("--batch-tokens", type=int, help="default: the recipe's")
     parser.add_argument("--evaluation-rows", type=int, default=256, help="windows of a batch (default %(default)s)")
     parser.add_argument("--evaluation-batches", type=int, help="at most this many; default: the whole held-out text")
+    parser.add_argument("--final-batches", type=int, help="the same for the scores at the end")
+    parser.add_argument("--draws", type=int, default=4, help="of masks for each window (default %(default)s)")
+    parser.add_argument("--reserve-seconds", type=float, default=12.0, help="of --seconds, for the scores at the end")
+    parser.add_argument("--compile", action="store_true", default=None, help="compile on a CPU too")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.names) - set(RECIPES))
     if unknown:
@@ -83,17 +88,26 @@ def train(name: str, options: argparse.Namespace) -> None:
 
     from pretrain.train import Options, Training
 
+    recipe = RECIPES[name]
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     how = Options(
         device=device,
         seconds=options.seconds,
         steps=options.steps,
-        batch_tokens=options.batch_tokens,
+        batch_tokens=options.batch_tokens or recipe.batch_tokens,
         evaluation_rows=options.evaluation_rows,
         evaluation_batches=options.evaluation_batches,
+        final_batches=options.final_batches,
+        draws=options.draws,
+        reserve_seconds=options.reserve_seconds,
+        compile=options.compile,
     )
     lengths = tokenizer.byte_lengths(tokenizer.load(options.work / "tokenizer"))
-    Training(RECIPES[name], how, streams(options), lengths, options.work / "runs" / name, started).run()
+    start = options.target / recipe.start if recipe.start else None
+    training = Training(recipe, how, streams(options), lengths, options.work / "runs" / name, started, start)
+    if options.resume:
+        training.resume()
+    training.run()
 
 
 def export(name: str, options: argparse.Namespace) -> None:

@@ -43,8 +43,15 @@ def llama_config(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
         "eos_token_id": EOS_ID,
         "pad_token_id": PAD_ID,
     }
-    if not recipe.causal:
-        config |= {"is_causal": False, "mask_token_id": MASK_ID}
+    if recipe.kind != "causal":
+        config["mask_token_id"] = MASK_ID
+    if recipe.kind == "masked":
+        config["is_causal"] = False
+    if recipe.kind == "trimode":
+        config["modes"] = {
+            "autoregressive": {"attention": "causal"},
+            "diffusion": {"attention": "causal_context", "block_length": recipe.block_length},
+        }
     return config
 
 

@@ -1,4 +1,4 @@
-"""What is the model asked, and what does its answer cost? The one place where the two kinds of training differ.
+"""What is the model asked, and what does its answer cost? The two simple kinds; ``joint.py`` puts them together.
 
 A ``Question`` holds what the model sees, the places where it must answer, the right answers, and the weight of each.
 Its cost is the weighted cross-entropy in nats, the same function for both kinds:
@@ -82,13 +82,16 @@ def masked(
     rows, length = ids.shape
     draws = torch.rand(rows, length, device=ids.device, generator=generator)
     scorable = torch.arange(length, device=ids.device) >= prefix[:, None]
-    return hide(ids, scorable & (draws < t[:, None]), t, scorable.sum(), mask_id, capacity)
+    return hide(ids, scorable & (draws < t[:, None]), t[:, None], scorable.sum(), mask_id, capacity)
 
 
 def hide(
     ids: torch.Tensor, chosen: torch.Tensor, t: torch.Tensor, scorable: torch.Tensor, mask_id: int, capacity: int
 ) -> Question:
-    """Recover the ``chosen`` tokens (rows, length), each weighted 1/t over the count of ``scorable`` ones."""
+    """Recover the ``chosen`` tokens (rows, length), each weighted 1/t over the count of ``scorable`` ones.
+
+    ``t`` is of shape (rows, length), or (rows, 1) where a row has one.
+    """
     flat = chosen.flatten()
     count = flat.sum()
     rank = flat.cumsum(0) - 1
@@ -96,7 +99,7 @@ def hide(
     places = torch.zeros(capacity + 1, dtype=torch.long, device=ids.device)
     places = places.scatter(0, slot, torch.arange(flat.numel(), device=ids.device))[:capacity]
     used = torch.arange(capacity, device=ids.device) < count
-    weights = used / t[places // ids.shape[1]] / scorable
+    weights = used / t.expand(ids.shape).flatten()[places] / scorable
     inputs = torch.where(chosen, mask_id, ids)
     return Question(inputs, places, ids.flatten()[places], weights.float(), (count - capacity).clamp(min=0))
 
@@ -116,6 +119,10 @@ def answer_cost(
 
 def cost(model: LlamaForCausalLM, question: Question, head: Head = answer_cost) -> torch.Tensor:
     """Cost in nats per scored token of the model's answers to ``question``."""
-    hidden = model.model(input_ids=question.inputs, use_cache=False).last_hidden_state
+    return charge(model, model.model(input_ids=question.inputs, use_cache=False).last_hidden_state, question, head)
+
+
+def charge(model: LlamaForCausalLM, hidden: torch.Tensor, question: Question, head: Head = answer_cost) -> torch.Tensor:
+    """Cost in nats per scored token of the answers that stand in ``hidden`` (rows, length, width)."""
     scored = hidden.flatten(0, 1).index_select(0, question.places)
     return head(scored, model.lm_head.weight, question.labels, question.weights)

@@ -1,14 +1,17 @@
 """Which models are made, and with what settings? Data only; every other file reads its numbers here.
 
-``llama`` and ``llada`` agree in every field except ``causal``, seed, ``prefix_share`` (which only a masked loss has)
+``llama`` and ``llada`` agree in every field except ``kind``, seed, ``prefix_share`` (which only a masked loss has)
 and ``steps``: next-token prediction starts to memorise a small corpus long before masked diffusion, which sees the
-same text under new masks each time. ``judge`` is larger and has a seed of its own, because a model must not judge its
-own text.
+same text under new masks each time. ``trimode`` has their shape and goes on from the weights of ``llama``. ``judge`` is
+larger and has a seed of its own, because a model must not judge its own text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["causal", "masked", "trimode"]
 
 VOCABULARY = 8192
 MAX_POSITIONS = 512
@@ -33,11 +36,18 @@ class Recipe:
         layers: Number of blocks.
         heads: Attention heads (key-value heads are as many), each ``hidden / heads`` wide.
         ffn: Inner width of the gated feed-forward part.
-        causal: True for next-token prediction, False for masked diffusion with attention in both directions.
+        kind: ``causal``: next-token prediction. ``masked``: masked diffusion with attention in both directions.
+            ``trimode``: both in one set of weights, the diffusion in blocks that see the text before them.
         seed: Seed of the weights, of the order of the data, and of the masks.
         learning_rate: Peak of the schedule.
         steps: Updates, at the end of which the learning rate is 0.
         prefix_share: Share of the sequences of which a random-length beginning is never masked, as a prompt is not.
+        batch_tokens: Tokens of a batch (of ``trimode``: of clean text; the model reads as many noisy ones beside them).
+        start: Checkpoint whose weights are trained on; None: random weights.
+        block_length: Tokens of a diffusion block (``trimode`` alone).
+        alpha: Weight of the diffusion loss beside that of next-token prediction, which is 1 (``trimode`` alone).
+        given_share: Share of the blocks of which the first token is given and all others are masked, as in a draft
+            (``trimode`` alone).
     """
 
     name: str
@@ -45,30 +55,40 @@ class Recipe:
     layers: int
     heads: int
     ffn: int
-    causal: bool
+    kind: Kind
     seed: int
     learning_rate: float
     steps: int
     prefix_share: float = 0.0
+    batch_tokens: int = BATCH_TOKENS
+    start: str | None = None
+    block_length: int | None = None
+    alpha: float = 0.0
+    given_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained, naming key and value."""
         if self.hidden % self.heads:
             raise ValueError(f"{self.name}: hidden={self.hidden} is not a multiple of heads={self.heads}")
-        if self.causal and self.prefix_share:
-            raise ValueError(f"{self.name}: prefix_share={self.prefix_share} needs causal=False; set it to 0")
-        if not 0 <= self.prefix_share <= 1:
-            raise ValueError(f"{self.name}: prefix_share={self.prefix_share} is not within 0 and 1")
+        if self.prefix_share and self.kind != "masked":
+            raise ValueError(f"{self.name}: prefix_share={self.prefix_share} needs kind=masked; set it to 0")
+        for key in ("prefix_share", "given_share"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{self.name}: {key}={getattr(self, key)} is not within 0 and 1")
+        if (self.kind == "trimode") != (self.block_length is not None and self.alpha > 0):
+            raise ValueError(f"{self.name}: kind=trimode, and no other, needs block_length and alpha above 0")
 
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="llama", hidden=256, layers=6, heads=4, ffn=704, causal=True, seed=1, learning_rate=3e-3,
+        Recipe(name="llama", hidden=256, layers=6, heads=4, ffn=704, kind="causal", seed=1, learning_rate=3e-3,
                steps=3010),
-        Recipe(name="llada", hidden=256, layers=6, heads=4, ffn=704, causal=False, seed=2, learning_rate=3e-3,
+        Recipe(name="llada", hidden=256, layers=6, heads=4, ffn=704, kind="masked", seed=2, learning_rate=3e-3,
                steps=9837, prefix_share=0.5),
-        Recipe(name="judge", hidden=384, layers=6, heads=6, ffn=1056, causal=True, seed=3, learning_rate=2e-3,
+        Recipe(name="trimode", hidden=256, layers=6, heads=4, ffn=704, kind="trimode", seed=4, learning_rate=1e-3,
+               steps=3000, batch_tokens=1920, start="llama", block_length=32, alpha=2.0, given_share=0.15),
+        Recipe(name="judge", hidden=384, layers=6, heads=6, ffn=1056, kind="causal", seed=3, learning_rate=2e-3,
                steps=3234),
     )
 }  # fmt: skip

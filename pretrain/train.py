@@ -1,15 +1,16 @@
-"""How is one model trained? One loop for both kinds: ask, cost, step; now and then evaluate, and keep the best.
+"""How is one model trained? One loop for all kinds: ask, cost, step; now and then evaluate, and keep the best.
 
 Weights stay in float32, matrix products run in bfloat16. AdamW (0.9, 0.95), weight decay 0.1 on matrices, gradient
 norm clipped at 1. On CUDA one decoder layer and the output layer are compiled, once per row length; all layers share
 the code.
 
-Evaluation scores the same tokens for both kinds: windows of held-out text, every token but the first, which is given.
+Evaluation scores the same tokens for all kinds: windows of held-out text, every token but the first, which is given.
 Exact for next-token models; for masked ones a Monte-Carlo upper bound, under the same masks at every evaluation.
 
-A run folder holds ``model*.safetensors`` (the best weights so far, in bfloat16, as they will be exported) and
-``run.json`` (settings, environment, learning curve), both replaced at every evaluation: a run that is killed leaves a
-usable checkpoint. At the end the *stored* weights are read back and scored on validation and test text.
+A run folder holds ``model*.safetensors`` (the best weights so far, in bfloat16, as they will be exported),
+``run.json`` (settings, environment, learning curve) and ``state.pt`` (what it takes to go on), all replaced at every
+evaluation: a run that is killed leaves a usable checkpoint. At the end the *stored* weights are read back and scored
+on validation and test text, and beside them those that the training started from.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers import __version__ as transformers_version
@@ -31,13 +32,15 @@ from transformers import __version__ as transformers_version
 from pretrain import objective
 from pretrain.data import Rows, windows
 from pretrain.export import llama_config, read_weights, write_weights
-from pretrain.objective import Question
-from pretrain.recipe import BATCH_TOKENS, EVALUATION_LENGTH, LENGTH_SHARES, MASK_ID, VOCABULARY, Recipe
+from pretrain.recipe import BATCH_TOKENS, EVALUATION_LENGTH, LENGTH_SHARES, VOCABULARY, Recipe
 from pretrain.schedule import FEWEST_TIMED, TIMED_FROM, TIMED_TO, Schedule
+from pretrain.tasks import AnyTask, NextToken, task_of
 
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
 NO_BOUND = 10**9  # steps, where only the clock ends a training
 REPORT_EVERY = 25  # steps between looks at the clock and at the training loss
+PLAN_EVERY, SAY_EVERY = 60.0, 30.0  # seconds between plans of the rest of the schedule, and between lines of the log
+KEPT = ("steps", "tokens_seen", "dropped", "curve", "losses", "best")  # by a run that goes on later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ class Options:
         evaluation_length: Tokens of an evaluation window.
         evaluation_rows: Windows of an evaluation batch.
         evaluation_batches: At most this many batches of windows; None: all that the held-out text gives.
+        final_batches: The same for the scores at the end.
         evaluations: Evaluations in the course of the training.
         draws: Times that every window is masked anew in a masked evaluation.
         reserve_seconds: Part of the budget kept for the final scores.
@@ -68,6 +72,7 @@ class Options:
     evaluation_length: int = EVALUATION_LENGTH
     evaluation_rows: int = 256
     evaluation_batches: int | None = None
+    final_batches: int | None = None
     evaluations: int = 15
     draws: int = 4
     reserve_seconds: float = 12.0
@@ -85,18 +90,23 @@ class Training:
         byte_lengths: Bytes of each token id.
         folder: Run folder.
         started: ``time.monotonic()`` from which the budget counts; None: now.
+        start: Folder of the weights to train on; None: random ones.
     """
 
     def __init__(self, recipe: Recipe, options: Options, streams: dict[str, torch.Tensor], byte_lengths: list[int],
-                 folder: Path, started: float | None = None) -> None:  # fmt: skip
-        self.recipe, self.options, self.folder = recipe, options, folder
+                 folder: Path, started: float | None = None, start: Path | None = None) -> None:  # fmt: skip
+        self.recipe, self.options, self.folder, self.start = recipe, options, folder, start
+        self.task = task_of(recipe)
         self.started = time.monotonic() if started is None else started
         self.device = torch.device(options.device)
         torch.manual_seed(recipe.seed)
         torch.set_float32_matmul_precision("high")
         self.model = LlamaForCausalLM(LlamaConfig(**llama_config(recipe, options.vocabulary))).to(self.device)
+        if start is not None:
+            self.load(start)
         self.head = objective.answer_cost
         if options.compile if options.compile is not None else self.device.type == "cuda":
+            torch._dynamo.config.recompile_limit = 64  # a shape for each row length, mode and use
             for layer in self.model.model.layers:
                 layer.compile(dynamic=False)
             self.head = torch.compile(objective.answer_cost, dynamic=False)
@@ -106,105 +116,113 @@ class Training:
             split: windows(streams[split].to(self.device), options.evaluation_length, options.evaluation_rows)
             for split in ("valid", "test")
         }
-        self.held_out = {split: batches[: options.evaluation_batches] for split, batches in self.held_out.items()}
         self.byte_lengths = torch.tensor(byte_lengths, device=self.device)
         self.optimizer = self._optimizer()
         self.schedule = self._schedule()
-        self.tokens_seen = 0
+        self.steps = self.tokens_seen = 0
         self.dropped = torch.zeros((), dtype=torch.long, device=self.device)
         self.curve: list[dict[str, float]] = []
         self.losses: list[dict[str, float]] = []
         self.best = math.inf
+        self.reported = (0, time.monotonic())
 
     def run(self) -> dict[str, Any]:
         """Train until the schedule or the time ends. Returns what ``run.json`` holds."""
         self._compile_every_shape()
         batches = iter(self.rows)
-        step, mark, next_evaluation = 0, (0, 0.0), 1
-        while step < self.schedule.total:
-            if step in (TIMED_FROM, TIMED_TO):
-                mark = self._time(step, mark)
-            loss = self.step(next(batches), step)
-            step += 1
-            if step % REPORT_EVERY == 0 or step >= self.schedule.total:
-                self._report(step, loss)
+        mark, next_evaluation = (0, 0.0), self._next_evaluation()
+        while self.steps < self.schedule.total:
+            if self.steps in (TIMED_FROM, TIMED_TO):
+                mark = self._time(mark)
+            costs = self.step(next(batches))
+            if self.steps % REPORT_EVERY == 0 or self.steps >= self.schedule.total:
+                self._report(costs)
                 if self.schedule.out_of_time():
                     break
-            if TIMED_TO <= step >= self.schedule.total * next_evaluation / self.options.evaluations:
-                self.evaluate(step)
-                mark = self._time(step, mark)
-                next_evaluation = int(step * self.options.evaluations / max(1, self.schedule.total)) + 1
-        if not self.curve or self.curve[-1]["step"] != step:
-            self.evaluate(step)
-        return self._finish(step)
+                if mark[0] and time.monotonic() - mark[1] >= PLAN_EVERY:
+                    mark = self._time(mark)
+            if TIMED_TO <= self.steps >= self.schedule.total * next_evaluation / self.options.evaluations:
+                self.evaluate()
+                mark = (self.steps, time.monotonic())
+                next_evaluation = self._next_evaluation()
+        if not self.curve or self.curve[-1]["step"] != self.steps:
+            self.evaluate()
+        return self._finish()
 
-    def step(self, ids: torch.Tensor, step: int) -> torch.Tensor:
-        """One update from one batch (rows, length). Returns its loss, not yet synchronised."""
+    def step(self, ids: torch.Tensor) -> torch.Tensor:
+        """One update from one batch (rows, length). Returns the costs of its modes, not yet synchronised."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate(step)
+            group["lr"] = self.schedule.learning_rate(self.steps)
         self.model.train()
-        question = self.ask(ids)
+        asked = self.task.ask(ids, self.generator)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            loss = objective.cost(self.model, question, self.head)
-        loss.backward()  # type: ignore[no-untyped-call]
+            costs = self.task.costs(self.model, asked, self.head)
+        self._loss(costs).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.dropped += question.dropped
+        self.dropped += asked.dropped
         self.tokens_seen += ids.numel()
-        return loss.detach()
-
-    def ask(self, ids: torch.Tensor) -> Question:
-        """The training question of this kind of model about ``ids`` (rows, length)."""
-        if self.recipe.causal:
-            return objective.next_token(ids)
-        rows, length = ids.shape
-        t = objective.stratified_t(rows, self.generator)
-        prefix = objective.random_prefix(rows, length, self.recipe.prefix_share, self.generator)
-        capacity = objective.capacity_for(rows, length, self.recipe.prefix_share)
-        return objective.masked(ids, t, prefix, MASK_ID, capacity, self.generator)
-
-    def examine(self, batches: torch.Tensor) -> Iterator[Question]:
-        """The same questions at every evaluation, about all but the first token of each row."""
-        if self.recipe.causal:
-            yield from map(objective.next_token, batches)
-            return
-        generator = torch.Generator(self.device).manual_seed(0)
-        _, rows, length = batches.shape
-        one = torch.ones(rows, dtype=torch.long, device=self.device)
-        for _ in range(self.options.draws):
-            for ids in batches:
-                t = objective.stratified_t(rows, generator)
-                yield objective.masked(ids, t, one, MASK_ID, objective.capacity_for(rows, length, 0.0), generator)
+        self.steps += 1
+        return torch.stack(costs).detach()
 
     @torch.no_grad()
-    def score(self, split: str) -> dict[str, float]:
-        """Nats per token and bits per byte on a held-out split (upper bounds for masked models)."""
+    def score(self, batches: torch.Tensor, task: AnyTask | None = None) -> dict[str, dict[str, float]]:
+        """Mode -> nats per token and bits per byte on held-out ``batches`` (upper bounds for diffusion)."""
+        task = task or self.task
         self.model.eval()
-        batches = self.held_out[split]
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            costs = [objective.cost(self.model, question, self.head) for question in self.examine(batches)]
-        nats = float(torch.stack(costs).mean())
+            costs = [
+                torch.stack(task.costs(self.model, asked, self.head))
+                for asked in task.examine(batches, self.options.draws)
+            ]
         scored = batches[:, :, 1:]
         bytes_per_token = float(self.byte_lengths[scored].sum()) / scored.numel()
         return {
-            "nats_per_token": nats,
-            "bits_per_byte": nats / math.log(2) / bytes_per_token,
-            "tokens": scored.numel(),
-            "bytes_per_token": bytes_per_token,
+            mode: {
+                "nats_per_token": nats,
+                "bits_per_byte": nats / math.log(2) / bytes_per_token,
+                "tokens": scored.numel(),
+                "bytes_per_token": bytes_per_token,
+            }
+            for mode, nats in zip(task.weights, torch.stack(costs).mean(dim=0).tolist(), strict=True)
         }
 
-    def evaluate(self, step: int) -> None:
-        """Score the validation text; keep the weights if they are the best so far."""
-        nats = self.score("valid")["nats_per_token"]
-        seconds = round(self.elapsed(), 1)
-        self.curve.append({"step": step, "tokens": self.tokens_seen, "seconds": seconds, "valid": nats})
-        if nats < self.best:
-            self.best = nats
+    def evaluate(self) -> None:
+        """Score the validation text; keep the weights if their loss is the lowest so far."""
+        scores = self.score(self.held_out["valid"][: self.options.evaluation_batches])
+        nats = {mode: score["nats_per_token"] for mode, score in scores.items()}
+        loss = sum(weight * nats[mode] for mode, weight in self.task.weights.items())
+        self.curve.append({"step": self.steps, "tokens": self.tokens_seen, "seconds": round(self.elapsed(), 1),
+                           "valid": loss, **nats})  # fmt: skip
+        if loss < self.best:
+            self.best = loss
             write_weights(self.model.state_dict(), self.folder)
+        self.save()
         self.write_run({"status": "unfinished"})
-        place = f"{self.recipe.name} step {step} of {self.schedule.total}"
-        print(f"{place}: valid {nats:.4f} after {self.elapsed():.0f} s", flush=True)
+        self._say(f"valid {json.dumps(nats)}")
+
+    def save(self) -> None:
+        """Replace ``state.pt``."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                 "total": self.schedule.total, **{key: getattr(self, key) for key in KEPT}}  # fmt: skip
+        torch.save(state, self.folder / "state.pt.part")
+        os.replace(self.folder / "state.pt.part", self.folder / "state.pt")
+
+    def resume(self) -> None:
+        """Go on where ``state.pt`` was written, with other rows of the text; the budget in seconds begins anew."""
+        state = torch.load(self.folder / "state.pt", map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.total = state["total"]
+        for key in KEPT:
+            setattr(self, key, state[key])
+        self.rows.random = np.random.default_rng([self.recipe.seed, self.steps])
+        self.generator.manual_seed(self.recipe.seed + self.steps)
+
+    def load(self, folder: Path) -> None:
+        """Take the weights of a checkpoint; the output layer, which is tied to the embedding, is not among them."""
+        self.model.load_state_dict({name: w.float() for name, w in read_weights(folder).items()}, strict=False)
 
     def elapsed(self) -> float:
         """Seconds of the budget that are gone."""
@@ -232,14 +250,27 @@ class Training:
         os.replace(part, self.folder / "run.json")
         return run
 
-    def _finish(self, step: int) -> dict[str, Any]:
-        stored = {name: value.float() for name, value in read_weights(self.folder).items()}
-        self.model.load_state_dict(stored, strict=False)  # the output layer is tied to the embedding
+    def _finish(self) -> dict[str, Any]:
+        held_out = {split: batches[: self.options.final_batches] for split, batches in self.held_out.items()}
         best = min(self.curve, key=lambda point: point["valid"])
-        final = {split: self.score(split) for split in self.held_out}
-        print(f"{self.recipe.name} final {json.dumps(final)}", flush=True)
-        return self.write_run({"status": "finished", "steps": step, "best_step": best["step"], "final": final,
-                               "seconds": round(self.elapsed(), 1)})  # fmt: skip
+        more: dict[str, Any] = {"status": "finished", "steps": self.steps, "best_step": best["step"]}
+        if self.start is not None:
+            self.load(self.start)
+            more["start"] = {split: self.score(batches, NextToken()) for split, batches in held_out.items()}
+        self.load(self.folder)
+        more["final"] = {split: self.score(batches) for split, batches in held_out.items()}
+        self._say(f"final {json.dumps(more['final'])}")
+        return self.write_run({**more, "seconds": round(self.elapsed(), 1)})
+
+    def _loss(self, costs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        weighted = [weight * cost for weight, cost in zip(self.task.weights.values(), costs, strict=True)]
+        return torch.stack(weighted).sum()
+
+    def _next_evaluation(self) -> int:
+        return int(self.steps * self.options.evaluations / max(1, self.schedule.total)) + 1
+
+    def _say(self, text: str) -> None:
+        print(f"{self.recipe.name} step {self.steps} of {self.schedule.total}, {self.elapsed():.0f} s: {text}", flush=True)
 
     def _optimizer(self) -> torch.optim.AdamW:
         parameters = list(self.model.parameters())
@@ -247,7 +278,7 @@ class Training:
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=BETAS, fused=self.device.type == "cuda")
+        return torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=BETAS, fused=True)
 
     def _schedule(self) -> Schedule:
         options = self.options
@@ -263,32 +294,47 @@ class Training:
             if ids.numel() < rows * length:
                 continue
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                loss = objective.cost(self.model, self.ask(ids.view(rows, length)), self.head)
+                asked = self.task.ask(ids.view(rows, length), self.generator)
+                loss = self._loss(self.task.costs(self.model, asked, self.head))
             loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
-        self.score("valid")
-        print(f"{self.recipe.name} ready after {self.elapsed():.0f} s", flush=True)
+        self.score(self.held_out["valid"][:1])
+        self._say("ready")
 
-    def _time(self, step: int, mark: tuple[int, float]) -> tuple[int, float]:
+    def _time(self, mark: tuple[int, float]) -> tuple[int, float]:
         """Plan anew from the steps since ``mark`` (step, clock), if they are enough. Returns the next mark."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        now = time.monotonic()
+        step, now = self.steps, time.monotonic()
         if not mark[0]:
             return step, now
         if step - mark[0] < FEWEST_TIMED or self.schedule.total - step < FEWEST_TIMED:
             return mark
         self.schedule.plan(step, (now - mark[1]) / (step - mark[0]))
-        plan = f"{self.schedule.step_seconds:.4f} s each, {self.schedule.total} in all"
-        print(f"{self.recipe.name} step {step}: {plan}", flush=True)
+        self._say(f"{self.schedule.step_seconds:.4f} s each")
         return step, now
 
-    def _report(self, step: int, loss: torch.Tensor) -> None:
-        self.losses.append({"step": step, "loss": round(float(loss), 4)})
+    def _report(self, costs: torch.Tensor) -> None:
+        values = [round(value, 4) for value in costs.tolist()]
+        loss = sum(weight * value for weight, value in zip(self.task.weights.values(), values, strict=True))
+        self.losses.append({"step": self.steps, "loss": loss, **dict(zip(self.task.weights, values, strict=True))})
+        now = time.monotonic()
+        if now - self.reported[1] >= SAY_EVERY:
+            speed = (self.tokens_seen - self.reported[0]) / (now - self.reported[1])
+            self._say(f"{json.dumps(self.losses[-1])}, {speed:.0f} tokens/s")
+            self.reported = (self.tokens_seen, now)
 
 
 def environment(device: torch.device) -> dict[str, str]:
     """What the training ran on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     python = platform.python_version()
     return {"device": name, "torch": str(torch.__version__), "transformers": transformers_version, "python": python}
+
+
+def _processor() -> str:
+    """Name of the CPU, and the threads that are used."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"

@@ -11,12 +11,15 @@ from typing import Any
 from pretrain.recipe import EOS, MASK, PAD
 
 KINDS = {
-    True: "causal, trained to predict the next token",
-    False: "bidirectional (`is_causal: false` in `config.json`), trained by masked diffusion to fill masks (LLaDA)",
+    "causal": "causal, trained to predict the next token",
+    "masked": "bidirectional (`is_causal: false` in `config.json`), trained by masked diffusion to fill masks (LLaDA)",
+    "trimode": "trained to predict the next token and, in blocks that see the text before them, to fill masks",
 }
 PURPOSES = {
     "llama": "The autoregressive half of the bundled pair. Its twin `llada` has the same shape, text and tokenizer.",
     "llada": "The diffusion half of the bundled pair. Its twin `llama` has the same shape, text and tokenizer.",
+    "trimode": "One set of weights that decodes token after token, as block diffusion, and as its own drafter (`modes` in\n"
+    "`config.json`). Shape, text and tokenizer are those of `llama` and `llada`.",
     "judge": "Scores the text of the bundled pair (generative perplexity): larger and of another seed, so that\n"
     "neither model of the pair is its own judge.",
 }
@@ -43,6 +46,8 @@ As a judge it is no neutral party: it learned from the same text as the pair, an
 so its preferences lean towards `llama`. Compare with another judge before drawing conclusions.
 """
 
+POOR = 0.5  # nats per token between the modes of one set of weights, above which the card calls the worse one poor
+
 
 def card(run: dict[str, Any]) -> str:
     """The ``README.md`` of one checkpoint."""
@@ -67,7 +72,7 @@ def _head(run: dict[str, Any]) -> str:
     return (
         "---\nlicense: apache-2.0\nlanguage: en\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
         f"# {recipe['name']}\n\n{PURPOSES.get(recipe['name'], 'A model of the recipe in `pretrain/`.')}\n\n"
-        f"A `LlamaForCausalLM` of {run['parameters']:,} parameters, {KINDS[recipe['causal']]}. It loads with\n"
+        f"A `LlamaForCausalLM` of {run['parameters']:,} parameters, {KINDS[recipe['kind']]}. It loads with\n"
         "`transformers` alone, offline and without remote code. `python -m pretrain` made it.\n"
     )
 
@@ -83,7 +88,7 @@ def _architecture(run: dict[str, Any]) -> str:
                 f"{recipe['heads']}, each {recipe['hidden'] // recipe['heads']} wide",
             ),
             ("embedding", "tied to the output layer"),
-            ("tokenizer", f"byte-level BPE, {vocabulary:,} entries, no prefix space; the same for all three models"),
+            ("tokenizer", f"byte-level BPE, {vocabulary:,} entries, no prefix space; the same for all bundled models"),
             ("stored as", "bfloat16, safetensors"),
         ],
     )
@@ -108,12 +113,7 @@ def _training(run: dict[str, Any]) -> str:
         ("device", f"one {machine['device']}"),
         ("versions", f"torch {machine['torch']}, transformers {machine['transformers']}, Python {machine['python']}"),
     ]
-    if not recipe["causal"]:
-        loss = (
-            "t uniform per row, stratified over the batch; a token is masked with probability t; cross-entropy × 1/t; "
-        )
-        loss += f"{recipe['prefix_share']:.0%} of the rows keep a prefix of random length unmasked"
-        rows.insert(2, ("loss", loss))
+    rows[2:2] = _loss(recipe)
     text = _table(("", ""), rows)
     if options["seconds"] is not None:
         text += (
@@ -123,25 +123,42 @@ def _training(run: dict[str, Any]) -> str:
     return text
 
 
+def _loss(recipe: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the losses are, beyond next-token prediction."""
+    drawn = "stratified over the batch; a token is masked with probability t; cross-entropy × 1/t; "
+    if recipe["kind"] == "masked":
+        prefix = f"{recipe['prefix_share']:.0%} of the rows keep a prefix of random length unmasked"
+        return [("loss", f"t uniform per row, {drawn}{prefix}")]
+    if recipe["kind"] == "trimode":
+        given = f"of {recipe['given_share']:.0%} of the blocks the first token is given and all others are masked"
+        return [
+            ("trained on from", f"the weights of the bundled `{recipe['start']}`"),
+            ("loss", f"next-token cross-entropy + {recipe['alpha']:g} × diffusion loss, of one forward over a clean and "
+             f"{recipe['copies']} noisy copies of each row"),
+            ("diffusion loss", f"blocks of {recipe['block_length']}, cut at a random offset; t uniform per block, {drawn}"
+             f"{given}"),
+        ]  # fmt: skip
+    return []
+
+
 def _results(run: dict[str, Any]) -> str:
+    recipe, names = run["recipe"], {"valid": "validation", "test": "test"}
     rows = [
-        (
-            {"valid": "validation", "test": "test"}[split],
-            f"{score['nats_per_token']:.4f}",
-            f"{score['bits_per_byte']:.4f}",
-            f"{score['tokens']:,}",
-        )
-        for split, score in run["final"].items()
+        (names[split], f"autoregressive, `{recipe['start']}`", *_score(scores["autoregressive"]))
+        for split, scores in run.get("start", {}).items()
     ]
+    modes = list(run["final"]["test"])
+    rows += [(names[split], mode, *_score(scores[mode])) for mode in modes for split, scores in run["final"].items()]
+    text = _table(("text", "mode", "nats per token", "bits per byte", "tokens scored"), rows)
     length = run["options"]["evaluation_length"]
-    text = _table(("text", "nats per token", "bits per byte", "tokens scored"), rows)
     text += f"\nMeasured with the stored weights on windows of {length} tokens; all but the first are scored.\n"
-    if run["recipe"]["causal"]:
-        text += "Exact negative log-likelihood.\n"
-    else:
+    if "autoregressive" in modes:
+        text += "Autoregressive: exact negative log-likelihood.\n"
+    if "diffusion" in modes:
+        blocks = f", blocks of {recipe['block_length']}" if recipe["kind"] == "trimode" else ""
         text += (
-            "**Upper bounds** of the negative log-likelihood (Monte Carlo, "
-            f"{run['options']['draws']} draws of masks per window).\n"
+            "Diffusion: **upper bounds** of it (Monte Carlo, "
+            f"{run['options']['draws']} draws of masks per window{blocks}).\n"
             "A causal model's number is exact, so a difference between the two is partly the slack of the bound.\n"
         )
     last = run["curve"][-1]["valid"]
@@ -152,11 +169,37 @@ def _results(run: dict[str, Any]) -> str:
             f"at the last step validation stood at {last:.4f}. So in the stored weights the learning rate had not\n"
             "reached 0; a shorter schedule would probably have ended lower.\n"
         )
+    return text + _modes_compared(run)
+
+
+def _score(score: dict[str, float]) -> tuple[str, str, str]:
+    return f"{score['nats_per_token']:.4f}", f"{score['bits_per_byte']:.4f}", f"{score['tokens']:,}"
+
+
+def _modes_compared(run: dict[str, Any]) -> str:
+    """In words, what the table says about the modes of one set of weights; nothing where there is one mode."""
+    ends = {mode: score["nats_per_token"] for mode, score in run["final"]["test"].items()}
+    if len(ends) == 1:
+        return ""
+    change = ends["autoregressive"] - run["start"]["test"]["autoregressive"]["nats_per_token"]
+    gap = ends["diffusion"] - ends["autoregressive"]
+    million = run["tokens_seen"] * run["recipe"]["copies"] / 1e6
+    text = (
+        f"\nOn the test text the autoregressive mode ended {abs(change):.2f} nats per token "
+        f"{'above' if change > 0 else 'below'} `{run['recipe']['start']}`, from which it started;\n"
+        f"the bound of the diffusion mode lies {gap:.2f} nats per token above the autoregressive mode.\n"
+    )
+    if gap > POOR:
+        text += (
+            f"**The diffusion mode is poor.** It began from nothing and saw {million:.1f} million noisy tokens; the card of\n"
+            "the bundled `llada` says how many such a model wants. It is good for trying the three ways to decode, not\n"
+            "for a judgement on them.\n"
+        )
     return text
 
 
 def _curve(run: dict[str, Any]) -> str:
-    losses = run["train_losses"]
+    losses, modes, options = run["train_losses"], list(run["final"]["test"]), run["options"]
     rows = []
     for point in run["curve"]:
         near = min(losses, key=lambda loss: abs(loss["step"] - point["step"]))
@@ -165,12 +208,15 @@ def _curve(run: dict[str, Any]) -> str:
                 f"{point['step']:,}",
                 f"{point['tokens'] / 1e6:.1f}",
                 f"{_epochs(run, point['tokens']):.1f}",
-                f"{near['loss']:.3f}",
-                f"{point['valid']:.4f}",
+                *(f"{near[mode]:.3f}" for mode in modes),
+                *(f"{point[mode]:.4f}" for mode in modes),
             )
         )
-    note = "\nTraining loss: of the one batch nearest to that step. Validation: as above.\n"
-    return _table(("step", "million tokens", "epochs", "training loss", "validation, nats per token"), rows) + note
+    head = [f"{what}, {mode}" for what in ("training", "validation") for mode in modes]
+    batches = options["evaluation_batches"]
+    part = "as above" if batches is None else f"the first {batches * options['evaluation_rows']} windows"
+    note = f"\nNats per token. Training: the one batch nearest to that step. Validation: {part}.\n"
+    return _table(("step", "million tokens", "epochs", *head), rows) + note
 
 
 def _epochs(run: dict[str, Any], tokens: int) -> float:

@@ -1,12 +1,13 @@
-"""How does one set of weights learn to decode both ways? By one forward over two copies of a row: [clean | noisy].
+"""How does one set of weights learn to decode both ways? By one forward over copies of a row: [clean | noisy | ...].
 
-The clean copy is causal and learns to predict the next token. The noisy copy is cut into blocks, parts of each are
+The clean copy is causal and learns to predict the next token. A noisy copy is cut into blocks, parts of each are
 masked, and the masked tokens are predicted at their own places. A noisy block sees itself both ways, and of the clean
 copy what lies before the block; so each block is asked what a decoder asks that has written all before it, and one
 forward asks it of every block (block diffusion, Arriola et al. 2025, arXiv 2503.09573; trained together with
-next-token prediction: Nemotron-Labs-Diffusion, arXiv 2607.05722). Both copies have the same positions.
+next-token prediction: Nemotron-Labs-Diffusion, arXiv 2607.05722). All copies have the same positions and share the
+cut; noisy copies have masks of their own and do not see each other, so they share the cost of the clean one.
 
-Every block has a t of its own. The cost of the noisy copy is that of ``objective.masked``: weights 1/t, and in
+Every block has a t of its own. The cost of the noisy copies is that of ``objective.masked``: weights 1/t, and in
 expectation over the masks an upper bound of the negative log-likelihood of a token, given all blocks before its own.
 A share of the blocks is asked what a draft is asked: the first token is given and all others are masked.
 """
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
 
 from pretrain import objective
 from pretrain.objective import Head, Question, answer_cost
@@ -27,11 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Joint:
-    """What the model is asked about both copies of one batch.
+    """What the model is asked about the copies of one batch.
 
     Attributes:
         clean: The question about the clean copy; its ``inputs`` are that copy, shape (rows, length).
-        noisy: The question about the noisy copy, likewise.
+        noisy: The question about the noisy copies, whose ``inputs`` have the shape (rows x copies, length); the copies
+            of a row follow each other.
         blocks: The block that each place belongs to, rising from 0, shape (length,).
     """
 
@@ -50,32 +54,55 @@ def blocks_of(length: int, block_length: int, first: int) -> torch.Tensor:
     return (torch.arange(length) + block_length - first) // block_length
 
 
-def attention(blocks: torch.Tensor) -> torch.Tensor:
-    """What each place of [clean | noisy] sees: True where the column is seen. Shape (1, 1, 2 length, 2 length)."""
-    length = blocks.numel()
-    place = torch.arange(length, device=blocks.device)
-    causal = place[:, None] >= place
-    before, own = blocks[:, None] > blocks, blocks[:, None] == blocks
-    clean = torch.cat([causal, torch.zeros_like(causal)], dim=1)
-    return torch.cat([clean, torch.cat([before, own], dim=1)])[None, None]
+def sight(blocks: torch.Tensor) -> torch.Tensor:
+    """What each place of a noisy copy sees of [clean | itself]: True where seen. Shape (1, 1, length, 2 length)."""
+    return torch.cat([blocks[:, None] > blocks, blocks[:, None] == blocks], dim=1)[None, None]
+
+
+def attend(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    attention_mask: torch.Tensor | None, scaling: float | None = None, **_: object,
+) -> tuple[torch.Tensor, None]:  # fmt: skip
+    """Attention over [clean | noisy | ...] with the mask that ``sight`` makes; causal over the row without one.
+
+    Transformers' interface: (rows, heads, copies x length, width) in, (rows, copies x length, heads, width) out.
+    """
+    if attention_mask is None:
+        alone = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+        return alone.transpose(1, 2).contiguous(), None
+    rows, heads, all_places, width = query.shape
+    length = attention_mask.shape[-2]
+    copies = all_places // length - 1
+
+    def noisy(x: torch.Tensor) -> torch.Tensor:
+        """(rows x copies, heads, length, width)"""
+        apart = x[:, :, length:].reshape(rows, heads, copies, length, width)
+        return apart.transpose(1, 2).reshape(rows * copies, heads, length, width)
+
+    def both(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x[:, :, :length].repeat_interleave(copies, 0), noisy(x)], dim=2)
+
+    clean, before, after = (x[:, :, :length] for x in (query, key, value))
+    first = F.scaled_dot_product_attention(clean, before, after, is_causal=True, scale=scaling)
+    rest = F.scaled_dot_product_attention(noisy(query), both(key), both(value), attention_mask, scale=scaling)
+    rest = rest.view(rows, copies, heads, length, width).transpose(1, 2).reshape(rows, heads, copies * length, width)
+    return torch.cat([first, rest], dim=2).transpose(1, 2).contiguous(), None
 
 
 def ask(
-    ids: torch.Tensor, block_length: int, given_share: float, mask_id: int, generator: torch.Generator
+    ids: torch.Tensor, copies: int, block_length: int, given_share: float, mask_id: int, generator: torch.Generator
 ) -> Joint:
     """Both training questions about ``ids`` (rows, length); where the blocks begin is drawn for the batch."""
-    rows, length = ids.shape
+    length = ids.shape[1]
     first = int(torch.randint(1, block_length + 1, (), device=ids.device, generator=generator))
     blocks = blocks_of(length, block_length, first).to(ids.device)
+    many = ids.repeat_interleave(copies, 0)
     count = (length + block_length - 2) // block_length + 1  # the most that there can be
-    t = objective.stratified_t(rows * count, generator).view(rows, count)
-    given = torch.rand(rows, count, device=ids.device, generator=generator) < given_share
-    t = torch.where(given, 1.0, t)[:, blocks]
+    t = objective.stratified_t(len(many) * count, generator).view(-1, count)
+    given = torch.rand(t.shape, device=ids.device, generator=generator) < given_share
     begins = blocks.diff(prepend=blocks[:1] - 1) > 0
-    scorable = ~(given[:, blocks] & begins)
-    chosen = scorable & (torch.rand(rows, length, device=ids.device, generator=generator) < t)
-    capacity = min(rows * length, int(rows * length * (0.5 + 0.5 * given_share + 0.1)))
-    noisy = objective.hide(ids, chosen, t, scorable.sum(), mask_id, capacity)
+    noisy = _hide(many, blocks, torch.where(given, 1.0, t), ~(given[:, blocks] & begins), mask_id, generator,
+                  0.6 + 0.5 * given_share)  # fmt: skip
     return Joint(objective.next_token(ids), noisy, blocks)
 
 
@@ -83,24 +110,40 @@ def examine(ids: torch.Tensor, block_length: int, mask_id: int, generator: torch
     """Both questions about all but the first token of each row of ``ids``: it is a block of its own, and given."""
     rows, length = ids.shape
     blocks = blocks_of(length, block_length, 1).to(ids.device)
-    count = int(blocks[-1]) + 1
-    t = objective.stratified_t(rows * count, generator).view(rows, count)[:, blocks]
-    scorable = (blocks > 0).expand(rows, length)
-    chosen = scorable & (torch.rand(rows, length, device=ids.device, generator=generator) < t)
-    capacity = min(rows * length, int(rows * length * 0.6))
-    noisy = objective.hide(ids, chosen, t, scorable.sum(), mask_id, capacity)
+    count = (length + block_length - 2) // block_length + 1
+    t = objective.stratified_t(rows * count, generator).view(rows, count)
+    noisy = _hide(ids, blocks, t, (blocks > 0).expand(rows, length), mask_id, generator, 0.6)
     return Joint(objective.next_token(ids), noisy, blocks)
 
 
+def _hide(
+    ids: torch.Tensor, blocks: torch.Tensor, t: torch.Tensor, scorable: torch.Tensor, mask_id: int,
+    generator: torch.Generator, capacity: float,
+) -> Question:  # fmt: skip
+    """Mask ``scorable`` places of ``ids`` with the probability ``t`` (rows, blocks) of their block."""
+    t = t[:, blocks]
+    chosen = scorable & (torch.rand(ids.shape, device=ids.device, generator=generator) < t)
+    kept = min(ids.numel(), int(capacity * ids.numel()))
+    return objective.hide(ids, chosen, t, scorable.sum(), mask_id, kept)
+
+
 def costs(model: LlamaForCausalLM, joint: Joint, head: Head = answer_cost) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nats per scored token of the clean and of the noisy copy."""
-    length = joint.blocks.numel()
-    place = torch.arange(length, device=joint.blocks.device)
+    """Nats per scored token of the clean and of the noisy copies."""
+    rows, length = joint.clean.inputs.shape
+    noisy = joint.noisy.inputs.view(rows, -1)
+    copies = 1 + noisy.shape[1] // length
+    implementation = model.config._attn_implementation
+    model.config._attn_implementation = NAME
     hidden = model.model(
-        input_ids=torch.cat([joint.clean.inputs, joint.noisy.inputs], dim=1),
-        position_ids=place.repeat(2)[None],
-        attention_mask=attention(joint.blocks),
+        input_ids=torch.cat([joint.clean.inputs, noisy], dim=1),
+        position_ids=torch.arange(length, device=noisy.device).repeat(copies)[None],
+        attention_mask=sight(joint.blocks),
         use_cache=False,
     ).last_hidden_state
-    clean, noisy = hidden.split(length, dim=1)
-    return objective.charge(model, clean, joint.clean, head), objective.charge(model, noisy, joint.noisy, head)
+    model.config._attn_implementation = implementation
+    clean, masked = hidden[:, :length], hidden[:, length:].reshape(-1, length, hidden.shape[-1])
+    return objective.charge(model, clean, joint.clean, head), objective.charge(model, masked, joint.noisy, head)
+
+
+NAME = "clean_and_noisy"
+AttentionInterface.register(NAME, attend)

@@ -42,12 +42,13 @@ class Recipe:
         learning_rate: Peak of the schedule.
         steps: Updates, at the end of which the learning rate is 0.
         prefix_share: Share of the sequences of which a random-length beginning is never masked, as a prompt is not.
-        batch_tokens: Tokens of a batch (of ``trimode``: of clean text; the model reads as many noisy ones beside them).
+        batch_tokens: Tokens of a batch (of ``trimode``: of clean text; noisy copies come to it).
         start: Checkpoint whose weights are trained on; None: random weights.
         block_length: Tokens of a diffusion block (``trimode`` alone).
         alpha: Weight of the diffusion loss beside that of next-token prediction, which is 1 (``trimode`` alone).
         given_share: Share of the blocks of which the first token is given and all others are masked, as in a draft
             (``trimode`` alone).
+        copies: Noisy copies of each row, each under masks of its own (``trimode`` alone).
     """
 
     name: str
@@ -65,6 +66,7 @@ class Recipe:
     block_length: int | None = None
     alpha: float = 0.0
     given_share: float = 0.0
+    copies: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained, naming key and value."""
@@ -75,6 +77,8 @@ class Recipe:
         for key in ("prefix_share", "given_share"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{self.name}: {key}={getattr(self, key)} is not within 0 and 1")
+        if self.copies < 1:
+            raise ValueError(f"{self.name}: copies={self.copies} is less than 1")
         if (self.kind == "trimode") != (self.block_length is not None and self.alpha > 0):
             raise ValueError(f"{self.name}: kind=trimode, and no other, needs block_length and alpha above 0")
 
@@ -87,7 +91,7 @@ RECIPES = {
         Recipe(name="llada", hidden=256, layers=6, heads=4, ffn=704, kind="masked", seed=2, learning_rate=3e-3,
                steps=9837, prefix_share=0.5),
         Recipe(name="trimode", hidden=256, layers=6, heads=4, ffn=704, kind="trimode", seed=4, learning_rate=1e-3,
-               steps=3000, batch_tokens=1920, start="llama", block_length=32, alpha=2.0, given_share=0.15),
+               steps=3000, batch_tokens=1280, start="llama", block_length=32, alpha=2.0, given_share=0.15, copies=3),
         Recipe(name="judge", hidden=384, layers=6, heads=6, ffn=1056, kind="causal", seed=3, learning_rate=2e-3,
                steps=3234),
     )

@@ -270,7 +270,9 @@ class Training:
         return int(self.steps * self.options.evaluations / max(1, self.schedule.total)) + 1
 
     def _say(self, text: str) -> None:
-        print(f"{self.recipe.name} step {self.steps} of {self.schedule.total}, {self.elapsed():.0f} s: {text}", flush=True)
+        print(
+            f"{self.recipe.name} step {self.steps} of {self.schedule.total}, {self.elapsed():.0f} s: {text}", flush=True
+        )
 
     def _optimizer(self) -> torch.optim.AdamW:
         parameters = list(self.model.parameters())

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from pretrain import objective, tokenizer
 from pretrain.data import Rows, encode
-from pretrain.export import export, read_weights
-from pretrain.recipe import EOS_ID, MASK_ID, RECIPES, Recipe
+from pretrain.export import export, llama_config, read_weights, write_weights
+from pretrain.recipe import EOS_ID, MASK_ID, RECIPES, Kind, Recipe
 from pretrain.schedule import SAFETY, Schedule
 from pretrain.train import Options, Training
 
@@ -23,6 +25,11 @@ TEXTS = [
     "  Two spaces, a tab\t, an accent: café, and a snowman ☃.",
     "I wandered lonely as a cloud\nThat floats on high o'er vales and hills,",
 ]
+
+MODES = {
+    "autoregressive": {"attention": "causal"},
+    "diffusion": {"attention": "causal_context", "block_length": 8},
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +47,16 @@ def streams(folder: Path) -> dict[str, torch.Tensor]:
     return dict.fromkeys(("train", "valid", "test"), ids)
 
 
-def small(*, causal: bool) -> Recipe:
-    return Recipe(name="small", hidden=32, layers=2, heads=2, ffn=48, causal=causal, seed=0, learning_rate=1e-2,
-                  steps=40, prefix_share=0.0 if causal else 0.5)  # fmt: skip
+def small(kind: Kind, **changes: Any) -> Recipe:
+    return Recipe(name="small", hidden=32, layers=2, heads=2, ffn=48, kind=kind, seed=0, learning_rate=1e-2,
+                  steps=40, **changes)  # fmt: skip
+
+
+SMALL = {
+    "causal": small("causal"),
+    "masked": small("masked", prefix_share=0.5),
+    "trimode": small("trimode", block_length=8, alpha=2.0, given_share=0.2, copies=2, start="small"),
+}
 
 
 def options(**changes: object) -> Options:
@@ -72,7 +86,7 @@ def test_masked_loss_equals_a_number_worked_by_hand() -> None:
     # Row 1, t = 1/4: token 2 is masked: ln 4 / (1/4) = 8 ln 2. Together 14 ln 2 over 8 scorable tokens.
     ids = torch.tensor([[0, 1, 2, 2], [1, 1, 2, 0]])
     chosen = torch.tensor([[True, True, False, False], [False, False, True, False]])
-    question = objective.hide(ids, chosen, torch.tensor([0.5, 0.25]), torch.tensor(8), mask_id=7, capacity=5)
+    question = objective.hide(ids, chosen, torch.tensor([[0.5], [0.25]]), torch.tensor(8), mask_id=7, capacity=5)
     assert question.inputs.tolist() == [[7, 7, 2, 2], [1, 1, 7, 0]]
     assert question.labels[:3].tolist() == [0, 1, 2]
     assert int(question.dropped) == 0
@@ -87,7 +101,7 @@ def test_next_token_loss_equals_a_number_worked_by_hand() -> None:
 
 def test_places_beyond_the_capacity_are_dropped_and_counted() -> None:
     ids, chosen = torch.tensor([[0, 1, 2, 2]]), torch.tensor([[True, True, True, False]])
-    question = objective.hide(ids, chosen, torch.tensor([0.5]), torch.tensor(4), mask_id=7, capacity=2)
+    question = objective.hide(ids, chosen, torch.tensor([[0.5]]), torch.tensor(4), mask_id=7, capacity=2)
     assert int(question.dropped) == 1
     assert question.labels.tolist() == [0, 1]
 
@@ -150,18 +164,35 @@ def test_learning_rate_rises_then_ends_at_zero_and_a_plan_meets_the_deadline() -
     assert schedule.total == 500
 
 
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.fixture(scope="module")
+def start(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the small model, as a run leaves them."""
+    made = tmp_path_factory.mktemp("start")
+    torch.manual_seed(7)
+    write_weights(LlamaForCausalLM(LlamaConfig(**llama_config(SMALL["causal"], 300))).state_dict(), made)
+    return made
+
+
+@pytest.mark.parametrize("kind", list(SMALL))
 def test_a_few_steps_lower_the_loss_and_the_export_gives_equal_logits(
-    causal: bool, folder: Path, streams: dict[str, torch.Tensor], tmp_path: Path
+    kind: str, folder: Path, streams: dict[str, torch.Tensor], start: Path, tmp_path: Path
 ) -> None:
     lengths = tokenizer.byte_lengths(tokenizer.load(folder))
-    training = Training(small(causal=causal), options(), streams, lengths, tmp_path / "run")
-    before = training.score("valid")["nats_per_token"]
+    begin = start if kind == "trimode" else None
+    training = Training(SMALL[kind], options(), streams, lengths, tmp_path / "run", start=begin)
+    before = training.score(training.held_out["valid"])
     run = training.run()
     after = run["final"]["valid"]
-    assert after["nats_per_token"] < before - 0.5
-    assert after["bits_per_byte"] == pytest.approx(after["nats_per_token"] / math.log(2) / after["bytes_per_token"])
-    assert run["dropped_answers"] == 0 or not causal
+    assert set(after) == {"causal": {"autoregressive"}, "masked": {"diffusion"}}.get(
+        kind, {"autoregressive", "diffusion"}
+    )
+    for mode, score in after.items():
+        assert score["nats_per_token"] < before[mode]["nats_per_token"] - 0.5
+        assert score["bits_per_byte"] == pytest.approx(score["nats_per_token"] / math.log(2) / score["bytes_per_token"])
+    assert run["dropped_answers"] == 0 or kind != "causal"
+    if begin:
+        at_first = run["start"]["valid"]["autoregressive"]["nats_per_token"]
+        assert at_first == pytest.approx(before["autoregressive"]["nats_per_token"], abs=1e-2)
 
     target = export(run, tmp_path / "run", folder, tmp_path / "checkpoint")
     ids = streams["test"][:24].long()[None]
@@ -173,13 +204,60 @@ def test_a_few_steps_lower_the_loss_and_the_export_gives_equal_logits(
         changed = ids.clone()
         changed[0, -1] = 5
         moved = bool((loaded(changed).logits[0, 0] - logits[0, 0]).abs().max() > 1e-6)
-    assert moved == (not causal)  # only the bidirectional model looks ahead
+    assert moved == (kind == "masked")  # only the bidirectional model looks ahead
     assert (target / "README.md").read_text().startswith("---\nlicense: apache-2.0\n")
+    config = json.loads((target / "config.json").read_text())
+    assert config.get("mask_token_id") == (None if kind == "causal" else MASK_ID)
+    assert config.get("is_causal") == (False if kind == "masked" else None)
+    assert config.get("modes") == (MODES if kind == "trimode" else None)
+
+
+def test_a_stopped_run_goes_on_from_its_weights_and_its_place_in_the_schedule(
+    folder: Path, streams: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    lengths = tokenizer.byte_lengths(tokenizer.load(folder))
+
+    def training() -> Training:
+        return Training(SMALL["causal"], options(steps=60, evaluations=1), streams, lengths, tmp_path / "run")
+
+    stopped = training()
+    batches = iter(stopped.rows)
+    for _ in range(30):
+        stopped.step(next(batches))
+    stopped.evaluate()
+    going = training()
+    going.resume()
+    assert (going.steps, going.tokens_seen) == (30, stopped.tokens_seen)
+    batch = streams["train"][:64].long().view(4, 16)
+    torch.testing.assert_close(going.step(batch), stopped.step(batch), rtol=0, atol=0)  # before the update
+    torch.testing.assert_close(going.step(batch), stopped.step(batch), rtol=0, atol=0)  # after it: the same optimizer
+    run = going.run()
+    assert run["steps"] == 60
+    assert [point["step"] for point in run["curve"]] == [30, 60]
 
 
 def test_the_pair_differs_only_in_how_it_generates() -> None:
     llama, llada, judge = RECIPES["llama"], RECIPES["llada"], RECIPES["judge"]
     shape = ("hidden", "layers", "heads", "ffn", "learning_rate")
     assert [getattr(llama, key) for key in shape] == [getattr(llada, key) for key in shape]
-    assert [llama.causal, llada.causal, judge.causal] == [True, False, True]
+    assert [llama.kind, llada.kind, judge.kind] == ["causal", "masked", "causal"]
     assert len({llama.seed, llada.seed, judge.seed}) == 3
+    trimode = RECIPES["trimode"]
+    assert (trimode.kind, trimode.start) == ("trimode", "llama")
+    assert [getattr(trimode, key) for key in shape[:4]] == [getattr(llama, key) for key in shape[:4]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "key"),
+    [
+        ("causal", {"prefix_share": 0.5}, "prefix_share=0.5"),
+        ("masked", {"prefix_share": 1.5}, "prefix_share=1.5"),
+        ("trimode", {}, "block_length"),
+        ("causal", {"block_length": 8, "alpha": 1.0}, "block_length"),
+        ("trimode", {"block_length": 8, "alpha": 1.0, "given_share": -0.1}, "given_share=-0.1"),
+        ("trimode", {"block_length": 8, "alpha": 1.0, "copies": 0}, "copies=0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_refused(kind: Kind, changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValueError, match=key):
+        small(kind, **changes)

@@ -1,15 +1,18 @@
-"""How were the bundled models made, and can I make them again? From the text of ordinary packages to three checkpoints.
+"""How were the bundled models made, and can I make them again? From the text of ordinary packages to four checkpoints.
 
 The benchmark needs a pair of models that differ in one thing only: how they generate. So both are the same
 Transformer, of the same size, on the same text and tokenizer; one learns to predict the next token, the other to fill
-masks. A third, larger model judges both. This package is the whole recipe; nothing in the benchmark imports it.
+masks. A third model of that size does both, from one set of weights. A fourth, larger one judges them. This package is the whole recipe; nothing in the benchmark imports it.
 
     corpus/        the text, with its sources and licences
-    recipe.py      the three models, as data
+    recipe.py      the four models, as data
     tokenizer.py   text -> a byte-level BPE of 8,192 entries
     data.py        text -> one stream of token ids -> batches
-    objective.py   a batch -> what the model is asked, and what its answer costs
+    objective.py   a batch -> what the model is asked, and what its answer costs: next-token prediction, masked diffusion
+    joint.py       both at once, the diffusion in blocks
+    tasks.py       a recipe -> its questions in training and at an evaluation
     schedule.py    how many steps fit into the time, and the learning rate of each
+    options.py     what may differ between machines
     train.py       the loop: steps, evaluations, checkpoints
     export.py      a finished run -> a Hugging Face directory
     card.py        a finished run -> its model card

@@ -3,12 +3,13 @@
     python -m pretrain tokenizer              train the tokenizer
     python -m pretrain encode                 turn the corpus into ids, once
     python -m pretrain train llada            train one model (on one GPU, or slowly on a CPU)
+    python -m pretrain train trimode --resume --seconds 3600    go on with a run that was stopped, for an hour
     python -m pretrain export                 turn finished runs into checkpoints and model cards
     python -m pretrain all                    all of it, one model after the other
 
 What lies between the stages is kept in ``--work``. A smoke test of the whole way, a few minutes on a laptop:
 
-    python -m pretrain all --steps 3 --batch-tokens 960 --evaluation-rows 4 --evaluation-batches 1
+    python -m pretrain all --steps 3 --batch-tokens 960 --evaluation-rows 4 --evaluation-batches 1 --final-batches 1
         --work build/smoke --target build/smoke/bundled
 """
 
@@ -86,7 +87,8 @@ def train(name: str, options: argparse.Namespace) -> None:
     started = time.monotonic()
     import torch
 
-    from pretrain.train import Options, Training
+    from pretrain.options import Options
+    from pretrain.train import Training
 
     recipe = RECIPES[name]
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -18,8 +18,8 @@ KINDS = {
 PURPOSES = {
     "llama": "The autoregressive half of the bundled pair. Its twin `llada` has the same shape, text and tokenizer.",
     "llada": "The diffusion half of the bundled pair. Its twin `llama` has the same shape, text and tokenizer.",
-    "trimode": "One set of weights that decodes token after token, as block diffusion, and as its own drafter (`modes` in\n"
-    "`config.json`). Shape, text and tokenizer are those of `llama` and `llada`.",
+    "trimode": "One set of weights that decodes token after token, as block diffusion, and as its own drafter\n"
+    "(`modes` in `config.json`). Shape, text and tokenizer are those of `llama` and `llada`.",
     "judge": "Scores the text of the bundled pair (generative perplexity): larger and of another seed, so that\n"
     "neither model of the pair is its own judge.",
 }
@@ -130,14 +130,14 @@ def _loss(recipe: dict[str, Any]) -> list[tuple[str, str]]:
         prefix = f"{recipe['prefix_share']:.0%} of the rows keep a prefix of random length unmasked"
         return [("loss", f"t uniform per row, {drawn}{prefix}")]
     if recipe["kind"] == "trimode":
+        copies = f"of one forward over a clean and {recipe['copies']} noisy copies of each row"
+        blocks = f"blocks of {recipe['block_length']}, cut at a random offset; t uniform per block, "
         given = f"of {recipe['given_share']:.0%} of the blocks the first token is given and all others are masked"
         return [
             ("trained on from", f"the weights of the bundled `{recipe['start']}`"),
-            ("loss", f"next-token cross-entropy + {recipe['alpha']:g} × diffusion loss, of one forward over a clean and "
-             f"{recipe['copies']} noisy copies of each row"),
-            ("diffusion loss", f"blocks of {recipe['block_length']}, cut at a random offset; t uniform per block, {drawn}"
-             f"{given}"),
-        ]  # fmt: skip
+            ("loss", f"next-token cross-entropy + {recipe['alpha']:g} × diffusion loss, {copies}"),
+            ("diffusion loss", blocks + drawn + given),
+        ]
     return []
 
 
@@ -191,9 +191,9 @@ def _modes_compared(run: dict[str, Any]) -> str:
     )
     if gap > POOR:
         text += (
-            f"**The diffusion mode is poor.** It began from nothing and saw {million:.1f} million noisy tokens; the card of\n"
-            "the bundled `llada` says how many such a model wants. It is good for trying the three ways to decode, not\n"
-            "for a judgement on them.\n"
+            f"**The diffusion mode is poor.** It began from nothing and saw {million:.1f} million noisy tokens; the\n"
+            "card of the bundled `llada` says how many such a model wants. It is good for trying the three ways to\n"
+            "decode, not for a judgement on them.\n"
         )
     return text
 

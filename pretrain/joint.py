@@ -75,7 +75,7 @@ def attend(
     copies = all_places // length - 1
 
     def noisy(x: torch.Tensor) -> torch.Tensor:
-        """(rows x copies, heads, length, width)"""
+        """Of shape (rows x copies, heads, length, width)."""
         apart = x[:, :, length:].reshape(rows, heads, copies, length, width)
         return apart.transpose(1, 2).reshape(rows * copies, heads, length, width)
 

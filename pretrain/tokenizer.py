@@ -1,4 +1,4 @@
-"""How does text become token ids? A byte-level BPE, trained on the training split alone, shared by all three models.
+"""How does text become token ids? A byte-level BPE, trained on the training split alone, shared by all models.
 
 Byte-level, because every string is then encodable and ``decode(encode(text)) == text`` holds exactly: no unknown
 token, no normalisation, no prefix space. One tokenizer for all, so that tokens of one model can be compared with

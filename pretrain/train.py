@@ -20,7 +20,7 @@ import math
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from transformers import __version__ as transformers_version
 from pretrain import objective
 from pretrain.data import Rows, windows
 from pretrain.export import llama_config, read_weights, write_weights
-from pretrain.recipe import BATCH_TOKENS, EVALUATION_LENGTH, LENGTH_SHARES, VOCABULARY, Recipe
+from pretrain.options import Options
+from pretrain.recipe import Recipe
 from pretrain.schedule import FEWEST_TIMED, TIMED_FROM, TIMED_TO, Schedule
 from pretrain.tasks import AnyTask, NextToken, task_of
 
@@ -41,43 +42,6 @@ NO_BOUND = 10**9  # steps, where only the clock ends a training
 REPORT_EVERY = 25  # steps between looks at the clock and at the training loss
 PLAN_EVERY, SAY_EVERY = 60.0, 30.0  # seconds between plans of the rest of the schedule, and between lines of the log
 KEPT = ("steps", "tokens_seen", "dropped", "curve", "losses", "best")  # by a run that goes on later
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to run, as opposed to what to train.
-
-    Attributes:
-        device: Where to train.
-        seconds: Wall-clock budget, compilation and final scores included, within which the number of steps is planned.
-        steps: Upper bound of steps. None: without a bound if there are ``seconds``, else what the recipe says.
-        batch_tokens: Tokens of a batch.
-        shares: Row length -> share of the tokens.
-        evaluation_length: Tokens of an evaluation window.
-        evaluation_rows: Windows of an evaluation batch.
-        evaluation_batches: At most this many batches of windows; None: all that the held-out text gives.
-        final_batches: The same for the scores at the end.
-        evaluations: Evaluations in the course of the training.
-        draws: Times that every window is masked anew in a masked evaluation.
-        reserve_seconds: Part of the budget kept for the final scores.
-        compile: Whether to compile; None: on CUDA only.
-        vocabulary: Entries of the tokenizer.
-    """
-
-    device: str = "cpu"
-    seconds: float | None = None
-    steps: int | None = None
-    batch_tokens: int = BATCH_TOKENS
-    shares: dict[int, float] = field(default_factory=lambda: dict(LENGTH_SHARES))
-    evaluation_length: int = EVALUATION_LENGTH
-    evaluation_rows: int = 256
-    evaluation_batches: int | None = None
-    final_batches: int | None = None
-    evaluations: int = 15
-    draws: int = 4
-    reserve_seconds: float = 12.0
-    compile: bool | None = None
-    vocabulary: int = VOCABULARY
 
 
 class Training:

@@ -16,9 +16,10 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from pretrain import objective, tokenizer
 from pretrain.data import Rows, encode
 from pretrain.export import export, llama_config, read_weights, write_weights
+from pretrain.options import Options
 from pretrain.recipe import EOS_ID, MASK_ID, RECIPES, Kind, Recipe
 from pretrain.schedule import SAFETY, Schedule
-from pretrain.train import Options, Training
+from pretrain.train import Training
 
 TEXTS = [
     "The king had three sons, and the youngest was called Simpleton.\n",

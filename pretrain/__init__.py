@@ -2,14 +2,15 @@
 
 The benchmark needs a pair of models that differ in one thing only: how they generate. So both are the same
 Transformer, of the same size, on the same text and tokenizer; one learns to predict the next token, the other to fill
-masks. A third model of that size does both, from one set of weights. A fourth, larger one judges them. This package is the whole recipe; nothing in the benchmark imports it.
+masks. A third of that size does both, from one set of weights. A fourth, larger one judges their text. This package is
+the whole recipe; nothing in the benchmark imports it.
 
     corpus/        the text, with its sources and licences
     recipe.py      the four models, as data
     tokenizer.py   text -> a byte-level BPE of 8,192 entries
     data.py        text -> one stream of token ids -> batches
-    objective.py   a batch -> what the model is asked, and what its answer costs: next-token prediction, masked diffusion
-    joint.py       both at once, the diffusion in blocks
+    objective.py   a batch -> what the model is asked, and what its answer costs
+    joint.py       the same for both ways to generate at once, the diffusion in blocks
     tasks.py       a recipe -> its questions in training and at an evaluation
     schedule.py    how many steps fit into the time, and the learning rate of each
     options.py     what may differ between machines

@@ -175,7 +175,10 @@ class Training:
 
     def resume(self) -> None:
         """Go on where ``state.pt`` was written, with other rows of the text; the budget in seconds begins anew."""
-        state = torch.load(self.folder / "state.pt", map_location=self.device)
+        path = self.folder / "state.pt"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: nothing to go on with; leave out --resume")
+        state = torch.load(path, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.total = state["total"]

@@ -120,6 +120,9 @@ def _training(run: dict[str, Any]) -> str:
             f"\nThe number of steps was planned from a wall-clock budget of {options['seconds']:g} s, and anew at\n"
             "every evaluation, on a device that may have been shared: no speed can be read from it.\n"
         )
+    if run["resumed"]:
+        steps = ", ".join(f"{step:,}" for step in run["resumed"])
+        text += f"It was stopped and resumed, with a budget of its own, at step {steps}.\n"
     return text
 
 

@@ -41,7 +41,7 @@ BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
 NO_BOUND = 10**9  # steps, where only the clock ends a training
 REPORT_EVERY = 25  # steps between looks at the clock and at the training loss
 PLAN_EVERY, SAY_EVERY = 60.0, 30.0  # seconds between plans of the rest of the schedule, and between lines of the log
-KEPT = ("steps", "tokens_seen", "dropped", "curve", "losses", "best")  # by a run that goes on later
+KEPT = ("steps", "tokens_seen", "dropped", "curve", "losses", "best", "resumed")  # by a run that goes on later
 
 
 class Training:
@@ -84,6 +84,7 @@ class Training:
         self.optimizer = self._optimizer()
         self.schedule = self._schedule()
         self.steps = self.tokens_seen = 0
+        self.resumed: list[int] = []
         self.dropped = torch.zeros((), dtype=torch.long, device=self.device)
         self.curve: list[dict[str, float]] = []
         self.losses: list[dict[str, float]] = []
@@ -184,6 +185,8 @@ class Training:
         self.schedule.total = state["total"]
         for key in KEPT:
             setattr(self, key, state[key])
+        self.resumed = [*self.resumed, self.steps]
+        self.reported = (self.tokens_seen, time.monotonic())
         self.rows.random = np.random.default_rng([self.recipe.seed, self.steps])
         self.generator.manual_seed(self.recipe.seed + self.steps)
 
@@ -208,6 +211,7 @@ class Training:
             "plans": self.schedule.plans,
             "dropped_answers": int(self.dropped),
             "tokens_seen": self.tokens_seen,
+            "resumed": self.resumed,
             "curve": self.curve,
             "train_losses": self.losses,
             **more,

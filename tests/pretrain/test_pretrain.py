@@ -233,7 +233,7 @@ def test_a_stopped_run_goes_on_from_its_weights_and_its_place_in_the_schedule(
     torch.testing.assert_close(going.step(batch), stopped.step(batch), rtol=0, atol=0)  # before the update
     torch.testing.assert_close(going.step(batch), stopped.step(batch), rtol=0, atol=0)  # after it: the same optimizer
     run = going.run()
-    assert run["steps"] == 60
+    assert (run["steps"], run["resumed"]) == (60, [30])
     assert [point["step"] for point in run["curve"]] == [30, 60]
 
 

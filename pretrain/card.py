@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pretrain.recipe import EOS, MASK, PAD
+from pretrain.schedule import WARMUP_STEPS
 
 KINDS = {
     "causal": "causal, trained to predict the next token",
@@ -99,6 +100,9 @@ def _architecture(run: dict[str, Any]) -> str:
 def _training(run: dict[str, Any]) -> str:
     recipe, options, machine = run["recipe"], run["options"], run["environment"]
     seen = run["tokens_seen"]
+    warmup = str(run["warmup_steps"])
+    if options["seconds"] is not None and run["warmup_steps"] < WARMUP_STEPS:
+        warmup += f" to {WARMUP_STEPS}"  # a tenth of the total, which was planned anew
     lengths = ", ".join(f"{length} ({float(share):.0%})" for length, share in options["shares"].items())
     rows = [
         (
@@ -108,7 +112,7 @@ def _training(run: dict[str, Any]) -> str:
         ("steps", f"{run['steps']:,} of {options['batch_tokens']:,} tokens"),
         ("row lengths (share of tokens)", lengths + "; cut anew each epoch"),
         ("optimizer", "AdamW (0.9, 0.95), weight decay 0.1 on matrices, gradient norm clipped at 1, bfloat16 autocast"),
-        ("learning rate", f"{recipe['learning_rate']:g} after {run['warmup_steps']} warm-up steps, then linear to 0"),
+        ("learning rate", f"{recipe['learning_rate']:g} after {warmup} warm-up steps, then linear to 0"),
         ("seed", str(recipe["seed"])),
         ("device", f"one {machine['device']}"),
         ("versions", f"torch {machine['torch']}, transformers {machine['transformers']}, Python {machine['python']}"),

@@ -12,11 +12,12 @@ the whole recipe; nothing in the benchmark imports it.
     objective.py   a batch -> what the model is asked, and what its answer costs
     joint.py       the same for both ways to generate at once, the diffusion in blocks
     tasks.py       a recipe -> its questions in training and at an evaluation
-    schedule.py    how many steps fit into the time, and the learning rate of each
+    schedule.py    how far a training is, and its learning rate there
     options.py     what may differ between machines
     train.py       the loop: steps, evaluations, checkpoints
-    export.py      a finished run -> a Hugging Face directory
-    card.py        a finished run -> its model card
+    export.py      a run -> a Hugging Face directory
+    measure.py     an exported checkpoint of several modes -> its numbers, as the benchmark counts them
+    card.py        a run -> its model card
 
 Run it with ``python -m pretrain all``; every stage is also a command of its own (``python -m pretrain --help``).
 """

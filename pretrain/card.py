@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from pretrain.recipe import EOS, MASK, PAD
-from pretrain.schedule import WARMUP_STEPS
 
 KINDS = {
     "causal": "causal, trained to predict the next token",
@@ -47,6 +46,7 @@ As a judge it is no neutral party: it learned from the same text as the pair, an
 so its preferences lean towards `llama`. Compare with another judge before drawing conclusions.
 """
 
+NAMES = {"valid": "validation", "test": "test"}
 POOR = 0.5  # nats per token between the modes of one set of weights, above which the card calls the worse one poor
 
 
@@ -100,9 +100,8 @@ def _architecture(run: dict[str, Any]) -> str:
 def _training(run: dict[str, Any]) -> str:
     recipe, options, machine = run["recipe"], run["options"], run["environment"]
     seen = run["tokens_seen"]
-    warmup = str(run["warmup_steps"])
-    if options["seconds"] is not None and run["warmup_steps"] < WARMUP_STEPS:
-        warmup += f" to {WARMUP_STEPS}"  # a tenth of the total, which was planned anew
+    clock = options["steps"] is None and (options["seconds"] or recipe["seconds"])
+    warmup = f"{run['warmup']:.0%} of the {'time' if clock else 'steps'}"
     lengths = ", ".join(f"{length} ({float(share):.0%})" for length, share in options["shares"].items())
     rows = [
         (
@@ -112,18 +111,20 @@ def _training(run: dict[str, Any]) -> str:
         ("steps", f"{run['steps']:,} of {options['batch_tokens']:,} tokens"),
         ("row lengths (share of tokens)", lengths + "; cut anew each epoch"),
         ("optimizer", "AdamW (0.9, 0.95), weight decay 0.1 on matrices, gradient norm clipped at 1, bfloat16 autocast"),
-        ("learning rate", f"{recipe['learning_rate']:g} after {warmup} warm-up steps, then linear to 0"),
+        ("learning rate", f"{recipe['learning_rate']:g} after a warm-up of {warmup}, then linear to 0"),
         ("seed", str(recipe["seed"])),
         ("device", f"one {machine['device']}"),
         ("versions", f"torch {machine['torch']}, transformers {machine['transformers']}, Python {machine['python']}"),
     ]
     rows[2:2] = _loss(recipe)
     text = _table(("", ""), rows)
-    if options["seconds"] is not None:
+    if clock:
         text += (
-            f"\nThe number of steps was planned from a wall-clock budget of {options['seconds']:g} s, and anew at\n"
-            "every evaluation, on a device that may have been shared: no speed can be read from it.\n"
+            f"\nThe wall-clock budget was {clock:g} s, and the learning rate followed the clock, on a device that may\n"
+            "have been shared: no speed can be read from the number of steps.\n"
         )
+    if run["status"] != "finished":
+        text += "It was stopped before its end: in the stored weights the learning rate had not reached 0.\n"
     if run["resumed"]:
         steps = ", ".join(f"{step:,}" for step in run["resumed"])
         text += f"It was stopped and resumed, with a budget of its own, at step {steps}.\n"
@@ -139,7 +140,10 @@ def _loss(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     if recipe["kind"] == "trimode":
         copies = f"of one forward over a clean and {recipe['copies']} noisy copies of each row"
         blocks = f"blocks of {recipe['block_length']}, cut at a random offset; t uniform per block, "
-        given = f"of {recipe['given_share']:.0%} of the blocks the first token is given and all others are masked"
+        given = (
+            f"of {recipe['seeded_share']:.0%} of the blocks the first token is given and not scored, and of "
+            f"{recipe['draft_share']:.0%} all others are masked besides"
+        )
         return [
             ("trained on from", f"the weights of the bundled `{recipe['start']}`"),
             ("loss", f"next-token cross-entropy + {recipe['alpha']:g} × diffusion loss, {copies}"),
@@ -149,34 +153,69 @@ def _loss(recipe: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _results(run: dict[str, Any]) -> str:
-    recipe, names = run["recipe"], {"valid": "validation", "test": "test"}
-    rows = [
-        (names[split], f"autoregressive, `{recipe['start']}`", *_score(scores["autoregressive"]))
-        for split, scores in run.get("start", {}).items()
-    ]
-    modes = list(run["final"]["test"])
-    rows += [(names[split], mode, *_score(scores[mode])) for mode in modes for split, scores in run["final"].items()]
+    recipe = run["recipe"]
+    if recipe["kind"] == "trimode":
+        return (_measured(run) if "measured" in run else "Not measured.\n") + _best(run)
+    if "final" not in run:
+        return "Not measured.\n" + _best(run)
+    modes = _modes(run)
+    rows = [(NAMES[split], mode, *_score(scores[mode])) for mode in modes for split, scores in run["final"].items()]
     text = _table(("text", "mode", "nats per token", "bits per byte", "tokens scored"), rows)
     length = run["options"]["evaluation_length"]
     text += f"\nMeasured with the stored weights on windows of {length} tokens; all but the first are scored.\n"
     if "autoregressive" in modes:
         text += "Autoregressive: exact negative log-likelihood.\n"
     if "diffusion" in modes:
-        blocks = f", blocks of {recipe['block_length']}" if recipe["kind"] == "trimode" else ""
         text += (
-            "Diffusion: **upper bounds** of it (Monte Carlo, "
-            f"{run['options']['draws']} draws of masks per window{blocks}).\n"
+            f"Diffusion: **upper bounds** of it (Monte Carlo, {run['options']['draws']} draws of masks per window).\n"
             "A causal model's number is exact, so a difference between the two is partly the slack of the bound.\n"
         )
-    last = run["curve"][-1]["valid"]
-    if run["best_step"] < run["steps"] and min(point["valid"] for point in run["curve"]) < last:
+    return text + _best(run)
+
+
+def _best(run: dict[str, Any]) -> str:
+    """Which weights are stored, where they are not the last ones."""
+    best, last = min(run["curve"], key=lambda point: point["valid"]), run["curve"][-1]
+    if best["step"] == last["step"] or best["valid"] == last["valid"]:
+        return ""
+    what = "weighted sum of both losses" if run["recipe"]["kind"] == "trimode" else "loss"
+    return (
+        f"\nThe stored weights are those of step {best['step']:,} of {run['steps']:,}, best on validation: there\n"
+        f"the {what} stood at {best['valid']:.4f}, at the last evaluation at {last['valid']:.4f}. In the\n"
+        "stored weights the learning rate had not reached 0; a shorter schedule would probably have ended lower.\n"
+    )
+
+
+def _measured(run: dict[str, Any]) -> str:
+    """What the benchmark's own functions say about the exported checkpoint and the one that it started from."""
+    found, start = run["measured"], run["recipe"]["start"]
+    sizes = found["sizes"]
+    rows = []
+    for row in found["likelihoods"]:
+        error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.4f}"
+        mode = row["mode"] + (f", `{start}`" if row["start"] else "")
+        nats = f"{'≤ ' if row['bound'] else ''}{row['nats_per_token']:.4f}{error}"
+        rows.append((NAMES[row["split"]], mode, nats, f"{row['tokens']:,}"))
+    text = _table(("text", "mode", "nats per token", "tokens scored"), rows)
+    text += (
+        f"\nThe stored weights in float32 on at most {sizes['windows']} windows of {sizes['length']} tokens of each"
+        " text; all but the first are\nscored. Autoregressive: exact negative log-likelihood. Diffusion: an **upper bound**,"
+        " the sum over its blocks, whose\nfirst token is scored by the autoregressive mode, as in decoding"
+        f" ({sizes['draws']} draws of masks per window; ± is the standard\nerror of the masks). So a difference between"
+        " the two is partly the slack of the bound.\n"
+    )
+    text += _modes_compared(run)
+    if found.get("drafts"):
+        drafts = [
+            (str(row["draft_tokens"]), f"{row['accepted']:.2f}", f"{row['verifications']:,}") for row in found["drafts"]
+        ]
+        text += "\n" + _table(("drafted tokens", "accepted per verification, mean", "verifications"), drafts)
         text += (
-            f"\nThe stored weights are those of step {run['best_step']:,} of {run['steps']:,}, best on validation.\n"
-            "Beyond it the training loss kept falling and validation rose: the model began to memorise its text, and\n"
-            f"at the last step validation stood at {last:.4f}. So in the stored weights the learning rate had not\n"
-            "reached 0; a shorter schedule would probably have ended lower.\n"
+            f"\n`draft=self` at temperature 0: {sizes['prompts']} prompts of {sizes['prompt']} tokens of the test text,"
+            f" {sizes['new_tokens']} new tokens each, in float32 on a CPU.\n"
         )
-    return text + _modes_compared(run)
+    command = f"python -m pretrain measure {run['recipe']['name']} --windows {sizes['windows']}"
+    return text + (f"\nMeasured by `{command} --prompts {sizes['prompts']}` (with the\nrun's folder as `--work`).\n")
 
 
 def _score(score: dict[str, float]) -> tuple[str, str, str]:
@@ -184,11 +223,10 @@ def _score(score: dict[str, float]) -> tuple[str, str, str]:
 
 
 def _modes_compared(run: dict[str, Any]) -> str:
-    """In words, what the table says about the modes of one set of weights; nothing where there is one mode."""
-    ends = {mode: score["nats_per_token"] for mode, score in run["final"]["test"].items()}
-    if len(ends) == 1:
-        return ""
-    change = ends["autoregressive"] - run["start"]["test"]["autoregressive"]["nats_per_token"]
+    """In words, what the table says about the modes of one set of weights."""
+    test = [row for row in run["measured"]["likelihoods"] if row["split"] == "test"]
+    ends = {row["mode"]: row["nats_per_token"] for row in test if not row["start"]}
+    change = ends["autoregressive"] - next(row["nats_per_token"] for row in test if row["start"])
     gap = ends["diffusion"] - ends["autoregressive"]
     million = run["tokens_seen"] * run["recipe"]["copies"] / 1e6
     text = (
@@ -206,7 +244,7 @@ def _modes_compared(run: dict[str, Any]) -> str:
 
 
 def _curve(run: dict[str, Any]) -> str:
-    losses, modes, options = run["train_losses"], list(run["final"]["test"]), run["options"]
+    losses, modes, options = run["train_losses"], _modes(run), run["options"]
     rows = []
     for point in run["curve"]:
         near = min(losses, key=lambda loss: abs(loss["step"] - point["step"]))
@@ -221,9 +259,15 @@ def _curve(run: dict[str, Any]) -> str:
         )
     head = [f"{what}, {mode}" for what in ("training", "validation") for mode in modes]
     batches = options["evaluation_batches"]
-    part = "as above" if batches is None else f"the first {batches * options['evaluation_rows']} windows"
-    note = f"\nNats per token. Training: the one batch nearest to that step. Validation: {part}.\n"
+    part = "all windows" if batches is None else f"the first {batches * options['evaluation_rows']} windows"
+    note = f"\nNats per token. Training: the one batch nearest to that step. Validation: {part}"
+    note += "; diffusion: of the\ntokens that are not given.\n" if run["recipe"]["kind"] == "trimode" else ".\n"
     return _table(("step", "million tokens", "epochs", *head), rows) + note
+
+
+def _modes(run: dict[str, Any]) -> list[str]:
+    """The modes that were trained, in the order of the loss."""
+    return [mode for mode in ("autoregressive", "diffusion") if mode in run["curve"][-1]]
 
 
 def _epochs(run: dict[str, Any], tokens: int) -> float:

@@ -50,7 +50,7 @@ def llama_config(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
     if recipe.kind == "trimode":
         config["modes"] = {
             "autoregressive": {"attention": "causal"},
-            "diffusion": {"attention": "causal_context", "block_length": recipe.block_length},
+            "diffusion": {"attention": "causal_context", "block_length": recipe.block_length, "seeded": True},
         }
     return config
 

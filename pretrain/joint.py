@@ -9,7 +9,8 @@ cut; noisy copies have masks of their own and do not see each other, so they sha
 
 Every block has a t of its own. The cost of the noisy copies is that of ``objective.masked``: weights 1/t, and in
 expectation over the masks an upper bound of the negative log-likelihood of a token, given all blocks before its own.
-A share of the blocks is asked what a draft is asked: the first token is given and all others are masked.
+A share of the blocks is asked what a decoder asks, where next-token prediction has written a block's first token: it is
+given, and not scored. Of some of these all other tokens are masked, as at the beginning of a block and in a draft.
 """
 
 from __future__ import annotations
@@ -49,9 +50,14 @@ class Joint:
         return self.noisy.dropped
 
 
-def blocks_of(length: int, block_length: int, first: int) -> torch.Tensor:
-    """The block of each place, shape (length,), if the first block has ``first`` (1 to ``block_length``) tokens."""
-    return (torch.arange(length) + block_length - first) // block_length
+def blocks_of(length: int, block_length: int, first: torch.Tensor) -> torch.Tensor:
+    """The block of each place, shape (length,), if the first has ``first`` (a scalar, 1 to ``block_length``) tokens."""
+    return (torch.arange(length, device=first.device) + block_length - first) // block_length
+
+
+def begins(blocks: torch.Tensor) -> torch.Tensor:
+    """Where a block begins, shape (length,)."""
+    return blocks.diff(prepend=blocks[:1] - 1) > 0
 
 
 def sight(blocks: torch.Tensor) -> torch.Tensor:
@@ -61,15 +67,12 @@ def sight(blocks: torch.Tensor) -> torch.Tensor:
 
 def attend(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    attention_mask: torch.Tensor | None, scaling: float | None = None, **_: object,
+    attention_mask: torch.Tensor, scaling: float | None = None, **_: object,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Attention over [clean | noisy | ...] with the mask that ``sight`` makes; causal over the row without one.
+    """Attention over [clean | noisy | ...] with the mask that ``sight`` makes.
 
     Transformers' interface: (rows, heads, copies x length, width) in, (rows, copies x length, heads, width) out.
     """
-    if attention_mask is None:
-        alone = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-        return alone.transpose(1, 2).contiguous(), None
     rows, heads, all_places, width = query.shape
     length = attention_mask.shape[-2]
     copies = all_places // length - 1
@@ -80,7 +83,8 @@ def attend(
         return apart.transpose(1, 2).reshape(rows * copies, heads, length, width)
 
     def both(x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x[:, :, :length].repeat_interleave(copies, 0), noisy(x)], dim=2)
+        clean = x[:, None, :, :length].expand(rows, copies, heads, length, width)
+        return torch.cat([clean.reshape(rows * copies, heads, length, width), noisy(x)], dim=2)
 
     clean, before, after = (x[:, :, :length] for x in (query, key, value))
     first = F.scaled_dot_product_attention(clean, before, after, is_causal=True, scale=scaling)
@@ -90,29 +94,33 @@ def attend(
 
 
 def ask(
-    ids: torch.Tensor, copies: int, block_length: int, given_share: float, mask_id: int, generator: torch.Generator
-) -> Joint:
+    ids: torch.Tensor, copies: int, block_length: int, seeded_share: float, draft_share: float, mask_id: int,
+    generator: torch.Generator,
+) -> Joint:  # fmt: skip
     """Both training questions about ``ids`` (rows, length); where the blocks begin is drawn for the batch."""
     length = ids.shape[1]
-    first = int(torch.randint(1, block_length + 1, (), device=ids.device, generator=generator))
-    blocks = blocks_of(length, block_length, first).to(ids.device)
+    first = torch.randint(1, block_length + 1, (), device=ids.device, generator=generator)
+    blocks = blocks_of(length, block_length, first)
     many = ids.repeat_interleave(copies, 0)
     count = (length + block_length - 2) // block_length + 1  # the most that there can be
     t = objective.stratified_t(len(many) * count, generator).view(-1, count)
-    given = torch.rand(t.shape, device=ids.device, generator=generator) < given_share
-    begins = blocks.diff(prepend=blocks[:1] - 1) > 0
-    noisy = _hide(many, blocks, torch.where(given, 1.0, t), ~(given[:, blocks] & begins), mask_id, generator,
-                  0.6 + 0.5 * given_share)  # fmt: skip
+    drawn = torch.rand(t.shape, device=ids.device, generator=generator)
+    given = (drawn < seeded_share)[:, blocks] & begins(blocks)
+    t = torch.where(drawn < draft_share, 1.0, t)
+    noisy = _hide(many, blocks, t, ~given, mask_id, generator, 0.6 + 0.5 * draft_share)
     return Joint(objective.next_token(ids), noisy, blocks)
 
 
 def examine(ids: torch.Tensor, block_length: int, mask_id: int, generator: torch.Generator) -> Joint:
-    """Both questions about all but the first token of each row of ``ids``: it is a block of its own, and given."""
+    """Both questions about each row of ``ids`` behind its first token, which is a block of its own.
+
+    The first token of every block is given, and the clean copy alone is asked for it.
+    """
     rows, length = ids.shape
-    blocks = blocks_of(length, block_length, 1).to(ids.device)
+    blocks = blocks_of(length, block_length, torch.ones((), dtype=torch.long, device=ids.device))
     count = (length + block_length - 2) // block_length + 1
     t = objective.stratified_t(rows * count, generator).view(rows, count)
-    noisy = _hide(ids, blocks, t, (blocks > 0).expand(rows, length), mask_id, generator, 0.6)
+    noisy = _hide(ids, blocks, t, ~begins(blocks).expand(rows, length), mask_id, generator, 0.6)
     return Joint(objective.next_token(ids), noisy, blocks)
 
 

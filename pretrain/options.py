@@ -13,8 +13,8 @@ class Options:
 
     Attributes:
         device: Where to train.
-        seconds: Wall-clock budget, compilation and final scores included, within which the number of steps is planned.
-        steps: Upper bound of steps. None: without a bound if there are ``seconds``, else what the recipe says.
+        seconds: Wall-clock budget, compilation and final scores included; the learning rate follows it.
+        steps: Upper bound of steps. Neither of them: what the recipe says.
         batch_tokens: Tokens of a batch.
         shares: Row length -> share of the tokens.
         evaluation_length: Tokens of an evaluation window.

@@ -55,7 +55,7 @@ def task_of(recipe: Recipe) -> AnyTask:
     if recipe.kind == "masked":
         return Masked(recipe.prefix_share)
     assert recipe.block_length is not None  # the recipe has checked it
-    return TriMode(recipe.block_length, recipe.copies, recipe.given_share, recipe.alpha)
+    return TriMode(recipe.block_length, recipe.copies, recipe.seeded_share, recipe.draft_share, recipe.alpha)
 
 
 class NextToken:
@@ -110,13 +110,15 @@ class Masked:
 class TriMode:
     """Next-token prediction and block diffusion in one set of weights; ``joint.py`` says how."""
 
-    def __init__(self, block_length: int, copies: int, given_share: float, alpha: float) -> None:
-        self.block_length, self.copies, self.given_share = block_length, copies, given_share
+    def __init__(self, block_length: int, copies: int, seeded_share: float, draft_share: float, alpha: float) -> None:
+        self.block_length, self.copies = block_length, copies
+        self.seeded_share, self.draft_share = seeded_share, draft_share
         self.weights = {"autoregressive": 1.0, "diffusion": alpha}
 
     def ask(self, ids: torch.Tensor, generator: torch.Generator) -> Joint:
         """The training questions about ``ids`` (rows, length)."""
-        return joint.ask(ids, self.copies, self.block_length, self.given_share, MASK_ID, generator)
+        shares = self.seeded_share, self.draft_share
+        return joint.ask(ids, self.copies, self.block_length, *shares, MASK_ID, generator)
 
     def examine(self, batches: torch.Tensor, draws: int) -> Iterator[Joint]:
         """Every batch ``draws`` times, under the same masks at every call."""

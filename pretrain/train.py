@@ -10,7 +10,7 @@ Exact for next-token models; for masked ones a Monte-Carlo upper bound, under th
 A run folder holds ``model*.safetensors`` (the best weights so far, in bfloat16, as they will be exported),
 ``run.json`` (settings, environment, learning curve) and ``state.pt`` (what it takes to go on), all replaced at every
 evaluation: a run that is killed leaves a usable checkpoint. At the end the *stored* weights are read back and scored
-on validation and test text, and beside them those that the training started from.
+on validation and test text.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ from pretrain.data import Rows, windows
 from pretrain.export import llama_config, read_weights, write_weights
 from pretrain.options import Options
 from pretrain.recipe import Recipe
-from pretrain.schedule import FEWEST_TIMED, TIMED_FROM, TIMED_TO, Schedule
-from pretrain.tasks import AnyTask, NextToken, task_of
+from pretrain.schedule import Schedule
+from pretrain.tasks import task_of
 
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
-NO_BOUND = 10**9  # steps, where only the clock ends a training
 REPORT_EVERY = 25  # steps between looks at the clock and at the training loss
-PLAN_EVERY, SAY_EVERY = 60.0, 30.0  # seconds between plans of the rest of the schedule, and between lines of the log
+SAY_EVERY = 20.0  # seconds between lines of the log
 KEPT = ("steps", "tokens_seen", "dropped", "curve", "losses", "best", "resumed")  # by a run that goes on later
 
 
@@ -65,6 +64,7 @@ class Training:
         self.device = torch.device(options.device)
         torch.manual_seed(recipe.seed)
         torch.set_float32_matmul_precision("high")
+        torch.backends.cuda.enable_cudnn_sdp(False)  # of the kernels that take a mask, the one in longest use
         self.model = LlamaForCausalLM(LlamaConfig(**llama_config(recipe, options.vocabulary))).to(self.device)
         if start is not None:
             self.load(start)
@@ -95,21 +95,18 @@ class Training:
         """Train until the schedule or the time ends. Returns what ``run.json`` holds."""
         self._compile_every_shape()
         batches = iter(self.rows)
-        mark, next_evaluation = (0, 0.0), self._next_evaluation()
-        while self.steps < self.schedule.total:
-            if self.steps in (TIMED_FROM, TIMED_TO):
-                mark = self._time(mark)
+        if self.start is not None and not self.steps:
+            self.evaluate()  # what the training starts from
+        self.schedule.begin()
+        evaluated = int(self.share() * self.options.evaluations)
+        while self.share() < 1 or not self.losses:
             costs = self.step(next(batches))
-            if self.steps % REPORT_EVERY == 0 or self.steps >= self.schedule.total:
+            share = self.share()
+            if self.steps % REPORT_EVERY == 0 or self.steps == 1 or share == 1:
                 self._report(costs)
-                if self.schedule.out_of_time():
-                    break
-                if mark[0] and time.monotonic() - mark[1] >= PLAN_EVERY:
-                    mark = self._time(mark)
-            if TIMED_TO <= self.steps >= self.schedule.total * next_evaluation / self.options.evaluations:
+            if int(share * self.options.evaluations) > evaluated:
+                evaluated = int(share * self.options.evaluations)
                 self.evaluate()
-                mark = (self.steps, time.monotonic())
-                next_evaluation = self._next_evaluation()
         if not self.curve or self.curve[-1]["step"] != self.steps:
             self.evaluate()
         return self._finish()
@@ -132,14 +129,13 @@ class Training:
         return torch.stack(costs).detach()
 
     @torch.no_grad()
-    def score(self, batches: torch.Tensor, task: AnyTask | None = None) -> dict[str, dict[str, float]]:
+    def score(self, batches: torch.Tensor) -> dict[str, dict[str, float]]:
         """Mode -> nats per token and bits per byte on held-out ``batches`` (upper bounds for diffusion)."""
-        task = task or self.task
         self.model.eval()
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             costs = [
-                torch.stack(task.costs(self.model, asked, self.head))
-                for asked in task.examine(batches, self.options.draws)
+                torch.stack(self.task.costs(self.model, asked, self.head))
+                for asked in self.task.examine(batches, self.options.draws)
             ]
         scored = batches[:, :, 1:]
         bytes_per_token = float(self.byte_lengths[scored].sum()) / scored.numel()
@@ -150,7 +146,7 @@ class Training:
                 "tokens": scored.numel(),
                 "bytes_per_token": bytes_per_token,
             }
-            for mode, nats in zip(task.weights, torch.stack(costs).mean(dim=0).tolist(), strict=True)
+            for mode, nats in zip(self.task.weights, torch.stack(costs).mean(dim=0).tolist(), strict=True)
         }
 
     def evaluate(self) -> None:
@@ -170,7 +166,7 @@ class Training:
     def save(self) -> None:
         """Replace ``state.pt``."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                 "total": self.schedule.total, **{key: getattr(self, key) for key in KEPT}}  # fmt: skip
+                 "share": self.share(), **{key: getattr(self, key) for key in KEPT}}  # fmt: skip
         torch.save(state, self.folder / "state.pt.part")
         os.replace(self.folder / "state.pt.part", self.folder / "state.pt")
 
@@ -182,7 +178,7 @@ class Training:
         state = torch.load(path, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.total = state["total"]
+        self.schedule.before = state["share"]
         for key in KEPT:
             setattr(self, key, state[key])
         self.resumed = [*self.resumed, self.steps]
@@ -193,6 +189,10 @@ class Training:
     def load(self, folder: Path) -> None:
         """Take the weights of a checkpoint; the output layer, which is tied to the embedding, is not among them."""
         self.model.load_state_dict({name: w.float() for name, w in read_weights(folder).items()}, strict=False)
+
+    def share(self) -> float:
+        """Share of the training that is done, 0 to 1."""
+        return self.schedule.share(self.steps)
 
     def elapsed(self) -> float:
         """Seconds of the budget that are gone."""
@@ -206,9 +206,8 @@ class Training:
             "environment": environment(self.device),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "train_tokens": self.rows.stream.numel(),
-            "total_steps": self.schedule.total,
-            "warmup_steps": self.schedule.warmup,
-            "plans": self.schedule.plans,
+            "steps": self.steps,
+            "warmup": self.schedule.warmup,
             "dropped_answers": int(self.dropped),
             "tokens_seen": self.tokens_seen,
             "resumed": self.resumed,
@@ -223,27 +222,18 @@ class Training:
 
     def _finish(self) -> dict[str, Any]:
         held_out = {split: batches[: self.options.final_batches] for split, batches in self.held_out.items()}
-        best = min(self.curve, key=lambda point: point["valid"])
-        more: dict[str, Any] = {"status": "finished", "steps": self.steps, "best_step": best["step"]}
-        if self.start is not None:
-            self.load(self.start)
-            more["start"] = {split: self.score(batches, NextToken()) for split, batches in held_out.items()}
         self.load(self.folder)
-        more["final"] = {split: self.score(batches) for split, batches in held_out.items()}
-        self._say(f"final {json.dumps(more['final'])}")
-        return self.write_run({**more, "seconds": round(self.elapsed(), 1)})
+        final = {split: self.score(batches) for split, batches in held_out.items()}
+        self._say(f"final {json.dumps(final)}")
+        return self.write_run({"status": "finished", "final": final, "seconds": round(self.elapsed(), 1)})
 
     def _loss(self, costs: tuple[torch.Tensor, ...]) -> torch.Tensor:
         weighted = [weight * cost for weight, cost in zip(self.task.weights.values(), costs, strict=True)]
         return torch.stack(weighted).sum()
 
-    def _next_evaluation(self) -> int:
-        return int(self.steps * self.options.evaluations / max(1, self.schedule.total)) + 1
-
     def _say(self, text: str) -> None:
-        print(
-            f"{self.recipe.name} step {self.steps} of {self.schedule.total}, {self.elapsed():.0f} s: {text}", flush=True
-        )
+        where = f"step {self.steps}, {self.share():.1%}, {self.elapsed():.0f} s"
+        print(f"{self.recipe.name} {where}: {text}", flush=True)
 
     def _optimizer(self) -> torch.optim.AdamW:
         parameters = list(self.model.parameters())
@@ -254,11 +244,11 @@ class Training:
         return torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=BETAS, fused=True)
 
     def _schedule(self) -> Schedule:
-        options = self.options
-        if options.seconds is None:
-            return Schedule(self.recipe.learning_rate, options.steps or self.recipe.steps)
-        deadline = self.started + options.seconds - options.reserve_seconds
-        return Schedule(self.recipe.learning_rate, options.steps or NO_BOUND, deadline)
+        steps, seconds = self.options.steps, self.options.seconds
+        if steps is None and seconds is None:
+            steps, seconds = self.recipe.steps, self.recipe.seconds
+        deadline = None if seconds is None else self.started + seconds - self.options.reserve_seconds
+        return Schedule(self.recipe.learning_rate, steps, deadline)
 
     def _compile_every_shape(self) -> None:
         """Run every shape once, without an update, so that no step that is timed waits for the compiler."""
@@ -273,19 +263,6 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.score(self.held_out["valid"][:1])
         self._say("ready")
-
-    def _time(self, mark: tuple[int, float]) -> tuple[int, float]:
-        """Plan anew from the steps since ``mark`` (step, clock), if they are enough. Returns the next mark."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        step, now = self.steps, time.monotonic()
-        if not mark[0]:
-            return step, now
-        if step - mark[0] < FEWEST_TIMED or self.schedule.total - step < FEWEST_TIMED:
-            return mark
-        self.schedule.plan(step, (now - mark[1]) / (step - mark[0]))
-        self._say(f"{self.schedule.step_seconds:.4f} s each")
-        return step, now
 
     def _report(self, costs: torch.Tensor) -> None:
         values = [round(value, 4) for value in costs.tolist()]

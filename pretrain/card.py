@@ -199,8 +199,8 @@ def _measured(run: dict[str, Any]) -> str:
     text = _table(("text", "mode", "nats per token", "tokens scored"), rows)
     text += (
         f"\nThe stored weights in float32 on at most {sizes['windows']} windows of {sizes['length']} tokens of each"
-        " text; all but the first are\nscored. Autoregressive: exact negative log-likelihood. Diffusion: an **upper bound**,"
-        " the sum over its blocks, whose\nfirst token is scored by the autoregressive mode, as in decoding"
+        " text; all but the first are\nscored. Autoregressive: exact negative log-likelihood. Diffusion: an **upper"
+        " bound**, the sum over its blocks, whose\nfirst token is scored by the autoregressive mode, as in decoding"
         f" ({sizes['draws']} draws of masks per window; ± is the standard\nerror of the masks). So a difference between"
         " the two is partly the slack of the bound.\n"
     )

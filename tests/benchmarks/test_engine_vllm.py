@@ -1,6 +1,7 @@
 """The rows beside vLLM, with the real script in a real process; a stand-in has vLLM's name, classes and arguments."""
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -12,10 +13,11 @@ from benchmarks.engine import __main__ as command
 from benchmarks.engine import cases, vllm_process, vllm_rows
 
 STAND_IN = Path(__file__).parent / "stand_in"
+OURS = f"STAND_IN_OF={os.getpid()}"  # tests of this file run in another process at the same time
 
 
 def python(behaviour: str = "works") -> str:
-    return shlex.join(["env", f"PYTHONPATH={STAND_IN}", f"STAND_IN={behaviour}", sys.executable])
+    return shlex.join(["env", f"PYTHONPATH={STAND_IN}", f"STAND_IN={behaviour}", OURS, sys.executable])
 
 
 def rows_of(folder: Path) -> dict[str, dict]:
@@ -24,11 +26,11 @@ def rows_of(folder: Path) -> dict[str, dict]:
 
 
 def processes() -> set[int]:
-    """Those that still have the stand-in in their environment; zombies have none."""
+    """Those of this process's tests that still have the stand-in in their environment; zombies have none."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if f"PYTHONPATH={STAND_IN}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            if OURS.encode() in (folder / "environ").read_bytes().split(b"\0"):
                 found.add(int(folder.name))
         except OSError:
             continue

@@ -71,7 +71,7 @@ class Forward:
 def forward(
     engine: FusedEngine, rows: int, start: int, width: int, *, length: int, causal: bool, heads: int
 ) -> Forward:
-    """A forward over `width` tokens per row behind `start` others, and the likeliest token at the last `heads` of them.
+    """A forward over `width` tokens per row behind `start` others; the most probable token at the last `heads` of them.
 
     Args:
         engine: that runs it.

@@ -145,7 +145,7 @@ def causal_context(length, start):
 
 
 def proposals(logits, mask_id, mask_in_softmax=True):
-    """The likeliest token but the mask, [S], and its probability, [S] float64.
+    """The most probable token but the mask, [S], and its probability, [S] float64.
 
     Args:
         logits: [S, V].
@@ -247,9 +247,9 @@ def fast_dllm(logits: Logits, prompt: list[int], *, canvas: int, block: int, par
               mask_id: int) -> Written:  # fmt: skip
     """Fast-dLLM v2: blocks counted from the row's first token, predicted from one position before.
 
-    The first token of a block is the likeliest behind the last position of the final block before it. The others are
-    predicted inside their block, part after part from the left: in the part that has masks, all that are surer than
-    the threshold and always the surest become final.
+    The first token of a block is the most probable one behind the last position of the final block before it. The
+    others are predicted inside their block, part after part from the left: in the part that has masks, all that are
+    surer than the threshold and always the surest become final.
 
     Args:
         logits: of the model.

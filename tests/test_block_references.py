@@ -9,7 +9,7 @@ MASK, WIDE = 9, 10
 
 
 def table(*rows):
-    """Logits that depend on nothing but the place: the row's likeliest token, with that probability."""
+    """Logits that depend on nothing but the place: the row's most probable token, with that probability."""
 
     def logits(ids, sees):
         assert sees.shape == (len(ids), len(ids))

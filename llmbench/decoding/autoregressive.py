@@ -9,6 +9,8 @@ Whether every row has stopped is known on the device only. Asking costs a synchr
 latency; their tokens are padding behind the stop token and never count as output.
 """
 
+import abc
+
 import torch
 
 from llmbench.config.decoders import Autoregressive
@@ -60,7 +62,7 @@ class AutoregressiveDecoder:
         return DecodedBatch(tokens=tokens, forwards=tuple(forwards), nfe=len(forwards))
 
 
-class PromptLoop:
+class PromptLoop(abc.ABC):
     """What every way of writing token after token keeps: prompts, stop tokens, random numbers. Memory that stays."""
 
     def __init__(
@@ -88,9 +90,9 @@ class PromptLoop:
         self._draws.restart(seed)
         self._reset()
 
+    @abc.abstractmethod
     def _reset(self) -> None:
         """Nothing is written yet."""
-        raise NotImplementedError
 
 
 class _Loop(PromptLoop):

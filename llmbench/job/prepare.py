@@ -13,6 +13,7 @@ from llmbench.checkpoints.resolve import resolve_checkpoint
 from llmbench.config.decoders import SERVERS, Autoregressive, DecoderConfig, Diffusion
 from llmbench.config.identity import identity
 from llmbench.config.job import HardwareConfig, Job, to_dict
+from llmbench.config.modes import Mode
 from llmbench.config.servers import ServerConfig
 from llmbench.data import heldout, workloads
 from llmbench.errors import CheckpointError, ConfigError, JudgeError
@@ -193,10 +194,18 @@ def _in_blocks(job: Job, files: CheckpointFiles) -> DecoderConfig:
         except ValidationError as error:
             said = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ConfigError(f"{said} ({files.name} has blocks of {own})" if mode.in_blocks else said) from error
-    if not mode.in_blocks:
-        return decoder
-    why = f"checkpoint {files.name} writes block after block"
-    if job.hardware.engine == "eager":
+    if mode.in_blocks:
+        _require_in_blocks(decoder, mode, f"checkpoint {files.name} writes block after block", job.hardware)
+    return decoder
+
+
+def _require_in_blocks(decoder: Diffusion, mode: Mode, why: str, hardware: HardwareConfig) -> None:
+    """Refuse what a model that writes in blocks does not do; `why` begins the message.
+
+    Raises:
+        ConfigError: an engine, a cache, guidance, a schedule, or parts of a block that do not fit.
+    """
+    if hardware.engine == "eager":
         raise ConfigError(f"{why}, which the fused engine alone does; use hardware.engine=fused without quantization")
     if decoder.cache != "none":
         raise ConfigError(f"{why} from an exact cache; use cache=none")
@@ -204,14 +213,16 @@ def _in_blocks(job: Job, files: CheckpointFiles) -> DecoderConfig:
         raise ConfigError(f"{why}, which is not guided here; use cfg_scale=0")
     if decoder.tokens_per_step != "even":
         raise ConfigError(f"{why} on a schedule of its own; use tokens_per_step=even")
-    parts = decoder.block // min(mode.sub_block_length or decoder.block, decoder.block)
+    part = min(mode.sub_block_length or decoder.block, decoder.block)
+    if decoder.block % part:
+        raise ConfigError(f"{why} in parts of {part}; use a block_length that is a multiple of {part}")
+    parts = decoder.block // part
     if decoder.steps_of_a_block % parts:
         least = parts * decoder.canvas // decoder.block
         raise ConfigError(
             f"{why} in {parts} parts each, and steps {decoder.steps} leave {decoder.steps_of_a_block} to a block; use "
             f"a multiple of {least}"
         )
-    return decoder
 
 
 def _with_engine(hardware: HardwareConfig, files: CheckpointFiles) -> HardwareConfig:

@@ -75,6 +75,20 @@ def test_modes_that_mean_nothing_are_named(tmp_path, modes, said):
         resolve_checkpoint(str(checkpoint(tmp_path / "wrong", modes)))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["block_length=12", "canvas=24", "steps=24"], "in parts of 8; use a block_length that is a multiple of 8"),
+        (["canvas=32", "steps=2"], "in 2 parts each, and steps 2 leave 1 to a block; use a multiple of 4"),
+    ],
+)
+def test_the_parts_of_a_block_fill_it_and_share_its_steps(tmp_path, overrides, said):
+    """Else tokens behind the last whole part would stay masks."""
+    modes = {"diffusion": {"attention": "block_causal", "block_length": 16, "sub_block_length": 8, "logit_shift": 1}}
+    with pytest.raises(UsageError, match=said):
+        prepare(checkpoint(tmp_path / "parts", modes), "model=llada", *overrides)
+
+
 def test_the_context_holds_the_rest_of_a_last_block(tmp_path):
     """Blocks that are counted from the text's beginning may reach beyond the canvas."""
     modes = {"diffusion": {"attention": "block_causal", "block_length": 8}}

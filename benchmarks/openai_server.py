@@ -13,7 +13,6 @@ drafts are denoising steps of a sequence, and whose accepted tokens are those th
 import argparse
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,6 +34,10 @@ FIELDS = {
     *("vllm_xargs", "num_denoising_steps"),
 }
 """Of a request; any other is refused, as a strict server does."""
+
+PROMPT_TOKENS, TOKENS = "vllm:prompt_tokens_total", "vllm:generation_tokens_total"
+REQUESTS = "vllm:request_success_total"
+DRAFTS, ACCEPTED = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_accepted_tokens_total"
 
 REFUSED = "every one of model, prompt, max_tokens and stream=true is needed, and no other fields"
 
@@ -153,7 +156,9 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.counters: Counter[str] = Counter()
+        # 0 is written too: a client reads the counters before its first request
+        own = (DRAFTS, ACCEPTED) if model.family == "diffusion" else ()
+        self.counters: dict[str, int] = dict.fromkeys((PROMPT_TOKENS, TOKENS, REQUESTS, *own), 0)
 
     def app(self) -> web.Application:
         """Its addresses."""
@@ -278,12 +283,12 @@ class Server:
             for row in rows:
                 row.events.put_nowait({"error": f"{type(error).__name__}: {error}"})
             return
-        self.counters["vllm:prompt_tokens_total"] += sum(len(row.ids) for row in rows)
-        self.counters["vllm:generation_tokens_total"] += sum(row.tokens for row in rows)
-        self.counters["vllm:request_success_total"] += len(rows)
+        self.counters[PROMPT_TOKENS] += sum(len(row.ids) for row in rows)
+        self.counters[TOKENS] += sum(row.tokens for row in rows)
+        self.counters[REQUESTS] += len(rows)
         if self._model.family == "diffusion":
-            self.counters["vllm:spec_decode_num_drafts_total"] += made * len(rows)
-            self.counters["vllm:spec_decode_num_accepted_tokens_total"] += sum(row.settings.canvas for row in rows)
+            self.counters[DRAFTS] += made * len(rows)
+            self.counters[ACCEPTED] += sum(row.settings.canvas for row in rows)
         for row in rows:  # counted before the client knows that it has all
             row.events.put_nowait({"finish": row.finish})
 

@@ -275,9 +275,10 @@ def forecasts(cells: "list[Cell]", beside: Sequence[Path]) -> "list[Forecast]":
     return [forecast.predict(cell.prepared, earlier.get(cell.prepared.identity)) for cell in cells]
 
 
-def pages(store: "Store") -> str:
-    """What opens MLflow's pages."""
-    return f"llmbench ui{store.options}"
+def pages(store: "Store", parent: str | None = None) -> str:
+    """What opens MLflow's page of a sweep; of all runs for None."""
+    address = store.address(parent)
+    return address if store.uri.startswith("http") else f"llmbench ui{store.options} opens {address}"
 
 
 def command() -> str:

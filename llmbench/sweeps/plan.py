@@ -284,6 +284,14 @@ def steps_axis(cells: Iterable[Cell]) -> list[int]:
     return sorted({steps for cell in cells if (steps := cell.prepared.job.model.decoder.steps) is not None})
 
 
+def axes(cells: Sequence[Cell]) -> dict[str, str]:
+    """The axes of the sweep with their values, for people: `{"model": "llama, llada", "k": "8, 16"}`."""
+    from llmbench import tracking
+
+    models = [cell.prepared.job.model.name for cell in cells]
+    return tracking.axes(models, steps_axis(cells), [cell.swept for cell in cells])
+
+
 def reuse(cells: Sequence[Cell], policy: str, roots: Iterable[Path], here: Callable[[Cell], Environment]) -> list[Cell]:
     """Take over finished jobs from earlier runs under `roots`.
 

@@ -210,6 +210,7 @@ def _run_held(
         recipe=recipe,
         registered=registered,
         planned=planned,
+        axes=plan.axes(cells),
         folder=str(folder),
     )
     with state.running(folder, store, parent) as end:
@@ -301,7 +302,7 @@ def _finish(
     why = away or next(iter(left.values()), "")
     sends = f"{sync_command(folder, store.uri, store.experiment)} sends what is missing"
     unlogged = f"not in MLflow: {' and '.join(lacking)} ({why}); {sends}" if lacking else ""
-    where = [] if away else [f"Curves and runs: {pages(store)}; run {parent}"]
+    where = [] if away else [f"Charts and runs: {pages(store, parent)}"]
     where += [] if away else [f"This table again: llmbench report {recipe or 'parity'}{store.options} --sweep {parent}"]
     where += [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else []
     text = console.ending(shown.text, jobs, failed, folder, where, seconds, taken, planned=len(done))

@@ -111,6 +111,8 @@ def _key(found: RecordedSweep) -> str:
 
 def _start(found: RecordedSweep, folder: Path, store: "Store") -> str:
     """A parent run for a sweep that the store does not know."""
+    from llmbench.tracking import axes_of
+
     begun = min(datetime.fromisoformat(item.started_at) for item in found.records)
     return store.start_sweep(
         name=found.name,
@@ -119,6 +121,7 @@ def _start(found: RecordedSweep, folder: Path, store: "Store") -> str:
         recipe=found.recipe or "",
         registered=found.registered or "",
         planned=found.planned_identities,
+        axes=axes_of(found.records),
         folder=str(folder.resolve()),
         key=_key(found),
         began_ms=int(begun.timestamp() * 1000),

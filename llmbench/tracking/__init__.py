@@ -16,14 +16,17 @@ DO_NOT_TRACK.
 from llmbench.system.redact import redact
 from llmbench.tracking.opening import open_store, refusal
 from llmbench.tracking.reading import options
-from llmbench.tracking.run_payload import generations, view_url
+from llmbench.tracking.run_payload import axes, axes_of, generations
 from llmbench.tracking.store import Store
 from llmbench.tracking.store_uri import resolve_uri
 from llmbench.tracking.summary import SweepSummary
+from llmbench.tracking.views import view_url
 
 __all__ = [
     "Store",
     "SweepSummary",
+    "axes",
+    "axes_of",
     "generations",
     "open_store",
     "options",

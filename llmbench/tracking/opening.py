@@ -4,7 +4,7 @@ from typing import Any
 
 from llmbench.config.job import TrackingConfig
 from llmbench.errors import TrackingError
-from llmbench.tracking import run_payload, sqlite_store, store_uri
+from llmbench.tracking import sqlite_store, store_uri, views
 from llmbench.tracking.store import Store
 
 
@@ -49,7 +49,7 @@ def refusal(config: TrackingConfig) -> str | None:
 
 
 def _for_writing(client: Any, experiment: Any, name: str, uri: str) -> Any:
-    """The experiment, made where it is missing, with a folder for files and the saved view."""
+    """The experiment, made where it is missing, with a folder for files, the view of all sweeps and a description."""
     artifacts, file = store_uri.artifact_folder(uri), store_uri.sqlite_file(uri)
     if experiment is None:
         experiment = _create(client, name, artifacts.as_uri() if artifacts else None)
@@ -57,9 +57,12 @@ def _for_writing(client: Any, experiment: Any, name: str, uri: str) -> Any:
         experiment = client.get_experiment(experiment.experiment_id)
     if artifacts is not None and experiment.artifact_location == artifacts.as_uri():
         artifacts.mkdir(parents=True, exist_ok=True)
-    key, view = f"mlflow.sharedViewState.{run_payload.VIEW}", run_payload.view_state()
-    if experiment.tags.get(key) != view:
-        client.set_experiment_tag(experiment.experiment_id, key, view)
+    wanted = {f"{views.TAG}{views.ALL}": views.of_all_sweeps()}
+    if "mlflow.note.content" not in experiment.tags:
+        wanted["mlflow.note.content"] = views.description(experiment.experiment_id)
+    for key, value in wanted.items():
+        if experiment.tags.get(key) != value:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
     return experiment
 
 

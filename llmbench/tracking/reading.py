@@ -16,7 +16,7 @@ from llmbench import record as records_room
 from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.errors import RecordError
 from llmbench.record import Record
-from llmbench.tracking import run_payload, sqlite_store, store_uri
+from llmbench.tracking import run_payload, sqlite_store, store_uri, views
 from llmbench.tracking.summary import SweepSummary, find_sweep
 
 EXPERIMENT = "llmbench"
@@ -71,7 +71,7 @@ class StoreReader:
             return [
                 SweepSummary(
                     run_id=run.info.run_id,
-                    name=run.info.run_name,
+                    name=run.data.tags.get(run_payload.NAME) or run.info.run_name,
                     status=run.info.status,
                     recipe=run.data.tags.get("recipe"),
                     command=run.data.tags.get("command"),
@@ -209,9 +209,19 @@ class StoreReader:
                     found.append(PastAnalysis.from_json(tags[key]))
         return found
 
-    def view_url(self, base: str) -> str:
-        """Address of this experiment's curves on a server at `base`."""
-        return run_payload.view_url(base, self.experiment_id)
+    def newest_view(self) -> tuple[str, str] | None:
+        """Run id and title of the sweep that came to its end last; None: there is no page of any."""
+        with store_uri.translated("cannot list sweeps"):
+            tags = self.client.get_experiment(self.experiment_id).tags
+            for run in self._search("tags.kind = 'sweep'"):
+                if view := tags.get(f"{views.TAG}{run.info.run_id}"):
+                    return str(run.info.run_id), str(json.loads(view)["name"])
+        return None
+
+    def address(self, sweep: str | None = None) -> str:
+        """Of the page of a sweep (its run id), or of all: on the store's server, or where `llmbench ui` serves it."""
+        base = self.uri if self.uri.startswith("http") else views.LOCAL
+        return views.view_url(base, self.experiment_id, sweep or views.ALL)
 
     def _artifact(self, run: Any, name: str) -> bytes | None:
         """A file of a run; None where there is none."""

@@ -1,21 +1,31 @@
-"""What of a Record does MLflow get, and under which names? Params and tags to filter by, a table, a saved view."""
+"""What of a Record does MLflow get, and under which names? Metrics, params and tags to filter by, a table."""
 
-import base64
 import contextlib
 import getpass
 import json
 import re
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmbench.analysis.formats import quantization
 from llmbench.record import Record
-from llmbench.system.redact import redact, split_uri
+from llmbench.system.redact import redact
 
-VIEW = "llmbench"
-"""Key of the saved view."""
+DETAIL = "detail/"
+"""Stands before every metric that is no chart of its own: quartiles, counts, intervals, floors, clocks."""
+
+CHARTED = (
+    *("latency/e2e_ms", "latency/prefill_ms", "latency/itl_ms", "latency/step_ms", "latency/first_text_ms"),
+    *("throughput/tokens_per_s", "throughput/bytes_per_s"),
+    *("memory/peak_reserved_bytes", "memory/over_model_bytes", "memory/peak_rss_bytes"),
+    *("energy/joules_per_token", "roofline/efficiency", "likelihood/bits_per_byte"),
+    *("quality/perplexity", "quality/bits_per_byte", "quality/entropy", "quality/bertscore_f1", "quality/accuracy"),
+)
+"""The metrics of a Record that keep their keys; of the others a page of charts would be too long to read."""
+
+NAME = "llmbench.name"
+"""Tag of a parent run: the name of the sweep's folder. The run's own name says what the sweep came to."""
 
 COPY = "llmbench.copy"
 """Tag of a run: "true" where another run of the experiment holds the same measurement, "false" elsewhere."""
@@ -25,23 +35,9 @@ GENERATIONS_TAG = json.dumps([{"path": GENERATIONS, "type": "table"}])
 """What makes MLflow's pages show this artifact as a table."""
 
 
-def view_url(base: str, experiment_id: str) -> str:
-    """Address of the experiment's runs drawn as curves over k, grouped by model.
-
-    The view is one that `open_store` saved with the experiment. The last parameter matters: without it MLflow 3 opens
-    a page about traces, which has nothing to show.
-    """
-    page = f"{split_uri(base)[0].rstrip('/')}/#/experiments/{experiment_id}/runs"
-    return f"{page}?viewStateShareKey={VIEW}&compareRunsMode=CHART&workflowType=machine_learning"
-
-
-def view_state() -> str:
-    """A saved view of MLflow's UI: charts grouped by the param `model`. Its format is not documented: best effort."""
-    group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "model"}]}
-    originals = f"tags.`{COPY}` = 'false'"  # what a sweep took over from another one counts once
-    state = json.dumps({"groupBy": group, "hideEmptyCharts": True, "searchFilter": originals})
-    packed = "deflate;" + base64.b64encode(zlib.compress(state.encode())).decode()
-    return json.dumps({"name": "parity over k", "createdAt": 0, "updatedAt": 0, "state": packed})
+def metric_key(key: str) -> str:
+    """How a metric of a Record is called here: the few that are charted as they are, the others under `detail/`."""
+    return key if key in CHARTED else f"{DETAIL}{key}"
 
 
 def generations(record: Record) -> dict[str, list[Any]]:
@@ -90,7 +86,7 @@ def params(record: Record, swept: Mapping[str, str]) -> dict[str, str]:
     named = {
         "model": record.side,  # curves are grouped by it
         "family": record.family,
-        "steps": record.steps,
+        "k": record.steps,
         "temperature": conditions.get("decoding.temperature"),
         **{key: conditions.get(key) for key in ("batch", "canvas", "device", "dtype", "engine", "weights", "seed")},
         "quantization": next(iter(quantization(record)), None),
@@ -98,6 +94,29 @@ def params(record: Record, swept: Mapping[str, str]) -> dict[str, str]:
     }
     axes = {key: value for key, value in swept.items() if key != "steps"}
     return {key: str(value) for key, value in (axes | named).items() if value is not None}
+
+
+def axes(models: Iterable[str], steps: Iterable[int], swept: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """The axes of a sweep as params of its parent run: on each the values, in their order.
+
+    Args:
+        models: of its jobs.
+        steps: K.
+        swept: each job's values on the axes on which jobs differ.
+    """
+    found: dict[str, dict[str, None]] = {"model": dict.fromkeys(models), "k": dict.fromkeys(map(str, steps))}
+    for own in swept:
+        for key, value in own.items():
+            if key not in ("model", "steps"):
+                found.setdefault(key, {})[value] = None
+    return {key: ", ".join(values) for key, values in found.items() if values}
+
+
+def axes_of(records: Sequence[Record]) -> dict[str, str]:
+    """The axes of a sweep, from what its Records know of it."""
+    contexts = [record.context for record in records]
+    steps = dict.fromkeys(k for own in contexts for k in own.steps_axis)
+    return axes([record.model for record in records], steps, [own.swept for own in contexts])
 
 
 def tags(record: Record) -> dict[str, str]:

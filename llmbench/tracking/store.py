@@ -15,11 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmbench.analysis.formats import counted, number
+from llmbench.analysis.parity import brief
 from llmbench.analysis.parity.parity import Parity
 from llmbench.record import ROLE_SUFFIX, Record
 from llmbench.system.redact import redact
-from llmbench.tracking import run_payload, store_uri
+from llmbench.tracking import run_payload, store_uri, views
 from llmbench.tracking.reading import ANALYSIS, PARENT, PLANNED, SWEEP, StoreReader, is_whole, milliseconds
+
+NOTE = "mlflow.note.content"
+"""Tag that MLflow shows as a description."""
 
 _BATCH = 900
 """Metrics in one request; MLflow takes 1000 entities."""
@@ -43,6 +48,7 @@ class Store(StoreReader):
         recipe: str = "",
         registered: str = "",
         planned: Mapping[str, str] | None = None,
+        axes: Mapping[str, str] | None = None,
         folder: str = "",
         key: str = "",
         began_ms: int | None = None,
@@ -56,6 +62,7 @@ class Store(StoreReader):
             recipe: the file of conf/experiment, if any.
             registered: what its verdict will test, as JSON.
             planned: the title of every job by its identity.
+            axes: of the sweep with their values, as `run_payload.axes` makes them.
             folder: where its Records are written.
             key: by which `find_sweep_run` finds it; "" for a new one.
             began_ms: when the sweep began, in ms since 1970; None means now.
@@ -70,6 +77,7 @@ class Store(StoreReader):
             "folder": folder,
             "host": socket.gethostname() if folder else "",
             SWEEP: key,
+            run_payload.NAME: name,
             run_payload.COPY: "false",
             **run_payload.origin(),
         }
@@ -83,6 +91,8 @@ class Store(StoreReader):
                 if found is None:
                     raise
                 run_id = found
+            if axes:
+                self._log_batch(run_id, (), axes, 0)
             if planned:
                 try:
                     self.client.log_dict(run_id, dict(planned), PLANNED)
@@ -138,7 +148,7 @@ class Store(StoreReader):
         ended = milliseconds(record.started_at) + int(record.duration_s * 1000)
         steps = [record.steps] if record.steps is not None else list(steps_axis) or [0]
         shown = record.metrics if record.role == "timed" else {}  # the charts show full measurements
-        rows = [(key, k, value) for key, value in shown.items() for k in steps]
+        rows = [(run_payload.metric_key(key), k, value) for key, value in shown.items() for k in steps]
         self._log_batch(run_id, rows, run_payload.params(record, swept), ended)
         with tempfile.TemporaryDirectory() as folder:
             run_payload.write_files(replace(record, config=redact(record.config)), Path(folder))
@@ -175,26 +185,48 @@ class Store(StoreReader):
             ended_ms: when the sweep ended, in ms since 1970; None means now.
         """
         files = {"parity.json": json.dumps([item.to_dict() for item in verdicts], indent=1), **(files or {})}
-        tags = {"mlflow.note.content": redact(note)[:7900], "failed_jobs": ", ".join(failed)[:5000]}
-        tags["unlogged_jobs"] = ", ".join(unlogged)[:5000]
-        tags["verdict"] = ", ".join(dict.fromkeys(item.status.value for item in verdicts))
+        title = ", ".join([brief.brief(verdicts), *([f"{counted(len(failed), 'job')} failed"] if failed else [])])
+        tags = _conclusion(verdicts, title, note, views.page(self.experiment_id, parent))
+        tags |= {"failed_jobs": ", ".join(failed)[:5000], "unlogged_jobs": ", ".join(unlogged)[:5000]}
         tags |= run_payload.hardware(records[0]) if records else {}
-        made = [(i, item.analysis) for i, item in enumerate(verdicts) if item.analysis is not None]
-        tags |= {f"{ANALYSIS}{i}": analysis.to_json() for i, analysis in made}
         with store_uri.translated("cannot log the verdict"):
             if len(verdicts) == 1:
-                self._log_batch(parent, verdicts[0].series(), {}, int(time.time() * 1000))
+                details = [(f"{run_payload.DETAIL}{key}", k, value) for key, k, value in verdicts[0].series()]
+                self._log_batch(parent, [*views.curves(verdicts[0]), *details], {}, int(time.time() * 1000))
+                self._tag_speedups(parent, verdicts[0], records)
             self._log_tags(parent, tags)
-            for key in {key for key, value in tags.items() if not value} & self.client.get_run(parent).data.tags.keys():
+            known = self.client.get_run(parent).data
+            for key in {key for key, value in tags.items() if not value} & known.tags.keys():
                 self.client.delete_tag(parent, key)  # of an ending that was not the last
+            axes = run_payload.axes_of(records)
+            self._log_batch(parent, (), {key: axes[key] for key in axes.keys() - known.params.keys()}, 0)
             with tempfile.TemporaryDirectory() as folder:
                 for file, data in files.items():
                     raw = data if isinstance(data, bytes) else redact(data).encode()
                     (Path(folder) / file).write_bytes(raw)
                 self.client.log_artifacts(parent, folder)
             self._end_jobs(parent)
+            self._log_view(parent, title, verdicts, axes)
             status = "FAILED" if failed or unlogged else "FINISHED"
             self.client.set_terminated(parent, status=status, end_time=ended_ms)
+
+    def _log_view(self, parent: str, title: str, verdicts: Sequence[Parity], axes: Mapping[str, str]) -> None:
+        """The sweep's page, its run's name, and the link in the experiment's description unless that is somebody's."""
+        view = views.of_sweep(parent, title, verdicts, axes, int(time.time() * 1000))
+        self.client.update_run(parent, name=title)
+        self.client.set_experiment_tag(self.experiment_id, f"{views.TAG}{parent}", view)
+        if self.client.get_experiment(self.experiment_id).tags.get(NOTE, views.NOTE).startswith(views.NOTE):
+            s_parity = [f"S_parity: {brief.s_parity(item)}" for item in verdicts if item.head and len(verdicts) == 1]
+            text = views.description(self.experiment_id, (parent, "; ".join([title, *s_parity])))
+            self.client.set_experiment_tag(self.experiment_id, NOTE, text)
+
+    def _tag_speedups(self, parent: str, verdict: Parity, records: Sequence[Record]) -> None:
+        """Each candidate's speedup, for the table of the sweep's jobs."""
+        runs = self.job_runs(parent)
+        for record in records:
+            fast = verdict.speedup(record.steps) if record.steps is not None and record.role == "timed" else None
+            if fast is not None and record.identity in runs:
+                self.client.set_tag(runs[record.identity], "speedup", f"{number(fast.ratio)}x")
 
     def abort_sweep(self, parent: str, status: str = "KILLED") -> None:
         """End the parent run of a sweep that did not come to its end, and its jobs; what has ended stays as it is."""
@@ -247,3 +279,19 @@ class Store(StoreReader):
         pairs = [RunTag(key, value) for key, value in tags.items() if value]
         for first in range(0, len(pairs), _TAGS):
             self.client.log_batch(run_id, tags=pairs[first : first + _TAGS])
+
+
+def _conclusion(verdicts: Sequence[Parity], title: str, note: str, page: str) -> dict[str, str]:
+    """What a sweep came to as tags: columns of the table of sweeps, the description, and what later sweeps count."""
+    first = f"**{title[:1].upper()}{title[1:]}.**"
+    tags = {"S_parity": "", "speedup": ""}
+    if len(verdicts) == 1:
+        (verdict,) = verdicts
+        tags = {"S_parity": brief.s_parity(verdict), "speedup": brief.speedup(verdict)}
+        first += f" {verdict.title}."
+    s_parity = f"S_parity: {tags['S_parity']}. " if tags["S_parity"] else ""
+    links = f"{s_parity}[Charts over k, and the table of jobs]({page})"
+    tags[NOTE] = redact("\n\n".join([first, links, note]))[:7900]
+    tags["verdict"] = ", ".join(dict.fromkeys(item.status.value for item in verdicts))
+    made = [(i, item.analysis) for i, item in enumerate(verdicts) if item.analysis is not None]
+    return tags | {f"{ANALYSIS}{i}": analysis.to_json() for i, analysis in made}

@@ -1,8 +1,8 @@
 """MLflow's own pages over a local store, on this machine only, opened where the runs are.
 
-`serve` starts `mlflow server` on the loopback address over the store, waits until it answers, and says which address
-shows the curves: MLflow's front page is about traces and would look empty. Ends with Ctrl-C or SIGTERM, and takes its
-workers along.
+`serve` starts `mlflow server` on the loopback address over the store, waits until it answers, and says which addresses
+show the last sweep and all of them: MLflow's front page is about traces and would look empty. Ends with Ctrl-C or
+SIGTERM, and takes its workers along.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from typing import Any
 from llmbench.errors import TrackingError
 from llmbench.system.redact import full_uri
 from llmbench.tracking import sqlite_store
-from llmbench.tracking.run_payload import view_url
 from llmbench.tracking.store import Store
 from llmbench.tracking.store_uri import artifact_folder, sqlite_file
+from llmbench.tracking.views import view_url
 
 _START_SECONDS = 90.0
 _LAST_PORT = 65535
@@ -39,7 +39,8 @@ def serve(store: Store, port: int, emit: Callable[[str], None] = print) -> None:
         TrackingError: MLflow's server did not start.
     """
     if store.uri.startswith("http"):
-        emit(f"The store is a server: {view_url(store.uri, store.experiment_id)}")
+        emit("The store is a server.")
+        _emit_addresses(store, store.uri, emit)
         return
     if file := sqlite_file(store.uri):
         with contextlib.suppress(Exception):  # a store that cannot be written is shown as it is
@@ -51,7 +52,7 @@ def serve(store: Store, port: int, emit: Callable[[str], None] = print) -> None:
     process = subprocess.Popen(_command(store, port), env=_environment(store), start_new_session=True)
     try:
         _wait(process, base)
-        emit(f"Runs, grouped by model over k: {view_url(base, store.experiment_id)}")
+        _emit_addresses(store, base, emit)
         emit("Ctrl-C ends it.")
         process.wait()
     except KeyboardInterrupt:
@@ -60,6 +61,13 @@ def serve(store: Store, port: int, emit: Callable[[str], None] = print) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.wait()
+
+
+def _emit_addresses(store: Store, base: str, emit: Callable[[str], None]) -> None:
+    newest = store.newest_view()
+    if newest is not None:
+        emit(f"Last sweep ({newest[1]}), charts over k: {view_url(base, store.experiment_id, newest[0])}")
+    emit(f"All sweeps, a table: {view_url(base, store.experiment_id)}")
 
 
 def _command(store: Store, port: int) -> list[str]:

@@ -199,7 +199,8 @@ class Store(StoreReader):
             for key in {key for key, value in tags.items() if not value} & known.tags.keys():
                 self.client.delete_tag(parent, key)  # of an ending that was not the last
             axes = run_payload.axes_of(records)
-            self._log_batch(parent, (), {key: axes[key] for key in axes.keys() - known.params.keys()}, 0)
+            if lacking := {key: value for key, value in axes.items() if run_payload.name(key) not in known.params}:
+                self._log_batch(parent, (), lacking, 0)  # a parent of an earlier version
             with tempfile.TemporaryDirectory() as folder:
                 for file, data in files.items():
                     raw = data if isinstance(data, bytes) else redact(data).encode()

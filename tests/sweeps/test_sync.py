@@ -76,7 +76,7 @@ def test_a_killed_sweep_is_sent_as_it_is_and_completed_when_the_rest_is_there(
         assert len(runs(store, sweep.run_id)) == 5
     run = store.client.get_run(sweep.run_id)
     assert run.info.start_time == min(child.info.start_time for child in store._search("tags.kind = 'job'"))
-    assert run.data.metrics["parity/llada_perplexity"] == pytest.approx(30), "the curve, at k=64"
+    assert run.data.metrics["perplexity/diffusion"] == pytest.approx(30), "the curve, at k=64"
     assert AnalysisPlan.from_json(run.data.tags["registered"]).steps == AXIS
 
 

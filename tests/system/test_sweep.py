@@ -21,6 +21,7 @@ from command_line import called
 from llmbench import record
 from llmbench.api import load
 from llmbench.metrics.keys import METRICS
+from llmbench.tracking.run_payload import metric_key
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = [
@@ -93,7 +94,10 @@ def test_the_main_command_ends_with_table_verdict_and_where_to_look(swept):
     assert "5 of 5 jobs finished" in result.stdout
     assert "llama temperature=0 (curve): done in" in result.stderr
     assert "llama (timed again): done in" in result.stderr
-    assert "Curves and runs: llmbench ui; run " in result.stdout
+    (parent,) = children(swept[0])["parents"]
+    (link,) = re.findall(r"^Charts and runs: llmbench ui opens http://127\.0\.0\.1:5000/#/(\S+)", result.stdout, re.M)
+    assert f"viewStateShareKey={parent.info.run_id}&" in link
+    assert parent.data.params["k"] == "4, 8"
 
 
 def test_llama_runs_once_and_every_run_is_finished(swept):
@@ -109,13 +113,14 @@ def test_children_carry_the_swept_axes_and_every_metric_that_applies(swept):
     for run in timed(children(folder)["children"]):
         family = run.data.params["family"]
         if family == "diffusion":
-            assert run.data.params["steps"] in ("4", "8")
+            assert run.data.params["k"] in ("4", "8")
         else:
-            assert run.data.params.get("steps") in (None, "none", "None")
+            assert "k" not in run.data.params
         absent = {"quality/accuracy"}  # nothing to check in this workload
         absent |= {"quality/perplexity_second", "quality/bits_per_byte_second"}  # no second judge
         absent |= {"latency/step_ms"} if family == "autoregressive" else set()  # of drafts alone
-        expected = {key for key, metric in METRICS.items() if metric.applies(family, "cpu")} - absent
+        applying = {key for key, metric in METRICS.items() if metric.applies(family, "cpu")}
+        expected = {metric_key(key) for key in applying - absent}
         assert expected <= set(run.data.metrics), expected - set(run.data.metrics)
 
 

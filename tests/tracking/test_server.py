@@ -27,6 +27,7 @@ from llmbench.record import JobContext
 from llmbench.sweeps.job_task import send_again, track
 from llmbench.system.redact import VARIABLE
 from llmbench.tracking import open_store
+from llmbench.tracking.run_payload import metric_key
 from records import make_sweep
 
 PASSWORD = "pa/55 w@'rd"
@@ -163,7 +164,8 @@ def test_an_answer_that_is_lost_leaves_no_empty_run(gate: str, mlflow_server: tu
     run_id = store.log_job(record, parent=parent, steps_axis=[8], swept={})
     assert not lost
     (child,) = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-    assert (child.info.run_id, child.info.status, child.data.metrics) == (run_id, "FINISHED", record.metrics)
+    metrics = {metric_key(key): value for key, value in record.metrics.items()}
+    assert (child.info.run_id, child.info.status, child.data.metrics) == (run_id, "FINISHED", metrics)
     history = store.client.get_metric_history(run_id, "latency/e2e_ms")
     assert len(history) == 1
     assert store.records(parent) == [record]

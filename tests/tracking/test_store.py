@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import yaml
@@ -18,9 +19,10 @@ from llmbench.analysis.parity.parity import Parity
 from llmbench.config.job import TrackingConfig
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import TrackingError
-from llmbench.record import Record
+from llmbench.record import JobContext, Record
 from llmbench.report.assemble import sweep_report
 from llmbench.tracking import Store, open_store, view_url
+from llmbench.tracking.run_payload import metric_key
 from records import make_record, make_sweep
 
 AXIS = [8, 16, 32, 64]
@@ -38,10 +40,16 @@ def with_secret(record: Record) -> Record:
     return replace(record, config=record.config | {"tracking": {"uri": "http://user:pa55word@host", "experiment": "x"}})
 
 
+def in_sweep(record: Record) -> Record:
+    """A Record that knows K and its values on the axes `model`, `steps` and `decoding.note`."""
+    swept = {"model": record.model, "decoding.note": "a"} | ({"steps": str(record.steps)} if record.steps else {})
+    return replace(record, context=JobContext(steps_axis=tuple(AXIS), swept=swept))
+
+
 @pytest.fixture(scope="module")
 def sweep(store: Store) -> Iterator[str]:
     """A finished sweep: its parent's run id."""
-    records = [with_secret(record) for record in make_sweep()]
+    records = [in_sweep(with_secret(record)) for record in make_sweep()]
     registered = AnalysisPlan(options=ParityConfig(), steps=tuple(AXIS)).to_json()
     parent = store.start_sweep(name="2026-11-23", command=COMMAND, jobs=5, recipe="parity", registered=registered)
     for record in records:
@@ -76,17 +84,26 @@ def test_every_metric_stands_at_its_k_and_the_flat_side_at_every_k(store: Store,
     found = children(store, sweep)
     records = {record.label: record for record in make_sweep()}
     for label, run in found.items():
-        assert run.data.metrics == pytest.approx(records[label].metrics)
+        wanted = {metric_key(key): value for key, value in records[label].metrics.items()}
+        assert run.data.metrics == pytest.approx(wanted)
     assert history(store, found["llada k=16"], "quality/perplexity") == pytest.approx({16: 60})
     assert history(store, found["llama"], "quality/perplexity") == pytest.approx(dict.fromkeys(AXIS, 45))
+
+
+def test_only_a_page_of_charts_stands_outside_of_detail(store: Store, sweep: str) -> None:
+    keys = list(children(store, sweep)["llada k=16"].data.metrics)
+    charted = [key for key in keys if not key.startswith("detail/")]
+    assert {"latency/e2e_ms", "quality/perplexity", "quality/entropy", "throughput/tokens_per_s"} <= {*charted}
+    assert len(charted) <= 18
+    assert {"detail/latency/e2e_ms_n", "detail/quality/distinct_2"} <= {*keys}
 
 
 def test_params_are_what_people_group_by(store: Store, sweep: str) -> None:
     found = children(store, sweep)
     params = found["llada k=16"].data.params
     assert params["model"] == "llada"
-    assert (params["steps"], params["batch"], params["temperature"], params["device"]) == ("16", "4", "0.7", "cpu")
-    assert "steps" not in found["llama"].data.params  # it has none, whatever cell of the grid it stood for
+    assert (params["k"], params["batch"], params["temperature"], params["device"]) == ("16", "4", "0.7", "cpu")
+    assert "k" not in found["llama"].data.params  # it has none, whatever cell of the grid it stood for
 
 
 def test_tags_say_what_was_run_and_where(store: Store, sweep: str) -> None:
@@ -100,7 +117,7 @@ def test_tags_say_what_was_run_and_where(store: Store, sweep: str) -> None:
 
 def test_the_records_come_back_as_they_were(store: Store, sweep: str) -> None:
     clean = [
-        replace(record, config=record.config | {"tracking": {"uri": "http://host", "experiment": "x"}})
+        replace(in_sweep(record), config=record.config | {"tracking": {"uri": "http://host", "experiment": "x"}})
         for record in make_sweep()
     ]
     assert store.records(sweep) == clean
@@ -127,9 +144,14 @@ def test_generations_are_a_table_that_the_ui_shows(store: Store, sweep: str) -> 
 
 def test_the_parent_carries_the_curve_the_figures_and_the_verdict(store: Store, sweep: str) -> None:
     run = store.client.get_run(sweep)
-    assert history(store, run, "parity/llada_perplexity") == pytest.approx({8: 80, 16: 60, 32: 40, 64: 30})
-    assert history(store, run, "parity/llama_perplexity") == pytest.approx(dict.fromkeys(AXIS, 45))
-    assert history(store, run, "parity/speedup") == pytest.approx({8: 2.5, 16: 1.25, 32: 0.625, 64: 0.3125})
+    assert history(store, run, "perplexity/diffusion") == pytest.approx({8: 80, 16: 60, 32: 40, 64: 30})
+    assert history(store, run, "perplexity/autoregressive_matched") == pytest.approx(dict.fromkeys(AXIS, 45))
+    assert history(store, run, "detail/parity/llama_perplexity") == pytest.approx(dict.fromkeys(AXIS, 45))
+    assert history(store, run, "entropy/autoregressive") == pytest.approx(dict.fromkeys(AXIS, 3.2))
+    assert history(store, run, "e2e_ms/diffusion") == pytest.approx({8: 80, 16: 160, 32: 320, 64: 640})
+    assert history(store, run, "e2e_ms/autoregressive") == pytest.approx(dict.fromkeys(AXIS, 200))
+    assert history(store, run, "speedup/diffusion") == pytest.approx({8: 2.5, 16: 1.25, 32: 0.625, 64: 0.3125})
+    assert len([key for key in run.data.metrics if not key.startswith("detail/")]) == 7
     names = {item.path for item in store.client.list_artifacts(sweep)}
     assert names == {"parity.json", "parity.md", "parity.png", "parity.html", "frontier.md", "frontier.png"}
     assert artifact(store, sweep, "parity.png").startswith(b"\x89PNG")
@@ -141,6 +163,8 @@ def test_the_parent_carries_the_curve_the_figures_and_the_verdict(store: Store, 
     assert json.loads(run.data.tags["registered"])["margins"]["perplexity"] == 0.1
     assert json.loads(run.data.tags["registered"])["steps"] == AXIS
     assert (run.data.tags["verdict"], run.data.tags["recipe"], run.data.tags["jobs"]) == ("reached", "parity", "5")
+    assert run.data.params == {"model": "llama, llada", "k": "8, 16, 32, 64", "decoding.note": "a"}
+    assert note.splitlines()[0] == f"**Reached, 0.625x at k = 32.** {verdict.title}."
 
 
 def test_no_password_is_anywhere_in_the_store(store: Store, sweep: str) -> None:
@@ -152,7 +176,8 @@ def test_no_password_is_anywhere_in_the_store(store: Store, sweep: str) -> None:
 
 def test_sweeps_are_listed_newest_first(store: Store, sweep: str) -> None:
     later = store.start_sweep(name="later", command="again", jobs=1)
-    assert [item.run_id for item in store.sweeps()] == [later, sweep]
+    assert [(item.run_id, item.name) for item in store.sweeps()] == [(later, "later"), (sweep, "2026-11-23")]
+    assert store.sweep("2026-11").run_id == sweep, "by its folder's name, whatever its run is called"
     store.abort_sweep(later)
     assert store.sweep(later).status == "KILLED"
     with pytest.raises(TrackingError, match="there is no sweep 123"):
@@ -175,7 +200,7 @@ def test_a_point_of_a_curve_is_a_run_with_its_record_and_no_line_in_a_chart(stor
     for record in records:
         store.log_job(record, parent=parent, steps_axis=AXIS, swept={"temperature": "0.2"})
     found = children(store, parent)
-    assert list(found["llama temperature=0.2"].data.metrics) == list(records[0].metrics)
+    assert len(found["llama temperature=0.2"].data.metrics) == len(records[0].metrics)
     point = found["llama temperature=0.2 (curve)"]
     assert point.data.metrics == {}
     assert (point.data.tags["llmbench.role"], point.data.params["temperature"]) == ("curve", "0.7")
@@ -207,14 +232,24 @@ def test_odd_names_do_not_stop_the_log(store: Store) -> None:
     for record in records:
         store.log_job(record, parent=parent, steps_axis=[8], swept={"+model.decoder.x@y": "1"})
     store.finish_sweep(parent, verdicts(records), records)
-    assert "parity/my _model_ _ home_perplexity" in store.client.get_run(parent).data.metrics
+    assert "detail/parity/my _model_ _ home_perplexity" in store.client.get_run(parent).data.metrics
 
 
 def test_several_settings_leave_several_verdicts_and_no_mixed_curve(store: Store) -> None:
-    records = [record for batch in (2, 4) for record in make_sweep((8,), batch=batch)]
+    records = [
+        replace(record, context=JobContext(steps_axis=(8,), swept={"batch": str(batch)}))
+        for batch in (2, 4)
+        for record in make_sweep((8,), batch=batch)
+    ]
     parent = store.start_sweep(name="batches", command="", jobs=4, recipe="throughput")
     store.finish_sweep(parent, verdicts(records), records)
-    assert store.client.get_run(parent).data.metrics == {}
+    run = store.client.get_run(parent)
+    assert (run.data.metrics, run.info.run_name) == ({}, "2 undecided")
+    state = view_state(store, parent)
+    assert state["groupBy"]["groupByKeys"] == [
+        {"mode": "param", "groupByData": "model"},
+        {"mode": "param", "groupByData": "batch"},
+    ]
     assert len(json.loads(artifact(store, parent, "parity.json"))) == 2
 
 
@@ -248,16 +283,62 @@ def test_a_reader_finds_no_experiment_that_is_not_there(store: Store) -> None:
         open_store(TrackingConfig(uri=store.uri, experiment="other"), create=False)
 
 
-def test_the_view_opens_curves_grouped_by_model(store: Store) -> None:
+def view_state(store: Store, view: str) -> dict[str, Any]:
+    """What MLflow's page reads when the address names a view."""
+    tag = store.client.get_experiment(store.experiment_id).tags[f"mlflow.sharedViewState.{view}"]
+    assert len(tag) < 5000, "MLflow takes no more"
+    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(json.loads(tag)["state"].partition(";")[2])))
+    return state
+
+
+def test_the_printed_link_opens_four_charts_and_the_columns_of_the_sweep(store: Store, sweep: str) -> None:
+    url = store.address(sweep)
+    asked = parse_qs(url.partition("?")[2])
+    assert url.startswith(f"http://127.0.0.1:5000/#/experiments/{store.experiment_id}/runs?")
+    assert (asked["compareRunsMode"], asked["workflowType"]) == (["CHART"], ["machine_learning"]), "not the GenAI page"
+    state = view_state(store, asked["viewStateShareKey"][0])
+    charts = [card for card in state["compareRunCharts"] if not card["deleted"]]
+    assert [card["displayName"] for card in charts] == [
+        "Perplexity at matched diversity, over k",
+        "Entropy (nats) over k",
+        "L_e2e (ms) over k",
+        "Speedup over k",
+    ]
+    run, shown = store.client.get_run(sweep), {section["uuid"] for section in state["compareRunSections"]}
+    assert {key for card in charts for key in card["selectedMetricKeys"]} <= {*run.data.metrics}
+    assert all(card["metricSectionId"] in shown for card in charts)
+    open_sections = [section["name"] for section in state["compareRunSections"] if section["display"]]
+    assert open_sections == ["Verdict: reached; S_parity: 32", "Speedup: 0.625x at k = 32"]
+    drawn_by_mlflow = {*run.data.metrics} - {card["metricKey"] for card in state["compareRunCharts"]}
+    folded = {section["name"] for section in state["compareRunSections"] if not section["display"]}
+    assert {key.rpartition("/")[0] for key in drawn_by_mlflow} <= folded
+    assert state["selectedColumns"] == [
+        *("tags.`verdict`", "tags.`S_parity`", "tags.`speedup`"),
+        *("params.`model`", "params.`k`"),
+    ]
+    found = store.client.search_runs([store.experiment_id], state["searchFilter"])
+    assert {run.info.run_id for run in found} == {run.info.run_id for run in children(store, sweep).values()}
+    assert [run.data.tags[key] for key in ("verdict", "S_parity", "speedup")] == ["reached", "32", "0.625x at k = 32"]
+    assert run.info.run_name == "reached, 0.625x at k = 32"
+    assert children(store, sweep)["llada k=8"].data.tags["speedup"] == "2.50x"
+
+
+def test_the_experiment_s_description_links_to_the_last_sweep_and_to_all(store: Store, sweep: str) -> None:
+    experiment = store.client.get_experiment(store.experiment_id)
+    parent = store.start_sweep(name="last", command="", jobs=1)
+    store.finish_sweep(parent, verdicts(make_sweep()), make_sweep())
+    note = store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"]
     url = view_url("http://user:pa55word@127.0.0.1:5000/", store.experiment_id)
-    assert url == (
-        f"http://127.0.0.1:5000/#/experiments/{store.experiment_id}/runs"
-        "?viewStateShareKey=llmbench&compareRunsMode=CHART&workflowType=machine_learning"
-    )
-    saved = json.loads(store.client.get_experiment(store.experiment_id).tags["mlflow.sharedViewState.llmbench"])
-    state = json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
-    assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "model"}]
-    assert state["searchFilter"] == "tags.`llmbench.copy` = 'false'"
+    for page in (url, store.address(parent)):
+        assert f"({page.removeprefix('http://127.0.0.1:5000/')})" in note
+    assert "reached, 0.625x at k = 32; S_parity: 32" in note
+    assert "pa55word" not in url
+    assert store.newest_view() == (parent, "reached, 0.625x at k = 32")
+    assert view_state(store, "llmbench")["selectedColumns"] == view_state(store, parent)["selectedColumns"]
+    store.client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "Ada's own words")
+    store.finish_sweep(parent, [], [])
+    open_store(TrackingConfig(uri=store.uri, experiment="llmbench"))
+    assert store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"] == "Ada's own words"
 
 
 def test_curves_of_two_implementations_are_not_averaged_into_one() -> None:

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from llmbench.analysis.parity.analyze import verdicts
 from llmbench.config.job import TrackingConfig
 from llmbench.tracking import open_store
 from records import make_sweep
@@ -24,6 +25,7 @@ def test_ui_serves_the_runs_and_takes_its_server_along_when_it_ends(tmp_path: Pa
     parent = store.start_sweep(name="sweep", command="", jobs=2)
     for record in records:
         store.log_job(record, parent=parent, steps_axis=[8], swept={})
+    store.finish_sweep(parent, verdicts(records), records)
     command = [sys.executable, "-u", "-m", "llmbench", "ui", "--uri", uri, "--port", "5951"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
@@ -31,11 +33,12 @@ def test_ui_serves_the_runs_and_takes_its_server_along_when_it_ends(tmp_path: Pa
     )
     assert process.stdout is not None
     try:
-        line = next(text for text in process.stdout if "grouped by model" in text)
-        page = re.search(r"(http://127\.0\.0\.1:\d+)/#/experiments/(\d+)/runs\?\S+workflowType=machine_learning", line)
-        assert page is not None
-        base = page[1]
-        assert page[2] == store.experiment_id
+        pages = []
+        while len(pages) < 2:
+            line = next(process.stdout)
+            pages += re.findall(r"(http://127\.0\.0\.1:\d+)/#/experiments/(\d+)/runs\?viewStateShareKey=(\w+)", line)
+        base = pages[0][0]
+        assert pages == [(base, store.experiment_id, view) for view in (parent, "llmbench")]
         with urllib.request.urlopen(base, timeout=20) as answer:
             assert b"<html" in answer.read().lower()
         # the same store through its server: what a team does

@@ -214,6 +214,9 @@ class Store(StoreReader):
     def _log_view(self, parent: str, title: str, verdicts: Sequence[Parity], axes: Mapping[str, str]) -> None:
         """The sweep's page, its run's name, and the link in the experiment's description unless that is somebody's."""
         view = views.of_sweep(parent, title, verdicts, axes, int(time.time() * 1000))
+        run = self.client.get_run(parent)
+        if run_payload.NAME not in run.data.tags:  # begun by an earlier version, which knows it by its run's name
+            self.client.set_tag(parent, run_payload.NAME, run.info.run_name)
         self.client.update_run(parent, name=title)
         self.client.set_experiment_tag(self.experiment_id, f"{views.TAG}{parent}", view)
         if self.client.get_experiment(self.experiment_id).tags.get(NOTE, views.NOTE).startswith(views.NOTE):

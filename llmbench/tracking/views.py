@@ -38,6 +38,14 @@ _LONGEST = 100
 _QUALITY, _SPEED = "charts of quality", "charts of speed"
 """The sections that stand open, by their ids."""
 
+_OF_JOBS = {
+    "quality/perplexity": "Perplexity",
+    "quality/entropy": "Entropy (nats)",
+    "latency/e2e_ms": "L_e2e (ms)",
+    "throughput/tokens_per_s": "Tokens per second",
+}
+"""What is charted of jobs, where a sweep has no verdict or several."""
+
 _DIFFUSION, _AUTOREGRESSIVE = "diffusion", "autoregressive"
 _SPEEDUP = f"speedup/{_DIFFUSION}"
 _MATCHED = f"{_AUTOREGRESSIVE}_matched"
@@ -137,8 +145,7 @@ def of_sweep(run_id: str, title: str, verdicts: Sequence[Parity], axes: Mapping[
         keys = [{"mode": "param", "groupByData": name(key)} for key in settings]
         state["groupBy"] = {"aggregateFunction": "average", "groupByKeys": keys}
         charts = {_QUALITY: title}
-        shown = (JUDGED[0], DIVERSITY, "latency/e2e_ms", "throughput/tokens_per_s")
-        cards = [card for key in shown for card in _cards(f"{TITLES.get(key, key)} over k", [key], _QUALITY)]
+        cards = [card for key, what in _OF_JOBS.items() for card in _cards(f"{what} over k", [key], _QUALITY)]
     return _packed(title, state, charts, cards, ended_ms)
 
 

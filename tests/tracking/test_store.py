@@ -184,6 +184,20 @@ def test_sweeps_are_listed_newest_first(store: Store, sweep: str) -> None:
         store.sweep("123")
 
 
+def test_a_sweep_of_an_earlier_version_is_found_by_its_name_and_concluded_as_a_new_one(store: Store) -> None:
+    records = [in_sweep(record) for record in make_sweep((8,))]
+    parent = store.start_sweep(name="older", command="", jobs=2)
+    store.client.delete_tag(parent, "llmbench.name")
+    for record in records:
+        run_id = store.log_job(record, parent=parent, steps_axis=[8], swept={})
+        store.client.log_metric(run_id, "latency/e2e_ms_q1", 1.0, step=8)
+    assert store.sweep("older").run_id == parent
+    assert store.records(parent) == records
+    store.finish_sweep(parent, verdicts(records), records)
+    assert store.sweep("older").run_id == parent, "its run has another name now"
+    assert store.client.get_run(parent).data.params["k"] == "8, 16, 32, 64"
+
+
 def test_a_failed_job_is_a_failed_run_with_its_reason_and_fails_the_parent(store: Store) -> None:
     parent = store.start_sweep(name="with a failure", command="", jobs=1)
     failed = make_record("llada", 8, status="failed", reason="OutOfMemoryError: 20 GiB")

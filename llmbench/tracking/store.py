@@ -91,15 +91,15 @@ class Store(StoreReader):
                 if found is None:
                     raise
                 run_id = found
-            if axes:
-                self._log_batch(run_id, (), axes, 0)
-            if planned:
-                try:
+            try:
+                if axes:
+                    self._log_batch(run_id, (), axes, 0)
+                if planned:
                     self.client.log_dict(run_id, dict(planned), PLANNED)
-                except BaseException:
-                    with contextlib.suppress(Exception):
-                        self.client.set_terminated(run_id, status="FAILED")
-                    raise
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self.client.set_terminated(run_id, status="FAILED")
+                raise
         return run_id
 
     def log_job(

@@ -251,9 +251,9 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     from llmbench.job.prepare import prepare_job
     from llmbench.job.run import run_job
     from llmbench.sweeps.block_task import on_its_card
-    from llmbench.sweeps.console import Progress
     from llmbench.sweeps.job_task import quiet_libraries, refuse_isolation, require_servers
     from llmbench.sweeps.plan import Cell
+    from llmbench.sweeps.progress import Progress
     from llmbench.sweeps.threads import with_threads
 
     quiet_libraries()

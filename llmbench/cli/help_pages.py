@@ -16,6 +16,9 @@ llmbench: at what number of diffusion steps does LLaDA match LLaMA's quality, an
   llmbench --cfg job                                 the composed configuration
   llmbench version
 
+With a job or a sweep: -q prints errors and the verdict alone, -v every table and note, --json the result as one JSON
+document on standard output. llmbench.log in its folder has everything. NO_COLOR=1: no colours.
+
 `python -m llmbench` is the same. `eval "$(llmbench -sc install=bash)"` completes keys and choices in this shell (also
 zsh, fish). In Python: `import llmbench; help(llmbench.sweep)`. Definitions of all numbers: docs/metrics.md.
 

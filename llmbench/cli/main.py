@@ -6,6 +6,7 @@ exceptions (HYDRA_FULL_ERROR) and are told in one line that says what to change.
 after Ctrl-C.
 """
 
+import contextlib
 import itertools
 import os
 import sys
@@ -18,8 +19,9 @@ from llmbench.cli import help_pages
 from llmbench.config.conf_files import conf_folder, recipe_axes
 from llmbench.errors import LlmbenchError, UsageError
 from llmbench.system import paths, signals
-from llmbench.system.output import discard_output, emit, flush_output
+from llmbench.system.output import Level, discard_output, emit, flush_output, keep_stdout, own_process, set_level
 from llmbench.system.redact import clean_arguments
+from llmbench.system.terminal import doing
 from llmbench.version import __version__
 
 
@@ -41,8 +43,9 @@ def main() -> None:  # noqa: C901
     if "query=bash" in arguments and _complete_command(os.environ.get("COMP_LINE", "")):
         return
     try:
+        arguments = sys.argv[1:] = _take_output_options(arguments)
         reject_ambiguous(arguments)
-        _run_hydra()
+        _run_hydra(shows=not _SHOWS_CONFIGURATION & {text.partition("=")[0] for text in arguments})
     except SystemExit as stop:
         if isinstance(stop.code, int) and stop.code in signals.REASONS:
             _exit(f"{signals.REASONS[stop.code]}{_goes_on(arguments)}", stop.code)
@@ -58,6 +61,34 @@ def main() -> None:  # noqa: C901
         if line is None or os.environ.get("LLMBENCH_TRACEBACK"):
             raise
         _exit(line, UsageError.exit_code)
+
+
+_SHOWS_CONFIGURATION = {"-c", "--cfg", "--info", "-i", "-sc", "--shell-completion", "--hydra-help"}
+"""Hydra's options with which no job runs."""
+
+OUTPUT_OPTIONS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--json": "json"}
+"""Ours, taken before Hydra reads the command line; none is one of Hydra's."""
+
+
+def _take_output_options(arguments: Sequence[str]) -> list[str]:
+    """Set how much is printed; returns what is left for Hydra.
+
+    Raises:
+        UsageError: -q and -v at once, or --json where no job runs.
+    """
+    given = {OUTPUT_OPTIONS[text] for text in arguments if text in OUTPUT_OPTIONS}
+    left = [text for text in arguments if text not in OUTPUT_OPTIONS]
+    if {"quiet", "verbose"} <= given:
+        raise UsageError("-q prints less and -v more: give one of them")
+    shown = _SHOWS_CONFIGURATION & {text.partition("=")[0] for text in left}
+    if "json" in given and shown:
+        raise UsageError(f"--json is for what runs or is planned, not for {min(shown)}")
+    for name, wanted in (("quiet", Level.QUIET), ("verbose", Level.VERBOSE)):
+        if name in given:
+            set_level(wanted)
+    if "json" in given:
+        keep_stdout()
+    return left
 
 
 COMMANDS = ("report", "ui", "sync", "eval", "version")
@@ -149,17 +180,23 @@ def reject_ambiguous(arguments: Sequence[str]) -> None:
         )
 
 
-def _run_hydra() -> None:
-    """Hand over to Hydra; it composes the configuration and calls `task` or the sweeper."""
+def _run_hydra(shows: bool) -> None:
+    """Hand over to Hydra; it composes the configuration and calls `task` or the sweeper.
+
+    Args:
+        shows: say what goes on.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that `main` can say it in one line
-    import hydra
-    from hydra._internal.utils import get_args_parser
+    own_process()
+    with doing("loading libraries") if shows else contextlib.nullcontext():
+        import hydra
+        from hydra._internal.utils import get_args_parser
 
-    parser = get_args_parser()  # the one that Hydra reads the command line with; its own error is a page of usage
-    parser.error = _refuse_option
-    parser.parse_args()
+        parser = get_args_parser()  # the one that Hydra reads the command line with; its own error is a page of usage
+        parser.error = _refuse_option
+        parser.parse_args()
 
-    from llmbench.sweeps.hydra_task import run_hydra_job
+        from llmbench.sweeps.hydra_task import run_hydra_job
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(run_hydra_job)()

@@ -39,6 +39,13 @@ def measure(hardware: HardwareConfig, weight_bytes: int) -> Ceilings:
 
 
 @functools.cache
+def cpu_flops_per_s() -> float:
+    """FLOP/s of this CPU in float32 with torch's threads as they are; takes a tenth of a second."""
+    with torch.inference_mode():
+        return _flops_per_s("cpu", torch.float32)
+
+
+@functools.cache
 def _rates(device: str, dtype_name: str, threads: int | None) -> tuple[float, float]:
     """(FLOP/s, bytes/s). `threads` is a key of the cache alone: the number is set already."""
     del threads

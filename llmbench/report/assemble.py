@@ -27,6 +27,7 @@ class SweepReport:
     text: str  # for the terminal
     note: str  # Markdown, for the description of the parent run
     files: dict[str, str | bytes]  # artifacts of the parent run by name
+    tables: "tuple[Table, ...]" = ()  # those of the text; with identities where a row is a Record
 
 
 def sweep_report(
@@ -57,12 +58,12 @@ def sweep_report(
         except Exception as error:  # a drawing library's trouble must not take the table with it
             text += f"\nNo figure: {type(error).__name__}: {error}\n"
     if recipe == LIKELIHOOD:
-        return SweepReport(text=text, note=markdown, files=files)
+        return SweepReport(text=text, note=markdown, files=files, tables=tuple(tables))
     said = [str(verdict) for verdict in verdicts if recipe in SPEED_RECIPES]  # parity tables begin with theirs
     text += f"\n{properties}\n" if properties else ""
     # parity's sentences first: MLflow folds a long description
     order = [*said, properties, markdown] if said else [markdown, properties]
-    return SweepReport(text=text, note="\n\n".join(filter(None, order)), files=files)
+    return SweepReport(text=text, note="\n\n".join(filter(None, order)), files=files, tables=tuple(tables))
 
 
 def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[str, str | bytes]:

@@ -196,7 +196,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         *_MEMORY,
     ]
     columns += [(TITLES[key], partial(_quality_cell, parity.curve(key), key)) for key in _QUALITY]
-    notes = [*_failed(parity.failed_checks)]
+    notes = failed_checks(parity)
     notes += [f"Warning: {text}" for text in sentences.warnings(parity)]
     notes += _references(parity)
     notes += _doubts(ordered)
@@ -239,6 +239,11 @@ def _quality_cell(curve: Curve | None, key: str, record: Record) -> str:
         return value(key)(record)
     found = curve.at(record.steps)
     return ABSENT if found is None else number(found)
+
+
+def failed_checks(parity: Parity) -> list[str]:
+    """A line for each gate of a verdict that closed."""
+    return list(_failed(parity.failed_checks))
 
 
 def _failed(checks: Iterable[Check]) -> Iterator[str]:

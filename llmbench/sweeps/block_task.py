@@ -28,7 +28,7 @@ from llmbench.measure import cards
 from llmbench.sweeps import plan_file, state
 from llmbench.sweeps.job_task import JobResult, quiet_libraries, run_planned, track
 from llmbench.system.files import lock, write_atomic
-from llmbench.system.output import emit
+from llmbench.system.output import emit, terminal_descriptor
 from llmbench.version import __file__ as _HERE
 
 RECORD_FILE = "record.json"
@@ -239,7 +239,12 @@ class _Child:
 
     def __enter__(self) -> "_Child":
         self._process = subprocess.Popen(
-            self.command, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self.command,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=terminal_descriptor(),
+            text=True,
         )
         threading.Thread(target=self._read, daemon=True).start()
         return self

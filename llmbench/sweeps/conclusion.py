@@ -40,4 +40,5 @@ def conclude(
         from llmbench.report.measured import measured_table
 
         said, table = f"No verdict: {error}", measured_table(records, command)
-        return (), SweepReport(text=f"{said}\n\n{table.text()}", note=f"{said}\n\n{table.markdown()}", files={})
+        text, note = f"{said}\n\n{table.text()}", f"{said}\n\n{table.markdown()}"
+        return (), SweepReport(text=text, note=note, files={}, tables=(table,))

@@ -1,18 +1,14 @@
-"""What does a person see in the terminal: the plan, progress, a job's numbers, the ending?
+"""What does a person read in the terminal: the plan, a job's numbers, the ending?
 
-Progress is a tqdm bar on a terminal and a line per phase in a log file, so that long work is visible in both.
-Everything else is text that the sweep prints; the tables come from `llmbench.report`.
+The tables come from `llmbench.report`, progress from `sweeps.progress`.
 """
 
-import contextlib
 import math
-import sys
-import time
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
@@ -21,63 +17,19 @@ from llmbench.config.decoders import Diffusion
 from llmbench.record import Record
 from llmbench.report import tables
 from llmbench.report.model_tables import model_properties
-from llmbench.system.output import emit
+from llmbench.sweeps.card import card, fitted
+from llmbench.sweeps.progress import duration
+from llmbench.system.output import Level
+from llmbench.system.terminal import coloured
 
 if TYPE_CHECKING:
+    from llmbench.analysis.parity.parity import Parity
     from llmbench.config.job import Job
     from llmbench.job.prepared import Prepared
+    from llmbench.report.assemble import SweepReport
+    from llmbench.report.layout import Table
     from llmbench.sweeps.forecast import Forecast
     from llmbench.sweeps.plan import Cell
-
-
-class Progress:
-    """Progress of one job: `with Progress("llada k=8") as progress: job.run(prepared, progress.tick)`."""
-
-    def __init__(self, label: str, shown: bool = True) -> None:
-        from tqdm import tqdm
-
-        self._label = label
-        self._shown = shown
-        self._terminal = shown and sys.stderr.isatty()
-        self._bar: Any = tqdm(
-            total=1,
-            desc=label,
-            disable=not self._terminal,
-            leave=False,
-            bar_format="{desc} |{bar:30}| {n_fmt}/{total_fmt} {elapsed}<{remaining}",
-        )
-        self._phase = ""
-        self._begun = time.monotonic()
-        self._reason: str | None = None
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def tick(self, phase: str, done: int, total: int) -> None:
-        """Say that `done` of `total` parts of a phase are finished."""
-        if phase != self._phase and self._shown and not self._terminal:
-            emit(f"{self._label}: {phase}", sys.stderr)
-        with contextlib.suppress(OSError):  # a terminal that was closed costs the bar, not the job
-            if phase != self._phase:
-                self._bar.reset(total=max(total, 1))
-                self._bar.set_description_str(f"{self._label:<12} {phase:<10}")
-            self._bar.n = done
-            self._bar.refresh()
-        self._phase = phase
-
-    def failed(self, reason: str) -> None:
-        """Remember why the job ends here."""
-        self._reason = reason
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OSError):
-            self._bar.close()
-        seconds = time.monotonic() - self._begun
-        if kind is None and self._shown:
-            ending = f"FAILED after {seconds:.0f} s: {self._reason}" if self._reason else f"done in {seconds:.0f} s"
-            emit(f"{self._label}: {ending}", sys.stderr)
 
 
 def _shared(cells: "Sequence[Cell]") -> str:
@@ -115,7 +67,13 @@ def _asked(cells: "Sequence[Cell]") -> str:
     return "" if asked == {False} else " in chat templates" if asked == {True} else ", some in chat templates"
 
 
-def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (), refusals: Sequence[str] = ()) -> str:
+def plan(
+    cells: "Sequence[Cell]",
+    grid: int,
+    forecasts: "Sequence[Forecast]" = (),
+    refusals: Sequence[str] = (),
+    expected: "Mapping[str, float | None] | None" = None,
+) -> str:
     """The jobs of a sweep in order, before they run; with forecasts, also their time and memory.
 
     Args:
@@ -123,36 +81,52 @@ def plan(cells: "Sequence[Cell]", grid: int, forecasts: "Sequence[Forecast]" = (
         grid: how many cells were asked for.
         forecasts: one for each cell, or none.
         refusals: why the jobs would not start now.
+        expected: seconds that each job probably takes, by identity.
     """
     from llmbench.sweeps.plan import forwards, notes
 
-    expected = dict(zip((cell.prepared.identity for cell in cells), forecasts, strict=False))
+    predicted = dict(zip((cell.prepared.identity for cell in cells), forecasts, strict=False))
     rows, asked = [], [cell for cell in cells if cell.role == "timed"]
     for place, cell in enumerate(asked, start=1):
         prepared = cell.prepared
         note = "recorded already" if cell.reused else f"stands for {cell.merged} cells" if cell.merged > 1 else ""
         decoder = prepared.job.model.decoder
-        more = _expected(expected[prepared.identity]) if forecasts else []
+        more = _expected(predicted[prepared.identity]) if forecasts else []
         made = [place, cell.title, prepared.job.batch, decoder.canvas, forwards(cell) or "-"]
+        if expected is not None:
+            about = expected.get(prepared.identity)
+            more = ["-" if cell.reused else "?" if about is None else f"about {duration(about)}"]
         rows.append([*made, *more, cell.name, note])
-    columns = ["time", "memory, estimated"] if forecasts else []
+    columns = ["time", "memory, estimated"] if forecasts else ["time"] if expected is not None else []
     table = tabulate(rows, headers=["", "job", "B", "G", "forwards", *columns, "folder", ""], tablefmt="simple")
     jobs = counted(len(asked), "job")
     merged = f" ({grid} cells of the grid)" if grid != len(asked) else ""
     extra = f" and {len(cells) - len(asked)} more of the baseline" if len(cells) > len(asked) else ""
     order = cells[0].prepared.job.sweep
     drawn = f"; LLaDA's jobs in an order drawn from seed {order.order_seed}" if order.order == "random" else ""
-    said = "\n".join([f"{jobs}{merged}{extra} on {_shared(asked)}{drawn}", table, *_baseline_jobs(cells, expected)])
+    said = "\n".join([f"{jobs}{merged}{extra} on {_shared(asked)}{drawn}", table, *_baseline_jobs(cells, predicted)])
     if any(item.bound_s is not None for item in forecasts):
         said += "\n> s: least time of generation alone, if every output fills its canvas (roofline, ceilings of now)"
     decoders = [cell.prepared.job.model.decoder for cell in cells]
     idle = dict.fromkeys(d.idle_phrase for d in decoders if isinstance(d, Diffusion) and d.idle_steps)
     said = "\n".join([said, *idle, *notes(cells)])
+    if expected is not None:
+        said += f"\n{expectation(list(expected.values()))}"
     short = dict.fromkeys([*(item.shortage for item in forecasts if item.shortage), *refusals])
     return "\n".join([said, *(f"would be refused now: {line}" for line in short)])
 
 
-def _baseline_jobs(cells: "Sequence[Cell]", expected: "Mapping[str, Forecast]") -> list[str]:
+def expectation(expected: "Sequence[float | None]") -> str:
+    """The time that all jobs together probably take, in a line."""
+    known = [value for value in expected if value is not None]
+    if not known:
+        return "Expected time: not known before the first job has run here"
+    unknown = len(expected) - len(known)
+    more = f", and {counted(unknown, 'job')} of unknown time" if unknown else ""
+    return f"Expected time: about {duration(math.fsum(known))}{more}; the first jobs will tell more"
+
+
+def _baseline_jobs(cells: "Sequence[Cell]", predicted: "Mapping[str, Forecast]") -> list[str]:
     """The jobs that the sweep plans by itself, a line for each curve and each time that the baseline is timed again."""
     from llmbench.sweeps.plan import forwards, title
 
@@ -176,7 +150,7 @@ def _baseline_jobs(cells: "Sequence[Cell]", expected: "Mapping[str, Forecast]") 
             who, cost = ", ".join(timed[:_NAMED]) + more, [f"{counted(len(members), 'job')}, times only"]
         counts = [count for cell in members if (count := forwards(cell)) is not None]
         cost += [f"{sum(counts)} forwards"] if counts else []
-        own = [item for cell in members if (item := expected.get(cell.prepared.identity)) is not None]
+        own = [item for cell in members if (item := predicted.get(cell.prepared.identity)) is not None]
         cost += [_time_of_all(own)] if own else []
         recorded = sum(cell.reused is not None for cell in members)
         cost += [f"{recorded} recorded already"] if recorded else []
@@ -218,16 +192,34 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:.3g}" if size < 1000 * 2**20 else f"{size / 2**20:.0f}"
 
 
-def job_ending(record: Record, path: Path, where: Sequence[str], command: str, taken: bool = False) -> str:
+def job_ending(
+    record: Record,
+    path: Path,
+    where: Sequence[str],
+    command: str,
+    taken: bool = False,
+    *,
+    width: int | None = None,
+    level: Level = Level.NORMAL,
+) -> str:
     """The last thing a single job prints: its numbers as the tables have them, and where to look.
 
-    `taken`: the Record is an earlier run's.
+    Args:
+        record: of the job.
+        path: of its file.
+        where: lines on what shows more.
+        command: what was typed.
+        taken: the Record is an earlier run's.
+        width: of the terminal; None: there is no limit.
+        level: QUIET has the numbers alone.
     """
     lines = ["", *([f"Recorded already, {_measured([record])}; nothing was measured now."] if taken else [])]
     if record.status == "finished":
-        properties = model_properties([record])
-        lines += [tables.job_table(record, command).text(), *([properties] if properties else [])]
-    lines += [*cut_off([(record.label, record)]), f"Record: {path}", *where]
+        table, properties = tables.job_table(record, command), model_properties([record])
+        if level is Level.QUIET:
+            return fitted(table, width)
+        lines += [_long(table, width), "", *([_wrapped(properties, width)] if properties else [])]
+    lines += [*(_wrapped(line, width) for line in cut_off([(record.label, record)])), f"Record: {path}", *where]
     return "\n".join(lines)
 
 
@@ -260,34 +252,71 @@ def cut_off(jobs: Sequence[tuple[str, Record]]) -> list[str]:
 
 
 def ending(
-    text: str,
+    reached: "Sequence[Parity]",
+    made: "SweepReport",
     jobs: Sequence[tuple[str, Record]],
     failed: Sequence[tuple[str, str | None]],
-    folder: Path,
-    where: Sequence[str],
-    seconds: float,
-    taken: Sequence[Record] = (),
-    planned: int | None = None,
+    closing: Sequence[str],
+    *,
+    width: int | None = None,
+    level: Level = Level.NORMAL,
 ) -> str:
-    """The last thing a sweep prints: tables and verdict, failures, and where to look.
+    """The last thing a sweep prints: table, failed gates, verdict, and where to look.
 
     Args:
-        text: tables and verdict.
+        reached: the verdicts.
+        made: tables.
         jobs: names and Records of all.
         failed: names and reasons of those that failed.
-        folder: of the sweep.
-        where: lines on what shows more.
+        closing: what stands below: counts, and where to look.
+        width: of the terminal; None: there is no limit.
+        level: QUIET has verdicts and failures alone, VERBOSE every table and note.
+    """
+    fails = [coloured(f"FAILED {name}: {reason}", "bold red") for name, reason in failed]
+    cards = [card(verdict, width) for verdict in reached]
+    first = made.text.strip().partition("\n")[0]
+    if not reached and first not in [table.title for table in made.tables]:
+        cards = [first]  # why there is no verdict
+    if level is Level.QUIET:
+        return "\n".join([*["\n\n".join(cards)][: len(cards)], *fails])
+    rows = [table for table in made.tables if table.identities]
+    if level is Level.VERBOSE:
+        shown = [_long(table, width) for table in made.tables] or [made.text]
+    else:
+        shown = [fitted(table, width) for table in rows] or [made.text]
+        if len(rows) == len(cards) > 1:  # each table with its verdict
+            shown, cards = [f"{table}\n\n{own}" for table, own in zip(shown, cards, strict=True)], []
+        leads = [line for table in made.tables if not table.identities for line in table.lead]
+        shown += ["\n".join(_wrapped(line, width) for line in leads)] if leads else []
+    gates = [line for verdict in reached for line in tables.failed_checks(verdict)] if level is Level.NORMAL else []
+    checks = [_wrapped(line, width) for line in dict.fromkeys([*gates, *cut_off(jobs)])]
+    parts = [*shown, *(["\n".join(checks)] if checks else []), *cards, "\n".join([*fails, *closing])]
+    return "\n" + "\n\n".join(parts)
+
+
+def _long(table: "Table", width: int | None) -> str:
+    """A table with every column and note."""
+    notes = [_wrapped(line, width) for line in (*table.notes, table.provenance) if line]
+    lead = [_wrapped(line, width) for line in table.lead]
+    return "\n".join([table.title, "", *lead, fitted(table, width, whole=True), "", *notes])
+
+
+def _wrapped(text: str, width: int | None) -> str:
+    return text if width is None else textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def closing(
+    jobs: Sequence[tuple[str, Record]], planned: int, seconds: float, taken: Sequence[Record], folder: Path
+) -> str:
+    """How many jobs finished, how long it took, and where the Records are.
+
+    Args:
+        jobs: names and Records of all.
+        planned: how many jobs there were, also those that could write no Record.
         seconds: that the sweep took.
         taken: Records that come from earlier runs.
-        planned: how many jobs there were, also those that could write no Record; None means those of `jobs`.
+        folder: of the sweep.
     """
-    lines = ["", text, *cut_off(jobs), ""]
-    lines += [f"FAILED {name}: {reason}" for name, reason in failed]
     finished = sum(record.status == "finished" for _, record in jobs)
-    count = counted(len(jobs) if planned is None else planned, "job")
     earlier = f", {len(taken)} of them taken over from earlier ({_measured(taken)})" if taken else ""
-    lines += [
-        f"{finished} of {count} finished in {seconds:.0f} s{earlier}. Records: {folder}",
-        *where,
-    ]
-    return "\n".join(lines)
+    return f"{finished} of {counted(planned, 'job')} finished in {seconds:.0f} s{earlier}. Records: {folder}"

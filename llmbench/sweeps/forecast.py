@@ -9,6 +9,9 @@ and the time is unknown.
 *Memory* is the estimate of `llmbench.job.memory_estimate`, and whether so much is free now.
 
 Of a server's time and memory nothing is known, unless an earlier Record tells its time.
+
+`expected_s` makes of it the time that a whole job probably takes: a first estimate for a person who waits, which the
+jobs that have run correct (`sweeps.progress`). It stands in no table.
 """
 
 from collections.abc import Iterator
@@ -74,6 +77,30 @@ def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
         activation_bytes=needed.activations,
         shortage=memory_estimate.shortage(prepared),
     )
+
+
+_SHARE = 0.25
+"""Of the roofline that generation reaches: LLaMA 0.17 and LLaDA 0.25 to 0.32 on two busy cores, the bundled pair."""
+
+_BESIDE_S = {"timed": 10.0, "curve": 3.0, "retimed": 1.0}
+"""Seconds of a job beside generation: loading, scoring 48 prompts, likelihood; of the same run, by role."""
+
+
+def expected_s(prepared: "Prepared", earlier: Record | None, ceilings: Ceilings | None) -> float | None:
+    """Seconds that a job probably takes: what it took before, else from its bound; None where nothing is known.
+
+    Args:
+        prepared: the job.
+        earlier: as for `predict`.
+        ceilings: of the device; None: not known.
+    """
+    if earlier is not None:
+        return earlier.duration_s
+    decoder = prepared.job.model.decoder
+    if ceilings is None or isinstance(decoder, ServerConfig) or not _foreseen(decoder):
+        return None
+    shapes = memory_estimate.shapes(prepared, prepared.job.hardware)
+    return bound_seconds(prepared, shapes, ceilings) / _SHARE + _BESIDE_S[prepared.job.role]
 
 
 def bound_seconds(prepared: "Prepared", shapes: "Architecture", ceilings: Ceilings) -> float:

@@ -10,6 +10,7 @@ from llmbench.sweeps.block_task import on_its_card, run_launched
 from llmbench.sweeps.job_task import (
     JobResult,
     command,
+    expected,
     forecasts,
     measure,
     pages,
@@ -21,11 +22,15 @@ from llmbench.sweeps.job_task import (
     take_over,
     track,
 )
-from llmbench.system.output import emit
+from llmbench.system.output import Level, emit, emit_document, level, logged, wants_document
 from llmbench.system.paths import results
+from llmbench.system.terminal import doing, width_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from llmbench.sweeps.plan import Cell
+    from llmbench.tracking import Store
 
 
 def run_hydra_job(tree: "DictConfig") -> JobResult | list[JobResult]:
@@ -54,32 +59,55 @@ def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
     from llmbench import tracking
     from llmbench.config.build import build_job, unread_options
     from llmbench.job.prepare import prepare_job
-    from llmbench.sweeps import console, plan, threads
+    from llmbench.sweeps import console, document, plan, threads
 
     quiet_libraries()
-    built = build_job(tree)
-    refuse_isolation(built, "llmbench -m ...")
-    policy = "all" if built.reuse == "all" else "none"  # one job is no sweep that was interrupted
-    unread = frozenset(unread_options(tree, built))
-    (cell,) = take_over([plan.Cell(swept={}, prepared=prepare_job(built), unread=unread)], policy, [folder.parent])
+    with doing("planning"):
+        built = build_job(tree)
+        refuse_isolation(built, "llmbench -m ...")
+        policy = "all" if built.reuse == "all" else "none"  # one job is no sweep that was interrupted
+        unread = frozenset(unread_options(tree, built))
+        (cell,) = take_over([plan.Cell(swept={}, prepared=prepare_job(built), unread=unread)], policy, [folder.parent])
     if built.dry_run:
-        refused = refusals([cell])
-        emit(console.plan(cells=[cell], grid=1, forecasts=forecasts([cell], [folder.parent]), refusals=refused))
+        with doing("asking for bounds of time and memory"):
+            refused, predicted = refusals([cell]), forecasts([cell], [folder.parent])
+        emit(console.plan(cells=[cell], grid=1, forecasts=predicted, refusals=refused))
+        if wants_document():
+            times = expected([cell], [folder.parent])
+            emit_document(document.text(document.of_plan(command(), [cell], times, refused)))
         return JobResult(folder="", label=built.label, status="finished", reason=None, tracked=None)
     for note in plan.notes([cell]):
-        emit(note, sys.stderr)
+        emit(note, sys.stderr, at=Level.NORMAL)
     if cell.reused is None:
         require_servers([built])
-    store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
-    (cell,) = threads.with_threads([cell])
-    with on_its_card([cell.prepared.job] if cell.reused is None else []):
-        record = cell.reused or measure(cell.prepared.job, built.label, cell.prepared)
+        emit(console.expectation(list(expected([cell], [folder.parent]).values())), sys.stderr, at=Level.NORMAL)
+    with doing("opening the MLflow store"):
+        store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
+    with doing("choosing the number of CPU threads"):
+        (cell,) = threads.with_threads([cell])
+    with logged(folder):
+        return _run_and_print(cell, folder, store)
+
+
+def _run_and_print(cell: "Cell", folder: Path, store: "Store") -> JobResult:
+    """Measure, log and print a job that was prepared."""
+    from llmbench.sweeps import console, document
+
+    built = cell.prepared.job
+    with on_its_card([built] if cell.reused is None else []):
+        record = cell.reused or measure(built, built.label, cell.prepared)
     path = record.save(folder)
-    result = track(record, folder, built.label, built.tracking)
+    with doing("writing to MLflow"):
+        result = track(record, folder, built.label, built.tracking)
     where = [] if result.tracked else [f"Its run: {pages(store)}"]
-    emit(console.job_ending(record, path, where, command(), taken=cell.reused is not None))
+    taken = cell.reused is not None
+    width = width_of(sys.stdout)
+    emit(console.job_ending(record, path, where, command(), taken=taken, width=width, level=level()))
     sends = f"{sync_command(folder, built.tracking.uri, built.tracking.experiment)} sends it"
-    unlogged = f"not in MLflow ({result.tracked}); {sends}" if result.tracked else None
+    unlogged = f"not in MLflow ({result.tracked}); {sends}" if result.tracked else ""
+    if wants_document():
+        made = document.of_alone(command=command(), title=built.label, record=record, path=path, unlogged=unlogged)
+        emit_document(document.text(made))
     if result.status != "finished" or unlogged:
         raise JobsFailedError(f"{result.label}: {'; '.join(filter(None, [result.reason, unlogged]))}")
     return result

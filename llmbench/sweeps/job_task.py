@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from llmbench.config.servers import ServerConfig
 from llmbench.errors import ConfigError, JobsFailedError, LlmbenchError, RecordError
 from llmbench.system import signals
-from llmbench.system.output import emit
+from llmbench.system.output import emit, logged
 from llmbench.system.paths import results
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llmbench.record import Record
     from llmbench.sweeps.forecast import Forecast
     from llmbench.sweeps.plan import Cell
+    from llmbench.sweeps.progress import Place
     from llmbench.tracking import Store
 
 
@@ -65,6 +66,7 @@ def run_planned(
         log: to MLflow as well.
     """
     from llmbench.sweeps import plan_file
+    from llmbench.sweeps.progress import place_of
 
     quiet_libraries()
     try:
@@ -77,7 +79,9 @@ def run_planned(
     job = prepared.job if prepared else entry.job
     there = prepared is None and os.path.isdir(plan.working_directory)  # another host may have no such folder
     with contextlib.chdir(plan.working_directory) if there else contextlib.nullcontext():
-        record = measure(job, entry.title, prepared, progress, planned=entry.identity, died=died)
+        place = place_of(folder)
+        with logged(folder.parent):
+            record = measure(job, entry.title, prepared, progress, planned=entry.identity, died=died, place=place)
     notes = tuple(dict.fromkeys((*record.notes, *entry.notes)))
     own = process or record.process
     record = replace(record, identity=entry.identity, context=entry.context, notes=notes, process=own)
@@ -108,6 +112,7 @@ def measure(
     progress: bool = True,
     planned: str = "",
     died: str = "",
+    place: "Place | None" = None,
 ) -> "Record":
     """Run a job with its progress on the screen; a failure becomes a Record that says why.
 
@@ -118,15 +123,16 @@ def measure(
         progress: show it on the standard error stream.
         planned: the identity that it must have; "" for any.
         died: how its process ended, which is all that is to be recorded; "" for a job that is to run.
+        place: in its sweep.
     """
     from llmbench.config.identity import identity
     from llmbench.job.memory_estimate import require
     from llmbench.job.prepare import prepare_job
     from llmbench.job.run import failed_record, run_job
-    from llmbench.sweeps import console
+    from llmbench.sweeps.progress import Progress
 
     begun = datetime.datetime.now(datetime.UTC)
-    with console.Progress(title, shown=progress) as display:
+    with Progress(title, progress, place) as display:
 
         def tick(phase: str, done: int, total: int) -> None:
             signals.raise_if_stopped()
@@ -273,6 +279,27 @@ def forecasts(cells: "list[Cell]", beside: Sequence[Path]) -> "list[Forecast]":
         return []
     earlier = plan.recorded(cells, [*beside, results()], name)
     return [forecast.predict(cell.prepared, earlier.get(cell.prepared.identity)) for cell in cells]
+
+
+def expected(cells: "Sequence[Cell]", beside: Sequence[Path]) -> "dict[str, float | None]":
+    """Seconds that each job probably takes, by identity; `beside` as in `take_over`. Nothing runs on a GPU for it."""
+    from llmbench.measure import ceilings, device
+    from llmbench.record import Ceilings
+    from llmbench.sweeps import forecast, plan
+
+    hardware = cells[0].prepared.job.hardware
+    name = device.environment(hardware).device_name
+    roots = [*beside, results()]
+    earlier = plan.recorded(cells, roots, name) if name else {}
+    known = next((item.ceilings for item in earlier.values() if item.ceilings), None)
+    if known is None and hardware.device == "cpu":
+        rate = ceilings.cpu_flops_per_s()
+        known = Ceilings(flops_per_s=rate, bytes_per_s=rate, last_level_cache_bytes=None, judged=False)
+    found = {}
+    for cell in cells:
+        key = cell.prepared.identity
+        found[key] = 0.0 if cell.reused else forecast.expected_s(cell.prepared, earlier.get(key), known)
+    return found
 
 
 def pages(store: "Store", parent: str | None = None) -> str:

@@ -259,7 +259,9 @@ def _require_equal_roles(cells: Sequence[Cell]) -> None:
             )
 
 
-def entry(cell: Cell, uri: str, sweep: str, parent: str, axis: Sequence[int]) -> plan_file.Entry:
+def entry(
+    cell: Cell, uri: str, sweep: str, parent: str, axis: Sequence[int], expected_s: float | None = None
+) -> plan_file.Entry:
     """What the plan's file holds of a cell.
 
     Args:
@@ -268,6 +270,7 @@ def entry(cell: Cell, uri: str, sweep: str, parent: str, axis: Sequence[int]) ->
         sweep: name of the sweep's folder.
         parent: MLflow run id of the sweep.
         axis: K.
+        expected_s: seconds that it probably takes.
     """
     job = cell.prepared.job
     return plan_file.Entry(
@@ -276,6 +279,8 @@ def entry(cell: Cell, uri: str, sweep: str, parent: str, axis: Sequence[int]) ->
         job=replace(job, tracking=replace(job.tracking, uri=uri)),
         notes=cell.prepared.notes,
         context=JobContext(sweep=sweep, parent=parent, steps_axis=tuple(axis), swept=cell.swept),
+        expected_s=expected_s,
+        taken=cell.reused is not None,
     )
 
 

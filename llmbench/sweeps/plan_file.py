@@ -30,6 +30,8 @@ class Entry:
     job: Job  # hardware and chat resolved; the store's URI without credentials
     context: JobContext
     notes: tuple[str, ...] = ()  # what was left out while it was planned, and how to get it
+    expected_s: float | None = None  # seconds that it probably takes; None: not known
+    taken: bool = False  # over from an earlier sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class PlanFile:
     parity: ParityConfig
     jobs: dict[str, Entry]  # by the name of a job's folder
     blocks: dict[str, tuple[str, ...]] = field(default_factory=dict)  # names of jobs that one worker runs in turn
+    begun: float = 0.0  # when its jobs began, seconds since 1970; 0: not known
     working_directory: str = field(default_factory=os.getcwd)  # where relative paths of the jobs begin
     format: Literal[1] = 1
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from llmbench.analysis.formats import counted
 from llmbench.errors import JobsFailedError, TrackingError
-from llmbench.sweeps import baseline_jobs, plan, plan_file, state
+from llmbench.sweeps import baseline_jobs, document, plan, plan_file, state
 from llmbench.sweeps.block_task import BLOCK_FILE, Block
 from llmbench.sweeps.blocks import blocks as cut
 from llmbench.sweeps.job_task import (
     JobResult,
     command,
+    expected,
     forecasts,
     keep_prepared,
     pages,
@@ -33,8 +34,9 @@ from llmbench.sweeps.job_task import (
 from llmbench.sweeps.launchers import Launcher, through_hydra, warn_parallel_launcher
 from llmbench.sweeps.threads import with_threads
 from llmbench.system import signals
-from llmbench.system.output import emit
+from llmbench.system.output import LOG_FILE, Level, emit, emit_document, level, logged, to_log, wants_document
 from llmbench.system.paths import results
+from llmbench.system.terminal import doing, width_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,7 +56,8 @@ class Finished:
     results: tuple[JobResult, ...]
     records: "tuple[Record, ...]"
     verdicts: "tuple[Parity, ...]"
-    text: str  # tables and verdict, for a terminal
+    shown: "Callable[[int | None, Level], str]"  # tables and verdict for a terminal of that width
+    document: dict[str, Any]  # the result for programs
     unlogged: str  # what is not in the store, why, and what sends it; "" when everything is there
 
     def require_success(self) -> None:
@@ -96,7 +99,9 @@ def sweep(arguments: list[str], config_loader: Any, hydra_config: "DictConfig", 
     )
     if done is None:
         return []
-    emit(done.text)
+    emit(done.shown(width_of(sys.stdout), level()))
+    if wants_document():
+        emit_document(document.text(done.document))
     done.require_success()
     return list(done.results)
 
@@ -129,27 +134,30 @@ def run_grid(
     """
     quiet_libraries()
     started = time.monotonic()
-    cells = baseline_jobs.with_curves(plan.build(grid, compose, here=launch.here))
-    first = cells[0].prepared.job
-    cells = baseline_jobs.in_order(take_over(cells, first.reuse, [folder.parent]))
-    cells = baseline_jobs.with_retimed(cells)
+    with doing("planning"):
+        cells = baseline_jobs.with_curves(plan.build(grid, compose, here=launch.here))
+        first = cells[0].prepared.job
+        cells = baseline_jobs.in_order(take_over(cells, first.reuse, [folder.parent]))
+        cells = baseline_jobs.with_retimed(cells)
+        times = expected(cells, [folder.parent])
     blocks = _blocks(cells, split=launch.splits)
     warning = parallel(cells, len(blocks))
     if show or first.dry_run:
-        _show_plan(cells, len(grid), folder)
+        _show_plan(cells, len(grid), folder, times, typed)
     else:
         for note in plan.notes(cells):
-            emit(note, sys.stderr)
+            emit(note, sys.stderr, at=Level.NORMAL)
     if launch.splits:
         sizes = ", ".join(str(len(names)) for names in blocks.values())
-        emit(f"{counted(len(blocks), 'block')} for {launch.name}; jobs in each: {sizes}", sys.stderr)
+        emit(f"{counted(len(blocks), 'block')} for {launch.name}; jobs in each: {sizes}", sys.stderr, at=Level.NORMAL)
     if warning:
-        emit(warning, sys.stderr)
+        emit(warning, sys.stderr, at=Level.NORMAL)
     if first.dry_run:
         return None
     require_servers([cell.prepared.job for cell in cells if cell.reused is None])
-    cells = with_threads(cells, here=not launch.splits)
-    return _run(cells, blocks, folder, launch, recipe, typed, started)
+    with doing("choosing the number of CPU threads"):
+        cells = with_threads(cells, here=not launch.splits)
+    return _run(cells, blocks, folder, launch, recipe, typed, started, times)
 
 
 def _blocks(cells: "Sequence[plan.Cell]", *, split: bool) -> "dict[str, tuple[str, ...]]":
@@ -159,13 +167,20 @@ def _blocks(cells: "Sequence[plan.Cell]", *, split: bool) -> "dict[str, tuple[st
     return {f"block-{number}": names for number, names in enumerate(filter(None, left))}
 
 
-def _show_plan(cells: "Sequence[plan.Cell]", grid: int, folder: Path) -> None:
+def _show_plan(
+    cells: "Sequence[plan.Cell]", grid: int, folder: Path, times: "dict[str, float | None]", typed: str
+) -> None:
+    """Print the plan; of a dry run with bounds of time and memory, and with what would be refused."""
     from llmbench.sweeps import console
 
-    dry = cells[0].prepared.job.dry_run
-    predicted = forecasts(list(cells), [folder.parent]) if dry else ()
-    refused = refusals(list(cells)) if dry else ()
+    if not cells[0].prepared.job.dry_run:
+        emit(console.plan(cells, grid=grid, expected=times), at=Level.NORMAL)
+        return
+    with doing("asking for bounds of time and memory"):
+        predicted, refused = forecasts(list(cells), [folder.parent]), refusals(list(cells))
     emit(console.plan(cells, grid=grid, forecasts=predicted, refusals=refused))
+    if wants_document():
+        emit_document(document.text(document.of_plan(typed, cells, times, refused)))
 
 
 def _run(
@@ -176,14 +191,16 @@ def _run(
     recipe: str,
     typed: str,
     started: float,
+    times: "dict[str, float | None]",
 ) -> Finished:
     """Everything from the store to the verdict; the folder is this sweep's alone meanwhile."""
     from llmbench import tracking
 
-    store = tracking.open_store(cells[0].prepared.job.tracking)
-    state.abort_orphans(store, [folder.parent, results()])  # also the one that this sweep's folder may still tell of
-    with state.held(folder):
-        return _run_held(cells, blocks, folder, store, launch, recipe, typed, started)
+    with doing("opening the MLflow store"):
+        store = tracking.open_store(cells[0].prepared.job.tracking)
+        state.abort_orphans(store, [folder.parent, results()])  # also the one that this sweep's folder may tell of
+    with state.held(folder), logged(folder, others=not launch.splits):
+        return _run_held(cells, blocks, folder, store, launch, recipe, typed, started, times)
 
 
 def _run_held(
@@ -195,6 +212,7 @@ def _run_held(
     recipe: str,
     typed: str,
     started: float,
+    times: "dict[str, float | None]",
 ) -> Finished:
     """Everything from the parent run to the verdict."""
     from llmbench.analysis.parity.interim import AnalysisPlan
@@ -203,20 +221,30 @@ def _run_held(
     axis = plan.steps_axis(cells)
     registered = AnalysisPlan(options=first.parity, steps=tuple(axis)).to_json()  # before the first job
     planned = {cell.prepared.identity: cell.title for cell in cells}
-    parent = store.start_sweep(
-        name=folder.name,
-        command=typed,
-        jobs=len(cells),
-        recipe=recipe,
-        registered=registered,
-        planned=planned,
-        axes=plan.axes(cells),
-        folder=str(folder),
-    )
+    with doing("writing the plan to MLflow"):
+        parent = store.start_sweep(
+            name=folder.name,
+            command=typed,
+            jobs=len(cells),
+            recipe=recipe,
+            registered=registered,
+            planned=planned,
+            axes=plan.axes(cells),
+            folder=str(folder),
+        )
     with state.running(folder, store, parent) as end:
-        entries = {cell.name: plan.entry(cell, store.uri, folder.name, parent, axis) for cell in cells}
+        entries = {
+            cell.name: plan.entry(cell, store.uri, folder.name, parent, axis, times.get(cell.prepared.identity))
+            for cell in cells
+        }
         plan_file.PlanFile(
-            command=typed, recipe=recipe, steps_axis=tuple(axis), parity=first.parity, jobs=entries, blocks=blocks
+            command=typed,
+            recipe=recipe,
+            steps_axis=tuple(axis),
+            parity=first.parity,
+            jobs=entries,
+            blocks=blocks,
+            begun=time.time(),
         ).save(folder)
         done = [_take(cell.reused, folder / cell.name, entries[cell.name]) for cell in cells if cell.reused is not None]
         left = [cell for cell in cells if cell.reused is None]
@@ -230,10 +258,12 @@ def _run_held(
         ]
         done += launch(planned_blocks)
         taken = [cell.reused for cell in cells if cell.reused is not None]
-        done, away = send_again(done, first.tracking)
-        history = [] if away else _history(store, parent)
+        with doing("writing to MLflow"):
+            done, away = send_again(done, first.tracking)
+            history = [] if away else _history(store, parent)
         seconds = time.monotonic() - started
-        ended = _finish(store, parent, done, taken, folder, seconds, recipe, typed, first.parity, history, away)
+        with doing("tables, figures and verdict"):
+            ended = _finish(store, parent, done, taken, folder, seconds, recipe, typed, first.parity, history, away)
         end(
             logged=not ended.unlogged,
             verdict=", ".join(dict.fromkeys(item.status.value for item in ended.verdicts)),
@@ -305,13 +335,25 @@ def _finish(
     where = [] if away else [f"Charts and runs: {pages(store, parent)}"]
     where += [] if away else [f"This table again: llmbench report {recipe or 'parity'}{store.options} --sweep {parent}"]
     where += [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else []
-    text = console.ending(shown.text, jobs, failed, folder, where, seconds, taken, planned=len(done))
+    where.insert(0, f"Everything that was said, and all tables: {folder / LOG_FILE}")
+    last = [console.closing(jobs, len(done), seconds, taken, folder), *where]
+    to_log("\n".join([shown.text, *last]))
     return Finished(
         folder=folder,
         results=tuple(done),
         records=tuple(records),
         verdicts=reached,
-        text=text,
+        shown=lambda width, level: console.ending(reached, shown, jobs, failed, last, width=width, level=level),
+        document=document.of_sweep(
+            command=typed,
+            folder=folder,
+            seconds=seconds,
+            verdicts=reached,
+            jobs=dict(jobs),
+            failed={name: reason or "" for name, reason in failed},
+            run="" if away else parent,
+            unlogged=unlogged,
+        ),
         unlogged=unlogged,
     )
 

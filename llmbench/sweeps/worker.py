@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llmbench.sweeps.job_task import run_planned
 from llmbench.system import signals
+from llmbench.system.output import own_process
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
     asked = threading.Semaphore(0)
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     signals.install_signal_handlers()
+    own_process()
     for place, folder in enumerate(given.folders):
         if place:
             asked.acquire()

@@ -294,10 +294,18 @@ def where(own: Conditions) -> str:
 
 def point(verdict: Verdict, item: MetricParity) -> str:
     """The point estimate with its temperatures and, where it differs from the verdict, why."""
+    k = item.s_parity
+    known = item.curve.baseline is not None and bool(item.curve.values)
+    why = _why(verdict, item, k) if k is not None and known else ""
+    return f"Point estimate: {estimate(verdict, item)}.{why}"
+
+
+def estimate(verdict: Verdict, item: MetricParity) -> str:
+    """The point estimate with its temperatures."""
     what, curve = TITLES[item.curve.metric], item.curve
     lacking = [k for k in verdict.steps if curve.at(k) is None]
     if curve.baseline is None or not curve.values:
-        return f"Point estimate: none (no finite {what} on a side)."
+        return f"none (no finite {what} on a side)"
     but = f"; no finite {what} at k = {listed(lacking)}" if lacking else ""
     at = (
         f" at temperature {' against '.join(verdict.conditions.temperatures)}"
@@ -305,13 +313,17 @@ def point(verdict: Verdict, item: MetricParity) -> str:
         else ""
     )
     k = item.s_parity
-    shown_at = k if k is not None else min(curve.values, key=lambda pair: -_good(item, pair[0]))[0]
+    shown_at = best_k(item)
     shown = f"{what} {number(curve.at(shown_at) or 0.0)} against {number(curve.baseline)}{at}{but}"
     if k is None:
-        return f"Point estimate: not reached for k up to {max(verdict.steps)} (best at k = {shown_at}: {shown})."
+        return f"not reached for k up to {max(verdict.steps)} (best at k = {shown_at}: {shown})"
     fast = verdict.speedup(k)
-    said = f"Point estimate: S_parity = {k} ({shown})" + (f", {ratio(fast)} there" if fast else "")
-    return f"{said}.{_why(verdict, item, k)}"
+    return f"S_parity = {k} ({shown})" + (f", {ratio(fast)} there" if fast else "")
+
+
+def best_k(item: MetricParity) -> int:
+    """S_parity, or the k that comes closest; there are values."""
+    return item.s_parity or min(item.curve.values, key=lambda pair: -_good(item, pair[0]))[0]
 
 
 def _good(item: MetricParity, steps: int) -> float:
@@ -409,6 +421,12 @@ def baseline_choice(verdict: Verdict) -> str:
         return f"{what} {_implementation(chosen)} (no other implementation was measured)."
     own, *beside = (f"{_implementation(item)}, {number(item.e2e_ms or 0.0)} ms" for item in (chosen, *others))
     return f"{what} {own}, the fastest of {len(timed)} implementations (also measured: {'; '.join(beside)})."
+
+
+def baseline_name(verdict: Verdict) -> str:
+    """The implementation of the baseline that speeds are against; "" where nothing was timed."""
+    timed = [item for item in verdict.implementations if item.e2e_ms is not None]
+    return _implementation(timed[0]) if timed else ""
 
 
 def _implementation(item: Implementation) -> str:

@@ -1,0 +1,134 @@
+"""How far is a job, and how far its sweep? `job 3 of 12: llada k=8, about 4 min left`.
+
+The sweep's part is read from its folder (the plan, and which Records are there), so it is the same in whichever
+process a job runs.
+"""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from llmbench.errors import RecordError
+from llmbench.sweeps import plan_file
+from llmbench.system.output import Level, emit
+from llmbench.system.terminal import Activity, doing, tick
+
+RECORD_FILE = "record.json"
+
+
+class Progress:
+    """Progress of one job: `with Progress("llada k=8") as progress: job.run(prepared, progress.tick)`."""
+
+    def __init__(self, label: str, shown: bool = True, place: "Place | None" = None) -> None:
+        """`label`: the job's title; `place`: in its sweep."""
+        self._label, self._shown, self._place = label, shown, place
+        self._stack = contextlib.ExitStack()
+        self._activity: Activity | None = None
+        self._begun = time.monotonic()
+        self._reason: str | None = None
+
+    def __enter__(self) -> "Progress":
+        if self._shown:
+            head = self._place.line if self._place else str
+            if self._place:
+                emit(self._place.line(), sys.stderr, at=Level.NORMAL)
+            self._activity = self._stack.enter_context(doing("begins", self._label, head))
+        return self
+
+    def tick(self, phase: str, done: int, total: int) -> None:
+        """Say that `done` of `total` parts of a phase are finished."""
+        if self._activity is not None:
+            tick(self._activity, phase, done, total)
+
+    def failed(self, reason: str) -> None:
+        """Remember why the job ends here."""
+        self._reason = reason
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        seconds = time.monotonic() - self._begun
+        if kind is None and self._shown:
+            if self._reason:
+                emit(f"{self._label}: FAILED after {seconds:.0f} s: {self._reason}", sys.stderr)
+            else:
+                emit(f"{self._label}: done in {seconds:.0f} s", sys.stderr, at=Level.NORMAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A job among those of its sweep."""
+
+    title: str
+    number: int  # from 1
+    jobs: int
+    left_s: float | None  # expected from its begin to the end of the sweep; None: not known
+    later_s: float | None  # of it, the jobs after this one
+    begun: float  # monotonic
+
+    def line(self) -> str:
+        """`job 3 of 12: llada k=8, about 4 min left`."""
+        said = f"job {self.number} of {self.jobs}: {self.title}"
+        if self.left_s is None:
+            return said
+        spent = time.monotonic() - self.begun
+        return f"{said}, about {duration(max(self.left_s - spent, self.later_s or 0.0))} left"
+
+
+def place_of(folder: Path) -> Place | None:
+    """The place of the job of a folder in its sweep; None where there is no plan."""
+    try:
+        plan = plan_file.load(folder.parent)
+    except RecordError:
+        return None
+    entry = plan.jobs.get(folder.name)
+    if entry is None:
+        return None
+    done = {name for name in plan.jobs if (folder.parent / name / RECORD_FILE).is_file()}
+    expected = {name: item.expected_s for name, item in plan.jobs.items()}
+    begun = [name for name in done if not plan.jobs[name].taken]
+    scale = _scale([expected[name] for name in begun], time.time() - plan.begun if plan.begun else None)
+    left = _left(expected, {name for name in plan.jobs if name not in done}, scale)
+    later = _left(expected, {name for name in plan.jobs if name not in done and name != folder.name}, scale)
+    return Place(
+        title=entry.title,
+        number=len(done) + 1,
+        jobs=len(plan.jobs),
+        left_s=left,
+        later_s=later,
+        begun=time.monotonic(),
+    )
+
+
+def _scale(expected: "list[float | None]", elapsed: float | None) -> "Callable[[float | None], float | None]":
+    """From an expected time to the one that the jobs so far make likely; a job of unknown time takes as theirs."""
+    known = [value for value in expected if value is not None]
+    if not expected or elapsed is None:
+        return lambda value: value
+    if len(known) < len(expected) or not math.fsum(known):
+        each = elapsed / len(expected)
+        return lambda value: each
+    factor = elapsed / math.fsum(known)
+    mean = elapsed / len(expected)
+    return lambda value: mean if value is None else factor * value
+
+
+def _left(
+    expected: "Mapping[str, float | None]", names: set[str], scale: "Callable[[float | None], float | None]"
+) -> float | None:
+    times = [scale(expected[name]) for name in names]
+    return None if any(value is None for value in times) else math.fsum(value for value in times if value is not None)
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `4 min`, `2 h 10 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

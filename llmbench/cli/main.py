@@ -188,18 +188,18 @@ def _run_hydra(shows: bool) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that `main` can say it in one line
     own_process()
-    with doing("loading libraries") if shows else contextlib.nullcontext():
-        import hydra
-        from hydra._internal.utils import get_args_parser
-
-        parser = get_args_parser()  # the one that Hydra reads the command line with; its own error is a page of usage
-        parser.error = _refuse_option
-        parser.parse_args()
-
-        from llmbench.sweeps.hydra_task import run_hydra_job
-
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(run_hydra_job)()
+        with doing("loading libraries") if shows else contextlib.nullcontext():
+            import hydra
+            from hydra._internal.utils import get_args_parser
+
+            parser = get_args_parser()  # the one that Hydra reads the command line with; its own error is a page
+            parser.error = _refuse_option
+            parser.parse_args()
+
+            from llmbench.sweeps.hydra_task import run_hydra_job
+
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(run_hydra_job)()
         flush_output()  # what Hydra printed by itself, as for --cfg job
     except BrokenPipeError:
         discard_output(sys.stdout)

@@ -56,7 +56,7 @@ def _result(verdict: Parity) -> str:
     head = verdict.head
     if head is None:
         return sentences.result(verdict).rstrip(".")
-    said = sentences.title(verdict)
+    said = sentences.undecided(verdict, head) if head.status is Status.UNDECIDED else sentences.title(verdict)
     if head.status is Status.REACHED and head.documents < sentences.FEW_DOCUMENTS:
         few = f"with fewer than {sentences.FEW_DOCUMENTS} the error is larger"
         said += f"; it rests on {counted(head.documents, 'document')}, {few}"
@@ -153,7 +153,15 @@ def _width(table: Table) -> int:
 def _broken(column: Sequence[str]) -> str:
     """A header over several lines, as wide as the cells below or its longest word."""
     head, *cells = column
-    return "\n".join(textwrap.wrap(head, max(_longest(cells or [head]), *map(len, head.split()), 1)) or [head])
+    words = head.replace(" [95 %]", " [95\u00a0%]").split(" ")
+    width = max(_longest(cells or [head]), *map(len, words))
+    lines, line = [], words[0]
+    for word in words[1:]:
+        if len(line) + 1 + len(word) <= width:
+            line += f" {word}"
+        else:
+            lines, line = [*lines, line], word
+    return "\n".join([*lines, line]).replace("\u00a0", " ")
 
 
 def _chosen(table: Table, left: Sequence[int], width: int) -> list[int]:

@@ -73,6 +73,7 @@ def plan(
     forecasts: "Sequence[Forecast]" = (),
     refusals: Sequence[str] = (),
     expected: "Mapping[str, float | None] | None" = None,
+    width: int | None = None,
 ) -> str:
     """The jobs of a sweep in order, before they run; with forecasts, also their time and memory.
 
@@ -82,6 +83,7 @@ def plan(
         forecasts: one for each cell, or none.
         refusals: why the jobs would not start now.
         expected: seconds that each job probably takes, by identity.
+        width: of the terminal, for which columns are left out; None: there is no limit.
     """
     from llmbench.sweeps.plan import forwards, notes
 
@@ -98,7 +100,7 @@ def plan(
             more = ["-" if cell.reused else "?" if about is None else f"about {duration(about)}"]
         rows.append([*made, *more, cell.name, note])
     columns = ["time", "memory, estimated"] if forecasts else ["time"] if expected is not None else []
-    table = tabulate(rows, headers=["", "job", "B", "G", "forwards", *columns, "folder", ""], tablefmt="simple")
+    table = _narrowed(["", "job", "B", "G", "forwards", *columns, "folder", ""], rows, width)
     jobs = counted(len(asked), "job")
     merged = f" ({grid} cells of the grid)" if grid != len(asked) else ""
     extra = f" and {len(cells) - len(asked)} more of the baseline" if len(cells) > len(asked) else ""
@@ -114,6 +116,19 @@ def plan(
         said += f"\n{expectation(list(expected.values()))}"
     short = dict.fromkeys([*(item.shortage for item in forecasts if item.shortage), *refusals])
     return "\n".join([said, *(f"would be refused now: {line}" for line in short)])
+
+
+def _narrowed(headers: Sequence[str], rows: Sequence[Sequence[object]], width: int | None) -> str:
+    """A table without the columns that a person misses least, where all are too wide."""
+    dropped: list[str] = []
+    for name in ("", "folder", "forwards", "G", "B"):
+        dropped += [name] if name else []
+        places = [place for place, head in enumerate(headers) if head not in dropped]
+        cells = [[row[place] for place in places] for row in rows]
+        table = tabulate(cells, headers=[headers[place] for place in places], tablefmt="simple")
+        if width is None or max(map(len, table.splitlines())) <= width:
+            break
+    return table
 
 
 def expectation(expected: "Sequence[float | None]") -> str:

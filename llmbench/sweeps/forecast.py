@@ -82,8 +82,9 @@ def predict(prepared: "Prepared", earlier: Record | None) -> Forecast:
 _SHARE = 0.25
 """Of the roofline that generation reaches: LLaMA 0.17 and LLaDA 0.25 to 0.32 on two busy cores, the bundled pair."""
 
-_BESIDE_S = {"timed": 10.0, "curve": 3.0, "retimed": 1.0}
-"""Seconds of a job beside generation: loading, scoring 48 prompts, likelihood; of the same run, by role."""
+_FIXED_S = 1.0
+_BESIDE_S = {"timed": 0.2, "curve": 0.06, "retimed": 0.0}
+"""Seconds of a job beside generation, for all prompts and for each, by role: loading, scoring, likelihood there."""
 
 
 def expected_s(prepared: "Prepared", earlier: Record | None, ceilings: Ceilings | None) -> float | None:
@@ -100,7 +101,8 @@ def expected_s(prepared: "Prepared", earlier: Record | None, ceilings: Ceilings 
     if ceilings is None or isinstance(decoder, ServerConfig) or not _foreseen(decoder):
         return None
     shapes = memory_estimate.shapes(prepared, prepared.job.hardware)
-    return bound_seconds(prepared, shapes, ceilings) / _SHARE + _BESIDE_S[prepared.job.role]
+    beside = _FIXED_S + _BESIDE_S[prepared.job.role] * len(prepared.workload.prompts)
+    return bound_seconds(prepared, shapes, ceilings) / _SHARE + beside
 
 
 def bound_seconds(prepared: "Prepared", shapes: "Architecture", ceilings: Ceilings) -> float:

@@ -22,6 +22,7 @@ from llmbench.errors import ConfigError, JobsFailedError, LlmbenchError, RecordE
 from llmbench.system import signals
 from llmbench.system.output import emit, logged
 from llmbench.system.paths import results
+from llmbench.system.terminal import doing
 
 if TYPE_CHECKING:
     from llmbench.config.job import Job, TrackingConfig
@@ -91,7 +92,8 @@ def run_planned(
         reason = f"cannot write {error.filename or folder}: {error.strerror}"
         return JobResult(folder=str(folder), label=entry.title, status="failed", reason=reason, tracked=None)
     if log:
-        return track(record, folder, entry.title, job.tracking)
+        with doing("writing to MLflow"):
+            return track(record, folder, entry.title, job.tracking)
     return JobResult(folder=str(folder), label=entry.title, status=record.status, reason=record.reason, tracked=None)
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from llmbench.errors import RecordError
 from llmbench.sweeps import plan_file
 from llmbench.system.output import Level, emit
-from llmbench.system.terminal import Activity, doing, tick
+from llmbench.system.terminal import Activity, doing, say_or_draw, tick
 
 RECORD_FILE = "record.json"
 
@@ -36,8 +36,8 @@ class Progress:
         if self._shown:
             head = self._place.line if self._place else str
             if self._place:
-                emit(self._place.line(), sys.stderr, at=Level.NORMAL)
-            self._activity = self._stack.enter_context(doing("begins", self._label, head))
+                say_or_draw(self._place.line())
+            self._activity = self._stack.enter_context(doing("prepare", self._label, head))
         return self
 
     def tick(self, phase: str, done: int, total: int) -> None:

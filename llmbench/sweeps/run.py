@@ -174,7 +174,7 @@ def _show_plan(
     from llmbench.sweeps import console
 
     if not cells[0].prepared.job.dry_run:
-        emit(console.plan(cells, grid=grid, expected=times), at=Level.NORMAL)
+        emit(console.plan(cells, grid=grid, expected=times, width=width_of(sys.stdout)), at=Level.NORMAL)
         return
     with doing("asking for bounds of time and memory"):
         predicted, refused = forecasts(list(cells), [folder.parent]), refusals(list(cells))

@@ -20,7 +20,7 @@ from llmbench.system.output import Level, emit, level, print_beside, to_log
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-SILENT_S = 4.0
+SILENT_S = 3.5
 """Seconds without a sign after which one is given."""
 
 _REDRAW_S = 0.2
@@ -77,7 +77,8 @@ class _Foot:
     def end(self, activity: Activity) -> None:
         with self.lock:
             self.stack.remove(activity)
-            if self.stack:
+            if self.stack:  # what was last is shown until something else begins
+                self.stack[-1].what, self.stack[-1].begun = activity.named, activity.begun
                 return
             self._take_away()
             self._woken.set()
@@ -163,14 +164,19 @@ def tick(activity: Activity, phase: str, done: int, total: int) -> None:
     if phase != activity.what:
         activity.what, activity.begun = phase, time.monotonic()
         activity.done, activity.total = done, total
-        if draws(sys.stderr) and level() < Level.VERBOSE:
-            to_log(activity.named)
-        else:
-            emit(activity.named, sys.stderr, at=Level.NORMAL)
+        say_or_draw(activity.named)
         _foot.draw()
         return
     activity.done, activity.total = done, total
     _foot.draw(soon=True)
+
+
+def say_or_draw(text: str) -> None:
+    """Print what the foot of a terminal shows in any case, where there is none, and with `-v`."""
+    if draws(sys.stderr) and level() < Level.VERBOSE:
+        to_log(text)
+    else:
+        emit(text, sys.stderr, at=Level.NORMAL)
 
 
 def width_of(stream: TextIO) -> int | None:

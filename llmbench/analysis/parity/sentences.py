@@ -169,6 +169,16 @@ def _undecided(verdict: Verdict, item: MetricParity) -> str:
     )
 
 
+def undecided(verdict: Verdict, item: MetricParity) -> str:
+    """What is not known, with the margin, and how many prompts would decide; without the numbers of the test."""
+    left, right = verdict.names
+    said = (
+        f"whether {right} matches {_other(left, item)}'s {TITLES[item.curve.metric]} (margin {margin(item)}) "
+        f"at k = {max(verdict.steps)} cannot be said"
+    )
+    return said + (f"; about {item.prompts_needed} prompts would decide" if item.prompts_needed else "")
+
+
 _RESULTS: dict[Status, Callable[[Verdict, MetricParity], str]] = {
     Status.REACHED: _reached,
     Status.NOT_REACHED: _not_reached,

@@ -33,18 +33,24 @@ _FORKS.set_forkserver_preload(HEAVY)
 class Child:
     """A command that runs; what it prints is read at its end. With `-c`, a program as Python's own `-c` takes it.
 
-    Its standard output may be another file, as a named pipe.
+    Its standard output and error may be other files, as a named pipe or a terminal.
     """
 
     def __init__(
-        self, folder: Path, arguments: tuple[str, ...], environment: Mapping[str, str], stdout: Path | None = None
+        self,
+        folder: Path,
+        arguments: tuple[str, ...],
+        environment: Mapping[str, str],
+        stdout: Path | None = None,
+        stderr: Path | None = None,
     ) -> None:
         self._printed = tempfile.TemporaryDirectory()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # it is a thread
             forkserver.ensure_running()
         self._output = stdout or Path(self._printed.name) / "1"
-        asked = (str(folder), arguments, dict(environment), str(self._output), f"{self._printed.name}/2")
+        self._errors = stderr or Path(self._printed.name) / "2"
+        asked = (str(folder), arguments, dict(environment), str(self._output), str(self._errors))
         self._process = _FORKS.Process(target=_main, args=asked)
         self._process.start()
 
@@ -58,8 +64,7 @@ class Child:
 
     def said(self) -> str:
         """Its standard error so far."""
-        path = Path(self._printed.name) / "2"
-        return path.read_text() if path.exists() else ""
+        return self._errors.read_text() if self._errors.is_file() else ""
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -75,9 +80,7 @@ class Child:
         if code is None:
             self._process.kill()
             self._process.join()
-        printed = [
-            path.read_text() if path.is_file() else "" for path in (self._output, Path(self._printed.name) / "2")
-        ]
+        printed = [path.read_text() if path.is_file() else "" for path in (self._output, self._errors)]
         self._printed.cleanup()
         if code is None:
             raise subprocess.TimeoutExpired("llmbench", timeout, *printed)

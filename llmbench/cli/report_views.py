@@ -144,6 +144,7 @@ def hypotheses(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     """
     from llmbench.analysis.hypotheses.claims import CLAIMS
     from llmbench.analysis.hypotheses.claims import hypotheses as decide
+    from llmbench.analysis.hypotheses.outcomes import Outcome
     from llmbench.report.hypotheses import hypothesis_tables
 
     found = []
@@ -160,6 +161,9 @@ def hypotheses(source: "RecordedSweeps", options: argparse.Namespace) -> None:
         found += list(zip(decided, tables, strict=True))
     found.sort(key=lambda pair: pair[0].number)
     made = [item for _, item in found]
+    if all(item.outcome is Outcome.UNDECIDED for item, _ in found):
+        _print(made, {}, sweeps, options, below="All four are undecided.")
+        return
     files: Files = {"hypotheses.json": json.dumps([item.to_dict() for item, _ in found], indent=1)}
     _print(made, files | _files("hypotheses", "hypotheses", made), sweeps, options)
 
@@ -351,6 +355,8 @@ _ONE_SIDE = ("missing_baseline", "missing_candidates")
 
 def _write(out: Path, files: Files) -> str:
     """Write into a folder; returns what was written, and which of it took the place of an earlier file."""
+    if not files:
+        return "Nothing is written."
     replaced = [name for name in files if (out / name).exists()]
     try:
         for name, content in files.items():

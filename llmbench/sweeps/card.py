@@ -142,8 +142,10 @@ def _columns(table: Table) -> list[tuple[str, ...]]:
     return [(head, *(row[place] for row in table.rows)) for place, head in enumerate(table.header)]
 
 
-def _longest(cells: Sequence[str]) -> int:
-    return max(len(line) for cell in cells for line in cell.split("\n"))
+def _longest(column: Sequence[str]) -> int:
+    """Characters that tabulate gives a column: two more than its header needs."""
+    head, *cells = column
+    return max(*(len(line) + _GAP for line in head.split("\n")), *map(len, cells), 0)
 
 
 def _width(table: Table) -> int:
@@ -154,7 +156,7 @@ def _broken(column: Sequence[str]) -> str:
     """A header over several lines, as wide as the cells below or its longest word."""
     head, *cells = column
     words = head.replace(" [95 %]", " [95\u00a0%]").split(" ")
-    width = max(_longest(cells or [head]), *map(len, words))
+    width = max(*(len(cell) - _GAP for cell in cells), *map(len, words))
     lines, line = [], words[0]
     for word in words[1:]:
         if len(line) + 1 + len(word) <= width:

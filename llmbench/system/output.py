@@ -191,7 +191,7 @@ def logged(folder: Path, *, others: bool = True) -> Iterator[None]:
 def _send_to(file: TextIO) -> None:
     """Let file descriptor 2 be the log, to the end of the process; `sys.stderr` stays the terminal."""
     global _own_stderr
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError), _beside():  # what is drawn at the foot is drawn through the old one
         if _own_stderr is None or sys.stderr is not _own_stderr:
             sys.stderr.flush()
             _own_stderr = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, errors="backslashreplace")

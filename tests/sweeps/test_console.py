@@ -3,8 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from llmbench.analysis.parity.parity import Parity
+from llmbench.record import Record
+from llmbench.report.assemble import SweepReport
 from llmbench.sweeps import console
-from records import make_record
+from llmbench.sweeps.card import card, fitted
+from llmbench.sweeps.conclusion import conclude
+from llmbench.system.output import Level
+from records import make_record, make_sweep
 
 PATH = Path("multirun/now/record.json")
 
@@ -40,6 +48,69 @@ def test_outputs_that_fill_the_canvas_are_said_and_those_that_were_told_to_are_n
     endless = replace(llama, config=llama.config | {"model": llama.config["model"] | {"decoder": decoder}})
     for other in (ended, dummy, endless):
         assert console.cut_off([("it", other)]) == []
-    said = console.ending("TABLE", [("a", record), ("b", ended)], [("c", "too hot")], Path("here"), ["there"], 3.0)
-    assert "TABLE\nOutputs: a 4 of 8 fill the canvas of 64 tokens" in said
-    assert said.endswith("FAILED c: too hot\n2 of 2 jobs finished in 3 s. Records: here\nthere")
+    last = console.closing([("a", record), ("b", ended)], 3, 3.0, [], Path("here"))
+    assert last == "2 of 3 jobs finished in 3 s. Records: here"
+    jobs = [("a", record), ("b", ended)]
+    said = console.ending((), SweepReport(text="NONE", note="", files={}), jobs, [("c", "too hot")], [last, "there"])
+    assert "Outputs: a 4 of 8 fill the canvas of 64 tokens" in said
+    assert said.endswith(f"NONE\n\nFAILED c: too hot\n{last}\nthere")
+
+
+@pytest.fixture(scope="module")
+def concluded() -> tuple[tuple[Parity, ...], SweepReport, list[tuple[str, Record]]]:
+    records = make_sweep()
+    reached, made = conclude(records, options=None, history=(), recipe="", command="llmbench -m ...")
+    return reached, made, [(record.label, record) for record in records]
+
+
+LINES = ["Verdict", "Speed", "Estimate", "For", "Next"]
+
+
+def test_a_verdict_is_five_lines_that_a_terminal_of_120_columns_holds(concluded):
+    (verdict,), _, _ = concluded
+    said = card(verdict).splitlines()
+    assert [line.split()[0] for line in said] == LINES
+    assert "REACHED" in said[0]
+    assert "margin 0.1 nats per token" in said[0]
+    assert "entropy" in said[2]
+    narrow = card(verdict, 60).splitlines()
+    assert max(map(len, narrow)) <= 60
+    assert [line.split()[0] for line in narrow if line[0] != " "] == LINES
+    assert " ".join(" ".join(narrow).split()) == " ".join(" ".join(said).split())  # nothing is cut
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+def test_a_table_is_as_wide_as_the_terminal_and_keeps_what_matters_first(concluded, width):
+    _, made, _ = concluded
+    table = made.tables[0]
+    shown = fitted(table, width)
+    assert max(map(len, shown.splitlines())) <= width
+    for row in table.rows:
+        assert any(line.startswith(row[0]) for line in shown.splitlines())
+    cells = dict(zip(table.header, table.rows[1], strict=True))
+    assert cells["L_e2e ms [95 %]"] in shown
+    assert width < 80 or cells["perplexity"] in shown
+    left_out = [head for head in table.header[1:] if head in shown.rpartition("too few")[2]]
+    whole = fitted(table, width, whole=True)
+    assert max(map(len, whole.splitlines())) <= width
+    for head in left_out:
+        assert cells[head] in whole
+
+
+def test_without_a_width_the_table_stands_in_one_piece(concluded):
+    _, made, _ = concluded
+    lines = fitted(made.tables[0], None).splitlines()
+    assert len(lines) == 2 + len(made.tables[0].rows)
+
+
+def test_quiet_is_the_verdict_and_what_failed_and_verbose_has_the_tests(concluded):
+    reached, made, jobs = concluded
+
+    def said(level: Level) -> str:
+        return console.ending(reached, made, jobs, [("c", "too hot")], ["here"], level=level)
+
+    assert said(Level.QUIET) == f"{card(reached[0])}\nFAILED c: too hot"
+    tests = made.tables[1].title
+    assert tests not in said(Level.NORMAL)
+    assert tests in said(Level.VERBOSE)
+    assert said(Level.NORMAL).endswith("FAILED c: too hot\nhere")

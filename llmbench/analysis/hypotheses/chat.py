@@ -2,23 +2,29 @@
 
 The thresholds (`parity.chat.*`) are those of the configuration before the run, so they are read from the Records.
 LLaDA meets them at a k when the 95 % intervals of both times end below, and fails when one of them begins above
-(docs/method.md). LLaMA's times are shown beside; those of a server on unknown hardware are not.
+(docs/method.md). Fewer than
+`FEWEST_PROMPTS` prompts, or a disturbed device, decide nothing. LLaMA's times are shown beside; those of a server on
+unknown hardware are not.
 """
 
 from collections.abc import Sequence
 
 from llmbench.analysis.estimates import Estimate, logged, mean_over_seeds
 from llmbench.analysis.hypotheses.outcomes import (
+    FEWEST_PROMPTS,
     Claim,
     Hypothesis,
     Outcome,
     SettingOutcome,
     conclude,
+    disturbed,
     finished,
     labels,
+    prompts_of,
     series,
     span,
     sweep_that_decides,
+    too_few_prompts,
 )
 from llmbench.analysis.parity.grouping import VARIED, check_shared_conditions, is_external_server
 from llmbench.config.parity import ChatConfig
@@ -72,7 +78,10 @@ def _judge_setting(
 ) -> SettingOutcome:
     record, whole, first = members[0], _whole(members), first_text(members)
     numbers = [("L_e2e ms", whole), *([("first text ms", first)] if first else []), *beside]
-    again = sweep_that_decides("latency", f"steps={record.steps}", "timing.repeats=12", "timing.token_timing_repeats=6")
+    more = ["timing.repeats=12", "timing.token_timing_repeats=6"]
+    if prompts_of(record) < FEWEST_PROMPTS:
+        more.append(f"workload.prompts={FEWEST_PROMPTS}")
+    again = sweep_that_decides("latency", f"steps={record.steps}", *more)
     if len(limits) > 1:
         said = " and ".join(f"{item.first_text_ms:g} / {item.e2e_ms:g} ms" for item in limits)
         why = f"the thresholds were changed between the jobs ({said})"
@@ -81,7 +90,10 @@ def _judge_setting(
     times = [("first text", first, limit.first_text_ms), ("all of it", whole, limit.e2e_ms)]
     said = "; ".join(f"{what} after {span(time)} ms, at most {most:g}" for what, time, most in times if time)
     pairs = [(time, most) for _, time, most in times]
-    if any(time is not None and time.low is not None and time.low > most for time, most in pairs):
+    doubt = too_few_prompts(members) or disturbed(members)
+    if doubt:
+        outcome, said = Outcome.UNDECIDED, f"{doubt}; {said}"
+    elif any(time is not None and time.low is not None and time.low > most for time, most in pairs):
         outcome = Outcome.REFUTED
     elif all(time is not None and time.high is not None and time.high <= most for time, most in pairs):
         outcome = Outcome.SUPPORTED

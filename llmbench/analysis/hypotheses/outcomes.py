@@ -1,7 +1,8 @@
 """The parts of a hypothesis: its claim, an outcome for each setting, and one answer from all of them.
 
 A hypothesis is supported or refuted when every setting (a model, its decoding settings, k) says so. Where settings
-differ, or none can tell, it is undecided and `decide` says what to run.
+differ, or none can tell, it is undecided and `decide` says what to run. What the Records were made under stands in the
+sentence.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from llmbench.analysis.estimates import Estimate
-from llmbench.analysis.formats import with_interval
+from llmbench.analysis.formats import counted, listed, with_interval
 from llmbench.analysis.parity.grouping import (
     CHECKPOINT,
     VARIED,
@@ -18,7 +19,11 @@ from llmbench.analysis.parity.grouping import (
     decoding_settings,
     shared_conditions,
 )
+from llmbench.analysis.parity.speed_checks import OTHERS_PERCENT
 from llmbench.record import Record, timed
+
+FEWEST_PROMPTS = 8
+"""n below which a claim about times decides nothing: the recipe of table 1 has so many, two of each of its tasks."""
 
 
 class Outcome(StrEnum):
@@ -90,6 +95,8 @@ def conclude(
         outcome = Outcome.UNDECIDED
         said = [f"{item.outcome.value} for {item.setting} ({item.why})" for item in settings]
         detail = f"the settings differ: {'; '.join(said)}" if said else missing
+    records = list(records)
+    under = conditions(records) if settings else ""
     commands = [item.decide for item in settings if item.decide]
     wanted = next(iter(commands), PARITY if settings else decide) if outcome is Outcome.UNDECIDED else ""
     return Hypothesis(
@@ -97,11 +104,61 @@ def conclude(
         claim=claim.text,
         recipe=claim.recipe,
         outcome=outcome,
-        sentence=f"{outcome.value.capitalize()}: {claim.text} ({detail}).",
+        sentence=f"{outcome.value.capitalize()}: {claim.text} ({detail}).{f' {under}' if under else ''}",
         settings=tuple(settings),
         decide=wanted,
         provenance=tuple(record.identity for record in records),
     )
+
+
+def prompts_of(record: Record) -> int:
+    """n: the prompts of a job."""
+    return sum(len(batch) for batch in record.partition)
+
+
+def too_few_prompts(records: Sequence[Record]) -> str:
+    """Why times of so few prompts decide nothing; "" where there are enough."""
+    fewest = min(map(prompts_of, records), default=FEWEST_PROMPTS)
+    if fewest >= FEWEST_PROMPTS:
+        return ""
+    return f"{counted(fewest, 'prompt')}, and {FEWEST_PROMPTS} are needed"
+
+
+def disturbed(records: Sequence[Record]) -> str:
+    """Why times are not those of the device alone, by the gates of the verdict on speed; "" where none closes."""
+    percent = max((record.device_use.other_sm_percent or 0.0 for record in records), default=0.0)
+    if percent > OTHERS_PERCENT:
+        return f"another process used {percent:.0f} % of the GPU meanwhile"
+    if any(timing.throttled for record in records for timing in record.timings):
+        return "the clocks were throttled"
+    return ""
+
+
+def conditions(records: Sequence[Record]) -> str:
+    """What the Records behind a claim were made under, in a sentence; several values of one condition are all named."""
+    if not records:
+        return ""
+    own = [record.environment for record in records]
+    names = _values(item.device_name or "an unnamed device" for item in own)
+    how = [*_values(item.device for item in own), *_values(record.conditions.get("dtype") for record in records)]
+    if any(item.device == "cpu" for item in own):
+        threads = sorted({item.threads for item in own})
+        how.append(f"{listed(threads)} {'thread' if threads == [1] else 'threads'}")
+        loads = [item.load_average for item in own if item.load_average is not None]
+        how += [f"load average up to {max(loads):.1f}"] if loads else []
+    parts = [f"on {listed(names)} ({', '.join(how)})"]
+    for key in ("batch", "canvas"):
+        sizes = sorted({int(value) for record in records if (value := record.conditions.get(key, "")).isdigit()})
+        parts += [f"{key} {listed(sizes)}"] if sizes else []
+    counts = sorted({prompts_of(record) for record in records})
+    parts.append(f"{listed(counts)} {'prompt' if counts == [1] else 'prompts'}")
+    if any(record.conditions.get("weights") == "dummy" for record in records):
+        parts.append("random weights")
+    return f"Conditions: {'; '.join(parts)}."
+
+
+def _values(found: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(value for value in found if value))
 
 
 PARITY = "llmbench -m experiment=parity"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from llmbench.analysis.estimates import Estimate, logged_mean
 from llmbench.analysis.formats import number
 from llmbench.analysis.hypotheses.outcomes import (
+    FEWEST_PROMPTS,
     Claim,
     Hypothesis,
     Outcome,
@@ -29,6 +30,7 @@ from llmbench.analysis.hypotheses.outcomes import (
     series,
     span,
     sweep_that_decides,
+    too_few_prompts,
 )
 from llmbench.analysis.parity.check_sentences import reason
 from llmbench.analysis.parity.grouping import VARIED, Group, check_shared_conditions, comparison_groups, group
@@ -83,7 +85,7 @@ def throughput(records: Sequence[Record]) -> Hypothesis:
     curves = [members for members in curves if any(points[id(record)].ratio for record in members)]
     names = labels([members[0] for members in curves], "batch")
     settings = [
-        _judge_setting(name, members[0], sorted((points[id(r)] for r in members), key=lambda point: point.batch))
+        _judge_setting(name, members, sorted((points[id(r)] for r in members), key=lambda point: point.batch))
         for name, members in zip(names, curves, strict=True)
     ]
     missing = "no batch size was run with both models and text to count"
@@ -187,9 +189,11 @@ def _point(sides: Group, side: Side) -> Point:
     return Point(batch=size, ratio=Estimate(value=ratio, low=times.low * scale, high=times.high * scale), doubt=doubt)
 
 
-def _judge_setting(name: str, first: Record, over: Sequence[Point]) -> SettingOutcome:
+def _judge_setting(name: str, members: Sequence[Record], over: Sequence[Point]) -> SettingOutcome:
     points = [(point.batch, point.ratio) for point in over if point.ratio is not None]
     found = course(points)
+    if few := too_few_prompts(members):
+        found = replace(found, outcome=Outcome.UNDECIDED, why=f"{few}; {found.why}", wanted=found.wanted or "repeats")
     doubts = [f"at B = {point.batch} ({point.doubt})" for point in over if point.doubt]
     if doubts and found.outcome is Outcome.SUPPORTED:
         why = f"{found.why}, but no speedup may be quoted {'; '.join(doubts)}"
@@ -205,7 +209,7 @@ def _judge_setting(name: str, first: Record, over: Sequence[Point]) -> SettingOu
         outcome=found.outcome,
         why=f"{found.why}; {shown}{left_out}",
         numbers=tuple(numbers),
-        decide=_decide(first, [size for size, _ in points], found.wanted) if found.wanted else "",
+        decide=_decide(members[0], [size for size, _ in points], found.wanted) if found.wanted else "",
     )
 
 
@@ -217,7 +221,7 @@ def _decide(record: Record, sizes: Sequence[int], wanted: str) -> str:
     elif wanted == "batches":
         batches = sorted({*sizes, 1, 4, 16, largest})
     synthetic = record.config.get("workload", {}).get("source") == SYNTHETIC
-    prompts = [] if synthetic else [f"workload.prompts={max(batches)}"]
+    prompts = [] if synthetic else [f"workload.prompts={max(FEWEST_PROMPTS, *batches)}"]
     repeats = "timing.repeats=20" if wanted == "repeats" else "timing.repeats=6"
     return sweep_that_decides(
         "throughput", f"steps={record.steps}", f"batch={','.join(map(str, batches))}", *prompts, repeats

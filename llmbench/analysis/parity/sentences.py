@@ -176,7 +176,8 @@ def undecided(verdict: Verdict, item: MetricParity) -> str:
         f"whether {right} matches {_other(left, item)}'s {TITLES[item.curve.metric]} (margin {margin(item)}) "
         f"at k = {max(verdict.steps)} cannot be said"
     )
-    return said + (f"; about {item.prompts_needed} prompts would decide" if item.prompts_needed else "")
+    more = item.prompts_needed is not None and item.prompts_needed > item.prompts
+    return said + (f"; about {item.prompts_needed} prompts would decide" if more else "")
 
 
 _RESULTS: dict[Status, Callable[[Verdict, MetricParity], str]] = {

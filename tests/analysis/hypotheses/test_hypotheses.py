@@ -49,6 +49,13 @@ def test_r_that_rises_through_1_is_supported_with_its_crossing() -> None:
     assert found.decide == ""
 
 
+def test_fewer_than_eight_prompts_decide_nothing_about_throughput() -> None:
+    few = throughput.throughput(over_batches({1: 4.0, 2: 3.0, 4: 0.5}, prompts=7))
+    assert few.outcome is Outcome.UNDECIDED
+    assert "workload.prompts=8" in few.decide
+    assert throughput.throughput(over_batches({1: 4.0, 2: 3.0, 4: 0.5}, prompts=8)).outcome is Outcome.REFUTED
+
+
 def test_a_slow_baseline_supports_nothing() -> None:
     records = over_batches({1: 0.5, 2: 0.8, 4: 1.25, 8: 1.6, 16: 2.0}, device="cuda")
     slow = [
@@ -474,6 +481,28 @@ def test_seeds_of_a_setting_are_one_finding_by_the_means_of_their_times() -> Non
     few = chat.chat([drawn("1", 400.0), drawn("2", 600.0, repeats=3)])
     assert dict(first(few).numbers)["L_e2e ms"] == Estimate(value=pytest.approx(500.0))
     assert few.outcome is Outcome.UNDECIDED
+
+
+def test_two_prompts_decide_nothing_about_chat_and_the_sentence_has_the_conditions() -> None:
+    found = chat.chat([at_batch_1(40_000.0, prompts=2, marks=())])
+    assert found.outcome is Outcome.UNDECIDED
+    assert "2 prompts, and 8 are needed" in found.sentence
+    assert "workload.prompts=8" in found.decide
+    enough = chat.chat([at_batch_1(40_000.0, prompts=8), at_batch_1(500.0, prompts=8, model="llama")])
+    assert enough.outcome is Outcome.REFUTED
+    assert "on Test CPU (cpu, float32, 1 thread" in enough.sentence
+    assert "batch 1; canvas 64; 8 prompts." in enough.sentence
+
+
+@pytest.mark.parametrize(
+    "disturbance", [{"device_use": DeviceUse(other_sm_percent=30.0)}, {"throttled": True}], ids=["others", "throttled"]
+)
+def test_a_disturbed_gpu_decides_nothing_about_chat(disturbance) -> None:
+    made = at_batch_1(40_000.0, device="cuda")
+    if "throttled" in disturbance:
+        disturbance = {"timings": tuple(replace(timing, throttled=True) for timing in made.timings)}
+    assert chat.chat([made]).outcome is Outcome.REFUTED
+    assert chat.chat([replace(made, **disturbance)]).outcome is Outcome.UNDECIDED
 
 
 def test_other_batches_say_nothing_about_chat() -> None:

@@ -212,14 +212,25 @@ def _library_messages(file: TextIO) -> Iterator[None]:
     if level() is Level.VERBOSE:
         handlers.append(_Emitting())
     root = logging.getLogger()
-    before = root.handlers[:]
-    root.handlers[:] = handlers if _owned else [*before, handlers[0]]
+    others = [root, *(item for item in root.manager.loggerDict.values() if isinstance(item, logging.Logger))]
+    before = [(item, item.handlers[:], item.propagate) for item in others if _owned and _prints(item)]
+    for item, _, _ in before:  # MLflow and Transformers have handlers of their own
+        item.handlers[:], item.propagate = [], True
+    for handler in handlers:
+        root.addHandler(handler)
     logging.captureWarnings(_owned)
     try:
         yield
     finally:
-        root.handlers[:] = before
         logging.captureWarnings(False)
+        for handler in handlers:
+            root.removeHandler(handler)
+        for item, own, propagate in before:
+            item.handlers[:], item.propagate = own, propagate
+
+
+def _prints(logger: logging.Logger) -> bool:
+    return any(isinstance(item, logging.StreamHandler) for item in logger.handlers)
 
 
 class _Emitting(logging.Handler):

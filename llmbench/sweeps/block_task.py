@@ -28,7 +28,8 @@ from llmbench.measure import cards
 from llmbench.sweeps import plan_file, state
 from llmbench.sweeps.job_task import JobResult, quiet_libraries, run_planned, track
 from llmbench.system.files import lock, write_atomic
-from llmbench.system.output import emit, terminal_descriptor
+from llmbench.system.output import Level, emit, terminal_descriptor
+from llmbench.system.terminal import doing, lent
 from llmbench.version import __file__ as _HERE
 
 RECORD_FILE = "record.json"
@@ -105,7 +106,7 @@ def on_its_card(jobs: Sequence[Job], *, any_of_them: bool = False) -> Iterator[s
 
 
 def _say_that_it_waits() -> None:
-    emit("Waiting for a GPU: another sweep is timing on it", sys.stderr)
+    emit("Waiting for a GPU: another sweep is timing on it", sys.stderr, at=Level.NORMAL)
 
 
 def _own_card() -> tuple[str, ...]:
@@ -188,11 +189,14 @@ class _Runner:
             ending = ""
             with _Child(self._command(waiting[:1] if one_each else waiting), self._environment()) as child:
                 for folder in waiting[:1] if one_each else tuple(waiting):
-                    ending, unsaved = child.next(timeout_s)
+                    with lent():
+                        ending, unsaved = child.next(timeout_s)
                     if ending:
                         break
                     waiting.remove(folder)
-                    yield self._result(folder, unsaved)  # logged while nothing is timed
+                    with doing("writing to MLflow"):
+                        result = self._result(folder, unsaved)  # while nothing is timed
+                    yield result
                     child.go_on()
             if ending:
                 yield self.bury(waiting.pop(0), ending)

@@ -75,8 +75,8 @@ def _speed(verdict: Parity) -> str:
     beside = f" (against {against})" if against else ""
     if not passing:
         shown = verdict.speedup(max(verdict.steps)) or verdict.speedups[-1]
-        none = "no k passes, so this is no speedup at parity"
-        return f"{right} is {sentences.ratio(shown)} at k = {shown.steps}{beside}; {none}"
+        none = "; no k passes, so this is no speedup at parity" if head is not None else ""
+        return f"{right} is {sentences.ratio(shown)} at k = {shown.steps}{beside}{none}"
     best = max(passing, key=lambda item: item.ratio)
     return f"{_SPEEDS.get(verdict.speed, 'open')}: {right} is {sentences.ratio(best)} at k = {best.steps}{beside}"
 
@@ -157,7 +157,8 @@ def _broken(column: Sequence[str]) -> str:
     head, *cells = column
     words = head.replace(" [95 %]", " [95\u00a0%]").split(" ")
     width = max(*(len(cell) - _GAP for cell in cells), *map(len, words))
-    lines, line = [], words[0]
+    lines: list[str] = []
+    line = words[0]
     for word in words[1:]:
         if len(line) + 1 + len(word) <= width:
             line += f" {word}"

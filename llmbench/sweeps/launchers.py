@@ -15,6 +15,7 @@ from llmbench.sweeps import block_task, plan_file
 from llmbench.sweeps.block_task import BLOCK_FILE, RECORD_FILE, Block
 from llmbench.sweeps.job_task import JobResult, track
 from llmbench.sweeps.plan import Cell
+from llmbench.system.terminal import lent, share_terminal
 
 _POLL_S = 1.0
 _GOES_ON = "what is recorded is kept, the same command goes on"
@@ -84,8 +85,10 @@ class ThroughHydra:
     def _launch(self, blocks: Sequence[Block]) -> dict[str, JobResult]:
         """Run blocks once. Where workers die, some are left; of one block alone, the job that it was at has failed."""
         markers = {block: _marker(block) for block in blocks}
+        share_terminal()
         try:
-            returned = self._launcher.launch([_overrides(block) for block in blocks], initial_job_idx=0)
+            with lent():
+                returned = self._launcher.launch([_overrides(block) for block in blocks], initial_job_idx=0)
             results = [result for job in returned for result in job.return_value]
         except Exception as error:
             _wait_for(blocks)

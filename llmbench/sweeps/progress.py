@@ -8,7 +8,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,38 +92,40 @@ def place_of(folder: Path) -> Place | None:
         return None
     done = {name for name in plan.jobs if (folder.parent / name / RECORD_FILE).is_file()}
     expected = {name: item.expected_s for name, item in plan.jobs.items()}
-    begun = [name for name in done if not plan.jobs[name].taken]
-    scale = _scale([expected[name] for name in begun], time.time() - plan.begun if plan.begun else None)
-    left = _left(expected, {name for name in plan.jobs if name not in done}, scale)
-    later = _left(expected, {name for name in plan.jobs if name not in done and name != folder.name}, scale)
+    ran = [expected[name] for name in done if not plan.jobs[name].taken]
+    elapsed = time.time() - plan.begun if plan.begun else None
+    left = [name for name in plan.jobs if name not in done]
     return Place(
         title=entry.title,
         number=len(done) + 1,
         jobs=len(plan.jobs),
-        left_s=left,
-        later_s=later,
+        left_s=left_s(ran, elapsed, [expected[name] for name in left]),
+        later_s=left_s(ran, elapsed, [expected[name] for name in left if name != folder.name]),
         begun=time.monotonic(),
     )
 
 
-def _scale(expected: "list[float | None]", elapsed: float | None) -> "Callable[[float | None], float | None]":
-    """From an expected time to the one that the jobs so far make likely; a job of unknown time takes as theirs."""
-    known = [value for value in expected if value is not None]
-    if not expected or elapsed is None:
-        return lambda value: value
-    if len(known) < len(expected) or not math.fsum(known):
-        each = elapsed / len(expected)
-        return lambda value: each
-    factor = elapsed / math.fsum(known)
-    mean = elapsed / len(expected)
-    return lambda value: mean if value is None else factor * value
+def left_s(ran: Sequence[float | None], elapsed_s: float | None, left: Sequence[float | None]) -> float | None:
+    """Seconds that jobs probably take: as expected, times what the others took of their expected time.
 
+    A job of unknown time takes as long as the mean of the others.
 
-def _left(
-    expected: "Mapping[str, float | None]", names: set[str], scale: "Callable[[float | None], float | None]"
-) -> float | None:
-    times = [scale(expected[name]) for name in names]
-    return None if any(value is None for value in times) else math.fsum(value for value in times if value is not None)
+    Args:
+        ran: expected times of the jobs that have run; None: it was not known.
+        elapsed_s: what they took together.
+        left: expected times of those that are left.
+
+    Returns:
+        None where nothing has run, and a time is not known.
+    """
+    known = math.fsum(value for value in left if value is not None)
+    unknown = sum(value is None for value in left)
+    if not ran or elapsed_s is None:
+        return None if unknown else known
+    each, foreseen = elapsed_s / len(ran), math.fsum(value or 0.0 for value in ran)
+    if None in ran or not foreseen:
+        return each * len(left)
+    return known * elapsed_s / foreseen + unknown * each
 
 
 def duration(seconds: float) -> str:

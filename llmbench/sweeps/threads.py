@@ -12,7 +12,7 @@ from llmbench.job.prepared import Prepared
 from llmbench.measure import threads as probe
 from llmbench.measure.threads import ThreadChoice, default_threads
 from llmbench.sweeps.plan import Cell
-from llmbench.system.output import emit
+from llmbench.system.output import Level, emit
 
 
 def with_threads(cells: Sequence[Cell], *, here: bool = True) -> list[Cell]:
@@ -34,7 +34,7 @@ def with_threads(cells: Sequence[Cell], *, here: bool = True) -> list[Cell]:
         choice = probe.choose(max(_width(prepared) for prepared in left))
         number, line = choice.threads, probe_line(choice)
     if line:
-        emit(line, sys.stderr)
+        emit(line, sys.stderr, at=Level.NORMAL)
     made = {item.identity: with_number(item, number) for item in left}
     return [replace(cell, prepared=made.get(cell.prepared.identity, cell.prepared)) for cell in cells]
 

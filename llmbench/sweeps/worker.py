@@ -6,15 +6,16 @@ what is done with the Record disturbs no job. It ends when that is closed, and s
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import threading
 from pathlib import Path
 
-from llmbench.sweeps.job_task import run_planned
 from llmbench.system import signals
 from llmbench.system.output import own_process
+from llmbench.system.terminal import doing
 
 
 def main() -> None:
@@ -31,6 +32,8 @@ def main() -> None:
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     signals.install_signal_handlers()
     own_process()
+    with contextlib.nullcontext() if given.quiet else doing("starting a process"):
+        from llmbench.sweeps.job_task import run_planned
     for place, folder in enumerate(given.folders):
         if place:
             asked.acquire()

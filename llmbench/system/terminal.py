@@ -60,6 +60,7 @@ class _Foot:
         self.lock = threading.RLock()
         self.stack: list[Activity] = []
         self.said = time.monotonic()
+        self.others = 0  # processes that have the terminal for themselves
         self._live: Any = None
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
@@ -87,7 +88,12 @@ class _Foot:
     def draw(self, soon: bool = False) -> None:
         """Draw where there is a terminal; `soon`: unless it was just drawn."""
         with self.lock, contextlib.suppress(OSError, ValueError):  # a terminal that was closed costs the lines alone
-            if not self.stack or not draws(sys.stderr) or (soon and time.monotonic() - self.said < _REDRAW_S):
+            if (
+                not self.stack
+                or self.others
+                or not draws(sys.stderr)
+                or (soon and time.monotonic() - self.said < _REDRAW_S)
+            ):
                 return
             if self._live is None:
                 from rich.live import Live
@@ -113,6 +119,18 @@ class _Foot:
             finally:
                 self.said = time.monotonic()
 
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        with self.lock:
+            self._take_away()
+            self.others += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.others -= 1
+                self.said = time.monotonic()
+
     def _take_away(self) -> None:
         if self._live is not None:
             live, self._live = self._live, None
@@ -125,6 +143,9 @@ class _Foot:
             with self.lock, contextlib.suppress(OSError, ValueError):
                 if not self.stack or time.monotonic() - self.said < SILENT_S:
                     continue
+                if self.others:
+                    self.said = time.monotonic()
+                    continue
                 if draws(sys.stderr):
                     self.draw()
                 elif level() >= Level.NORMAL:
@@ -136,9 +157,24 @@ _foot = _Foot()
 print_beside(_foot.beside)
 
 
+_LINES = "LLMBENCH_LINES"
+"""Environment variable of workers that share a terminal: they print lines and draw nothing."""
+
+
+def lent() -> contextlib.AbstractContextManager[None]:
+    """While a process that this one has started shows what goes on, this one does not."""
+    return _foot.lent()
+
+
+def share_terminal() -> None:
+    """Several processes are started that print at once."""
+    os.environ[_LINES] = "1"
+
+
 def draws(stream: TextIO) -> bool:
     """Whether lines at the foot of this stream can be drawn and taken away."""
-    return level() >= Level.NORMAL and stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    able = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return able and level() >= Level.NORMAL and _LINES not in os.environ
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Calls llmbench's command line in the test's own process, which has torch already: a child imports it for seconds."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from llmbench.cli.main import main
 
 
 def called(capfd: pytest.CaptureFixture[str], *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What a child process with this working directory would print, and how it would end."""
+    """What a child process with this working directory would print, and how it would end; `without_signs`."""
     environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     capfd.readouterr()
@@ -32,4 +33,10 @@ def called(capfd: pytest.CaptureFixture[str], *arguments: str, folder: Path) -> 
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     assert isinstance(code, int), "Python itself would print it"
-    return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+    printed = capfd.readouterr()
+    return subprocess.CompletedProcess(arguments, code, printed.out, without_signs(printed.err))
+
+
+def without_signs(text: str) -> str:
+    """Without the lines that come when something takes long: on a busy machine anything may."""
+    return "".join(line for line in text.splitlines(keepends=True) if not re.match(r"[a-zA-Z ]+, \d+ s$", line))

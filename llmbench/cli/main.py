@@ -44,6 +44,8 @@ def main() -> None:  # noqa: C901
         return
     try:
         arguments = sys.argv[1:] = _take_output_options(arguments)
+        if not arguments:
+            raise UsageError("nothing is to run: add a model, as model=llada steps=16; see --help")
         reject_ambiguous(arguments)
         _run_hydra(shows=not _SHOWS_CONFIGURATION & {text.partition("=")[0] for text in arguments})
     except SystemExit as stop:

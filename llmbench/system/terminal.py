@@ -1,8 +1,9 @@
 """What goes on, at the foot of a terminal: a line for the sweep and one for the phase. rich draws.
 
 Elsewhere (a pipe, a file, TERM=dumb) it is a line when the phase changes. In both nothing is silent for more than five
-seconds: a thread then says once more how far it is. While something is timed that thread sleeps, and between two ticks
-of a phase that are closer than that it draws nothing.
+seconds: a thread then says once more how far it is. Drawing takes a millisecond or two. Parts of a phase are drawn when
+they are done, so outside of what is timed; the thread wakes only where a part takes longer than `SILENT_S`, once in
+that time.
 """
 
 import contextlib

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from command_line import called
+from command_line import called, without_signs
 
 import llmbench
 from llmbench.cli import help_pages, main
@@ -17,7 +17,9 @@ from llmbench.sweeps import job_task
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "llmbench", *arguments], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "llmbench", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout, without_signs(done.stderr))
 
 
 def test_help_is_written_for_people_and_imports_nothing_heavy():
@@ -64,6 +66,9 @@ WRONG = {
     "hardware=tpu": "hardware=tpu: no such choice; available:",
     "model=llama,llada": "model=llama,llada is a sweep: add -m",
     "steps": "an override is key=value",
+    "-v model=llama --quiet": "-q prints less and -v more: give one of them",
+    "-q": "nothing is to run: add a model",
+    "--json --cfg job": "--json is for what runs or is planned, not for --cfg",
     "model=llada steps=8.5": "steps: input should be a valid integer (got 8.5)",
 }
 
@@ -122,6 +127,15 @@ def test_help_shows_the_files_of_conf_as_they_stand():
     assert not any(line.startswith("dry_run") for line in timing)
     assert help_pages.topic_page("zzz") is None
     assert run("--cfg", "job", "--help").stdout == run().stdout == f"{help_pages.help_page()}\n"
+
+
+def test_our_options_are_none_of_hydras():
+    """`-m -q` and so on: Hydra's own parser would take them, or what they abbreviate, otherwise."""
+    from hydra._internal.utils import get_args_parser
+
+    taken = [text for action in get_args_parser()._actions for text in action.option_strings]
+    assert not set(main.OUTPUT_OPTIONS) & set(taken)
+    assert {"--cfg", "-m", "-c", "-p", "--info"} <= set(taken)
 
 
 def test_a_recipe_says_its_axes():

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ class Child:
         os.kill(self.pid, number)
 
     def communicate(self, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-        """Wait for its end.
+        """Wait for its end; what it said `without_signs`.
 
         Raises:
             TimeoutExpired: it took longer, and was killed.
@@ -84,7 +85,12 @@ class Child:
         self._printed.cleanup()
         if code is None:
             raise subprocess.TimeoutExpired("llmbench", timeout, *printed)
-        return subprocess.CompletedProcess("llmbench", code, *printed)
+        return subprocess.CompletedProcess("llmbench", code, printed[0], without_signs(printed[1]))
+
+
+def without_signs(text: str) -> str:
+    """Without the lines that come when something takes long: on a busy machine anything may."""
+    return "".join(line for line in text.splitlines(keepends=True) if not re.match(r"[a-zA-Z ]+, \d+ s$", line))
 
 
 def _main(folder: str, arguments: tuple[str, ...], environment: dict[str, str], *printed: str) -> None:

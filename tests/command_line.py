@@ -1,13 +1,13 @@
 """Calls llmbench's command line in the test's own process, which has torch already: a child imports it for seconds."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from child import without_signs
 from hydra.core.global_hydra import GlobalHydra
 
 from llmbench.cli.main import main
@@ -35,8 +35,3 @@ def called(capfd: pytest.CaptureFixture[str], *arguments: str, folder: Path) -> 
     assert isinstance(code, int), "Python itself would print it"
     printed = capfd.readouterr()
     return subprocess.CompletedProcess(arguments, code, printed.out, without_signs(printed.err))
-
-
-def without_signs(text: str) -> str:
-    """Without the lines that come when something takes long: on a busy machine anything may."""
-    return "".join(line for line in text.splitlines(keepends=True) if not re.match(r"[a-zA-Z ]+, \d+ s$", line))

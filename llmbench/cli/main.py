@@ -44,8 +44,6 @@ def main() -> None:  # noqa: C901
         return
     try:
         arguments = sys.argv[1:] = _take_output_options(arguments)
-        if not arguments:
-            raise UsageError("nothing is to run: add a model, as model=llada steps=16; see --help")
         reject_ambiguous(arguments)
         _run_hydra(shows=not _SHOWS_CONFIGURATION & {text.partition("=")[0] for text in arguments})
     except SystemExit as stop:
@@ -76,10 +74,12 @@ def _take_output_options(arguments: Sequence[str]) -> list[str]:
     """Set how much is printed; returns what is left for Hydra.
 
     Raises:
-        UsageError: -q and -v at once, or --json where no job runs.
+        UsageError: -q and -v at once, nothing beside them, or --json where no job runs.
     """
     given = {OUTPUT_OPTIONS[text] for text in arguments if text in OUTPUT_OPTIONS}
     left = [text for text in arguments if text not in OUTPUT_OPTIONS]
+    if not left:
+        raise UsageError("nothing is to run: add a model, as model=llada steps=16; see --help")
     if {"quiet", "verbose"} <= given:
         raise UsageError("-q prints less and -v more: give one of them")
     shown = _SHOWS_CONFIGURATION & {text.partition("=")[0] for text in left}

@@ -298,7 +298,7 @@ def ending(
     if level is Level.VERBOSE:
         shown = [_long(table, width) for table in made.tables] or [made.text]
     else:
-        shown = [fitted(table, width) for table in rows] or [made.text]
+        shown = [f"{table.title}\n\n{fitted(table, width)}" for table in rows] or [made.text]
         if len(rows) == len(cards) > 1:  # each table with its verdict
             shown, cards = [f"{table}\n\n{own}" for table, own in zip(shown, cards, strict=True)], []
         leads = [line for table in made.tables if not table.identities for line in table.lead]

@@ -80,11 +80,12 @@ def _run_alone(tree: "DictConfig", folder: Path) -> JobResult:
         emit(note, sys.stderr, at=Level.NORMAL)
     if cell.reused is None:
         require_servers([built])
-        emit(console.expectation(list(expected([cell], [folder.parent]).values())), sys.stderr, at=Level.NORMAL)
     with doing("opening the MLflow store"):
         store = tracking.open_store(built.tracking)  # an unreachable store is refused before any work
     with doing("choosing the number of CPU threads"):
         (cell,) = threads.with_threads([cell])
+    if cell.reused is None:
+        emit(console.expectation(list(expected([cell], [folder.parent]).values())), sys.stderr, at=Level.NORMAL)
     with logged(folder):
         return _run_and_print(cell, folder, store)
 

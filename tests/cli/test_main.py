@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from command_line import called, without_signs
+from child import without_signs
+from command_line import called
 
 import llmbench
 from llmbench.cli import help_pages, main

@@ -13,11 +13,14 @@ import struct
 import subprocess
 import termios
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from child import Child
+
+from llmbench.system import terminal
 
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS = 90
@@ -168,6 +171,20 @@ def test_what_libraries_say_goes_to_the_log_also_when_python_ends(swept):
     for text in ("nanobind: leaked 25", "[W] from C", "from Python", "of MLflow"):
         assert text in log
         assert text not in result.stderr + result.stdout
+
+
+def test_what_takes_long_gives_a_sign_in_a_pipe_but_not_while_another_process_has_the_terminal(capfd, monkeypatch):
+    monkeypatch.setattr(terminal, "SILENT_S", 0.05)
+    with terminal.doing("load", "llada k=4") as activity:
+        terminal.tick(activity, "timed", 0, 9)
+        terminal.tick(activity, "timed", 4, 9)
+        said = ""
+        while "llada k=4: timed 4/9, 0 s\n" not in said:
+            said += capfd.readouterr().err
+        with terminal.lent():
+            capfd.readouterr()
+            time.sleep(0.3)
+            assert capfd.readouterr() == ("", "")
 
 
 def test_a_job_alone_has_a_log_and_a_document_too(swept):

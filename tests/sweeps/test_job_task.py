@@ -118,4 +118,4 @@ def test_a_plan_holds_jobs_as_data_and_no_line_that_was_typed_for_hydra(planned)
     folder, cell = planned
     written = json.loads((folder.parent / plan_file.FILE).read_text())["jobs"][folder.name]
     assert written["job"]["model"]["decoder"] == dataclasses.asdict(cell.prepared.job.model.decoder)
-    assert set(written) == {"identity", "title", "job", "context", "notes"}
+    assert set(written) == {"identity", "title", "job", "context", "notes", "expected_s", "taken"}

@@ -217,11 +217,8 @@ def say_or_draw(text: str) -> None:
 
 
 def width_of(stream: TextIO) -> int | None:
-    """Columns of a terminal, or those that COLUMNS says; None for a file, which has no end."""
-    if stream.isatty():
-        return shutil.get_terminal_size().columns
-    asked = os.environ.get("COLUMNS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else None
+    """Columns of a terminal; None for a file, which has no end."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def coloured(text: str, style: str, stream: TextIO | None = None) -> str:

@@ -1,6 +1,7 @@
 """What does `conf/` hold: its groups, their choices and keys, and how a value is written for Hydra."""
 
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,13 @@ def written(value: Any) -> str:
         return "[" + ",".join(map(written, value)) + "]"
     if isinstance(value, int | float):
         return str(value)
-    inside = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{inside}'"
+    return _quoted(str(value))
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes: Hydra reads backslashes before a quote as escapes, OmegaConf those before `${`, others stay."""
+    plain = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), plain) + "'"
 
 
 @functools.cache

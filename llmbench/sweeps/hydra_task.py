@@ -42,8 +42,10 @@ def run_hydra_job(tree: "DictConfig") -> JobResult | list[JobResult]:
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    runtime = OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)  # a folder's ${x} is no reference
+    folder = Path(runtime["output_dir"])  # type: ignore[call-overload, index]
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_launched(folder)
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmbench import record
+from llmbench.config.conf_files import override
 from llmbench.errors import JobsFailedError, RecordError, one_line
 from llmbench.sweeps import block_task, plan_file
 from llmbench.sweeps.block_task import BLOCK_FILE, RECORD_FILE, Block
@@ -109,7 +110,7 @@ def through_hydra(launcher: Any, name: str) -> Launcher:
 
 def _overrides(block: Block) -> list[str]:
     place, name = str(block.folder.parent), block.folder.name
-    return [f"hydra.sweep.dir={_quoted(place)}", f"hydra.sweep.subdir={_quoted(name)}"]
+    return [override("hydra.sweep.dir", place), override("hydra.sweep.subdir", name)]
 
 
 def _begun_last(blocks: Sequence[Block]) -> tuple[list[Block], list[Block]]:
@@ -136,11 +137,6 @@ def _recorded(job: Path) -> JobResult:
         return track(record.load(job / RECORD_FILE), job, entry.title, entry.job.tracking)
     except RecordError as error:
         return JobResult(folder=str(job), label=entry.title, status="failed", reason=str(error), tracked=None)
-
-
-def _quoted(text: str) -> str:
-    """A string as Hydra's override grammar takes it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def warn_parallel_launcher(cells: Sequence[Cell], blocks: int, launcher: Mapping[str, Any]) -> str:

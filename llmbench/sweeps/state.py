@@ -72,10 +72,8 @@ def held(folder: Path) -> Iterator[None]:
     """Make the sweep's folder, write this process into it, and keep every other sweep out of it.
 
     Raises:
-        ConfigError: it cannot be written, Hydra cannot name it, or a sweep that is still running writes there.
+        ConfigError: it cannot be written, or a sweep that is still running writes there.
     """
-    if "${" in str(folder):
-        raise ConfigError(f"hydra.sweep.dir={folder}: Hydra reads ${{ as a reference; name another, or {ELSEWHERE}")
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -211,13 +211,13 @@ def client(uri: str) -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its errors reach us, and are told in a line
-    with _no_encoded_folder(uri):
+    with no_encoded_folder(uri):
         return MlflowClient(tracking_uri=full_uri(uri))
 
 
 @contextlib.contextmanager
-def _no_encoded_folder(uri: str) -> Iterator[None]:
-    """MLflow makes the folder of a SQLite URI before it decodes the URI; take such empty folders away again."""
+def no_encoded_folder(uri: str) -> Iterator[None]:
+    """MLflow makes the folder of a SQLite URI without decoding it; take such empty folders away at the end."""
     raw = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path()
     made = [folder for folder in (raw, *raw.parents) if not folder.exists()]
     try:

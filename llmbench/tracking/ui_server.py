@@ -20,7 +20,7 @@ from llmbench.errors import TrackingError
 from llmbench.system.redact import full_uri
 from llmbench.tracking import sqlite_store
 from llmbench.tracking.store import Store
-from llmbench.tracking.store_uri import artifact_folder, sqlite_file
+from llmbench.tracking.store_uri import artifact_folder, no_encoded_folder, sqlite_file
 from llmbench.tracking.views import view_url
 
 _START_SECONDS = 90.0
@@ -51,7 +51,8 @@ def serve(store: Store, port: int, emit: Callable[[str], None] = print) -> None:
     signal.signal(signal.SIGTERM, _stop)
     process = subprocess.Popen(_command(store, port), env=_environment(store), start_new_session=True)
     try:
-        _wait(process, base)
+        with no_encoded_folder(store.uri):
+            _wait(process, base)
         _emit_addresses(store, base, emit)
         emit("Ctrl-C ends it.")
         process.wait()

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from llmbench.config.build import build_job
-from llmbench.config.conf_files import conf_folder
+from llmbench.config.conf_files import conf_folder, override
 from llmbench.config.decoders import SERVERS, Autoregressive, Diffusion, Transformers, shared_keys
 from llmbench.config.job import HardwareConfig, Job, MetricConfig
 from llmbench.config.options import options
@@ -284,6 +284,16 @@ def tree(*overrides):
 def test_values_that_are_put_into_a_tree_give_what_hydra_composes(overrides):
     assert composed(*overrides) == tree(*overrides)
     assert composed("model=llada") == tree("model=llada"), "what is kept stays as it was"
+
+
+@pytest.mark.parametrize(
+    "text", ["${x}", "a\\${oc.env:HOME}", "\\\\${x", "a\\b", "it's", "a\\'b\\", "x, y=1", "", "null", " 1"]
+)
+def test_a_text_reaches_the_tree_as_it_is(text):
+    key = "workload.source"
+    made = tree("workload=jsonl", override(key, text)), composed("workload=jsonl", override(key, text))
+    assert [found.workload.source for found in made] == [text, text]
+    assert list(tree(f"++{override('server.extra', {'a': [text, 1]})}").server.extra.a) == [text, 1]
 
 
 def test_a_key_that_is_not_there_is_refused_in_hydras_words():

@@ -292,7 +292,7 @@ def test_jobs_and_sweeps_that_start_together_share_no_folder(folder):
 
 
 def test_one_job_writes_where_the_variable_says_and_is_taken_over_only_when_asked(tmp_path, empty_store):
-    elsewhere, here = tmp_path / "disk", tmp_path / "here"
+    elsewhere, here = tmp_path / "${x} a\\b?c=1%20#", tmp_path / "here"
     here.mkdir()
     elsewhere.mkdir()
     shutil.copy(empty_store, elsewhere)

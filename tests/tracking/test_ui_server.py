@@ -13,13 +13,15 @@ from pathlib import Path
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.config.job import TrackingConfig
 from llmbench.tracking import open_store
+from llmbench.tracking.store_uri import sqlite_uri
 from records import make_sweep
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_ui_serves_the_runs_and_takes_its_server_along_when_it_ends(tmp_path: Path, empty_store: Path) -> None:
-    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    (tmp_path / "a%20b?").mkdir()
+    uri = sqlite_uri(Path(shutil.copy(empty_store, tmp_path / "a%20b?")))
     store = open_store(TrackingConfig(uri=uri, experiment="llmbench"))
     records = make_sweep((8,))
     parent = store.start_sweep(name="sweep", command="", jobs=2)
@@ -39,6 +41,7 @@ def test_ui_serves_the_runs_and_takes_its_server_along_when_it_ends(tmp_path: Pa
             pages += re.findall(r"(http://127\.0\.0\.1:\d+)/#/experiments/(\d+)/runs\?viewStateShareKey=(\w+)", line)
         base = pages[0][0]
         assert pages == [(base, store.experiment_id, view) for view in (parent, "llmbench")]
+        assert [path.name for path in tmp_path.iterdir()] == ["a%20b?"]
         with urllib.request.urlopen(base, timeout=20) as answer:
             assert b"<html" in answer.read().lower()
         # the same store through its server: what a team does

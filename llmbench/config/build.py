@@ -201,7 +201,9 @@ def _wanted(tree: "DictConfig", key: object) -> str:
         return ""
     if tree.workload.get("prompt_field") is None:
         return ", a JSONL file: workload.source=/path/to/prompts.jsonl"
-    return f", a data set: workload.source={HUB_DATASET}ORG/NAME, or a Parquet, JSON or CSV file, or a folder of them"
+    return (
+        f", a data set: workload.source={HUB_DATASET}ORG/NAME, or a Parquet, JSON, CSV or TSV file, or a folder of them"
+    )
 
 
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)

@@ -98,7 +98,7 @@ class WorkloadConfig:
     prompt_tokens: Count | None = None  # P of synthetic prompts
     seed: Seed = 0  # of synthetic prompts
     instructions: StrictBool = False  # prompts ask for an answer; else they are texts to go on with
-    # Of a data set (workload=dataset), whose source is "hf:ORG/NAME", or a Parquet, JSON or CSV file, or a folder:
+    # Of a data set (workload=dataset), whose source is "hf:ORG/NAME", or a Parquet, JSON, CSV or TSV file, or a folder:
     prompt_field: str | None = None  # set: the source is a data set, and this field of its rows is the prompt
     reference_field: str | None = None
     answer_field: str | None = None

@@ -4,6 +4,7 @@
 
     *.jsonl         one object a line, the text under "text"; other keys are not read, blank lines are skipped
     anything else   plain text in UTF-8; a blank line begins a new text
+    *.gz, .bz2, .xz the same, compressed
 
 Texts are read whole, in file order, by every model: they are never cut to a context, because then two models would not
 be scored on the same text. The digest is over the texts as they are used, and belongs to a job's identity.
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbench.config.job import HELDOUT
-from llmbench.data import workloads
+from llmbench.data.texts import first_words, json_lines, read_utf8, suffix
+from llmbench.data.workloads import BUNDLED
 from llmbench.errors import WorkloadError
 from llmbench.system import digests
 
@@ -55,8 +57,8 @@ def load(source: str, count: int | None = None) -> Texts:
         raise WorkloadError(
             f"metric.likelihood_source={source}: {path.absolute()} {what}; give a .jsonl or text file, or {HELDOUT}"
         )
-    in_lines = path.suffix == ".jsonl"
-    content = workloads.read_utf8(path, "metric.likelihood_source")
+    in_lines = suffix(path) == ".jsonl"
+    content = read_utf8(path, "metric.likelihood_source")
     texts = _lines(content, path) if in_lines else [part.strip() for part in re.split(r"\n[^\S\n]*\n", content)]
     texts = [text for text in texts if text]
     if not texts:
@@ -81,9 +83,9 @@ def heldout(count: int | None = None) -> list[str]:
         WorkloadError: there are not so many.
     """
     by_source: dict[str, list[str]] = {}
-    for line in (workloads.BUNDLED / "heldout.jsonl").read_bytes().splitlines():  # bytes: split at line feeds only
+    for line in (BUNDLED / "heldout.jsonl").read_bytes().splitlines():  # bytes: split at line feeds only
         row = json.loads(line)
-        by_source.setdefault(row["source"], []).append(workloads.first_words(row["text"], WORDS))
+        by_source.setdefault(row["source"], []).append(first_words(row["text"], WORDS))
     whole = PER_SOURCE * len(by_source)
     if count is None:
         count = whole
@@ -96,13 +98,11 @@ def heldout(count: int | None = None) -> list[str]:
 def _lines(content: str, path: Path) -> list[str]:
     """The "text" of every line of a JSONL file."""
     texts = []
-    for number, line in enumerate(content.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise WorkloadError(f"{path}, line {number}: not JSON: {error}") from error
+    try:
+        rows = list(json_lines(content))
+    except ValueError as error:
+        raise WorkloadError(f"{path}, {error}") from error
+    for number, row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise WorkloadError(f'{path}, line {number}: no "text"; write {{"text": "..."}}')
         if not row["text"].strip():

@@ -1,27 +1,29 @@
 """Which rows does a data set hold? One of the Hugging Face hub at a commit, or files on this machine.
 
-The `datasets` library reads both: Parquet, JSON, CSV and whatever else it knows. From version 4 on it runs no code that
-came with a data set. Where it cannot reach the hub it takes the newest copy that it has, of whatever commit; a copy of
-another commit than the one that was asked for is refused here. Without a revision the hub's newest commit is taken, and
-the name says which one that was.
+A JSON, CSV or TSV file is read here (`table_files`); Parquet, folders and the hub by the `datasets` library, with
+whatever else it knows. From version 4 on it runs no code that came with a data set. Where it cannot reach the hub it
+takes the newest copy that it has, of whatever commit; a copy of another commit than the one that was asked for is
+refused here. Without a revision the hub's newest commit is taken, and the name says which one that was.
 """
 
 import functools
 import importlib.util
 import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmbench.config.job import HUB_DATASET, WorkloadConfig
+from llmbench.data import table_files, texts
 from llmbench.errors import WorkloadError, one_line
 from llmbench.system import digests
 from llmbench.system.offline import why_unreachable
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+_FILES = (".parquet", *table_files.SUFFIXES)
 _INSTALL = 'pip install "llmbench[datasets]"'
 
 
@@ -30,6 +32,7 @@ class Rows:
     """What was read."""
 
     name: str  # for people: where from, commit, subset and split
+    fields: dict[str, str]  # by the keys of a workload's line, what the data set calls them
     rows: tuple[tuple[int, dict[str, Any]], ...]  # number from 1, and values under the keys of a workload's line
 
 
@@ -41,8 +44,6 @@ def read(config: WorkloadConfig) -> Rows:
     Raises:
         WorkloadError: one line that says what is missing, and what there is.
     """
-    if importlib.util.find_spec("datasets") is None:
-        raise WorkloadError(f"workload.source={config.source}: the datasets library is not installed; {_INSTALL}")
     fields = {
         "prompt": config.prompt_field,
         "reference": config.reference_field,
@@ -68,7 +69,7 @@ def _read(
     stamp: digests.Stamp,
 ) -> Rows:
     """`read`, cached until local files change: every cell of a sweep reads the same rows."""
-    splits, name = _load(source, revision, subset)
+    splits, name = _load(source, revision, subset, tuple(field for _, field in fields))
     have = [str(key) for key in splits]
     if split is None and len(have) > 1:
         raise WorkloadError(f"workload.split is not set; {name} has {', '.join(have)}")
@@ -81,24 +82,55 @@ def _read(
             raise WorkloadError(
                 f"workload.{key}_field={field}: {name} has no such field; there are {', '.join(table.column_names)}"
             )
-    table = table.select_columns(sorted({field for _, field in fields}))
     where = "/".join(part for part in (subset, chosen) if part)
     rows = (
-        (number, {key: None if _blank(row[field]) else row[field] for key, field in fields})
-        for number, row in enumerate(table, start=1)
+        (number, {key: None if _blank(row.get(field)) else row[field] for key, field in fields})
+        for number, row in enumerate(_each(table, source, {field for _, field in fields}), start=1)
     )
     return Rows(
         name=f"{name} {where}",
+        fields=dict(fields),
         rows=tuple(itertools.islice((found for found in rows if found[1]["prompt"] is not None), most)),
     )
 
 
+def _each(table: Any, source: str, fields: set[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a split. Raises WorkloadError: one cannot be decoded."""
+    if isinstance(table, table_files.TableFile):
+        yield from table.rows
+        return
+    rows = iter(table.select_columns(sorted(fields)))
+    for number in itertools.count(1):
+        try:
+            row = next(rows, None)
+        except Exception as error:  # its decoders of pictures and sound raise their own
+            raise WorkloadError(
+                f"workload.source={source}: row {number} cannot be read: {one_line(error, 300)}"
+            ) from error
+        if row is None:
+            return
+        yield row
+
+
 def _blank(value: Any) -> bool:
-    return isinstance(value, str) and not value.strip()
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _load(source: str, revision: str | None, subset: str | None) -> tuple[Any, str]:
-    """Every split of a data set, and its name with the commit."""
+def _load(source: str, revision: str | None, subset: str | None, fields: tuple[str, ...]) -> tuple[Any, str]:
+    """Every split of a data set, and its name with the commit.
+
+    Args:
+        source: as `workload.source`.
+        revision: of the hub.
+        subset: where there are several.
+        fields: that are read.
+    """
+    on_hub = source.startswith(HUB_DATASET)
+    path: str = _repository(source) if on_hub else str(_local(source))
+    if not on_hub and Path(path).is_file() and texts.suffix(Path(path)) in table_files.SUFFIXES:
+        return {"train": table_files.read(Path(path))}, Path(path).name
+    if importlib.util.find_spec("datasets") is None:
+        raise WorkloadError(f"workload.source={source}: the datasets library is not installed; {_INSTALL}")
     import datasets
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.utils import logging
@@ -106,13 +138,12 @@ def _load(source: str, revision: str | None, subset: str | None) -> tuple[Any, s
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs, it raises as well
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it logs every retry
     datasets.disable_progress_bars()
-    on_hub = source.startswith(HUB_DATASET)
-    path: str = _repository(source) if on_hub else str(_local(source))
     more: dict[str, Any] = {}
     if not on_hub and Path(path).is_file():
-        path, more = _READERS[Path(path).suffix], {"data_files": path}
-    if not on_hub and _only_csv(Path(source).expanduser()):
-        more["keep_default_na"] = False  # "NA", "None" and "null" are texts; an empty field is blank all the same
+        path, more = "parquet", {"data_files": path}
+    elif not on_hub and _only_csv(Path(path)):
+        # "NA", "None", "007" are texts; an empty field is blank all the same
+        more |= {"keep_default_na": False, "converters": dict.fromkeys(fields, str)}
     try:
         builder = datasets.load_dataset_builder(path, subset, revision=revision if on_hub else None, **more)
         if on_hub:
@@ -159,15 +190,15 @@ def _local(source: str) -> Path:
     path = Path(source).expanduser().absolute()
     if not path.exists():
         raise WorkloadError(f"workload.source={source}: {path} does not exist; give {HUB_DATASET}ORG/NAME, or a path")
-    if path.is_file() and path.suffix not in _READERS:
-        raise WorkloadError(f"workload.source={source}: give a {', '.join(_READERS)} file, or a folder of them")
+    if path.is_file() and path.suffix.lower() != ".parquet" and texts.suffix(path) not in table_files.SUFFIXES:
+        kinds = f"{', '.join(_FILES)} file (all but Parquet also as .gz, .bz2, .xz)"
+        raise WorkloadError(f"workload.source={source}: give a {kinds}, or a folder of them")
     return path
 
 
 def _only_csv(path: Path) -> bool:
-    """Whether a file, or all that the library reads of a folder, is CSV."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return {file.suffix for file in files if file.suffix in _READERS} == {".csv"}
+    """Whether all that the library reads of a folder is CSV."""
+    return {kind for file in path.rglob("*") if (kind := texts.suffix(file)) in _FILES} == {".csv"}
 
 
 def _explain(error: Exception, subset: str | None) -> str:

@@ -11,9 +11,10 @@ Two selected prompts of equal text are refused: they would count as two and say 
 `workload.tasks` keeps some of the tasks. One prompt of each task is taken in turn, in file order, so 48 prompts of four
 tasks are 12 of each, and fewer prompts are a prefix of more.
 
-Lengths are cut in *words*, never in tokens: both models under test read the same text whatever their tokenizers. A
-prompt keeps its last words (the ones that its continuation depends on), a reference its first; the whitespace between
-the words stays, because the line ends of verse and chats are part of the text. Whitespace at the ends goes.
+Lengths are cut in *words* (`texts`), never in tokens: both models under test read the same text whatever their
+tokenizers. A prompt keeps its last words (the ones that its continuation depends on), a reference its first; the
+whitespace between the words stays, because the line ends of verse and chats are part of the text. Whitespace at the
+ends goes.
 
 `source=synthetic` reads no file: prompts are `prompt_tokens` random draws each, which every checkpoint maps onto its
 own ordinary tokens (`CheckpointFiles.prompt_ids`). Both sides get equal draws whatever their vocabularies, all prompts
@@ -29,16 +30,16 @@ import itertools
 import json
 import random
 import re
-import shlex
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from llmbench.config.job import SYNTHETIC, WorkloadConfig
-from llmbench.data import hf_datasets
+from llmbench.data import hf_datasets, texts
+from llmbench.data.texts import count_words, first_words, last_words
 from llmbench.errors import WorkloadError
 from llmbench.system import digests
 
@@ -47,9 +48,6 @@ _NUMBER = r"[-−]?[$€£]?(?:(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}|[0-9]+)(?:
 
 _ANSWER = re.compile(rf"####\s*({_NUMBER})\s*$")
 """The last line of GSM8K's solutions."""
-
-_NO_BLANKS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{8}")
-"""Thai, Lao, Burmese, Khmer, Japanese, Chinese: so many letters in a row are more than one word."""
 
 _KEYS = ("prompt", "reference", "answer", "id", "task", "document")
 """What is read of a line."""
@@ -79,7 +77,7 @@ class Prompt:
     @property
     def tail(self) -> str:
         """A floor text: the prompt's last words, as many as the reference has (all, if it has more or is missing)."""
-        return _last_words(self.text, None if self.reference is None else len(self.reference.split()))
+        return last_words(self.text, None if self.reference is None else count_words(self.reference))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +141,7 @@ def load(config: WorkloadConfig) -> Workload:
         Prompt(
             id=prompt.id,
             task=prompt.task,
-            text=_last_words(prompt.text, config.prompt_words),
+            text=last_words(prompt.text, config.prompt_words),
             reference=None if prompt.reference is None else first_words(prompt.reference, config.reference_words),
             answer=prompt.answer,
             document=prompt.document,
@@ -152,8 +150,8 @@ def load(config: WorkloadConfig) -> Workload:
         for prompt in itertools.islice(_in_turn(prompts), config.count)
     )
     _require_different(selected, where)
-    uncut = [p for p in selected if _NO_BLANKS.search(p.text)]
-    if uncut and config.prompt_words:
+    uncut = [p for p in selected if not (texts.has_words(p.text) and texts.has_words(p.reference or ""))]
+    if uncut and (config.prompt_words or config.reference_words):
         notes += (
             f"{where}: prompts in a script without blanks between words: {len(uncut)}; "
             "workload.prompt_words and reference_words count what stands between blanks, and hardly cut them",
@@ -218,31 +216,6 @@ def _locate(source: str) -> tuple[Path, str]:
     return path, path.name
 
 
-def read_utf8(path: Path, key: str) -> str:
-    """A file of text, without the byte order mark that some editors write.
-
-    Args:
-        path: the file.
-        key: the setting that names it.
-
-    Raises:
-        WorkloadError: it cannot be read, is compressed, or is not UTF-8.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WorkloadError(f"{key}: cannot read {path}: {error.strerror}") from error
-    if data.startswith(b"\x1f\x8b"):
-        raise WorkloadError(f"{path} is compressed; unpack it: gunzip {shlex.quote(str(path))}")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise WorkloadError(
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
-
-
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, stamp: digests.Stamp) -> tuple[list[Prompt], list[str]]:
     """Every prompt of a JSONL file, and the keys that are not read; blank lines are skipped.
@@ -251,9 +224,9 @@ def _read(path: Path, stamp: digests.Stamp) -> tuple[list[Prompt], list[str]]:
         path: of the file.
         stamp: changes when the file does: all jobs of a sweep read one file.
     """
-    if path.suffix in (".parquet", ".csv", ".tsv"):
+    if texts.suffix(path) in (".parquet", ".csv", ".tsv"):
         raise WorkloadError(f"workload.source: {path} is no JSONL file, but perhaps a data set; {_DATASET}")
-    text = read_utf8(path, "workload.source")
+    text = texts.read_utf8(path, "workload.source")
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
     unread: dict[str, None] = {}
@@ -282,14 +255,28 @@ def _from_rows(source: hf_datasets.Rows) -> list[Prompt]:
         names = {key: str(row[key]) for key in ("task", "document") if type(row.get(key)) is int}
         try:
             prompts.append(_prompt(row | names, f"row-{number}"))
-        except ValueError as error:
-            counts = type(row.get("reference")) in (int, float)
-            hint = "; answers that are numbers go into workload.answer_field, not reference_field" if counts else ""
-            raise WorkloadError(f"{source.name}, row {number}: {error}{hint}") from error
+        except _ValueOfKeyError as error:
+            hint = ""
+            if isinstance(row[error.key], datetime):
+                hint = "; was it a text of a JSON file? workload.source=FILE, in place of its folder, keeps texts"
+            elif error.key == "reference" and type(row["reference"]) in _NUMBERS:
+                hint = "; answers that are numbers go into workload.answer_field, not reference_field"
+            field = source.fields[error.key]
+            raise WorkloadError(f"{source.name}, row {number}, field {field!r}: {error}{hint}") from error
     if not prompts:
         raise WorkloadError(f"{source.name} has no row with a prompt; set workload.prompt_field to another field")
     return prompts
 
+
+class _ValueOfKeyError(ValueError):
+    """What a row says under a key cannot be used."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(f'"{key}" {what}')
+        self.key = key
+
+
+_NUMBERS = (int, float, Decimal)
 
 _DATASET = "those are read with workload=dataset workload.prompt_field=FIELD"
 
@@ -297,26 +284,15 @@ _DATASET = "those are read with workload=dataset workload.prompt_field=FIELD"
 def _object(line: str) -> dict[str, Any]:
     """One line as an object that has a prompt. Raises ValueError with what is wrong, without file and line."""
     try:
-        row = json.loads(line, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
+        row = texts.parse_json(line)
+    except ValueError as error:
         looks = "" if line.lstrip().startswith("{") else f"; a line looks like {_LINE}; Parquet and CSV: {_DATASET}"
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}{looks}") from error
-    except RecursionError as error:
-        raise ValueError("not usable JSON: nested too deeply") from error
+        raise ValueError(f"{error}{looks}") from error
     if not isinstance(row, dict):
         raise ValueError(f'{type(row).__name__} instead of an object; write {{"prompt": "..."}}')
     if "prompt" not in row:
         raise ValueError(f'no "prompt"; the keys are {", ".join(map(repr, row)) or "none"}')
     return row
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs as a dict. Raises ValueError for a key that stands twice: which of the two was meant is not known."""
-    counts = Counter(key for key, _ in pairs)
-    for key, count in counts.items():
-        if count > 1:
-            raise ValueError(f"{key!r} stands {count} times in this line; keep one")
-    return dict(pairs)
 
 
 def _prompt(row: dict[str, Any], name: str) -> Prompt:
@@ -326,15 +302,16 @@ def _prompt(row: dict[str, Any], name: str) -> Prompt:
         row["reference"] = None
     if type(row.get("id")) is int:
         row["id"] = str(row["id"])
-    if type(row.get("answer")) in (int, float, Decimal):
+    if type(row.get("answer")) in _NUMBERS:
         row["answer"] = format(Decimal(str(row["answer"])), "f")  # 1e-05 would be read as -5
     given = {key: _text(row, key) for key in _KEYS[1:] if row.get(key) is not None}
     if "answer" not in given and (marked := _ANSWER.search(given.get("reference", ""))):
         given["answer"] = marked[1]
     if "answer" in given and not re.fullmatch(_NUMBER, given["answer"]):
-        raise ValueError(
-            f'"answer" must be one plain number such as -1,234.5, not {given["answer"][:40]!r}; '
-            "leave it out if it cannot be checked"
+        shown = given["answer"][:40]
+        raise _ValueOfKeyError(
+            "answer",
+            f"must be one plain number such as -1,234.5, not {shown!r}; leave it out if it cannot be checked",
         )
     return Prompt(
         id=given.get("id", name),
@@ -351,16 +328,23 @@ def _text(row: dict[str, Any], key: str) -> str:
     """A text that has words and can be written as UTF-8, without whitespace at its ends."""
     value = row[key]
     if not isinstance(value, str):
-        raise ValueError(f'"{key}" must be a text, not {json.dumps(value, default=str)[:40]}')
+        raise _ValueOfKeyError(key, f"must be a text, not {_shown(value)}")
     if not value.strip():
-        raise ValueError(f'"{key}" is empty; ' + ("remove the line" if key == "prompt" else "leave it out instead"))
+        raise _ValueOfKeyError(key, "is empty; " + ("remove the line" if key == "prompt" else "leave it out instead"))
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f'"{key}" holds half of a character (\\u{ord(value[error.start]):04x}) and is no valid text'
-        ) from error
+        half = f"\\u{ord(value[error.start]):04x}"
+        raise _ValueOfKeyError(key, f"holds half of a character ({half}) and is no valid text") from error
     return value.strip()
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: as JSON writes it, or what JSON does not know with its type (`date 2024-01-01`)."""
+    try:
+        return json.dumps(value)[:40]
+    except (TypeError, ValueError):
+        return f"{type(value).__name__} {value}"[:40]
 
 
 def _in_turn(prompts: Iterable[Prompt]) -> Iterable[Prompt]:
@@ -370,14 +354,3 @@ def _in_turn(prompts: Iterable[Prompt]) -> Iterable[Prompt]:
         tasks.setdefault(prompt.task, []).append(prompt)
     rounds = itertools.zip_longest(*tasks.values())
     return (prompt for turn in rounds for prompt in turn if prompt is not None)
-
-
-def _last_words(text: str, count: int | None) -> str:
-    words = list(re.finditer(r"\S+", text))
-    return text if count is None or count >= len(words) else text[words[-count].start() : words[-1].end()]
-
-
-def first_words(text: str, count: int | None) -> str:
-    """The first `count` words of a text; None keeps all."""
-    words = list(re.finditer(r"\S+", text))
-    return text if count is None or count >= len(words) else text[words[0].start() : words[count - 1].end()]

@@ -1,5 +1,6 @@
 """Texts for the likelihood: the bundled ones, a file of one's own, and every bad file in one line."""
 
+import gzip
 import json
 
 import pytest
@@ -36,6 +37,9 @@ def test_a_text_file_is_divided_by_blank_lines_and_jsonl_by_lines(tmp_path):
     assert heldout.load(str(plain), 1).texts == expected[:1]
     assert heldout.load(str(plain), 1).digest != heldout.load(str(plain)).digest
     assert heldout.load(str(plain)).name == "own.txt"
+    packed = tmp_path / "own.jsonl.gz"
+    packed.write_bytes(gzip.compress(lines.read_bytes()))
+    assert heldout.load(str(packed)).texts == expected
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,7 @@ def test_a_text_file_is_divided_by_blank_lines_and_jsonl_by_lines(tmp_path):
         ("a.jsonl", b'{"text": 3}', 'line 1: no "text"'),
         ("a.jsonl", b'{"text": " "}', 'line 1: "text" is empty'),
         ("a.jsonl", b'{"text": "\\ud800"}', "half of a character"),
+        ("a.jsonl", b'{"text": "a", "text": "b"}', "line 1: 'text' stands 2 times"),
         ("a.txt", b"one\n\ntwo", "likelihood_texts=3, but"),
     ],
 )

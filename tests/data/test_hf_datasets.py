@@ -117,11 +117,11 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path):
     assert "there are question, answer, level, number" in refusal(path, prompt_field="text")
     assert "workload.answer_field=solution" in refusal(path, answer_field="solution")
     assert "has only 3; set workload.prompts=3" in refusal(path, prompts=4)
-    assert 'row 1: "prompt" must be a text, not 1' in refusal(path, prompt_field="level")
+    assert "row 1, field 'level': \"prompt\" must be a text, not 1" in refusal(path, prompt_field="level")
     said = refusal(path, reference_field="level")
-    assert 'row 1: "reference" must be a text, not 1; answers that are numbers go into workload.answer_field' in said
+    assert '"reference" must be a text, not 1; answers that are numbers go into workload.answer_field' in said
     assert "does not exist; give hf:ORG/NAME" in refusal(tmp_path / "nowhere.parquet")
-    assert "give a .parquet, .json, .jsonl, .csv file" in refusal(write(tmp_path / "rows.txt"))
+    assert "give a .parquet, .json, .jsonl, .ndjson, .csv, .tsv file" in refusal(write(tmp_path / "rows.txt"))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no PAR1")
     assert "broken.parquet: " in refusal(tmp_path / "broken.parquet")
     assert "no row with a prompt" in refusal(write(tmp_path / "blank.jsonl", [{"question": ""}]))
@@ -138,13 +138,93 @@ def test_missing_words_of_pandas_are_texts_in_csv_and_rows_without_a_prompt_are_
     assert load(tmp_path / where, 1).notes == ()
 
 
-def test_a_decimal_is_a_number_and_what_is_no_text_is_named_in_one_line(tmp_path):
-    row = {"question": "6 * 7?", "number": decimal.Decimal("42.5"), "day": datetime.date(2024, 1, 1), "raw": b"x"}
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("rows.jsonl", '{"question": "a", "answer": "2024-01-01"}\n', ["a", "2024-01-01"]),
+        (
+            "rows.jsonl",
+            '\n{"question": "10:00:00", "answer": "2024-01-01T00:00:00Z"}',
+            ["10:00:00", "2024-01-01T00:00:00Z"],
+        ),
+        ("rows.json", '[{"question": "2024-01-01"},\n {"answer": "b"}]', ["2024-01-01", None]),
+        ("rows.csv", "question,answer\n007,1e5\n", ["007", "1e5"]),
+        ("rows.csv", '\ufeffquestion,answer\r\n"a, ""b""\n", true\r\n', ['a, "b"', "true"]),
+        ("rows.tsv", "question\tanswer\nNA, nan\t#N/A\n", ["NA, nan", "#N/A"]),
+        ("set/train.csv", "question,answer\n007,1e5\n", ["007", "1e5"]),
+    ],
+)
+def test_texts_that_look_like_dates_or_numbers_stay_texts(tmp_path, name, content, texts):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content, "utf-8", newline="")
+    (prompt,) = load(path if path.parent == tmp_path else path.parent, reference_field="answer").prompts
+    assert [prompt.text, prompt.reference] == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "rows.jsonl",
+            '{"question": "a"}\n\n{"question": "b", "question": "c"}\n',
+            ", line 3: 'question' stands 2 times",
+        ),
+        ("rows.json", '[{"question": "a"},\n{"question": "b", "x": {"y": 1, "y": 2}}]', ", 'y' stands 2 times"),
+        ("rows.json", '[{"question": "a"}, 3]', ", item 2: int instead of an object"),
+        (
+            "rows.json",
+            '[{"question": "a"},\n {"question" 3}]',
+            ", not JSON: Expecting ':' delimiter at line 2, column 14",
+        ),
+        ("rows.csv", "question,question\na,b\n", ": two columns are called 'question'; rename one"),
+        (
+            "rows.csv",
+            "question,answer\n\na,b,c\n",
+            ", line 3: 3 values for 2 columns; put a value that holds ',' between",
+        ),
+        ("rows.csv", 'question,answer\n"a,b\n', ", line 2: not CSV: unexpected end of data"),
+        ("rows.csv", "", " has no rows"),
+    ],
+)
+def test_a_file_that_would_be_read_in_part_is_refused_by_file_and_line(tmp_path, name, content, says):
+    (tmp_path / name).write_text(content)
+    assert f"{tmp_path / name}{says}" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("column", ["day", "time", "raw", "list", "object", "days", "number", "span"])
+def test_what_is_no_text_is_named_with_row_and_column_in_one_line(tmp_path, column):
+    day = datetime.date(2024, 1, 1)
+    row = {"question": "6 * 7?", "number": decimal.Decimal("42.5"), "day": day, "raw": b"x\xff", "list": ["a"]}
+    row |= {
+        "object": {"a": "b"},
+        "days": [day],
+        "time": datetime.datetime(2024, 1, 1, 3),
+        "span": datetime.timedelta(1),
+    }
     path = write(tmp_path / "rows.parquet", [row])
     assert load(path, answer_field="number").prompts[0].answer == "42.5"
-    said = refusal(path, reference_field="day")
-    assert 'row 1: "reference" must be a text, not "2024-01-01' in said
-    assert 'row 1: "reference" must be a text, not "b' in refusal(path, reference_field="raw")
+    said = refusal(path, reference_field=column)
+    assert f'rows.parquet train, row 1, field {column!r}: "reference" must be a text, not ' in said
+    assert ("workload.answer_field" in said) == (column == "number")
+
+
+def test_times_that_the_library_made_of_texts_are_refused_with_a_way_round(tmp_path):
+    write(tmp_path / "set" / "train.jsonl", [{"question": "a", "answer": "2024-01-01"}])
+    said = refusal(tmp_path / "set", reference_field="answer")
+    assert (
+        "must be a text, not datetime 2024-01-01 00:00:00; was it a text of a JSON file? workload.source=FILE" in said
+    )
+
+
+def test_a_value_that_the_library_cannot_decode_is_one_line(tmp_path):
+    """A picture that is none: the error comes when the row is asked for."""
+    import datasets
+
+    features = datasets.Features({"question": datasets.Image()})
+    table = datasets.Dataset.from_dict({"question": [{"bytes": b"no picture", "path": None}]}, features=features)
+    table.to_parquet(tmp_path / "rows.parquet")
+    assert "rows.parquet: row 1 cannot be read: " in refusal(tmp_path / "rows.parquet")
 
 
 def test_a_name_on_the_hub_never_means_what_lies_here(tmp_path, monkeypatch):
@@ -159,7 +239,8 @@ def test_a_name_on_the_hub_never_means_what_lies_here(tmp_path, monkeypatch):
 
 def test_without_the_library_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert 'not installed; pip install "llmbench[datasets]"' in refusal(write(tmp_path / "rows.jsonl"))
+    assert 'not installed; pip install "llmbench[datasets]"' in refusal(write(tmp_path / "rows.parquet"))
+    assert load(write(tmp_path / "rows.jsonl")).prompts[0].text == ROWS[0]["question"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Reading, selecting and cutting prompts; every fault of a file is one line with file and line number."""
 
+import bz2
 import gzip
 import json
+import lzma
 import re
 from collections import Counter
 from decimal import Decimal
@@ -171,7 +173,7 @@ def test_a_missing_reference_is_refused_with_prompt_and_remedy():
         ('{"prompt": "a", "reference": " "}', 'line 2: "reference" is empty; leave it out'),
         ('{"prompt": "a", "id": true}', 'line 2: "id" must be a text, not true'),
         ('{"prompt": "a", "task": 1}', 'line 2: "task" must be a text, not 1'),
-        ('{"prompt": "a", "reference": "b", "prompt": "c"}', "line 2: 'prompt' stands 2 times in this line; keep one"),
+        ('{"prompt": "a", "reference": "b", "prompt": "c"}', "line 2: 'prompt' stands 2 times in one object; keep one"),
         ('{"prompt": "a", "id": "one"}', "line 2: \"id\" 'one' is already on line 1"),
         ('{"prompt": "a\\ud83d"}', 'line 2: "prompt" holds half of a character (\\ud83d)'),
     ],
@@ -189,7 +191,10 @@ def test_a_bad_line_is_named_with_its_number_even_when_it_is_not_selected(write,
     [
         (b"", "has no prompts; write one JSON object a line"),
         (b"\n \n", "has no prompts"),
-        (gzip.compress(b'{"prompt": "a"}\n', mtime=0), "is compressed; unpack it: gunzip "),
+        (gzip.compress(b'{"prompt": "a"}\n', mtime=0)[:-9], "is compressed and damaged: "),
+        (lzma.compress(b'{"prompt": "a"}\n')[:-9], "is compressed and damaged: "),
+        (b"\x28\xb5\x2f\xfd\x04", "is compressed; unpack it: unzstd "),
+        (b"PK\x03\x04", "is compressed; unpack it: unzip "),
         (b'{"prompt": "a"}\n{"prompt": "b\xff"}\n', "line 2: byte 0xff is not UTF-8"),
         (b'{"prompt": "a"}\n{"prompt": "b"}\n', "has only 2; set workload.prompts=2"),
     ],
@@ -336,11 +341,41 @@ def test_a_file_of_another_kind_is_told_what_a_line_looks_like(write, tmp_path):
         workloads.load(config(table))
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_file_is_read_as_what_is_in_it(tmp_path, pack):
+    lines = b'{"prompt": "a"}\n{"prompt": "b\xc3\xbc"}\n'
+    (tmp_path / "p.jsonl").write_bytes(lines)
+    (tmp_path / "p.jsonl.packed").write_bytes(pack(lines))
+    plain, packed = (workloads.load(config(tmp_path / name, 2)) for name in ("p.jsonl", "p.jsonl.packed"))
+    assert packed.prompts == plain.prompts
+    assert packed.digest == plain.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "last", "first"),
+    [
+        ("他有三个儿子。他很老了", "很老了", "他有三"),
+        ("我喜欢 GPT-4 和 Python3。", "GPT-4 和 Python3。", "我喜欢"),
+        ("おじいさんが、いました。", "ました。", "おじい"),
+        ("𠮷野家、です", "家、です", "𠮷野家、"),
+        ("옛날 옛적에 왕이 살았습니다", "옛적에 왕이 살았습니다", "옛날 옛적에 왕이"),
+        ("a b\nc  d", "b\nc  d", "a b\nc"),
+    ],
+)
+def test_a_word_stands_between_blanks_and_in_chinese_and_japanese_is_a_character(write, text, last, first):
+    path = write({"prompt": text, "reference": text})
+    (prompt,) = workloads.load(config(path, 1, prompt_words=3, reference_words=3)).prompts
+    assert (prompt.text, prompt.reference) == (last, first)
+    assert prompt.tail == last
+
+
 def test_a_script_without_blanks_is_named_where_its_words_are_counted(write):
-    path = write({"prompt": "从前有一个国王他有三个儿子"}, {"prompt": "The word 北京 is short"})
-    (note,) = workloads.load(config(path, 2, prompt_words=3)).notes
-    assert note.startswith(f"{path}: prompts in a script without blanks between words: 1; workload.prompt_words")
-    assert workloads.load(config(path, 2)).notes == ()
+    path = write(
+        {"prompt": "กาลครั้งหนึ่งนานมาแล้ว"}, {"prompt": "ไทย is short", "reference": "ព្រះមហាក្សត្រ"}, {"prompt": "北京 ไทย"}
+    )
+    (note,) = workloads.load(config(path, 3, prompt_words=3)).notes
+    assert note.startswith(f"{path}: prompts in a script without blanks between words: 2; workload.prompt_words")
+    assert workloads.load(config(path, 3)).notes == ()
 
 
 def test_keys_that_are_not_read_are_named_with_what_was_meant(write):

@@ -30,6 +30,7 @@ from llmbench.errors import CheckpointError, HardwareError, LlmbenchError
 from llmbench.measure import device
 from llmbench.measure.probes import set_libraries_aside
 from llmbench.models.fused import FusedEngine
+from llmbench.system import shell
 
 CHECKPOINT = "shape:nemotron-labs-diffusion-8b"
 BATCHES = (1, 8, 32, 64, 128)
@@ -216,7 +217,8 @@ def _command(given: argparse.Namespace) -> str:
     }
     if given.checkpoint != CHECKPOINT:
         options["--checkpoint"] = given.checkpoint if ":" in given.checkpoint else Path(given.checkpoint).name
-    return " ".join(["python -m benchmarks.mode_costs", *(f"{name} {value}" for name, value in options.items())])
+    words = [text for name, value in options.items() for text in (name, str(value))]
+    return shell.joined(["python", "-m", "benchmarks.mode_costs", *words])
 
 
 def run_or_explain(arguments: list[str]) -> int:

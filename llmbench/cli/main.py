@@ -18,7 +18,7 @@ from typing import NoReturn
 from llmbench.cli import help_pages
 from llmbench.config.conf_files import conf_folder, recipe_axes
 from llmbench.errors import LlmbenchError, UsageError
-from llmbench.system import paths, signals
+from llmbench.system import paths, shell, signals
 from llmbench.system.output import Level, discard_output, emit, flush_output, keep_stdout, own_process, set_level
 from llmbench.system.redact import clean_arguments
 from llmbench.system.terminal import doing
@@ -169,9 +169,9 @@ def reject_ambiguous(arguments: Sequence[str]) -> None:
     for key, count in Counter(keys).items():
         if count > 1:
             values = [text.partition("=")[2] for text, own in zip(given, keys, strict=True) if own == key]
+            swept = shell.quoted(f"{key}={','.join(dict.fromkeys(values))}")
             raise UsageError(
-                f"{key} is given {count} times, as {' and '.join(values)}: give it once, "
-                f"or as a sweep: -m {key}={','.join(dict.fromkeys(values))}"
+                f"{key} is given {count} times, as {' and '.join(values)}: give it once, or as a sweep: -m {swept}"
             )
     alone = not {"-m", "--multirun", "-c", "--cfg", "--info", "-i"} & {text.partition("=")[0] for text in arguments}
     recipe = dict(zip(keys, given, strict=True)).get("experiment", "").partition("=")[2]

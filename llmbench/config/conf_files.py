@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llmbench.system import shell
+
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -39,6 +41,12 @@ def _quoted(text: str) -> str:
     """A text in quotes: Hydra reads backslashes before a quote as escapes, OmegaConf those before `${`, others stay."""
     plain = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), plain) + "'"
+
+
+def typed(key: str, value: str) -> str:
+    """`key=value` for a path or a URI as it is typed into a shell: in quotes where Hydra or the shell need them."""
+    plain = re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z/][\w/.:%@+-]*", value, flags=re.ASCII | re.IGNORECASE)
+    return f"{key}={value}" if plain else shell.quoted(override(key, value))
 
 
 @functools.cache

@@ -4,7 +4,8 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from llmbench.config.conf_files import groups, keys
+from llmbench.config.conf_files import groups, keys, typed
+from llmbench.system import shell
 
 RENAMED = {
     "endpoint.same_hardware": "server.trust_same_hardware",
@@ -72,7 +73,8 @@ def unknown_key(key: str, arguments: Sequence[str] = ()) -> str:
     known, leaf = keys(), key.rpartition(".")[2]
     if leaf in known and key.startswith("model.decoder."):
         given = [text.partition("=")[2] for text in arguments if text.partition("=")[0].lstrip("+") == key]
-        return f"{key}: write {leaf}={given[-1] if given else '...'}; the models that have no use for it ignore it"
+        say = shell.quoted(f"{leaf}={given[-1]}") if given else f"{leaf}=..."
+        return f"{key}: write {say}; the models that have no use for it ignore it"
     if choices := known.get(key):
         return f"{key}: only {', '.join(choices)} {'has' if len(choices) == 1 else 'have'} it"
     meant = _meant(key)
@@ -120,7 +122,7 @@ def _sweep_alone(key: str, value: str) -> str:
     """Several values without -m; a path with a comma reads as such."""
     message = f"{key}={value} is a sweep: add -m (llmbench -m ...)"
     is_path = re.search(r"/|\.[A-Za-z]", value) and "[" not in value
-    return f"{message}; one value that holds a comma stands in quotes: {_quoted(key, value)}" if is_path else message
+    return f"{message}; one value that holds a comma stands in quotes: {typed(key, value)}" if is_path else message
 
 
 def _unreadable(override: str, reason: str) -> str:
@@ -130,10 +132,4 @@ def _unreadable(override: str, reason: str) -> str:
         return f"{reason}; an override is key=value"
     if value[:1] in ("'", '"', "[", "{", ""):
         return f"{override}: cannot be read; are all quotes and brackets closed?"
-    return f"{override}: the value holds a character that needs quotes: {_quoted(key, value)}"
-
-
-def _quoted(key: str, value: str) -> str:
-    """An override whose value is taken as it stands, as it is typed into a shell."""
-    inside = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"\"{key}='{inside}'\""
+    return f"{override}: the value holds a character that needs quotes: {typed(key, value)}"

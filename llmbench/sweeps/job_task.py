@@ -9,7 +9,6 @@ import contextlib
 import datetime
 import functools
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from llmbench.config.servers import ServerConfig
 from llmbench.errors import ConfigError, JobsFailedError, LlmbenchError, RecordError
-from llmbench.system import signals
+from llmbench.system import shell, signals
 from llmbench.system.output import emit, logged
 from llmbench.system.paths import results
 from llmbench.system.terminal import doing
@@ -219,7 +218,7 @@ def sync_command(folder: Path, uri: str | None, experiment: str) -> str:
     """What sends the Records of a folder to a store."""
     from llmbench import tracking
 
-    return f"llmbench sync {shlex.quote(str(folder))}{tracking.options(uri, experiment)}"
+    return f"llmbench sync {shell.quoted(str(folder))}{tracking.options(uri, experiment)}"
 
 
 def refuse_isolation(job: "Job", instead: str) -> None:
@@ -311,7 +310,7 @@ def pages(store: "Store", parent: str | None = None) -> str:
 
 
 def command() -> str:
-    """The line that was typed, without a password: it stands in tables and logs."""
+    """The line that was typed, as a shell reads it, without a password: it stands in tables and logs."""
     from llmbench import tracking
 
-    return str(tracking.redact("python -m llmbench " + " ".join(sys.argv[1:])))
+    return shell.joined(["python", "-m", "llmbench", *tracking.redact(sys.argv[1:])])

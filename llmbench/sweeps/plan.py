@@ -17,6 +17,7 @@ from typing import Any
 from llmbench import record
 from llmbench.config.build import build_job, keys_of, unread_options
 from llmbench.config.compose import composed_once
+from llmbench.config.conf_files import typed
 from llmbench.config.decoders import DECODERS, Diffusion, labelled
 from llmbench.config.job import PROMPTS, Job
 from llmbench.config.options import options
@@ -185,7 +186,7 @@ def _perhaps_one(grid: Sequence[tuple[tuple[str, ...], dict[str, str]]], error: 
     if not cut:
         return ""
     whole = ",".join(dict.fromkeys(swept[cut[0]] for _, swept in grid))
-    return f"; a path that holds a comma stands in quotes: \"{cut[0]}='{whole}'\""
+    return f"; a path that holds a comma stands in quotes: {typed(cut[0], whole)}"
 
 
 def notes(cells: Sequence[Cell]) -> list[str]:

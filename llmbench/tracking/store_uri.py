@@ -13,6 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from llmbench.config.conf_files import typed
 from llmbench.errors import LlmbenchError, TrackingError
 from llmbench.system.paths import ELSEWHERE, results
 from llmbench.system.redact import clean_uri, full_uri, redact
@@ -42,7 +43,7 @@ def resolve_uri(uri: str | None) -> str:
         database = path if path.suffix in (".db", ".sqlite") else path / "mlflow.db"
         raise TrackingError(
             f"tracking.uri={uri}: MLflow no longer writes to folders or bare paths; "
-            f"use tracking.uri={sqlite_uri(database)}"
+            f"use {typed('tracking.uri', sqlite_uri(database))}"
         )
     if scheme != "sqlite":
         known = "use sqlite:///file.db or http://host:port"

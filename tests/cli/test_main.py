@@ -50,10 +50,12 @@ WRONG = {
     "model=llama_endpoint": "model=llama_endpoint: this is called model=llama_server now; write that",
     "model=llama hardware.engine=graph": "hardware.engine=graph: this is called hardware.engine=fused now; write that",
     "experiment=parity dry_run=true": "experiment=parity is a sweep (over model and steps): add -m",
+    "model=llada steps=range(4,9) steps=8": "give it once, or as a sweep: -m 'steps=range(4,9),8'",
     "model=llada steps=4 steps=8": "steps is given 2 times, as 4 and 8: give it once, or as a sweep: -m steps=4,8",
     "workload=jsonl workload.source=~/mine.jsonl": "needs quotes: \"workload.source='~/mine.jsonl'\"",
     "workload=jsonl workload.source=a=b(1).jsonl": "needs quotes: \"workload.source='a=b(1).jsonl'\"",
     "workload=jsonl workload.source=a,b.jsonl": "that holds a comma stands in quotes: \"workload.source='a,b.jsonl'\"",
+    "workload=jsonl workload.source=a$b(1)!.jsonl": """needs quotes: 'workload.source='"'"'a$b(1)!.jsonl'"'"''""",
     "workload=jsonl workload.source='a": "cannot be read; are all quotes and brackets closed?",
     "-m hydra/launcher=jobli steps=8": "hydra/launcher=jobli: no such choice; available: basic",
     "hydra/launcher=rq": "rq is a plugin of Hydra: pip install hydra-rq-launcher",
@@ -152,6 +154,29 @@ def test_one_job_of_a_recipe_is_one_when_all_that_it_sweeps_is_said():
         main.reject_ambiguous(["experiment=latency", "model=llada"])
 
 
+ODD = [
+    "steps=range(4,9,4)",
+    "x='a b'",
+    'x="a"',
+    "x=a;ls",
+    "x=$HOME",
+    "x=`ls`",
+    "x=!!",
+    "x='$(ls)'",
+    "x=a\\'b",
+    "x=~/*",
+    "",
+    "a\nb",
+]
+
+
+def test_the_command_that_tables_carry_is_what_a_shell_reads(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["llmbench", *ODD])
+    line = job_task.command()
+    shown = subprocess.run(["sh", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, timeout=20)
+    assert shown.stdout.split("\0")[:-1] == ["python", "-m", "llmbench", *ODD]
+
+
 def test_the_command_that_tables_carry_has_no_password(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["llmbench", "-m", "steps=4,8", "tracking.uri='postgresql://me:pa55@host/db'"])
-    assert job_task.command() == "python -m llmbench -m steps=4,8 tracking.uri='postgresql://host/db'"
+    assert job_task.command() == "python -m llmbench -m steps=4,8 \"tracking.uri='postgresql://host/db'\""

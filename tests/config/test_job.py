@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 
 import pytest
 from composition import composed
@@ -9,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from llmbench.config.build import build_job
-from llmbench.config.conf_files import conf_folder, override
+from llmbench.config.conf_files import conf_folder, override, typed
 from llmbench.config.decoders import SERVERS, Autoregressive, Diffusion, Transformers, shared_keys
 from llmbench.config.job import HardwareConfig, Job, MetricConfig
 from llmbench.config.options import options
@@ -293,6 +294,8 @@ def test_a_text_reaches_the_tree_as_it_is(text):
     key = "workload.source"
     made = tree("workload=jsonl", override(key, text)), composed("workload=jsonl", override(key, text))
     assert [found.workload.source for found in made] == [text, text]
+    (typed_text,) = shlex.split(typed(key, text))
+    assert tree("workload=jsonl", typed_text).workload.source == text
     assert list(tree(f"++{override('server.extra', {'a': [text, 1]})}").server.extra.a) == [text, 1]
 
 

@@ -60,6 +60,7 @@ def test_servers_and_databases_pass(uri: str) -> None:
         ("file:///tmp/mlruns", "use tracking.uri=sqlite:////tmp/mlruns/mlflow.db"),
         ("file:/tmp/mlruns", "use tracking.uri=sqlite:////tmp/mlruns/mlflow.db"),
         ("/tmp/a.db", "use tracking.uri=sqlite:////tmp/a.db"),
+        ("/tmp/a b;c$/a.db", "use 'tracking.uri='\"'\"'sqlite:////tmp/a b;c$/a.db'\"'\"''"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
         ("ftp://u:secret@h/x", "ftp://h/x: unknown scheme ftp"),

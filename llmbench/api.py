@@ -16,6 +16,7 @@ from llmbench.errors import ConfigError, RecordError
 from llmbench.record import Record
 from llmbench.system.output import emit
 from llmbench.system.paths import results
+from llmbench.system.plotting import own_settings
 from llmbench.system.redact import clean_uri
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ class Sweep:
         names = [f"{place}: {group}" for place, (group, _) in enumerate(made)]
         return pandas.concat(frames, keys=names, names=["group"])
 
+    @own_settings()
     def figure(self, name: str = "parity") -> "Figure":
         """A figure: `parity`, `frontier`, `pareto` or `drift`.
 

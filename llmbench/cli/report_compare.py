@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from llmbench.cli import report_views
 from llmbench.errors import LlmbenchError, RecordError, TrackingError
 from llmbench.system.output import emit
+from llmbench.system.plotting import own_settings
 from llmbench.tracking.reading import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def compare_sweeps(options: argparse.Namespace) -> None:
     made = compare_tables(found, *names, gate)
     files = report_views._files(COMPARE, COMPARE, made)
     files["compare.json"] = compare_json(found, *names, gate)
-    if (figure := compare_figure(found, *names, gate)) is not None:
-        files["compare.png"] = to_png(figure)
+    with own_settings():
+        if (figure := compare_figure(found, *names, gate)) is not None:
+            files["compare.png"] = to_png(figure)
     report_views._print(made, files, [a, b], options)
     if gate is not None:
         _judge(found, gate)

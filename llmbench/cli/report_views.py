@@ -21,6 +21,7 @@ from llmbench.report.assemble import (
 )
 from llmbench.system.files import write_atomic
 from llmbench.system.output import emit
+from llmbench.system.plotting import own_settings
 
 if TYPE_CHECKING:
     from llmbench.config.parity import ParityConfig
@@ -80,7 +81,8 @@ def table(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     if name == "parity" and len(reached) == 1 and reached[0].speedups and not warning:
         from llmbench.report import figures
 
-        files[f"{stem}.png"] = figures.to_png(figures.parity_figure(sweep.records, reached[0]))
+        with own_settings():
+            files[f"{stem}.png"] = figures.to_png(figures.parity_figure(sweep.records, reached[0]))
         files[f"{stem}.html"] = figures.parity_html(sweep.records, reached[0])
         more = f"{stem}_frontier", f"From {sweep.title}", reached[0].options
         files |= frontier_files(sweep.records, command, *more)[1]

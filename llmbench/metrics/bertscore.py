@@ -23,6 +23,7 @@ from typing import Any
 from llmbench.config.job import ENCODER, HardwareConfig
 from llmbench.errors import CheckpointError, ConfigError, one_line
 from llmbench.system import digests
+from llmbench.system.plotting import import_matplotlib
 from llmbench.system.quiet import quiet_transformers
 
 Scores = tuple[float, float, float]
@@ -119,6 +120,7 @@ def default_is_missing(source: str | None) -> bool:
 
 def preload() -> None:
     """Import what scoring needs, so that it stands in every job's resident memory and not only after the first."""
+    import_matplotlib()  # as bert_score does
     import bert_score  # noqa: F401
 
 
@@ -128,6 +130,7 @@ def load_encoder(files: EncoderFiles, hardware: HardwareConfig) -> Encoder:
     Raises:
         CheckpointError: when the files cannot be loaded.
     """
+    preload()
     with quiet_transformers():
         from bert_score import BERTScorer
         from safetensors import SafetensorError

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llmbench.errors import one_line
+from llmbench.system.plotting import own_settings
+
 if TYPE_CHECKING:
     from llmbench.analysis.parity.parity import Parity
     from llmbench.config.parity import ParityConfig
@@ -56,7 +59,8 @@ def sweep_report(
             own = verdicts[0].options  # what the verdict leaves out, the frontier does
             files |= _figures(records, verdicts) | frontier_files(records, command, options=own)[1]
         except Exception as error:  # a drawing library's trouble must not take the table with it
-            text += f"\nNo figure: {type(error).__name__}: {error}\n"
+            failed = f"No figure could be drawn ({type(error).__name__}: {one_line(error, 300)})"
+            text, markdown = f"{text}\n{failed}\n", f"{markdown}\n\n{failed}"
     if recipe == LIKELIHOOD:
         return SweepReport(text=text, note=markdown, files=files, tables=tuple(tables))
     said = [str(verdict) for verdict in verdicts if recipe in SPEED_RECIPES]  # parity tables begin with theirs
@@ -66,6 +70,7 @@ def sweep_report(
     return SweepReport(text=text, note="\n\n".join(filter(None, order)), files=files, tables=tuple(tables))
 
 
+@own_settings()
 def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[str, str | bytes]:
     from llmbench.report import figures
 
@@ -76,6 +81,7 @@ def _figures(records: "Sequence[Record]", verdicts: "Sequence[Parity]") -> dict[
     return files
 
 
+@own_settings()
 def frontier_files(
     records: "Sequence[Record]",
     command: str,
@@ -111,6 +117,7 @@ def frontier_files(
     return made, files
 
 
+@own_settings()
 def pareto_files(
     records: "Sequence[Record]",
     verdicts: "Sequence[Parity]",
@@ -145,6 +152,7 @@ def pareto_files(
     return pareto_tables(records, found, command, source), files
 
 
+@own_settings()
 def drift_files(
     records: "Sequence[Record]", command: str, source: str = ""
 ) -> "tuple[list[Table], dict[str, str | bytes]]":

@@ -13,6 +13,7 @@ from llmbench.analysis.prediction_map import CACHES, Line, Place, Point, SpeedMa
 from llmbench.report.cells import ABSENT
 from llmbench.report.colours import REFERENCE
 from llmbench.report.layout import Table
+from llmbench.system.plotting import own_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,8 @@ def prediction_files(
     files: dict[str, str | bytes] = {"prediction.json": prediction_json(found, source, mapped)}
     if mapped is not None:
         made += map_tables(mapped, source, prediction.errors(found.model, found.held_out))
-        files["prediction.png"] = to_png(map_figure(mapped), 110)
+        with own_settings():
+            files["prediction.png"] = to_png(map_figure(mapped), 110)
     return made, [*made, rows_table(found, source)], files
 
 

@@ -67,6 +67,10 @@ class CheckpointError(UsageError):
     """Weights or tokenizer cannot be used."""
 
 
+class EditableCheckpointError(CheckpointError):
+    """The texts beside the weights cannot be used as they are, and whoever may write them can mend that."""
+
+
 class JudgeError(CheckpointError):
     """The weights or tokenizer of the perplexity judge cannot be used."""
 

@@ -11,7 +11,7 @@ LLaMA-3-Instruct name only the end of a text in their configuration files, and n
 
 from typing import Any
 
-from llmbench.errors import CheckpointError, one_line
+from llmbench.errors import CheckpointError, EditableCheckpointError, one_line
 
 _DATE = "26 Jul 2024"
 """Today's date for templates that write one (LLaMA-3.1 and later fall back to this one)."""
@@ -99,7 +99,7 @@ def stop_ids(tokenizer: Any, named: tuple[int, ...], vocabulary: int, name: str)
     end, special = tokenizer.eos_token_id, special_tokens(tokenizer)
     ordinary = [i for i in named if i not in special]
     if ordinary and end is not None and end not in named:
-        raise CheckpointError(
+        raise EditableCheckpointError(
             f"checkpoint {name}: eos_token_id {ordinary[0]} of its configuration is ordinary text "
             f"({tokenizer.decode(ordinary[:1])!r}) in its tokenizer, which ends texts with {end} "
             f"({tokenizer.eos_token}); make them agree"
@@ -126,7 +126,7 @@ def require_agreement(tokenizer: Any, config: Any, name: str) -> None:
     for role in ("mask_token_id",) if causal else ("pad_token_id", "mask_token_id"):
         ours, theirs = getattr(config, role, None), getattr(tokenizer, role, None)
         if ours not in (None, -1, theirs) and theirs is not None:
-            raise CheckpointError(
+            raise EditableCheckpointError(
                 f"checkpoint {name}: {role} is {ours} in its configuration, but {theirs} "
                 f"({special_tokens(tokenizer).get(theirs)}) in its tokenizer; make them agree"
             )

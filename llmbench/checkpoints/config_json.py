@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbench.errors import CheckpointError, LlmbenchError, first_cause, one_line
+from llmbench.errors import CheckpointError, EditableCheckpointError, LlmbenchError, first_cause, one_line
 from llmbench.system import digests
 from llmbench.system.quiet import quiet_transformers
 
@@ -144,15 +144,15 @@ def _require_no_guess(values: dict[str, Any], name: str) -> None:
     if causal is not None and type(causal) is not bool:
         raise CheckpointError(f"checkpoint {name}: is_causal is {causal!r} in config.json; it must be true or false")
     if values.get("rms_norm_eps") is None:
-        raise CheckpointError(f"checkpoint {name}: config.json has no rms_norm_eps; add it")
+        raise EditableCheckpointError(f"checkpoint {name}: config.json has no rms_norm_eps; add it")
     ropes = [value for key in ("rope_parameters", "rope_scaling") if isinstance(value := values.get(key), dict)]
     ropes += [part for rope in ropes for part in rope.values() if isinstance(part, dict)]  # one per kind of layer
     if all(part.get("rope_theta") is None for part in (values, *ropes)) and not _older_than_theta(values):
-        raise CheckpointError(f"checkpoint {name}: config.json has no rope_theta; add it")
+        raise EditableCheckpointError(f"checkpoint {name}: config.json has no rope_theta; add it")
     if values["model_type"] == "ministral3":  # its forward multiplies with them, and knows no default
         for key in ("llama_4_scaling_beta", "original_max_position_embeddings"):
             if all(rope.get(key) is None for rope in ropes):
-                raise CheckpointError(f"checkpoint {name}: config.json has no {key} in rope_parameters; add it")
+                raise EditableCheckpointError(f"checkpoint {name}: config.json has no {key} in rope_parameters; add it")
     for rope in ropes:
         for key, value in rope.items():
             numbers = value if isinstance(value, list) else [value]
@@ -165,11 +165,15 @@ def _require_no_guess(values: dict[str, Any], name: str) -> None:
 def _older_than_theta(values: dict[str, Any]) -> bool:
     """Whether it is LLaMA-1's or LLaMA-2's config.json: those do not say rope_theta, which was always 10000.
 
-    `LlamaConfig` documents that number and fills it in. A bidirectional model, or a file that says something else of
-    its rotation, is of another origin.
+    `LlamaConfig` documents that number and fills it in. Models of that time with a longer context say
+    `rope_scaling: {"type": "linear", "factor": 4.0}`, or dynamic. A bidirectional model, or a file that says something
+    else of its rotation, is of another origin.
     """
     causal = values["model_type"] == "llama" and values.get("is_causal") is not False
-    return causal and not any(value is not None for key, value in values.items() if "rope" in key or "theta" in key)
+    said = {key: value for key, value in values.items() if ("rope" in key or "theta" in key) and value is not None}
+    scaling = said.pop("rope_scaling", {"type": "linear", "factor": 1})
+    old = isinstance(scaling, dict) and set(scaling) == {"type", "factor"} and scaling["type"] in ("linear", "dynamic")
+    return causal and old and not said
 
 
 def context(config: Any, name: str) -> int:
@@ -226,7 +230,7 @@ def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
     named = [getattr(config, "eos_token_id", None), generation.get("eos_token_id")]
     flat = [i for value in named if value is not None for i in (value if isinstance(value, list) else [value])]
     if strange := [i for i in flat if type(i) is not int]:
-        raise CheckpointError(
+        raise EditableCheckpointError(
             f"checkpoint {name}: eos_token_id {strange[0]!r} is no token's number; set one, or a list"
         )
     stop = tuple(dict.fromkeys(flat))
@@ -234,14 +238,18 @@ def special_ids(config: Any, folder: Path, name: str) -> SpecialIds:
     pads = (getattr(config, "pad_token_id", None), generation.get("pad_token_id"), *stop, 0)
     pad = next(i for i in pads if i is not None and i != -1)  # old Llama configurations say -1 for "none"
     if mask is None and "diffusion" in modes.of_config(config):
-        raise CheckpointError(f"checkpoint {name}: it has a diffusion mode and no mask_token_id; set it in config.json")
+        raise EditableCheckpointError(
+            f"checkpoint {name}: it has a diffusion mode and no mask_token_id; set it in config.json"
+        )
     vocabulary = field(config, "vocab_size", name)
     for key, value in (("pad_token_id", pad), ("mask_token_id", mask), *(("eos_token_id", i) for i in stop)):
         if value is not None and not (type(value) is int and 0 <= value < vocabulary):
-            raise CheckpointError(f"checkpoint {name}: {key} {value!r} is outside its vocabulary of {vocabulary}")
+            raise EditableCheckpointError(
+                f"checkpoint {name}: {key} {value!r} is outside its vocabulary of {vocabulary}"
+            )
     if mask is not None and mask in (pad, *stop):
         role = "pad_token_id" if mask == pad else "eos_token_id"
-        raise CheckpointError(f"checkpoint {name}: mask_token_id {mask} is its {role} too; they must differ")
+        raise EditableCheckpointError(f"checkpoint {name}: mask_token_id {mask} is its {role} too; they must differ")
     begin = (getattr(config, "bos_token_id", None), generation.get("bos_token_id"))
     named_ids = frozenset(i for i in (*stop, pad, mask, *begin) if isinstance(i, int))
     return SpecialIds(stop=stop, pad=pad, mask=mask, all=named_ids)
@@ -251,7 +259,7 @@ def field(config: Any, key: str, name: str) -> int:
     """A whole number that the configuration must state. Raises CheckpointError."""
     value = getattr(config, key, None)
     if not isinstance(value, int):
-        raise CheckpointError(f"checkpoint {name}: config.json has no {key}; add it")
+        raise EditableCheckpointError(f"checkpoint {name}: config.json has no {key}; add it")
     return value
 
 

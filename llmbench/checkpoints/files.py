@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbench.config.modes import Mode, Modes
-from llmbench.errors import CheckpointError, one_line
+from llmbench.errors import CheckpointError, EditableCheckpointError, one_line
 from llmbench.record import Family
 from llmbench.system.quiet import quiet_transformers
 
@@ -210,7 +210,7 @@ def _tokenizer(folder: Path, gguf: str | None, laid_out: bool, kind: str | None,
     except Exception as error:  # each kind of tokenizer raises its own
         raise CheckpointError(f"checkpoint {name}: its tokenizer cannot be read: {one_line(error)}") from error
     if getattr(tokenizer, "split_special_tokens", False):
-        raise CheckpointError(
+        raise EditableCheckpointError(
             f"checkpoint {name}: its tokenizer reads special tokens letter by letter; set split_special_tokens to "
             "false in tokenizer_config.json"
         )

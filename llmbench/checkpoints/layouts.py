@@ -19,7 +19,7 @@ import yaml
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from llmbench.errors import CheckpointError
+from llmbench.errors import CheckpointError, EditableCheckpointError
 
 FOLDER = Path(__file__).parents[1] / "bundled" / "layouts"
 
@@ -116,7 +116,7 @@ def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, An
         candidates = [keys] if isinstance(keys, str) else keys
         found = next((value for key in candidates if (value := _stated(values, key)) is not None), None)
         if found is None and own not in layout.defaults:
-            raise CheckpointError(f"checkpoint {name}: config.json has no {candidates[0]}; add it")
+            raise EditableCheckpointError(f"checkpoint {name}: config.json has no {candidates[0]}; add it")
         if own in layout.at_most and isinstance(found, int):
             found = min(found, layout.at_most[own])
         native[own] = found

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmbench.checkpoints.files import CheckpointFiles
-from llmbench.errors import CheckpointError, one_line
+from llmbench.errors import CheckpointError, EditableCheckpointError, one_line
 from llmbench.record import Family
 from llmbench.system import digests
 
@@ -76,9 +76,30 @@ def resolve_checkpoint(
     Raises:
         CheckpointError: one line that names the checkpoint, what is wrong, and what to change.
     """
+    kind, _, rest = source.partition(":")
+    try:
+        return _resolve(source, kind, rest, weights, layout, family, require)
+    except EditableCheckpointError as error:
+        if kind != "hub":
+            raise
+        repo, _, revision = rest.partition("@")
+        fetch = f"hf download {repo}{f' --revision {revision}' if revision else ''} --local-dir FOLDER"
+        copy = f"in a copy: {fetch}, then checkpoint=local model.checkpoint=FOLDER"
+        raise CheckpointError(f"{error} ({copy})") from error
+
+
+def _resolve(
+    source: str,
+    kind: str,
+    rest: str,
+    weights: Weights,
+    layout: str | None,
+    family: Family | None,
+    require: Callable[[CheckpointFiles], object],
+) -> CheckpointFiles:
+    """See `resolve_checkpoint`; the two parts of a source are its kind and the rest."""
     from llmbench.checkpoints import hub
 
-    kind, _, rest = source.partition(":")
     snapshot = hub.small_files(rest) if kind == "hub" else None
     name, folder, gguf = (snapshot.name, snapshot.folder, None) if snapshot else _locate(source)
     if weights == "real" and folder.parent == SHAPES:

@@ -303,6 +303,15 @@ print(json.dumps(told))
 """
 
 
+def test_what_would_have_to_be_edited_is_said_with_the_way_to_a_copy(server, fetch):
+    hub.edit(server.folder / "config.json", rope_theta=...)
+    said = fetch(f"hub:{REPO}", script=REFUSED)["said"]
+    assert said.startswith(
+        f"checkpoint hub:{REPO}@{SHA}: config.json has no rope_theta; add it (in a copy: hf download "
+    )
+    assert said.endswith(f"hf download {REPO} --local-dir FOLDER, then checkpoint=local model.checkpoint=FOLDER)")
+
+
 def test_a_checkpoint_of_the_hub_is_the_folder_it_would_be(server, fetch, tmp_path):
     local = shutil.copytree(server.folder, tmp_path / "local")
     (server.folder / "model.safetensors").write_bytes(b"the same weights in one file")
@@ -318,6 +327,16 @@ def test_a_checkpoint_of_the_hub_is_the_folder_it_would_be(server, fetch, tmp_pa
     assert "was damaged after its download; delete " in told["damaged"]
     assert not hub.ran(server.folder.parent)
 
+
+REFUSED = """
+import json, sys
+from llmbench.checkpoints.resolve import resolve_checkpoint
+from llmbench.errors import CheckpointError
+try:
+    resolve_checkpoint(sys.argv[1])
+except CheckpointError as error:
+    print(json.dumps({"said": str(error)}))
+"""
 
 PREPARE = """
 import json, sys

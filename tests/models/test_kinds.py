@@ -143,14 +143,19 @@ def plain(tmp_path_factory):
     return folder
 
 
-def test_llama_2s_config_json_does_not_say_rope_theta(plain, tmp_path):
+@pytest.mark.parametrize("scaling", [None, {"type": "linear", "factor": 4.0}, {"type": "dynamic", "factor": 2.0}])
+def test_llama_2s_config_json_does_not_say_rope_theta(plain, tmp_path, scaling):
     import shutil
 
     import hub_checkpoints as hub
 
     folder = shutil.copytree(plain, tmp_path / "llama")
-    hub.edit(folder / "config.json", rope_parameters=..., rope_scaling=None)
-    assert resolve_checkpoint(str(folder)).config.rope_parameters["rope_theta"] == 10000.0
+    hub.edit(folder / "config.json", rope_parameters=..., rope_scaling=scaling)
+    rope = resolve_checkpoint(str(folder)).config.rope_parameters
+    assert rope["rope_theta"] == 10000.0
+    assert (rope["rope_type"], rope.get("factor")) == (
+        ("default", None) if scaling is None else (scaling["type"], scaling["factor"])
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,14 @@ def test_llama_2s_config_json_does_not_say_rope_theta(plain, tmp_path):
         ({"rope_parameters": ..., "is_causal": False}, "config.json has no rope_theta"),
         ({"rope_parameters": ..., "model_type": "mistral"}, "config.json has no rope_theta"),
         ({"rope_parameters": ..., "rope_thetta": 1e6}, "config.json has no rope_theta"),
-        ({"rope_parameters": ..., "rope_scaling": {"type": "linear", "factor": 2.0}}, "config.json has no rope_theta"),
+        (
+            {"rope_parameters": ..., "rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
+            "config.json has no rope_theta",
+        ),
+        (
+            {"rope_parameters": ..., "rope_scaling": {"type": "linear", "factor": 2.0}, "model_type": "qwen2"},
+            "no rope_theta",
+        ),
         ({"rope_parameters": {"rope_type": "default"}}, "config.json has no rope_theta"),
         ({"rope_parameters": "x"}, "config.json has no rope_theta"),
         ({"is_causal": "false"}, "is_causal is 'false' in config.json; it must be true or false"),

@@ -261,7 +261,7 @@ def test_held_out_likelihood_is_shifted_too(stored):
         ("llada", {"weight_tying": ...}, "weight_tying is missing"),
         ("llada", {"layer_norm_type": "default"}, "layer_norm_type is 'default'"),
         ("llada", {"activation_type": "swiglu"}, "activation_type is 'swiglu'"),
-        ("llada", {"block_group_size": True}, "block_group_size is True"),  # 1 == True in Python
+        ("llada", {"rope_full_precision": 1}, "rope_full_precision is 1"),  # 1 == True in Python
         ("llada", {"mlp_hidden_size": None, "mlp_ratio": None}, "config.json has no mlp_hidden_size"),
         ("llada", {"mlp_hidden_size": None, "mlp_ratio": 1.5}, "config.json has no mlp_hidden_size"),
         ("llada", {"mlp_hidden_size": None}, "has shape"),  # 4 * 32 instead of 48
@@ -300,9 +300,29 @@ def test_what_the_blocks_do_not_compute_is_named(tmp_path, kind, change, expecte
 def test_sizes_that_llada_states_in_another_way(tmp_path):
     """LLaDA's own defaults: the feed-forward's width as a ratio, and one head of keys as a switch."""
     hub.write(tmp_path / "llada", "llada")
-    hub.edit(tmp_path / "llada" / "config.json", mlp_hidden_size=None, multi_query_attention=True, n_kv_heads=1)
+    changes = {"mlp_hidden_size": None, "multi_query_attention": True, "n_kv_heads": 1, "block_group_size": 2}
+    hub.edit(tmp_path / "llada" / "config.json", **changes)
     config = resolve_checkpoint(str(tmp_path / "llada"), "dummy").config
     assert (config.intermediate_size, config.num_key_value_heads) == (4 * 32, 1)
+
+
+def test_groups_of_blocks_are_told_by_the_names_of_the_tensors(tmp_path):
+    """The authors' code computes the same in groups, and calls the tensors of one `block_groups.0.1.ff_proj.weight`."""
+    from safetensors.torch import load_file, save_file
+
+    hub.write(tmp_path / "llada", "llada")
+    alone = resolve_checkpoint(str(tmp_path / "llada"))
+    hub.edit(tmp_path / "llada" / "config.json", block_group_size=2)
+    assert resolve_checkpoint(str(tmp_path / "llada")).config.to_dict() == alone.config.to_dict()
+    index = tmp_path / "llada" / "model.safetensors.index.json"
+    renamed = {}
+    for path in (tmp_path / "llada").glob("*.safetensors"):
+        renamed |= {name.replace(".blocks.", ".block_groups.0."): tensor for name, tensor in load_file(path).items()}
+        path.unlink()
+    index.unlink()
+    save_file(renamed, tmp_path / "llada" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lack model\.transformer\.blocks\.0\.attn_norm\.weight and 17 more"):
+        resolve_checkpoint(str(tmp_path / "llada"))
 
 
 def test_biases_where_none_may_be(tmp_path):

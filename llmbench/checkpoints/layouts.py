@@ -74,7 +74,7 @@ def read(path: Path) -> Layout:
         CheckpointError: it cannot be read, or says something that a layout does not have.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Once)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise CheckpointError(f"model.layout {path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or "path" in values:
@@ -85,6 +85,18 @@ def read(path: Path) -> Layout:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][:2])
         raise CheckpointError(f"model.layout {path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+
+
+class _Once(yaml.SafeLoader):
+    """YAML in which no key may stand twice in one mapping: the last one would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping. Raises ConstructorError."""
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def translate(layout: Layout, values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -374,6 +374,7 @@ def test_a_layout_of_ones_own(stored, tmp_path):
         ("[" * 10**5, "cannot be read"),
         ("blocks: llama\nfields: {}\npath: /etc/passwd", "no layout"),
         ("blocks: llama", "fields: "),
+        ("blocks: llama\nfields: {a: b,\n a: c}", "'a' stands twice in \"<unicode string>\", line 2"),
         ("blocks: llama\nfields: {}\nblock: llama", "block: "),
         ("blocks: llama\nfields: {vocab_size: 3}", "fields"),
         ("blocks: t5\nfields: {}", "model_type 't5'"),

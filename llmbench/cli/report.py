@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbench.cli import prediction_options, report_compare, report_views
+from llmbench.cli import prediction_options, report_compare, report_paper, report_views
 from llmbench.errors import LlmbenchError, TrackingError, UsageError
 from llmbench.report.assemble import LIKELIHOOD, RECIPES, VIEWS
 from llmbench.system.output import emit, flush_output
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     def run(options: argparse.Namespace) -> None:
         if options.price_per_hour is not None and options.table != "pareto":
             raise UsageError(f"{PRICE} is for pareto alone; leave it out of {options.table}")
+        if options.missing and options.table != "paper":
+            raise UsageError(f"--missing is for paper alone; leave it out of {options.table}")
         if options.table == report_compare.COMPARE:
             raise UsageError("compare stands first: llmbench report compare A B [options]")
         prediction_options.check_options(options)
@@ -56,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "drift": report_views.drift,
                 "prediction": report_views.prediction,
                 "html": report_views.html,
+                "paper": report_paper.paper,
             }
             views.get(options.table, report_views.table)(_source(options), options)
 
@@ -132,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "table",
         choices=(*RECIPES, LIKELIHOOD, *VIEWS, report_compare.COMPARE, SWEEPS),
-        help="table 1 to 4, the models' own likelihood, a view of them, two sweeps (compare A B), or a list of all",
+        help="table 1 to 6, the models' own likelihood, a view of them, two sweeps (compare A B), or a list of all",
     )
     add("--folder", default=None, help="read a sweep's folder, or a folder of results, and no store")
     add("--uri", default=None, help="MLflow store or server (default: mlflow.db in the folder of results)")
@@ -145,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where files are written (default: %(default)s); for html also the file's name",
     )
+    add("--missing", action="store_true", help="for paper: print the tables that have no sweep of this commit and device")
     prediction_options.add(options)
     return options
 

@@ -61,6 +61,7 @@ def table(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     """
     from llmbench.analysis.parity.analyze import verdicts
     from llmbench.report.model_tables import model_properties
+    from llmbench.report.paper import table_files
     from llmbench.sweeps import partial
 
     name, number = options.table, RECIPES.index(options.table) + 1
@@ -77,7 +78,7 @@ def table(source: "RecordedSweeps", options: argparse.Namespace) -> None:
         raise TrackingError(f"{warning}. There is nothing to compare yet")
     stem = f"table{number}"
     made = recipe_tables(sweep.records, reached, name, command)
-    files = _files(stem, name, made)
+    files = table_files(name, made)
     if name == "parity" and len(reached) == 1 and reached[0].speedups and not warning:
         from llmbench.report import figures
 
@@ -348,7 +349,9 @@ def _partial_names(sweeps: "Sequence[RecordedSweep]") -> str:
 
 def _files(stem: str, name: str, made: "Sequence[Table]") -> Files:
     """The tables as Markdown and LaTeX."""
-    tex = [item.latex(f"tab:{name}" if place == 0 else f"tab:{name}-{place}") for place, item in enumerate(made)]
+    from llmbench.report.latex import latex
+
+    tex = [latex(item, f"tab:{name}" if place == 0 else f"tab:{name}-{place}") for place, item in enumerate(made)]
     return {f"{stem}.md": "\n".join(item.markdown() for item in made), f"{stem}.tex": "\n".join(tex)}
 
 

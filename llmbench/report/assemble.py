@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from llmbench.record import Record
     from llmbench.report.layout import Table
 
-SPEED_RECIPES = ("latency", "throughput", "memory")
-RECIPES = (*SPEED_RECIPES, "parity")
-"""Tables 1 to 4; the file of the same name in conf/experiment runs what each needs."""
+RECIPES = ("latency", "throughput", "memory", "parity", "acceleration", "energy")
+"""Tables 1 to 6; the file of the same name in conf/experiment runs what each needs."""
+SPEED_RECIPES = ("latency", "throughput", "memory", "energy")
+"""Those that measure no quality."""
 LIKELIHOOD = "likelihood"
 """The table of what belongs to models and not to k; conf/experiment/likelihood.yaml runs no more than it needs."""
 
-VIEWS = ("frontier", "pareto", "hypotheses", "drift", "prediction", "html")
+VIEWS = ("frontier", "pareto", "hypotheses", "drift", "prediction", "html", "paper")
 """What else is made from sweeps of these recipes."""
 
 
@@ -183,7 +184,9 @@ def recipe_tables(
     """
     from llmbench.analysis.hypotheses.claims import hypotheses
     from llmbench.report import tables
+    from llmbench.report.acceleration import acceleration_table
     from llmbench.report.details import details_tables
+    from llmbench.report.energy import energy_table
     from llmbench.report.hypotheses import hypothesis_tables
     from llmbench.report.model_tables import aup_table, likelihood_table
 
@@ -191,6 +194,8 @@ def recipe_tables(
         "latency": tables.latency_table,
         "throughput": tables.throughput_table,
         "memory": tables.memory_table,
+        "acceleration": lambda known, typed: acceleration_table(known, verdicts, typed),
+        "energy": energy_table,
         LIKELIHOOD: likelihood_table,
     }
     if recipe in makers:

@@ -11,9 +11,7 @@ from llmbench.analysis.formats import counted, number, quantization
 from llmbench.analysis.implementations import row_labels, way_of
 from llmbench.analysis.parity.grouping import seed_of, steps_of
 from llmbench.record import Record, from_server, timed
-from llmbench.report.layout import Table
-
-ABSENT = "-"
+from llmbench.report.layout import ABSENT, Quantity, Table
 
 Column = tuple[str, Callable[[Record], str]]
 """Header, and the cell of a Record."""
@@ -24,9 +22,14 @@ def value(key: str, scale: float = 1.0) -> Callable[[Record], str]:
 
     def cell(record: Record) -> str:
         found = record.metrics.get(key)
-        return ABSENT if found is None else number(found / scale)
+        return quantity(None if found is None else found / scale)
 
     return cell
+
+
+def quantity(found: float | None) -> str:
+    """A number, where there is one."""
+    return ABSENT if found is None else Quantity(number(found), found)
 
 
 def with_interval(key: str) -> Callable[[Record], str]:
@@ -34,14 +37,21 @@ def with_interval(key: str) -> Callable[[Record], str]:
     return lambda record: interval(logged(record, key))
 
 
+def forwards(record: Record) -> str:
+    """Forwards made; every one where they are whole."""
+    made = record.metrics.get("throughput/nfe")
+    return ABSENT if made is None else Quantity(f"{made:g}", made)
+
+
 def interval(estimate: Estimate | None, unit: str = "") -> str:
     """`12.3x [11.9, 12.8]`; the value alone where it has no interval."""
     if estimate is None:
         return ABSENT
     said = f"{number(estimate.value)}{unit}"
-    if estimate.low is None or estimate.high is None:
-        return said
-    return f"{said} [{number(estimate.low)}, {number(estimate.high)}]"
+    low, high = estimate.low, estimate.high
+    if low is None or high is None:
+        return Quantity(said, estimate.value)
+    return Quantity(f"{said} [{number(low)}, {number(high)}]", estimate.value, low, high)
 
 
 def condition(key: str) -> Callable[[Record], str]:
@@ -128,15 +138,34 @@ def provenance(records: Sequence[Record], command: str = "", *, generated: bool 
 
 
 def record_table(
-    title: str, records: Sequence[Record], columns: Sequence[Column], command: str, notes: Sequence[str] = ()
+    title: str,
+    records: Sequence[Record],
+    columns: Sequence[Column],
+    command: str,
+    notes: Sequence[str] = (),
+    *,
+    keys: int = 1,
+    main: tuple[str, ...] = (),
 ) -> Table:
-    """One row per Record; columns without a single value are left out."""
+    """One row per Record; columns without a single value are left out.
+
+    Args:
+        title: of the table.
+        records: its rows.
+        columns: the first `keys` of them name a row.
+        command: what recreates it.
+        notes: what must be known to read it.
+        keys: how many columns name a row; one that says the same in every row names none.
+        main: headers of the columns that print shows first.
+    """
     cells = [[cell(record) for _, cell in columns] for record in records]
     kept = [i for i in range(len(columns)) if i == 0 or any(row[i] != ABSENT for row in cells)]
     common = set[str].intersection(*(set(record.notes) for record in records)) if len(records) > 1 else set()
     own = dict.fromkeys(
         f"{'All jobs' if note in common else record.label}: {note}" for record in records for note in record.notes
     )
+    naming = [i for i in kept[:keys] if i == 0 or len({row[i] for row in cells}) > 1]
+    kept = [*naming, *(i for i in kept if i not in naming)]
     return Table(
         title=title,
         header=tuple(columns[i][0] for i in kept),
@@ -144,6 +173,8 @@ def record_table(
         notes=(*notes, *own),
         provenance=provenance(records, command),
         identities=tuple(record.identity for record in records),
+        keys=len(naming),
+        main=main,
     )
 
 

@@ -15,7 +15,8 @@ from llmbench.analysis.parity.verdict import Curve, MetricParity
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
-from llmbench.report.plane import AXIS, Plane, draw_plane, place_labels, plane, plane_traces
+from llmbench.report.axes import SMALL, logarithmic
+from llmbench.report.plane import AXIS, Plane, draw_plane, place_labels, plane, plane_traces, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +40,8 @@ class Panel:
     marked: int | None = None  # where parity may be claimed from
     baseline_name: str = ""  # what it is called here; "" for that of the side
     forwards: tuple[tuple[int, float], ...] = ()  # (k, forwards made), where they are not k
+    log: bool = False  # whether heights are on a logarithmic axis
+    note: str = ""  # what a bar is
 
     @property
     def ticks(self) -> list[str]:
@@ -99,6 +102,8 @@ def _time(records: Sequence[Record], parity: Parity, marked: int | None) -> Pane
     return Panel(
         title="end-to-end latency",
         unit="ms per batch (labels: speedup)",
+        log=True,
+        note="bars: 95 % interval of L_e2e",
         points=tuple((item.steps, item.candidate_ms) for item in parity.speedups),
         baseline=parity.speedups[0].baseline_ms,
         bars=tuple(bounds),
@@ -114,16 +119,24 @@ def _timed_baseline(parity: Parity) -> str:
     return str(named[0]) if named and len(parity.implementations) > 1 else ""
 
 
-def parity_figure(records: Sequence[Record], parity: Parity) -> "Figure":
-    """The picture of a verdict; its title is the verdict, its subtitle the conditions."""
+def parity_figure(records: Sequence[Record], parity: Parity, width: float | None = None) -> "Figure":
+    """The picture of a verdict; its title is the verdict, its subtitle the conditions.
+
+    Args:
+        records: that the verdict was made from.
+        parity: the verdict.
+        width: in inches, for print: without title and subtitle, which a caption holds there.
+    """
     from matplotlib.figure import Figure
 
     drawn = panels(records, parity)
     widths = _widths(drawn)
-    figure = Figure(figsize=(max(4.2 * sum(widths), 6.4), 4.5), layout="constrained")
+    size = (max(4.2 * sum(widths), 6.4), 4.5) if width is None else (width, 0.4 * width)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(1, max(len(drawn), 1), width_ratios=widths or None)
-    figure.suptitle(f"{parity.title}\n", fontsize=13, fontweight="bold")
-    figure.text(0.5, 0.91, parity.where, ha="center", fontsize=9, color=REFERENCE)
+    if width is None:
+        figure.suptitle(f"{parity.title}\n", fontsize=13, fontweight="bold")
+        figure.text(0.5, 0.91, parity.where, ha="center", fontsize=9, color=REFERENCE)
     known: dict[str, Any] = {}
     for place, panel in enumerate(drawn):
         axes = figure.add_subplot(grid[place])
@@ -133,7 +146,7 @@ def parity_figure(records: Sequence[Record], parity: Parity) -> "Figure":
             _draw(axes, panel, parity.names)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             known.setdefault(label, handle)
-    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=7, frameon=False, fontsize=9)
+    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=7, frameon=False)
     figure.draw_without_rendering()  # lays the panels out: labels are placed by their size
     figure.set_layout_engine("none")
     for axes, panel in zip(figure.axes, drawn, strict=True):
@@ -148,16 +161,18 @@ def _widths(drawn: Sequence[Panel | Plane]) -> list[float]:
 
 
 def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
+    from matplotlib import rcParams
     from matplotlib.patheffects import AbstractPathEffect, withStroke
     from matplotlib.ticker import NullLocator
 
     steps, values = [k for k, _ in panel.points], [value for _, value in panel.points]
+    wide = rcParams["lines.linewidth"]
     axes.set_xscale("log", base=2)
     axes.set_xticks(steps, panel.ticks)
     axes.xaxis.set_minor_locator(NullLocator())
     if panel.baseline is not None:
-        axes.axhline(panel.baseline, color=BASELINE, linewidth=2, linestyle="--", label=panel.baseline_name or names[0])
-    axes.plot(steps, values, color=CANDIDATE, linewidth=2, marker="o", label=names[1])
+        axes.axhline(panel.baseline, color=BASELINE, linestyle="--", label=panel.baseline_name or names[0])
+    axes.plot(steps, values, color=CANDIDATE, marker="o", label=names[1])
     if panel.bars:
         spans = [[max(v - low, 0) for v, (low, _) in zip(values, panel.bars, strict=True)]]
         spans.append([max(high - v, 0) for v, (_, high) in zip(values, panel.bars, strict=True)])
@@ -165,16 +180,20 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
     if panel.marked is not None:
         axes.axvline(panel.marked, color=CANDIDATE, linewidth=6, alpha=0.15, label="parity")
     for name, height in panel.references:
-        axes.axhline(height, color=REFERENCE, linewidth=1.2, linestyle=_STYLES.get(name, ":"), label=name)
+        axes.axhline(height, color=REFERENCE, linewidth=0.7 * wide, linestyle=_STYLES.get(name, ":"), label=name)
     halo: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
     for (k, value), label in zip(panel.points, panel.labels, strict=False):
-        text = axes.annotate(label, (k, value), (-2, 9), textcoords="offset points", ha="center", fontsize=9, zorder=5)
+        text = axes.annotate(label, (k, value), (-2, 6), textcoords="offset points", ha="center", fontsize=SMALL, zorder=5)
         text.set_path_effects(halo)
-    axes.set_ylim(bottom=0, top=1.18 * max([panel.top, *(height for _, height in panel.references)]))
+    if panel.log:
+        logarithmic(axes, "y", [*values, *(end for bar in panel.bars for end in bar), panel.baseline or values[0]])
+        axes.margins(y=0.15)
+    else:
+        axes.set_ylim(bottom=0, top=1.18 * max([panel.top, *(height for _, height in panel.references)]))
     if panel.outside:
-        axes.text(0.98, 0.98, "\n".join(panel.outside), transform=axes.transAxes, ha="right", va="top", fontsize=9)
+        axes.text(0.98, 0.98, "\n".join(panel.outside), transform=axes.transAxes, ha="right", va="top", fontsize=SMALL)
     axes.margins(x=0.12)
-    axes.set_title(panel.title, fontsize=10)
+    axes.set_title(titled(panel), fontsize=SMALL)
     axes.set_xlabel(panel.axis)
     axes.set_ylabel(panel.unit)
     axes.grid(alpha=0.25)
@@ -199,7 +218,7 @@ def parity_html(records: Sequence[Record], parity: Parity) -> str:
         rows=1,
         cols=max(len(drawn), 1),
         column_widths=_widths(drawn) or None,
-        subplot_titles=[panel.title for panel in drawn] or None,
+        subplot_titles=[titled(panel).replace("\n", "<br>") for panel in drawn] or None,
     )
     for column, panel in enumerate(drawn, start=1):
         figure.update_yaxes(title=panel.unit, row=1, col=column)
@@ -215,6 +234,8 @@ def parity_html(records: Sequence[Record], parity: Parity) -> str:
         figure.add_traces(_traces(panel, parity.names, shown=column == 1), rows=1, cols=column)
         steps = [k for k, _ in panel.points]
         figure.update_xaxes(type="log", tickvals=steps, ticktext=panel.ticks, title=panel.axis, row=1, col=column)
+        if panel.log:
+            figure.update_yaxes(type="log", dtick="D2", row=1, col=column)
     title = f"<b>{parity.title}</b><br><sup>{parity.where}</sup>"
     figure.update_layout(
         title=title, template="plotly_white", margin={"t": 120}, legend={"orientation": "h", "y": -0.2}

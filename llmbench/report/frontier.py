@@ -13,7 +13,7 @@ from llmbench.analysis.formats import NAMES, TITLES, number
 from llmbench.analysis.frontier import Front, Frontier, Setting
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
-from llmbench.report.axes import by_number, logarithmic, styles_of
+from llmbench.report.axes import SMALL, by_number, logarithmic, styles_of
 from llmbench.report.cells import in_order, interval, provenance
 from llmbench.report.colours import REFERENCE
 from llmbench.report.layout import Table
@@ -21,6 +21,8 @@ from llmbench.report.layout import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_BARS = "bars: 95 % intervals of each setting, of time over repeats, of quality over prompts"
 
 FEW = 8
 """So many settings are all numbered."""
@@ -117,7 +119,7 @@ def frontier_figure(item: Frontier, source: str = "") -> "Figure":
             _against_entropy(right, front, item.settings, styles, numbers)
         _list(figure.add_subplot(grid[row, -1]), front, item.settings, numbers)
         if row == 0:
-            left.set_title("\n".join(filter(None, [source, item.where])), fontsize=9, color=REFERENCE, loc="left")
+            left.set_title("\n".join(filter(None, [source, item.where, _BARS])), fontsize=9, color=REFERENCE, loc="left")
     entries = _legend(item.settings, styles, fronts)
     figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 6), frameon=False, fontsize=9)
     return figure
@@ -155,7 +157,7 @@ def _against_entropy(
     }
     _points(axes, front, settings, points, styles, numbers)
     axes.set_xlabel("entropy (nats; further left is less varied)")
-    axes.tick_params(labelsize=8, labelleft=False)
+    axes.tick_params(labelsize=SMALL, labelleft=False)
 
 
 def _points(

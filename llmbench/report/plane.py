@@ -7,12 +7,13 @@ gap goes to LLaMA's least varied text, right of it to its most varied.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbench.analysis.formats import TITLES
 from llmbench.analysis.parity.sides import as_logged, oriented
 from llmbench.analysis.parity.verdict import DeltaTest, MetricParity, Verdict
 from llmbench.metrics.keys import METRICS
+from llmbench.report.axes import SMALL
 from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Plane:
     knots: tuple[Point, ...]
     margin: tuple[float, ...]  # at each knot, the value that is worse by the margin
     gaps: tuple[Gap, ...]
+    note: str = "bars: 95 % interval of the gap to the curve"
 
     @property
     def curve(self) -> list[tuple[float, float, float]]:
@@ -112,8 +114,26 @@ def _gap(metric: str, test: DeltaTest, entropy: float) -> Gap:
     )
 
 
+class Titled(Protocol):
+    """A panel."""
+
+    @property
+    def title(self) -> str:
+        """What it shows."""
+
+    @property
+    def note(self) -> str:
+        """What a bar is."""
+
+
+def titled(panel: Titled) -> str:
+    """What stands above a panel."""
+    return "\n".join(filter(None, [panel.title, panel.note]))
+
+
 def draw_plane(axes: "Axes", plane: Plane, names: tuple[str, str]) -> None:
     """With Matplotlib; `place_labels` writes the temperatures and k when the layout is known."""
+    from matplotlib import rcParams
     from matplotlib.ticker import NullLocator
 
     if plane.log:
@@ -123,15 +143,15 @@ def draw_plane(axes: "Axes", plane: Plane, names: tuple[str, str]) -> None:
     curve = plane.curve
     entropies, values, worse = zip(*curve, strict=True)
     axes.fill_between(entropies, values, worse, color=BASELINE, alpha=0.15, linewidth=0, label="margin")
-    axes.plot(entropies, values, color=BASELINE, linewidth=2, linestyle="--", label=names[0])
-    axes.plot([p.entropy for p in plane.knots], [p.value for p in plane.knots], "o", color=BASELINE, markersize=4)
+    axes.plot(entropies, values, color=BASELINE, linestyle="--", label=names[0])
+    axes.plot([p.entropy for p in plane.knots], [p.value for p in plane.knots], "o", color=BASELINE, markersize=0.7 * rcParams["lines.markersize"])
     for gap in plane.gaps:
         at = [gap.point.entropy, gap.point.entropy]
-        axes.plot(at, [gap.point.value, gap.reference], color=REFERENCE, linewidth=1.5, linestyle=":", label="gap")
+        axes.plot(at, [gap.point.value, gap.reference], color=REFERENCE, linestyle=":", label="gap")
         spans = [[max(gap.point.value - gap.low, 0)], [max(gap.high - gap.point.value, 0)]]
         axes.errorbar(*_xy(gap.point), yerr=spans, fmt="o", color=CANDIDATE, capsize=3)
-    axes.margins(x=0.1, y=0.12)
-    axes.set_title(plane.title, fontsize=10)
+    axes.margins(x=0.1, y=0.18)
+    axes.set_title(titled(plane), fontsize=SMALL)
     axes.set_xlabel(AXIS)
     axes.set_ylabel(plane.unit)
     axes.grid(alpha=0.25)
@@ -155,8 +175,8 @@ def place_labels(axes: "Axes", plane: Plane) -> None:
 
     # k first, then the ends of the curve, then what is between them
     knots = [plane.knots[0], plane.knots[-1], *plane.knots[1:-1]] if len(plane.knots) > 1 else list(plane.knots)
-    wanted = [(gap.point, f"k = {gap.point.label}", CANDIDATE, 9, _OFFSETS) for gap in plane.gaps]
-    wanted += [(p, f"T = {p.label}", BASELINE, 8, ((0, -9), (7, -4))) for p in knots]
+    wanted = [(gap.point, f"k = {gap.point.label}", CANDIDATE, SMALL, _OFFSETS) for gap in plane.gaps]
+    wanted += [(p, f"T = {p.label}", BASELINE, SMALL, ((0, -9), (7, -4))) for p in knots]
     taken = []
     for gap in plane.gaps:
         ends = gap.low, gap.high, gap.reference
@@ -178,7 +198,7 @@ def place_labels(axes: "Axes", plane: Plane) -> None:
                 taken.append(_label(axes, point, text, colour, size, offsets[0]).get_window_extent())
 
 
-def _label(axes: "Axes", point: Point, text: str, colour: str, size: int, offset: tuple[int, int]) -> "Annotation":
+def _label(axes: "Axes", point: Point, text: str, colour: str, size: str, offset: tuple[int, int]) -> "Annotation":
     right, up = offset
     sides = {-1: "right", 0: "center", 1: "left"}, {-1: "top", 0: "center", 1: "bottom"}
     return axes.annotate(

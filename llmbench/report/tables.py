@@ -17,28 +17,25 @@ from llmbench.report.cells import (
     ABSENT,
     Column,
     condition,
+    forwards,
     in_order,
     interval,
     naming_columns,
     provenance,
+    quantity,
     record_table,
     value,
     weights_of,
     with_interval,
 )
-from llmbench.report.layout import Table
-
-
-def _forwards(record: Record) -> str:
-    made = record.metrics.get("throughput/nfe")
-    return ABSENT if made is None else f"{made:g}"
+from llmbench.report.layout import Quantity, Table
 
 
 def _roofline(record: Record) -> str:
     """Least possible time / L_e2e, marked where the ceilings cannot judge it."""
     said = value("roofline/efficiency")(record)
-    judged = said == ABSENT or (record.ceilings is not None and record.ceilings.judged)
-    return said if judged else f"{said} (not judged)"
+    judged = not isinstance(said, Quantity) or (record.ceilings is not None and record.ceilings.judged)
+    return said if judged else Quantity(f"{said} (not judged)", said.value)
 
 
 def _doubts(records: Sequence[Record]) -> list[str]:
@@ -60,13 +57,14 @@ _QUALITY = (
     *("quality/perplexity", "quality/perplexity_second", DIVERSITY, "quality/relevance", "quality/distinct_2"),
     *("quality/bertscore_f1", "quality/accuracy"),
 )
+_MAIN_QUALITY = ("quality/accuracy", "quality/perplexity", DIVERSITY, "quality/bertscore_f1")
 _LATENCY: tuple[Column, ...] = (
     _E2E,
     ("first text ms", value("latency/first_text_ms")),
     ("prefill ms", with_interval("latency/prefill_ms")),
     ("L_itl ms", with_interval("latency/itl_ms")),
     ("step ms", with_interval("latency/step_ms")),
-    ("forwards", _forwards),
+    ("forwards", forwards),
     ("tokenize ms", value("latency/tokenize_ms")),
     ("host overhead ms", value("latency/host_overhead_ms")),
     ("roofline", _roofline),
@@ -108,13 +106,15 @@ def job_table(record: Record, command: str = "") -> Table:
 def latency_table(records: Iterable[Record], command: str = "") -> Table:
     """Table 1: where the time goes, at each side's own granularity."""
     records = in_order(records)
-    columns = (*naming_columns(records), ("batch", condition("batch")), *_LATENCY)
+    names = (*naming_columns(records), ("batch", condition("batch")))
+    columns = (*names, *_LATENCY)
     notes = (
         "L_e2e: prompt ids on the device to output ids final, median over repeats. First text: when it can be shown.",
         "L_itl = (L_e2e - prefill) / (forwards - 1); step: one denoising step. Roofline: least possible time / L_e2e.",
         *_doubts(records),
     )
-    return record_table("Latency", records, columns, command, notes)
+    main = (_E2E[0], "first text ms", "L_itl ms", "step ms", "forwards")
+    return record_table("Latency", records, columns, command, notes, keys=len(names), main=main)
 
 
 def throughput_table(records: Iterable[Record], command: str = "") -> Table:
@@ -131,12 +131,12 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
         base = sides.baseline
         if base is not None and (rate := logged_mean(base.records, key)):
             own = [r for r in members if r.steps is not None and key in r.metrics and not is_external_server(r)]
-            ratios |= {id(record): number(record.metrics[key] / rate) for record in own}
+            ratios |= {id(record): quantity(record.metrics[key] / rate) for record in own}
             if len({way_of(record) for record in sides.implementations}) > 1:
                 ratios |= {id(record): _CHOSEN for record in base.records}
+    names = (*naming_columns(ordered), ("batch", condition("batch")))
     columns: tuple[Column, ...] = (
-        *naming_columns(ordered),
-        ("batch", condition("batch")),
+        *names,
         _E2E,
         _TOKENS,
         _BYTES,
@@ -149,16 +149,17 @@ def throughput_table(records: Iterable[Record], command: str = "") -> Table:
     ]
     if _CHOSEN in ratios.values():
         notes.append(f"{_CHOSEN.capitalize()}: the fastest implementation of that side at that batch, by L_e2e.")
-    return record_table("Throughput over the batch", ordered, columns, command, notes)
+    main = (_E2E[0], _TOKENS[0], _BYTES[0], "R(B)")
+    title = "Throughput over the batch"
+    return record_table(title, ordered, columns, command, notes, keys=len(names), main=main)
 
 
 def memory_table(records: Iterable[Record], command: str = "") -> Table:
     """Table 3: memory over the length of the canvas."""
     ordered = in_order(records)
+    names = (*naming_columns(ordered), ("canvas", condition("canvas")), ("batch", condition("batch")))
     columns: tuple[Column, ...] = (
-        *naming_columns(ordered),
-        ("canvas", condition("canvas")),
-        ("batch", condition("batch")),
+        *names,
         *_MEMORY,
         _OVER_MODEL,
         ("model MiB", value("memory/model_reserved_bytes", _MIB)),
@@ -172,7 +173,8 @@ def memory_table(records: Iterable[Record], command: str = "") -> Table:
         if cuda
         else "RSS: peak resident set of the whole process, interpreter and libraries included; M_peak needs a GPU."
     )
-    return record_table("Memory over the canvas", ordered, columns, command, (note,))
+    main = (*(name for name, _ in _MEMORY), _OVER_MODEL[0], "model MiB", _E2E[0])
+    return record_table("Memory over the canvas", ordered, columns, command, (note,), keys=len(names), main=main)
 
 
 def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -> Table:
@@ -184,11 +186,12 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
         command: what recreates it.
     """
     ordered = [record for record in in_order(records) if record.identity in parity.identities]
+    names = naming_columns(ordered)
     columns: list[Column] = [
-        *naming_columns(ordered),
+        *names,
         _E2E,
-        ("speedup [95 %]", partial(_own_speedup, parity)),
-        *([("forwards", _forwards)] if parity.forwards else []),
+        ("speedup [95 %]", partial(own_speedup, parity)),
+        *([("forwards", forwards)] if parity.forwards else []),
         *((f"{name}, wall clock [95 %]", cell) for name, cell in _external_servers(parity)),
         ("roofline", _roofline),
         _TOKENS,
@@ -212,7 +215,9 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
     ]
     if any("memory/peak_rss_bytes" in record.metrics for record in ordered):
         notes.append("RSS: of the whole process, with what earlier jobs left in it; do not compare models by it.")
-    table = record_table("Steps to quality parity", ordered, columns, command, notes)
+    main = (_E2E[0], "speedup [95 %]", *(TITLES[key] for key in _MAIN_QUALITY))
+    title = "Steps to quality parity"
+    table = record_table(title, ordered, columns, command, notes, keys=len(names), main=main)
     extra = [
         (name, *(_reference(parity, header, field) for header in table.header[1:]))
         for name, field in (("human reference", "human"), ("floor", "floor"))
@@ -237,8 +242,7 @@ def _quality_cell(curve: Curve | None, key: str, record: Record) -> str:
     """A metric of a Record; entropy over the prefix that the verdict takes."""
     if key != DIVERSITY or curve is None:
         return value(key)(record)
-    found = curve.at(record.steps)
-    return ABSENT if found is None else number(found)
+    return quantity(curve.at(record.steps))
 
 
 def failed_checks(parity: Parity) -> list[str]:
@@ -304,8 +308,8 @@ def _speedup(at: Callable[[int | None], Speedup | None], record: Record, *, of_s
     return ABSENT if found is None else interval(Estimate(value=found.ratio, low=found.low, high=found.high), "x")
 
 
-def _own_speedup(parity: Parity, record: Record) -> str:
-    """The speedup of a candidate; which of several implementations of the baseline it is against."""
+def own_speedup(parity: Parity, record: Record) -> str:
+    """The cell of a candidate's speedup; which of several implementations of the baseline it is against."""
     if len(parity.implementations) > 1 and record.identity in parity.implementations[0].identities:
         return _CHOSEN
     return _speedup(parity.speedup, record)
@@ -314,5 +318,4 @@ def _own_speedup(parity: Parity, record: Record) -> str:
 def _reference(parity: Parity, header: str, field: str) -> str:
     key = next((key for key, title in TITLES.items() if title == header), None)
     curve = parity.curve(key) if key else None
-    found = getattr(curve, field) if curve else None
-    return ABSENT if found is None else number(found)
+    return quantity(getattr(curve, field) if curve else None)

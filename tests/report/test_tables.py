@@ -13,6 +13,7 @@ from llmbench.record import Likelihood, Record
 from llmbench.report.assemble import recipe_tables, sweep_report
 from llmbench.report.cells import provenance
 from llmbench.report.details import details_tables
+from llmbench.report.latex import latex
 from llmbench.report.layout import Table
 from llmbench.report.model_tables import likelihood_table, model_properties
 from llmbench.report.tables import latency_table, memory_table, parity_table, throughput_table
@@ -444,7 +445,7 @@ def test_the_verdict_stands_above_the_numbers_in_every_place() -> None:
         places = [text.index(line) for line in str(verdict).splitlines()]
         assert places == sorted(places)
         assert places[-1] < text.index("| llada k=8" if "| llada" in text else "\nllada k=8")
-    assert f"{verdict.status.value.upper()}. " in table.latex()
+    assert f"{verdict.status.value.upper()}. " in latex(table)
 
 
 def test_each_recipe_ends_with_the_hypotheses_it_speaks_to() -> None:

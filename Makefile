@@ -9,7 +9,7 @@ SWEEP := $(BIN)/llmbench -m
 REPORT := $(BIN)/llmbench report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test kernels check coverage wheel lowest ui bench table1 table2 table3 table4 tables pretrain clean
+.PHONY: help setup run test kernels check coverage wheel lowest ui bench table1 table2 table3 table4 table5 table6 tables paper pretrain clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -83,10 +83,27 @@ table4: setup ## parity (paper/table4.md, .tex)
 	$(SWEEP) experiment=parity reuse=all
 	$(REPORT) parity
 
+table5: setup ## accelerated decoding (paper/table5.md, .tex)
+	$(SWEEP) experiment=acceleration reuse=all
+	$(REPORT) acceleration
+
+table6: setup ## energy, on a GPU (paper/table6.md, .tex)
+	$(SWEEP) experiment=energy reuse=all
+	$(REPORT) energy
+
+# from the folder of results, without MLflow: that is faster
+RESULTS := $(or $(LLMBENCH_RESULTS),multirun)
+
+paper: setup ## all tables, figures, numbers.tex and paper.tex (paper/); measures what this commit lacks
+	@mkdir -p $(RESULTS)
+	@missing="$$($(REPORT) paper --missing --folder $(RESULTS))" || exit $$?; for recipe in $$missing; do \
+		echo "$(SWEEP) experiment=$$recipe reuse=all"; $(SWEEP) experiment=$$recipe reuse=all || exit $$?; done
+	$(REPORT) paper --folder $(RESULTS)
+
 bench: setup ## 8B models on a GPU against their limit (docs/results/*.md); minutes. VLLM=PYTHON: and beside vLLM
 	$(BIN)/python -m benchmarks.engine $(if $(VLLM),--vllm "$(VLLM)")
 
-tables: table1 table2 table3 table4 ## all four
+tables: table1 table2 table3 table4 table5 table6 ## all six
 
 pretrain: setup ## train the bundled models again (a GPU; what it took is in the model cards)
 	$(BIN)/python -m pretrain all

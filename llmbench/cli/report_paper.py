@@ -45,12 +45,12 @@ def paper(source: "RecordedSweeps", options: argparse.Namespace) -> None:
     files = paper_files([_read(recipe, sweep) for recipe, sweep in sweeps.items()])
     out = Path(options.out)
     kept = files.pop(PAPER) if (out / PAPER).exists() else None
-    written = report_views._write(out, files)
+    report_views._write(out, files)
     for number, recipe in enumerate(RECIPES, start=1):
         said = sweeps[recipe].title if recipe in sweeps else f"left out: run `llmbench -m experiment={recipe}`"
         emit(f"Table {number}, {recipe}: {said}")
-    emit(f"{written}{f'; {out / PAPER} stays as it is' if kept else ''}")
-    emit(f"Compile it in {out}: pdflatex paper && pdflatex paper")
+    kept_too = f"; {PAPER} stays as it is" if kept else ""
+    emit(f"Written: {len(files)} files in {out}{kept_too}. There: pdflatex paper && pdflatex paper")
 
 
 def _newest(source: "RecordedSweeps", options: argparse.Namespace, recipe: str) -> "RecordedSweep | None":

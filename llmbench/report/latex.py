@@ -77,7 +77,8 @@ def _columns(table: Table) -> tuple[list[int], list[str], list[list[int]]]:
     named = [table.header.index(name) for name in table.main if name in table.header]
     first = [i for i in named if i not in keys] if table.main else others
     equal = [i for i in others if i not in first and len(table.rows) > 1 and _is_same(row[i] for row in table.rows)]
-    same = [f"{table.header[i]} {table.rows[0][i]} in every row." for i in equal]
+    said = ", ".join(f"{table.header[i]} {table.rows[0][i]}" for i in equal)
+    same = [f"In every row: {said}."] if said else []
     used, most = sum(widths[i] for i in keys), max(COLUMNS - len(keys), 1)
     groups = _packed(first, widths, used, most)
     over = [i for group in groups[1:] for i in group] + [i for i in others if i not in (*first, *equal)]
@@ -176,17 +177,22 @@ def _head(name: str, side: str) -> str:
 
 _DIGITS = r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _NUMBER = re.compile(
-    rf"(?P<value>{_DIGITS})(?P<times>x?)(?: \[(?P<low>{_DIGITS}), (?P<high>{_DIGITS})\])?(?P<per> ?%?)"
+    rf"(?P<value>{_DIGITS})x?(?: \[(?P<low>{_DIGITS}), (?P<high>{_DIGITS})\])?(?P<per> ?%?)"
 )
 """What `cells.interval` and `formats.number` write."""
 
 
 def cell_latex(cell: str, *, naming: bool = False) -> str:
-    """A cell: numbers as math, an absent value as a dash, text as it is; `naming`: models by their names in prose."""
+    """A cell: numbers as math, an absent value as a dash, text as it is.
+
+    Args:
+        cell: as the table has it; the x behind a ratio is left out.
+        naming: whether it names a row: models by their names in prose.
+    """
     if cell == ABSENT:
         return "--"
     if match := _NUMBER.fullmatch(cell):
-        value = match["value"] + (r"{\times}" if match["times"] else "") + (r"\,\%" if match["per"].strip() else "")
+        value = match["value"] + (r"\,\%" if match["per"].strip() else "")
         interval = rf"\ [{match['low']},\,{match['high']}]" if match["low"] else ""
         return f"${value}{interval}$"
     if naming:
@@ -248,7 +254,8 @@ _WIDTHS = {
     "ijl .,:;!'`|[]": 2.4,
     "ft()-/Irs": 3.4,
     "cez": 3.8,
-    "0123456789agkoqvxy?$*": 4.5,
+    "0123456789": 4.3,
+    "agkoqvxy?$*": 4.5,
     'bdhnpu#{}J"~^': 4.75,
     "ABCDEFGHKLNOPQRSTUVXYZwm&+=<>": 6.9,
     "MW%@": 8.8,

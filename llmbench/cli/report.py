@@ -148,7 +148,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where files are written (default: %(default)s); for html also the file's name",
     )
-    add("--missing", action="store_true", help="for paper: print the tables that have no sweep of this commit and device")
+    add(
+        "--missing",
+        action="store_true",
+        help="for paper: print the tables that have no sweep of this commit and device",
+    )
     prediction_options.add(options)
     return options
 

@@ -1,8 +1,8 @@
-"""`llmbench report paper`: tables 1 to 6, figures, `numbers.tex` and `paper.tex`, each from the newest sweep of its recipe.
+"""`llmbench report paper`: tables 1 to 6, figures, `numbers.tex`, `paper.tex`, from the newest sweep of each recipe.
 
-Nothing is measured. `paper.tex` is written where it is not there yet. `--missing` writes nothing: it prints the recipes
-of which there is no whole finished sweep of this device, these package versions and this commit, one a line; uncommitted
-changes make every sweep a missing one. `make paper` runs those and then this command.
+Nothing is measured. `paper.tex` is written where it is not there yet. `--missing` writes nothing: it prints one recipe
+a line, those of which there is no whole finished sweep of this device, these package versions and this commit; with
+uncommitted changes that is every one. `make paper` runs those and then this command.
 """
 
 import argparse

@@ -8,8 +8,8 @@ from llmbench.analysis.implementations import row_labels
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.verdict import DIVERSITY
 from llmbench.record import Record
-from llmbench.report.cells import ABSENT, Column, condition, forwards, in_order, record_table, value, with_interval
-from llmbench.report.layout import Table
+from llmbench.report.cells import Column, condition, forwards, in_order, record_table, value, with_interval
+from llmbench.report.layout import ABSENT, Table
 from llmbench.report.tables import own_speedup
 
 _QUALITY = ("quality/accuracy", "quality/perplexity", DIVERSITY, "quality/bertscore_f1", "quality/relevance")

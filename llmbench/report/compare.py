@@ -13,9 +13,8 @@ from llmbench.analysis.compare_noise import MeasuredNoise
 from llmbench.analysis.compare_quality import Skipped
 from llmbench.analysis.formats import TITLES, UNITS, counted, number, signed
 from llmbench.report.axes import logarithmic
-from llmbench.report.cells import ABSENT
 from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
-from llmbench.report.layout import Table
+from llmbench.report.layout import ABSENT, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,9 +3,17 @@
 from collections.abc import Iterable
 
 from llmbench.record import Record
-from llmbench.report.cells import ABSENT, Column, condition, in_order, naming_columns, quantity, record_table, value
-from llmbench.report.cells import with_interval
-from llmbench.report.layout import Table
+from llmbench.report.cells import (
+    Column,
+    condition,
+    in_order,
+    naming_columns,
+    quantity,
+    record_table,
+    value,
+    with_interval,
+)
+from llmbench.report.layout import ABSENT, Table
 
 TITLE = "Energy"
 

@@ -14,8 +14,8 @@ from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.verdict import Curve, MetricParity
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
-from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
 from llmbench.report.axes import SMALL, logarithmic
+from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
 from llmbench.report.plane import AXIS, Plane, draw_plane, place_labels, plane, plane_traces, titled
 
 if TYPE_CHECKING:
@@ -183,7 +183,9 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
         axes.axhline(height, color=REFERENCE, linewidth=0.7 * wide, linestyle=_STYLES.get(name, ":"), label=name)
     halo: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
     for (k, value), label in zip(panel.points, panel.labels, strict=False):
-        text = axes.annotate(label, (k, value), (-2, 6), textcoords="offset points", ha="center", fontsize=SMALL, zorder=5)
+        text = axes.annotate(
+            label, (k, value), (-2, 6), textcoords="offset points", ha="center", fontsize=SMALL, zorder=5
+        )
         text.set_path_effects(halo)
     if panel.log:
         logarithmic(axes, "y", [*values, *(end for bar in panel.bars for end in bar), panel.baseline or values[0]])

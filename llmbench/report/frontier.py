@@ -119,7 +119,8 @@ def frontier_figure(item: Frontier, source: str = "") -> "Figure":
             _against_entropy(right, front, item.settings, styles, numbers)
         _list(figure.add_subplot(grid[row, -1]), front, item.settings, numbers)
         if row == 0:
-            left.set_title("\n".join(filter(None, [source, item.where, _BARS])), fontsize=9, color=REFERENCE, loc="left")
+            left.set_title("\n".join(filter(None, [source, item.where])), fontsize=9, color=REFERENCE, loc="left")
+    figure.supxlabel(_BARS, fontsize=8, color=REFERENCE)
     entries = _legend(item.settings, styles, fronts)
     figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 6), frameon=False, fontsize=9)
     return figure

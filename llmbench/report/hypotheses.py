@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from llmbench.analysis.hypotheses.outcomes import Hypothesis, SettingOutcome
 from llmbench.record import Record
-from llmbench.report.cells import ABSENT, in_order, interval, provenance
-from llmbench.report.layout import Table
+from llmbench.report.cells import in_order, interval, provenance
+from llmbench.report.layout import ABSENT, Table
 
 
 def hypothesis_tables(records: Sequence[Record], found: Sequence[Hypothesis], command: str = "") -> list[Table]:

@@ -105,13 +105,17 @@ def _packed(members: Sequence[int], widths: Sequence[float], used: float, most: 
 
 def _column_width(table: Table, place: int) -> float:
     head = max(map(text_width, _head_lines(table.header[place])), default=0.0)
-    cells = [text_width(str(row[place])) for row in table.rows]
+    cells = [_cell_width(row[place], place) for row in table.rows]
     return min(max([head, *cells]), max(head, _WRAPPED)) + 2 * _GAP
+
+
+def _cell_width(cell: str, place: int) -> float:
+    return text_width(_named(cell).replace("=", " == ") if place == 0 else cell)
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], label: str) -> str:
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in header]
-    widths = [max(map(text_width, column), default=0.0) for column in columns]
+    widths = [max((_cell_width(cell, place) for cell in own), default=0.0) for place, own in enumerate(columns)]
     wrapped = [width > _WRAPPED for width in widths]
     total = sum(
         max(min(width, _WRAPPED), *map(text_width, _head_lines(name))) + 2 * _GAP
@@ -176,9 +180,7 @@ def _head(name: str, side: str) -> str:
 
 
 _DIGITS = r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
-_NUMBER = re.compile(
-    rf"(?P<value>{_DIGITS})x?(?: \[(?P<low>{_DIGITS}), (?P<high>{_DIGITS})\])?(?P<per> ?%?)"
-)
+_NUMBER = re.compile(rf"(?P<value>{_DIGITS})x?(?: \[(?P<low>{_DIGITS}), (?P<high>{_DIGITS})\])?(?P<per> ?%?)")
 """What `cells.interval` and `formats.number` write."""
 
 
@@ -195,10 +197,13 @@ def cell_latex(cell: str, *, naming: bool = False) -> str:
         value = match["value"] + (r"\,\%" if match["per"].strip() else "")
         interval = rf"\ [{match['low']},\,{match['high']}]" if match["low"] else ""
         return f"${value}{interval}$"
-    if naming:
-        first, space, rest = cell.partition(" ")
-        cell = f"{NAMES.get(first, first)}{space}{rest}"
-    return prose_latex(cell)
+    return prose_latex(_named(cell) if naming else cell)
+
+
+def _named(cell: str) -> str:
+    """The name of a row with its model's name in prose."""
+    first, space, rest = cell.partition(" ")
+    return f"{NAMES.get(first, first)}{space}{rest}"
 
 
 def prose_latex(text: str) -> str:

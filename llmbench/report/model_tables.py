@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from llmbench.analysis.aup import Tradeoff, tradeoffs
 from llmbench.record import Likelihood, Record
-from llmbench.report.cells import ABSENT, in_order, provenance, weights_of
-from llmbench.report.layout import Table
+from llmbench.report.cells import in_order, provenance, weights_of
+from llmbench.report.layout import ABSENT, Table
 
 
 def likelihood_table(records: Iterable[Record], command: str = "") -> Table:

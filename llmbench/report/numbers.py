@@ -17,7 +17,8 @@ ALWAYS = (
     *("Verdict", "Sentence", "SpeedSentence", "Headline", "Margin", "SParity", "SParityPoint"),
     *("Speedup", "SpeedupLow", "SpeedupHigh", "SpeedupAt", "LargestK", "Baseline", "Candidate"),
     *("PerplexityBaseline", "PerplexityCandidate", "LatencyBaseline", "LatencyCandidate"),
-    *("Device", "Dtype", "Batch", "Canvas", "Temperature", "Prompts", "Documents", "Judge", "Commit", "Versions", "Date"),
+    *("Device", "Dtype", "Batch", "Canvas", "Temperature", "Prompts", "Documents", "Judge"),
+    *("Commit", "Versions", "Date"),
 )
 """Names behind `\\bench` that are always defined."""
 
@@ -25,7 +26,7 @@ ABSENT = "not measured"
 
 
 def macros(records: Sequence[Record], parity: Parity | None) -> dict[str, str]:
-    """LaTeX by the macro's name without `\\bench`.
+    r"""LaTeX by the macro's name without `\bench`.
 
     Args:
         records: that the verdict was made from, and others of the same sweep.
@@ -39,7 +40,7 @@ def macros(records: Sequence[Record], parity: Parity | None) -> dict[str, str]:
 
 
 def numbers_tex(values: dict[str, str]) -> str:
-    """The file: a \\newcommand for each."""
+    r"""The file: a \newcommand for each."""
     head = "% numbers of the verdict, for prose: \\benchSpeedup{} times as fast. Written by llmbench report paper."
     return "\n".join([head, *(rf"\newcommand{{\bench{name}}}{{{text}}}" for name, text in values.items()), ""])
 

@@ -14,9 +14,9 @@ from llmbench.analysis.formats import TITLES, counted, number
 from llmbench.analysis.pareto import QUALITIES, UNITS, Judgement, Plane, Point
 from llmbench.record import Record
 from llmbench.report.axes import logarithmic, styles_of
-from llmbench.report.cells import ABSENT, in_order, provenance
+from llmbench.report.cells import in_order, provenance
 from llmbench.report.colours import REFERENCE
-from llmbench.report.layout import Table
+from llmbench.report.layout import ABSENT, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -144,7 +144,13 @@ def draw_plane(axes: "Axes", plane: Plane, names: tuple[str, str]) -> None:
     entropies, values, worse = zip(*curve, strict=True)
     axes.fill_between(entropies, values, worse, color=BASELINE, alpha=0.15, linewidth=0, label="margin")
     axes.plot(entropies, values, color=BASELINE, linestyle="--", label=names[0])
-    axes.plot([p.entropy for p in plane.knots], [p.value for p in plane.knots], "o", color=BASELINE, markersize=0.7 * rcParams["lines.markersize"])
+    axes.plot(
+        [p.entropy for p in plane.knots],
+        [p.value for p in plane.knots],
+        "o",
+        color=BASELINE,
+        markersize=0.7 * rcParams["lines.markersize"],
+    )
     for gap in plane.gaps:
         at = [gap.point.entropy, gap.point.entropy]
         axes.plot(at, [gap.point.value, gap.reference], color=REFERENCE, linestyle=":", label="gap")

@@ -10,9 +10,8 @@ from llmbench.analysis import prediction
 from llmbench.analysis.formats import number
 from llmbench.analysis.prediction import Errors, Prediction, Timed
 from llmbench.analysis.prediction_map import CACHES, Line, Place, Point, SpeedMap
-from llmbench.report.cells import ABSENT
 from llmbench.report.colours import REFERENCE
-from llmbench.report.layout import Table
+from llmbench.report.layout import ABSENT, Table
 from llmbench.system.plotting import own_settings
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ are on logarithmic axes.
 """
 
 import io
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ COLUMN, TEXT = 3.3, 6.9
 
 _MIB = 2.0**20
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 8.0,
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.1,
@@ -51,19 +52,6 @@ class Line:
     points: tuple[tuple[float | None, Estimate], ...]
 
 
-def files(figure: "Figure", stem: str) -> dict[str, str | bytes]:
-    """The figure as PDF and SVG, by name; the same figure gives the same bytes."""
-    import matplotlib
-
-    made: dict[str, str | bytes] = {}
-    with matplotlib.rc_context(STYLE):
-        for form, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=form, metadata=metadata)
-            made[f"{stem}.{form}"] = buffer.getvalue()
-    return made
-
-
 def print_figures(records: Sequence[Record], verdicts: Sequence[Parity], recipe: str) -> dict[str, str | bytes]:
     """The figure of a recipe's sweep as files, by name; {} where there is nothing to draw.
 
@@ -76,7 +64,25 @@ def print_figures(records: Sequence[Record], verdicts: Sequence[Parity], recipe:
 
     with matplotlib.rc_context(STYLE):
         figure = _FIGURES[recipe](records, verdicts)
-        return files(figure, f"fig_{recipe}") if figure is not None else {}
+        return _files(figure, f"fig_{recipe}") if figure is not None else {}
+
+
+def _files(figure: "Figure", stem: str) -> dict[str, str | bytes]:
+    """As PDF and SVG, by name; the same figure gives the same bytes."""
+    made: dict[str, str | bytes] = {}
+    for form, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=form, metadata=metadata)
+        made[f"{stem}.{form}"] = buffer.getvalue()
+    made[f"{stem}.svg"] = _same_names(buffer.getvalue())
+    return made
+
+
+def _same_names(svg: bytes) -> bytes:
+    """SVG whose clip paths are numbered: Matplotlib names some of them by an address in memory."""
+    for place, name in enumerate(dict.fromkeys(re.findall(rb'<clipPath id="(p[0-9a-f]{10})"', svg)), start=1):
+        svg = svg.replace(name, b"clip%d" % place)
+    return svg
 
 
 def _latency(records: Sequence[Record], _: Sequence[Parity]) -> "Figure | None":

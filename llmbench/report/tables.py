@@ -14,7 +14,6 @@ from llmbench.analysis.parity.verdict import DIVERSITY, Check, Curve, Speedup
 from llmbench.metrics.keys import METRICS
 from llmbench.record import Record
 from llmbench.report.cells import (
-    ABSENT,
     Column,
     condition,
     forwards,
@@ -28,14 +27,15 @@ from llmbench.report.cells import (
     weights_of,
     with_interval,
 )
-from llmbench.report.layout import Quantity, Table
+from llmbench.report.layout import ABSENT, Quantity, Table
 
 
 def _roofline(record: Record) -> str:
     """Least possible time / L_e2e, marked where the ceilings cannot judge it."""
-    said = value("roofline/efficiency")(record)
-    judged = not isinstance(said, Quantity) or (record.ceilings is not None and record.ceilings.judged)
-    return said if judged else Quantity(f"{said} (not judged)", said.value)
+    share = record.metrics.get("roofline/efficiency")
+    if share is None or (record.ceilings is not None and record.ceilings.judged):
+        return quantity(share)
+    return Quantity(f"{number(share)} (not judged)", share)
 
 
 def _doubts(records: Sequence[Record]) -> list[str]:

@@ -1,6 +1,8 @@
 """How a table looks in each place where it is read."""
 
-from llmbench.report.layout import Table, escape_latex
+import json
+
+from llmbench.report.layout import Quantity, Table, tables_json
 
 TABLE = Table(
     title="Speed & cost",
@@ -31,19 +33,15 @@ def test_markdown_escapes_the_column_sign() -> None:
     assert lines[-1] == "<sub>CPU; torch 2.13</sub>"
 
 
-def test_latex_is_a_booktabs_table_with_everything_escaped() -> None:
-    text = TABLE.latex("tab:speed")
-    assert r"\caption{Speed \& cost}" in text
-    assert r"\label{tab:speed}" in text
-    assert r"\begin{tabular}{lrr}" in text
-    assert "\\toprule & L\\_e2e ms [95 \\%] & a|b \\\\ \\midrule llama & 1.20 [1.0, 1.4] & - \\\\" in " ".join(
-        text.split()
-    )
-    assert r"5 \% of 3\_000 \\ CPU; torch 2.13" in text
-    assert text.count(r"\begin{") == text.count(r"\end{")
-
-
-def test_no_escape_is_escaped_again_in_cells_and_in_the_text_around_them() -> None:
-    escaped = r"\textbackslash{}\{\}\textasciitilde{}\^{}\ensuremath{<}\ensuremath{>}\&\%\$\#\_"
-    assert escape_latex("\\{}~^<>&%$#_") == escaped
-    assert escaped in Table(title="", header=("",), rows=(("\\{}~^<>&%$#_",),)).latex()
+def test_csv_has_the_values_behind_the_digits_and_an_interval_in_columns_of_its_own() -> None:
+    time = Quantity("1.20 [1.00, 1.40]", 1.2034, 1.0012, 1.3999)
+    rows = (("llama", time, Quantity("16.3", 16.31415)), ("llada k=8", Quantity("2.00", 2.0), "-"))
+    table = Table(title="", header=("", "L_e2e ms [95 %]", "perplexity"), rows=rows)
+    assert table.csv().splitlines() == [
+        ',L_e2e ms,"L_e2e ms, low","L_e2e ms, high",perplexity',
+        "llama,1.2034,1.0012,1.3999,16.31415",
+        "llada k=8,2.0,,,",
+    ]
+    first, second = json.loads(tables_json([table]))[0]["rows"]
+    assert first["L_e2e ms"] == {"value": 1.2034, "low": 1.0012, "high": 1.3999}
+    assert second == {"": "llada k=8", "L_e2e ms": 2.0}  # what is absent is left out

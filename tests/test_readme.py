@@ -25,7 +25,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("guide", "engine", "judges", "checkpoints", "method", "metrics", "prediction")),
+    *(
+        f"docs/{name}.md"
+        for name in ("guide", "engine", "judges", "checkpoints", "method", "metrics", "paper", "prediction")
+    ),
 ]
 SHORT = "llmbench "
 LONG = "python -m llmbench "

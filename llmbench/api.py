@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from llmbench.report.layout import Table
     from llmbench.sweeps.recorded import RecordedSweep
 
-TABLES = ("latency", "throughput", "memory", "parity", "likelihood", "frontier", "pareto", "hypotheses")
+TABLES = (
+    *("latency", "throughput", "memory", "parity", "acceleration", "energy"),
+    *("likelihood", "frontier", "pareto", "hypotheses"),
+)
 """What `Sweep.table` makes."""
 
 FIGURES = ("parity", "frontier", "pareto", "drift")
@@ -122,9 +125,9 @@ class Sweep:
         """A table of the paper; cells are text with their intervals, as `llmbench report` prints them.
 
         Args:
-            name: latency, throughput, memory, parity, likelihood, frontier, pareto or hypotheses. Where there are
-                several groups of settings, their tables stand below each other, with a first column that names the
-                group.
+            name: latency, throughput, memory, parity, acceleration, energy, likelihood, frontier, pareto or hypotheses.
+                Where there are several groups of settings, their tables stand below each other, with a first column
+                that names the group.
             price_per_hour: of the device, for pareto: adds what a million tokens cost, in the same unit.
 
         Raises:
@@ -206,6 +209,8 @@ class Sweep:
         from llmbench.analysis.pareto import planes
         from llmbench.report import hypotheses as hypothesis_report
         from llmbench.report import tables
+        from llmbench.report.acceleration import acceleration_table
+        from llmbench.report.energy import energy_table
         from llmbench.report.frontier import frontier_tables
         from llmbench.report.model_tables import likelihood_table
         from llmbench.report.pareto import pareto_tables
@@ -230,6 +235,8 @@ class Sweep:
             "latency": tables.latency_table,
             "throughput": tables.throughput_table,
             "memory": tables.memory_table,
+            "acceleration": lambda known, typed: acceleration_table(known, self.parities(), typed),
+            "energy": energy_table,
             "likelihood": likelihood_table,
         }
         return [(name, makers[name](records, self.command))] if records else []

@@ -133,6 +133,7 @@ def test_verdict_table_and_figure(swept):
     table = made.table("parity")
     assert list(table.iloc[:3, 0]) == ["llama", "llada k=2", "llada k=4"]
     assert len(made.table("latency")) == 3
+    assert list(made.table("acceleration")["forwards"]) == list(made.table("latency")["forwards"])
     assert made.figure("parity").axes
     assert made.figure("drift").axes
     assert made.figure("pareto").axes

@@ -1,0 +1,48 @@
+"""Table 5: every way of decoding in a row, with the speedup of its own comparison."""
+
+from dataclasses import replace
+
+from llmbench.analysis.parity.analyze import verdicts
+from llmbench.record import Record
+from llmbench.report.acceleration import acceleration_table
+from llmbench.report.assemble import recipe_tables
+from records import implementation, make_record
+
+
+def decoded(e2e_ms: float, **own: str) -> Record:
+    """LLaDA at k = 64, decoded in a way of its own."""
+    conditions = {f"decoding.{key}": value for key, value in own.items()}
+    made = make_record("llada", 64, e2e_ms=e2e_ms, conditions=conditions, perplexity=50.0)
+    config = made.config | {"model": made.config["model"] | {"decoder": made.config["model"]["decoder"] | own}}
+    return replace(made, identity="-".join(["llada", *own.values()]), config=config)
+
+
+PLAIN = implementation("autoregressive", 200.0)
+DRAFTED = implementation("autoregressive", 100.0, draft="lookup")
+SWEEP = [
+    PLAIN,
+    DRAFTED,
+    *(decoded(ms, cache=cache, block_length=block) for ms, cache, block in (
+        (640.0, "none", "16"), (320.0, "dual", "16"), (160.0, "dual", "32"),
+    )),
+]  # fmt: skip
+
+
+def test_each_way_has_a_row_whose_speedup_is_over_the_fastest_llama() -> None:
+    table = acceleration_table(SWEEP, verdicts(SWEEP))
+    rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    assert {name: row["speedup [95 %]"].partition(" ")[0] for name, row in rows.items()} == {
+        "llama": "-",
+        "llama draft=lookup": "baseline",
+        "llada k=64 block=16": "0.156x",
+        "llada dual k=64 block=16": "0.312x",
+        "llada dual k=64 block=32": "0.625x",
+    }
+    assert rows["llada dual k=64 block=32"]["perplexity"] == "50.0"
+    assert rows["llada k=64 block=16"]["forwards"] == "64"
+
+
+def test_the_recipe_makes_this_table_and_says_no_verdict_for_each_setting() -> None:
+    (table,) = recipe_tables(SWEEP, verdicts(SWEEP), "acceleration", "as typed")
+    assert (table.lead, table.provenance.endswith("as typed")) == ((), True)
+    assert table.main[:2] == ("forwards", "L_e2e ms [95 %]")

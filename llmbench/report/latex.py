@@ -197,7 +197,7 @@ def cell_latex(cell: str, *, naming: bool = False) -> str:
         value = match["value"] + (r"\,\%" if match["per"].strip() else "")
         interval = rf"\ [{match['low']},\,{match['high']}]" if match["low"] else ""
         return f"${value}{interval}$"
-    return prose_latex(_named(cell) if naming else cell)
+    return prose_latex(_named(cell) if naming else cell, longest=20)
 
 
 def _named(cell: str) -> str:
@@ -206,12 +206,17 @@ def _named(cell: str) -> str:
     return f"{NAMES.get(first, first)}{space}{rest}"
 
 
-def prose_latex(text: str) -> str:
-    """Text: names with an index and k as math; long words (commands, paths, digests) may be broken."""
+def prose_latex(text: str, longest: int = 40) -> str:
+    """Text: names with an index and k as math; long words (commands, paths) may be broken at their signs.
+
+    Args:
+        text: to print.
+        longest: letters and digits without a break; more of them (a digest) may be broken anywhere.
+    """
 
     def breakable(match: re.Match[str]) -> str:
         word = re.sub(r"(?<=[,=/_:.\-])(?=\w)", "\0", match[0])
-        return re.sub(r"\w{24}(?=\w)", lambda part: f"{part[0]}\0", word)
+        return re.sub(rf"\w{{{longest}}}(?=\w)", lambda part: f"{part[0]}\0", word)
 
     made = escape_latex(re.sub(r"\S{16,}", breakable, text)).replace("\0", r"\allowbreak ")
     made = re.sub(r"\b([LMST])\\_([A-Za-z0-9]+)", r"$\1_{\\mathrm{\2}}$", made)

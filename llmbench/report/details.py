@@ -40,6 +40,7 @@ def _table(parity: Parity, item: MetricParity) -> Table:
         header=(*header, "passes"),
         rows=tuple(rows) if item.tests else (),
         notes=tuple(_notes(parity, item)),
+        main=(header[1], "lower", "entropy", "LLaMA at", "passes"),
     )
 
 

@@ -194,7 +194,7 @@ def _draw(axes: "Axes", panel: Panel, names: tuple[str, str]) -> None:
         axes.set_ylim(bottom=0, top=1.18 * max([panel.top, *(height for _, height in panel.references)]))
     if panel.outside:
         axes.text(0.98, 0.98, "\n".join(panel.outside), transform=axes.transAxes, ha="right", va="top", fontsize=SMALL)
-    axes.margins(x=0.12)
+    axes.margins(x=0.16)
     axes.set_title(titled(panel), fontsize=SMALL)
     axes.set_xlabel(panel.axis)
     axes.set_ylabel(panel.unit)

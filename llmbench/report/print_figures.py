@@ -135,7 +135,7 @@ def _acceleration(records: Sequence[Record], _: Sequence[Parity]) -> "Figure | N
         return None
     settings = sorted(found[0].settings, key=lambda item: (item.steps is not None, item.label))
     key = found[0].fronts[0].metric
-    figure = Figure(figsize=(TEXT, 2.6), layout="constrained")
+    figure = Figure(figsize=(TEXT, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     styles = styles_of(settings)
     _scatter(left, settings, styles, lambda item: item.qualities.get(key))
@@ -146,7 +146,7 @@ def _acceleration(records: Sequence[Record], _: Sequence[Parity]) -> "Figure | N
         logarithmic(axes, "x", _ends([item.ms for item in settings]))
         _finish(axes, "end-to-end latency, ms per batch", name)
     _note(left, "bars: 95 % interval, of time over repeats, of quality over prompts")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", handlelength=1.0)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=1.0)
     return figure
 
 
@@ -196,7 +196,8 @@ def _lines(
 def _name(label: str) -> str:
     """A label with its model's name in prose."""
     word, space, rest = label.partition(" ")
-    return f"{NAMES.get(word, word)}{space}{rest.replace('k=', 'k = ')}"
+    said = re.sub(r"\bk=", "k = ", rest)
+    return f"{NAMES.get(word, word)}{space}{said}"
 
 
 def _over(lines: Sequence[Line], x_label: str, y_label: str, note: str, *, y_log: bool = True) -> "Figure | None":

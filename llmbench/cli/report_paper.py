@@ -2,7 +2,8 @@
 
 Nothing is measured. `paper.tex` is written where it is not there yet. `--missing` writes nothing: it prints one recipe
 a line, those of which there is no whole finished sweep of this device, these package versions and this commit; with
-uncommitted changes that is every one. `make paper` runs those and then this command.
+uncommitted changes that is every one. Energy is not missing on a CPU, which has no counter that is read: its table is
+then made of the parity sweep, and says so. `make paper` runs what is missing and then this command.
 """
 
 import argparse
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from llmbench.report.paper import Source
     from llmbench.sweeps.recorded import RecordedSweep, RecordedSweeps
     from llmbench.tracking import SweepSummary
+
+PARITY, ENERGY = "parity", "energy"
 
 
 def paper(source: "RecordedSweeps", options: argparse.Namespace) -> None:
@@ -37,6 +40,8 @@ def paper(source: "RecordedSweeps", options: argparse.Namespace) -> None:
         _print_missing(source, options)
         return
     sweeps = {recipe: sweep for recipe in RECIPES if (sweep := _newest(source, options, recipe)) is not None}
+    if ENERGY not in sweeps and PARITY in sweeps:
+        sweeps[ENERGY] = sweeps[PARITY]  # where a counter is read, every sweep reads it; else the table says why not
     if not sweeps:
         raise TrackingError(f"no finished sweep of a table in {source.location}; run `make paper`")
     warnings = [warning for sweep in sweeps.values() if (warning := partial.warning(sweep))]
@@ -78,6 +83,8 @@ def _print_missing(source: "RecordedSweeps", options: argparse.Namespace) -> Non
 
     now = environment(resolve(HardwareConfig()))
     for recipe in RECIPES:
+        if recipe == ENERGY and now.device == "cpu":
+            continue  # no counter to read
         sweep = _newest(source, options, recipe)
         known = [record.environment for record in sweep.records] if sweep is not None and sweep.is_whole else []
         keys = ("device_name", "versions", "git_commit")

@@ -34,7 +34,9 @@ def acceleration_table(records: Iterable[Record], verdicts: Sequence[Parity], co
         verdict = of.get(record.identity)
         return ABSENT if verdict is None else own_speedup(verdict, record)
 
-    keys: list[Column] = [("", name), *((key, condition(key)) for key in ("batch", "canvas", "seed"))]
+    keys: list[Column] = [("", name), *((key, condition(key)) for key in ("batch", "canvas"))]
+    if len({condition("seed")(record) for record in rows}) > 1:
+        keys.append(("seed", condition("seed")))
     columns: tuple[Column, ...] = (
         *keys,
         ("forwards", forwards),

@@ -9,7 +9,7 @@ import pytest
 
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.report.assemble import RECIPES, recipe_tables
-from llmbench.report.latex import COLUMNS, TEXT_WIDTH, cell_latex, escape_latex, latex, pieces, prose_latex, text_width
+from llmbench.report.latex import cell_latex, escape_latex, latex, pieces, prose_latex, text_width
 from llmbench.report.layout import Quantity, Table
 from records import make_sweep
 
@@ -81,7 +81,7 @@ def test_the_main_table_has_the_chosen_columns_and_every_other_one_is_in_a_furth
 def test_a_table_that_chooses_nothing_has_its_first_columns_first_and_at_most_six() -> None:
     narrow = Table(title="", header=tuple("abcdefghi"), rows=(tuple("123456789"),))
     main, rest = pieces(narrow)
-    assert columns(main) == [COLUMNS]
+    assert columns(main) == [6]
     assert columns("".join(rest)) == [4]  # the first names the row
 
 
@@ -102,11 +102,11 @@ def test_no_main_table_has_more_than_six_columns_or_is_wider_than_a_page(recipe:
     records = make_sweep()
     for table in recipe_tables(records, verdicts(records), recipe, "python -m llmbench -m model=llama,llada"):
         main, rest = pieces(table)
-        assert max(columns(main)) <= COLUMNS
+        assert max(columns(main)) <= 6
         for part in (main, *rest):
             cells = [row.removesuffix(r" \\").split(" & ") for row in body(part)]
             printed = [[re.sub(r"\\[a-z]+|[${}\\]", "", cell) for cell in row] for row in cells]
-            assert sum(min(max(map(text_width, column)), 110) for column in zip(*printed, strict=True)) <= TEXT_WIDTH
+            assert sum(min(max(map(text_width, column)), 110) for column in zip(*printed, strict=True)) <= 345
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")

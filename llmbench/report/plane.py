@@ -156,7 +156,7 @@ def draw_plane(axes: "Axes", plane: Plane, names: tuple[str, str]) -> None:
         axes.plot(at, [gap.point.value, gap.reference], color=REFERENCE, linestyle=":", label="gap")
         spans = [[max(gap.point.value - gap.low, 0)], [max(gap.high - gap.point.value, 0)]]
         axes.errorbar(*_xy(gap.point), yerr=spans, fmt="o", color=CANDIDATE, capsize=3)
-    axes.margins(x=0.1, y=0.18)
+    axes.margins(x=0.17, y=0.18)
     axes.set_title(titled(plane), fontsize=SMALL)
     axes.set_xlabel(AXIS)
     axes.set_ylabel(plane.unit)

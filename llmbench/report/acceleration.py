@@ -8,6 +8,7 @@ from llmbench.analysis.implementations import row_labels
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.verdict import DIVERSITY
 from llmbench.record import Record
+from llmbench.report.axes import by_number
 from llmbench.report.cells import Column, condition, forwards, in_order, record_table, value, with_interval
 from llmbench.report.layout import ABSENT, Table
 from llmbench.report.tables import own_speedup
@@ -29,6 +30,8 @@ def acceleration_table(records: Iterable[Record], verdicts: Sequence[Parity], co
 
     def name(record: Record) -> str:
         return " ".join([ways[id(record)], *settings_said(record, names)])
+
+    rows.sort(key=lambda record: (record.steps is not None, record.model, by_number(name(record))))
 
     def speedup(record: Record) -> str:
         verdict = of.get(record.identity)
@@ -52,5 +55,5 @@ def acceleration_table(records: Iterable[Record], verdicts: Sequence[Parity], co
         "A cache is approximate and a threshold commits several tokens at once, so both change the text: perplexity is "
         "read with entropy beside it, at one temperature. A draft changes no text, but draws another sample.",
     )
-    main = ("forwards", "L_e2e ms [95 %]", "speedup [95 %]", *(TITLES[key] for key in _QUALITY[:3]))
+    main = ("forwards", "speedup [95 %]", *(TITLES[key] for key in _QUALITY[:3]), "L_e2e ms [95 %]")
     return record_table("Accelerated decoding", rows, columns, command, notes, keys=len(keys), main=main)

@@ -94,17 +94,22 @@ def undominated(costs: Sequence[Sequence[float]]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.flatnonzero(~np.any(no_worse & better, axis=1)))
 
 
-def _frontier(records: Sequence[Record], limits: ThresholdsConfig) -> Frontier:
-    check_shared_conditions(records)
+def every_setting(records: Sequence[Record]) -> list[tuple[Setting, list[Record]]]:
+    """Each setting of the finished, timed ones of these Records, whatever its texts are like, with its Records."""
     sides: dict[tuple[object, ...], list[Record]] = {}
+    records = [r for r in timed(records) if r.status == "finished" and "latency/e2e_ms" in r.metrics]
     for record in records:
         members = sides.setdefault((record.model, record.steps, decoding_settings(record)), [])
         if seed_of(record) not in {seed_of(other) for other in members}:  # one that was measured twice counts once
             members.append(record)
     names, ways = differing(records), apart(records)
+    return [(_setting(side, (*ways[id(side[0])], *settings_said(side[0], names))), side) for side in sides.values()]
+
+
+def _frontier(records: Sequence[Record], limits: ThresholdsConfig) -> Frontier:
+    check_shared_conditions(records)
     settings, left_out = [], []
-    for side in sides.values():
-        made = _setting(side, (*ways[id(side[0])], *settings_said(side[0], names)))
+    for made, side in every_setting(records):
         empty = side_value(side, "quality/empty_share")
         if empty is not None and empty > limits.empty_share:
             left_out.append(f"{made.label} ({100 * empty:.3g} % of its outputs are empty)")

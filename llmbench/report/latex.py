@@ -122,8 +122,7 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], not
         for width, name in zip(widths, header, strict=True)
     )
     place = "table" if total <= COLUMN_WIDTH else "table*"
-    numeric = [bool(i) and all(_NUMBER.fullmatch(cell) or cell in (ABSENT, "") for cell in own) for i, own in
-               enumerate(columns)]  # fmt: skip
+    numeric = [2 * sum(map(_is_number, own)) >= len(own) > 0 for own in columns]
     align = ["r" if digits else rf">{{\raggedright\arraybackslash}}p{{{_WRAPPED:.0f}pt}}" if long else "l"
              for digits, long in zip(numeric, wrapped, strict=True)]  # fmt: skip
     body = [[cell_latex(cell, naming=i == 0) for i, cell in enumerate(row)] for row in rows]
@@ -153,6 +152,10 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], not
             "",
         ]
     )
+
+
+def _is_number(cell: str) -> bool:
+    return cell in (ABSENT, "") or _NUMBER.fullmatch(cell) is not None
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from llmbench.analysis.frontier import Setting
 from llmbench.analysis.implementations import row_labels
 from llmbench.analysis.parity.parity import Parity
 from llmbench.record import Record
-from llmbench.report.axes import SMALL, logarithmic, styles_of
+from llmbench.report.axes import SMALL, by_number, logarithmic, styles_of
 from llmbench.report.cells import in_order
 from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
 
@@ -128,14 +128,15 @@ def _acceleration(records: Sequence[Record], _: Sequence[Parity]) -> "Figure | N
     """Quality and entropy against time, a point for each setting."""
     from matplotlib.figure import Figure
 
-    from llmbench.analysis.frontier import frontiers
+    from llmbench.analysis.frontier import every_setting
+    from llmbench.analysis.parity.verdict import JUDGED
 
-    found = frontiers(records)
-    if not found:
+    settings = [item for item, _ in every_setting(records) if item.qualities]
+    if not settings:
         return None
-    settings = sorted(found[0].settings, key=lambda item: (item.steps is not None, item.label))
-    key = found[0].fronts[0].metric
-    figure = Figure(figsize=(TEXT, 3.2), layout="constrained")
+    settings.sort(key=lambda item: (item.steps is not None, by_number(item.label)))
+    key = next(key for key in JUDGED if any(key in item.qualities for item in settings))
+    figure = Figure(figsize=(TEXT, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     styles = styles_of(settings)
     _scatter(left, settings, styles, lambda item: item.qualities.get(key))
@@ -146,7 +147,9 @@ def _acceleration(records: Sequence[Record], _: Sequence[Parity]) -> "Figure | N
         logarithmic(axes, "x", _ends([item.ms for item in settings]))
         _finish(axes, "end-to-end latency, ms per batch", name)
     _note(left, "bars: 95 % interval, of time over repeats, of quality over prompts")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=1.0)
+    handles, labels = left.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels), default=0) > 28 else 3  # as the width has room for
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.0)
     return figure
 
 

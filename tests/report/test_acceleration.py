@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from llmbench.analysis.parity.analyze import verdicts
 from llmbench.record import Record
+from llmbench.report import print_figures
 from llmbench.report.acceleration import acceleration_table
 from llmbench.report.assemble import recipe_tables
 from llmbench.report.latex import pieces
@@ -49,3 +50,15 @@ def test_the_recipe_makes_this_table_and_says_no_verdict_for_each_setting() -> N
     assert (table.lead, table.provenance.endswith("as typed")) == ((), True)
     main, _ = pieces(table)
     assert all(name in main for name in ("forwards", "speedup", "perplexity", "entropy"))
+
+
+def test_the_figure_shows_also_a_side_of_which_an_output_is_empty() -> None:
+    records = [implementation("autoregressive", 200.0, empty=1), *SWEEP[2:]]
+    figure = print_figures._acceleration(records, ())
+    assert figure is not None
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == [
+        "LLaMA",
+        *(f"LLaDA {way}" for way in ("dual k = 64 block=16", "dual k = 64 block=32", "k = 64 block=16")),
+    ]

@@ -19,6 +19,7 @@ from llmbench.record import Record
 from llmbench.report.axes import SMALL, by_number, logarithmic, styles_of
 from llmbench.report.cells import in_order
 from llmbench.report.colours import BASELINE, CANDIDATE, REFERENCE
+from llmbench.system.plotting import import_matplotlib, own_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,9 +61,10 @@ def print_figures(records: Sequence[Record], verdicts: Sequence[Parity], recipe:
         verdicts: of the same Records.
         recipe: the file of conf/experiment.
     """
+    import_matplotlib()
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
+    with own_settings(), matplotlib.rc_context(STYLE):
         figure = _FIGURES[recipe](records, verdicts)
         return _files(figure, f"fig_{recipe}") if figure is not None else {}
 

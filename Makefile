@@ -9,7 +9,7 @@ SWEEP := $(BIN)/llmbench -m
 REPORT := $(BIN)/llmbench report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test kernels check coverage wheel lowest ui bench table1 table2 table3 table4 table5 table6 tables paper pretrain clean
+.PHONY: help setup run test kernels check coverage docs wheel lowest ui bench table1 table2 table3 table4 table5 table6 tables paper pretrain clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,7 +45,11 @@ $(VENV)/.triton: $(VENV)/.developer
 kernels: $(VENV)/.triton ## the Triton kernels on a CPU, by Triton's interpreter (290 MB to download)
 	PYTHONPATH=$(VENV)/triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/models/test_triton_interpreter.py
 
+# docs/simulation.md and docs/results/ are made by programs, docs/reference/ has mkdocstrings' directives
+PAGES := README.md CONTRIBUTING.md CHANGELOG.md examples/README.md $(filter-out docs/simulation.md,$(wildcard docs/*.md))
+
 check: $(VENV)/.developer ## format, lint, types, layers, words
+	$(BIN)/mdformat --check $(PAGES)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -57,6 +61,10 @@ check: $(VENV)/.developer ## format, lint, types, layers, words
 # counted; on 3.13, through sys.monitoring, 36 and 39 s), so the public workflow counts on 3.13.
 coverage: $(VENV)/.developer ## the tests, with the share of lines that they run
 	COVERAGE_CORE=sysmon OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --cov=llmbench --cov-report=term
+
+docs: $(VENV)/.developer ## the documentation as a site (site/index.html), and its commands run (after make run)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python checks/docs.py
 
 wheel: $(VENV)/.developer ## the wheel alone, in a new environment and an empty folder, runs a sweep
 	PYTHON=$(PYTHON) checks/wheel $(BIN)/uv
@@ -109,4 +117,4 @@ pretrain: setup ## train the bundled models again (a GPU; what it took is in the
 	$(BIN)/python -m pretrain all
 
 clean: ## remove what was installed; recorded runs under multirun/ stay
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

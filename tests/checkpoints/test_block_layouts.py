@@ -1,6 +1,5 @@
 """Models that write in blocks, from the files of the hub, in every mode, compared with a plain model."""
 
-import textwrap
 from pathlib import Path
 
 import block_references as plain
@@ -210,8 +209,7 @@ def test_a_shape_is_what_the_layout_makes_of_the_hubs_configuration(tmp_path, sh
 
 def test_the_layout_in_blocks_in_the_documentation_reads_sdar(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
-    text = page[page.rindex("    blocks: ") :].partition("\n\n")[0]
-    (tmp_path / "docs.yaml").write_text(textwrap.dedent(text))
+    (tmp_path / "docs.yaml").write_text(page[page.rindex("```yaml\n") + 8 :].partition("```")[0])
     hub.write(tmp_path / "sdar", "sdar")
     files = resolve_checkpoint(str(tmp_path / "sdar"), layout=str(tmp_path / "docs.yaml"))
     assert files.mode("diffusion").block_length == 32

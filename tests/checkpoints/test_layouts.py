@@ -1,6 +1,5 @@
 """LLaDA, Dream and iLLaDA from the files of the hub, through a layout each, compared with a plain model."""
 
-import textwrap
 from pathlib import Path
 
 import hub_checkpoints as hub
@@ -408,7 +407,7 @@ def test_every_bundled_layout_names_fields_that_transformers_has():
 
 def test_the_layout_in_the_documentation_is_one(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
-    (tmp_path / "docs.yaml").write_text(textwrap.dedent(page[page.index("    blocks: ") :].partition("\n\n")[0]))
+    (tmp_path / "docs.yaml").write_text(page[page.index("```yaml\n") + 8 :].partition("```")[0])
     layout = layouts.read(tmp_path / "docs.yaml")
     said = {"vocab": 60, "dim": 32, "ffn": 48, "depth": 2, "heads": 4, "length": 64, "eps": 1e-5, "theta": 1e4,
             "mask_id": 1, "eos_id": 2, "pad_id": 2, "activation": "swiglu"}  # fmt: skip

@@ -129,7 +129,7 @@ def test_a_server_that_hangs_costs_no_record_and_one_command_sends_what_is_missi
     uri = f"http://127.0.0.1:{port}"
     sweep = Child(tmp_path, (*SWEEP, f"tracking.uri={uri}"), environment())
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("multirun/*/llama-*/record.json")):
+    while not list(tmp_path.glob("multirun/*/plan.json")):  # the sweep is in the store, and no job has ended
         assert sweep.poll() is None, "the sweep ended before the server hung"
         assert time.monotonic() < deadline
         time.sleep(0.02)

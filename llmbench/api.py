@@ -6,11 +6,12 @@ dicts: `timing={"repeats": 6}`.
 
 import datetime
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbench.config import keywords
 from llmbench.config.parity import ParityConfig
 from llmbench.errors import ConfigError, RecordError
 from llmbench.record import Record
@@ -268,11 +269,11 @@ def run(*, folder: str | Path | None = None, progress: bool = True, **settings: 
     quiet_libraries()
     if settings.get("dry_run"):
         raise ConfigError("dry_run: one job has no plan to show; use llmbench.sweep(..., dry_run=True)")
-    if axes := set(recipe_axes(_recipe(settings))) - settings.keys():
+    if axes := set(recipe_axes(keywords.recipe(settings))) - settings.keys():
         raise ConfigError(
-            f"experiment={_recipe(settings)} is a sweep (over {', '.join(sorted(axes))}): use llmbench.sweep"
+            f"experiment={keywords.recipe(settings)} is a sweep (over {', '.join(sorted(axes))}): use llmbench.sweep"
         )
-    overrides = list(_overrides(_without_credentials(settings)))
+    overrides = list(keywords.overrides(_without_credentials(settings)))
     if swept := [key for key, values in overrides if len(values) > 1]:
         raise ConfigError(f"{swept[0]} has several values: one job takes one; use llmbench.sweep(...)")
     with composing() as compose:
@@ -315,8 +316,8 @@ def sweep(*, folder: str | Path | None = None, progress: bool = True, **settings
     from llmbench.sweeps.run import run_grid
 
     settings = _without_credentials(settings)
-    overrides = [f"{key}={','.join(values)}" for key, values in _overrides(settings)]
-    recipe = _recipe(settings)
+    overrides = [f"{key}={','.join(values)}" for key, values in keywords.overrides(settings)]
+    recipe = keywords.recipe(settings)
     axes = [f"{key}={values}" for key, values in recipe_axes(recipe).items()]
     place = Path(folder) if folder is not None else _new_folder()
     if place.resolve() == results().resolve():
@@ -418,45 +419,6 @@ def _row(record: Record) -> dict[str, Any]:
 def _columns(header: Sequence[str]) -> list[str]:
     """Names of columns; those without one are numbered, because names must differ."""
     return [name or ("" if place == 0 else f"column {place}") for place, name in enumerate(header)]
-
-
-def _overrides(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Every key with its values, as Hydra's grammar takes them."""
-    from llmbench.config.conf_files import groups, keys, written
-
-    for name, value in settings.items():
-        key = f"{above}{name}"
-        if isinstance(value, Mapping) and key not in (*keys(), "judges"):
-            yield from _overrides(value, f"{key}.")
-        elif isinstance(value, Mapping):  # its keys are the user's own: server.extra, judges
-            yield from ((f"++{key}.{own}", [written(item)]) for own, item in value.items())
-        elif (axis := _axis(key, value)) is not None:
-            if not axis:
-                raise ConfigError(f"{key}: an axis needs at least one value")
-            yield key, [written(item) for item in axis]
-        elif value is None and key in groups():
-            raise ConfigError(f"{key}: choose one of {', '.join(name for name, _ in groups()[key])}")
-        else:
-            yield key, [written(value)]
-
-
-def _axis(key: str, value: Any) -> list[Any] | None:
-    """The values of a sweep's axis; None for one value."""
-    from llmbench.config.conf_files import takes_list
-
-    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
-        return None
-    values = list(value)
-    one = takes_list(key) and not any(isinstance(item, list | tuple) for item in values)
-    return None if one else values
-
-
-def _recipe(settings: Mapping[str, Any]) -> str:
-    """The file of conf/experiment that is asked for; "" for none."""
-    recipe = settings.get("experiment")
-    if recipe is not None and not isinstance(recipe, str):
-        raise ConfigError("experiment: one recipe at a time; a recipe brings its own sweep")
-    return recipe or ""
 
 
 def _without_credentials(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import llmbench
 from llmbench import api
 from llmbench.analysis.parity.grouping import group
 from llmbench.analysis.parity.speed import baselines_beside
+from llmbench.config.keywords import overrides
 from llmbench.errors import ConfigError, LlmbenchError, RecordError
 from records import make_sweep
 
@@ -168,7 +169,7 @@ def test_a_sweep_that_was_moved_loads_twice_and_says_the_same(swept, tmp_path):
         found = llmbench.load(moved)
         assert found.records == made.records
         assert found.parity() == made.parity()
-    assert llmbench.load(str(made.folder.parent)).records == made.records  # the newest of a folder of results
+    assert llmbench.load(str(tmp_path)).records == made.records  # the newest of a folder of results
     by_id = llmbench.load(
         run_id=made.records[0].context.parent, tracking_uri=f"sqlite:///{made.folder.parent}/mlflow.db"
     )
@@ -265,7 +266,7 @@ def test_a_wrong_setting_is_one_line_before_anything_runs(said, tmp_path, monkey
 def test_values_of_other_libraries_and_the_users_own_keys_arrive(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMBENCH_RESULTS", str(tmp_path))
     given = {"steps": range(2, 5, 2), "seed": np.int64(3), "server": {"extra": {"min_p": 0.1}}}
-    written = dict(api._overrides(given | {"batch": np.array([1, 2]), "judges": {"mine": tmp_path}}))
+    written = dict(overrides(given | {"batch": np.array([1, 2]), "judges": {"mine": tmp_path}}))
     assert written == {
         "steps": ["2", "4"],
         "seed": ["3"],

@@ -76,15 +76,20 @@ def _files(figure: "Figure", stem: str) -> dict[str, str | bytes]:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=form, metadata=metadata)
         made[f"{stem}.{form}"] = buffer.getvalue()
-    made[f"{stem}.svg"] = _same_names(buffer.getvalue())
+    made[f"{stem}.svg"] = reproducible(buffer.getvalue())
     return made
 
 
-def _same_names(svg: bytes) -> bytes:
-    """SVG whose clip paths are numbered: Matplotlib names some of them by an address in memory."""
+def reproducible(svg: bytes) -> bytes:
+    """SVG of one figure in the same bytes each time.
+
+    Matplotlib names some clip paths by an address in memory: they are numbered here. Its layout differs in the last
+    bits from one call to the next, and a coordinate of seven decimals that ends in 5 is then printed with six of them
+    in two ways: five decimals are kept.
+    """
     for place, name in enumerate(dict.fromkeys(re.findall(rb'<clipPath id="(p[0-9a-f]{10})"', svg)), start=1):
         svg = svg.replace(name, b"clip%d" % place)
-    return svg
+    return re.sub(rb"(?<![\d.])\d+\.\d{6}(?!\d)", lambda found: b"%.5f" % float(found[0]), svg)
 
 
 def _latency(records: Sequence[Record], _: Sequence[Parity]) -> "Figure | None":

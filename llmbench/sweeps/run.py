@@ -335,7 +335,7 @@ def _finish(
     where = [] if away else [f"Charts and runs: {pages(store, parent)}"]
     where += [] if away else [f"This table again: llmbench report {recipe or 'parity'}{store.options} --sweep {parent}"]
     where += [f"{unlogged[0].upper()}{unlogged[1:]}"] if unlogged else []
-    where.insert(0, f"Everything that was said, and all tables: {folder / LOG_FILE}")
+    where.insert(0, f"Log, with every table and note: {folder / LOG_FILE}")
     last = [console.closing(jobs, len(done), seconds, taken, folder), *where]
     to_log("\n".join([shown.text, *last]))
     return Finished(

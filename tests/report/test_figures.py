@@ -17,6 +17,7 @@ from llmbench.analysis.parity.verdict import Place, Status
 from llmbench.record import Record
 from llmbench.report import figures
 from llmbench.report.plane import Plane, draw_plane, place_labels, plane
+from llmbench.report.print_figures import reproducible
 from records import implementation, make_record, make_sweep
 
 
@@ -172,3 +173,10 @@ def test_other_models_keep_their_names() -> None:
     records = [make_record("llama"), make_record("dream", 8)]
     figure = figures.parity_figure(records, parity(records))
     assert "dream" in {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def test_an_svg_has_the_same_bytes_however_matplotlib_names_and_rounds():
+    """169.1046875 is printed as 169.104687 or 169.104688, by the last bit of what the layout came to."""
+    drawn = b'<clipPath id="p%s"/><g transform="translate(%s 1.5)" clip-path="url(#p%s)"/>'
+    one, other = drawn % (b"0" * 10, b"169.104687", b"0" * 10), drawn % (b"a" * 10, b"169.104688", b"a" * 10)
+    assert reproducible(one) == reproducible(other) == drawn.replace(b"p%s", b"clip1") % b"169.10469"

@@ -374,6 +374,8 @@ def next_step(verdict: Verdict) -> str:
         changes = dict.fromkeys(f"{check.name.value}: {change(check)}" for check in blocking)
         return f"{'; '.join(changes)}; then run again" if changes else "measure the largest k, and run again"
     steps = _NEXT[verdict.status]
+    if verdict.status is Status.NOT_REACHED and _fills(verdict):
+        return f"nothing at this canvas: k = {max(verdict.steps)} fills it"
     if verdict.status is Status.UNDECIDED and verdict.head is not None:
         test = verdict.head.test(max(verdict.steps))
         if test is not None and test.place is Place.ABOVE:
@@ -390,7 +392,7 @@ _NEXT = {
     Status.INSENSITIVE: "use a metric or judge that ranks LLaMA above its floor, or more prompts",
     Status.REACHED: "read the speed at that k; add smaller steps if it is the smallest",
     Status.DEGENERATE: "raise diffusion_temperature, and run again",
-    Status.NOT_REACHED: "add larger steps, up to the canvas; at the canvas, this is the answer",
+    Status.NOT_REACHED: "add larger steps, up to the canvas",
     Status.UNDECIDED: "raise workload.prompts, or add seeds: seed=1,2,3",
     Status.MISSING_BASELINE: "add the autoregressive side: model=llama,llada",
     Status.MISSING_CANDIDATES: "add the diffusion side: model=llama,llada steps=8,16,32,64",

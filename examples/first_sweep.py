@@ -2,7 +2,7 @@
 
     python examples/first_sweep.py
 
-Eight prompts decide nothing: the verdict says so. Take more (`"prompts": 48`) and the whole canvas (64) for an answer.
+Eight prompts decide nothing: the verdict says so. Take more (`"prompts": 52`) and the whole canvas (64) for an answer.
 """
 
 import llmbench

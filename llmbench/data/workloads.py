@@ -8,8 +8,8 @@ was taken from: prompts of one document are a cluster to the analysis); other ke
 
 Two selected prompts of equal text are refused: they would count as two and say what one says.
 
-`workload.tasks` keeps some of the tasks. One prompt of each task is taken in turn, in file order, so 48 prompts of four
-tasks are 12 of each, and fewer prompts are a prefix of more.
+`workload.tasks` keeps some of the tasks. One prompt of each task is taken in turn, in file order, so 52 prompts of four
+tasks are 13 of each, and fewer prompts are a prefix of more.
 
 Lengths are cut in *words* (`texts`), never in tokens: both models under test read the same text whatever their
 tokenizers. A prompt keeps its last words (the ones that its continuation depends on), a reference its first; the

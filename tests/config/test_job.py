@@ -34,10 +34,10 @@ def test_defaults_build_both_families(load):
         ("hardware.device=cuda model=llada", 400),
         ("hardware.device=cuda model=llama_server", 400),
         ("hardware.device=cuda workload.prompts=48", 48),
-        ("hardware.device=cpu", 48),
-        ("hardware.device=cuda pair=8b", 48),
-        ("hardware.device=cuda workload.tasks=[chat]", 48),
-        ("hardware.device=cuda workload=math", 48),
+        ("hardware.device=cpu", 52),
+        ("hardware.device=cuda pair=8b", 52),
+        ("hardware.device=cuda workload.tasks=[chat]", 52),
+        ("hardware.device=cuda workload=math", 52),
         ("hardware.device=cuda workload=synthetic metric=speed batch=6", 6),
     ],
 )
@@ -48,9 +48,9 @@ def test_the_bundled_pair_takes_more_prompts_on_cuda(load, overrides, count):
     assert load(*overrides.split(), "hardware.device=cuda", "workload.prompts=7").with_prompts().workload.prompts == 7
 
 
-def test_a_null_number_of_prompts_is_48_where_no_job_decides_it(load):
+def test_a_null_number_of_prompts_is_52_where_no_job_decides_it(load):
     assert load().workload.prompts is None
-    assert load().workload.count == 48
+    assert load().workload.count == 52
 
 
 def test_what_decides_how_many_tokens_a_step_commits_stands_in_the_label(load):

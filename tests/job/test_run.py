@@ -84,7 +84,7 @@ def test_bad_input_is_refused_before_weights_load(prepare, tmp_path):
         f"workload=jsonl workload.source={tmp_path}/none.jsonl": "none.jsonl",
         "workload.source=bundled:poems": "continuation",
         "workload.prompts=9999": "406",
-        "batch=49": "batch 49 exceeds the 48 prompts",
+        "batch=53": "batch 53 exceeds the 52 prompts",
         "canvas=4096": "exceed the context",
         "checkpoint=local model.checkpoint=/no/such/folder": "/no/such/folder",
         f"checkpoint=local model.checkpoint={empty_folder}": "config.json",

@@ -92,10 +92,10 @@ def test_keys_of_a_workload_that_nobody_reads_are_said_once_in_the_plan(tmp_path
 
 def test_the_plan_holds_the_number_of_prompts_that_null_stands_for():
     cells = build("model=llama,llada", "hardware=cpu", "metric=speed", "steps=4")
-    assert [cell.prepared.job.workload.prompts for cell in cells] == [48, 48]
+    assert [cell.prepared.job.workload.prompts for cell in cells] == [52, 52]
     assert len({cell.prepared.workload.digest for cell in cells}) == 1
-    assert "; 48 prompts of continuation" in console.plan(cells, grid=2)
-    named = build("model=llama,llada", "hardware=cpu", "metric=speed", "steps=4", "workload.prompts=48")
+    assert "; 52 prompts of continuation" in console.plan(cells, grid=2)
+    named = build("model=llama,llada", "hardware=cpu", "metric=speed", "steps=4", "workload.prompts=52")
     assert [cell.prepared.identity for cell in named] == [cell.prepared.identity for cell in cells]
 
 
@@ -106,7 +106,7 @@ def test_jobs_of_one_sweep_whose_null_is_two_numbers_of_prompts_are_refused(load
     cuda = "hardware.device=cuda"
     plan._require_equal_counts([decided(cuda), decided(cuda, "model=llada"), decided("hardware.device=cpu")])
     plan._require_equal_counts([decided(cuda), decided(cuda, "workload=math")])
-    with pytest.raises(ConfigError, match=r"workload.prompts is null, .* one for all: workload.prompts=48$"):
+    with pytest.raises(ConfigError, match=r"workload.prompts is null, .* one for all: workload.prompts=52$"):
         plan._require_equal_counts([decided(cuda), decided(cuda, "model=llada", "checkpoint=llada_8b_base")])
 
 

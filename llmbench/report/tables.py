@@ -309,8 +309,11 @@ def _speedup(at: Callable[[int | None], Speedup | None], record: Record, *, of_s
 
 
 def own_speedup(parity: Parity, record: Record) -> str:
-    """The cell of a candidate's speedup; which of several implementations of the baseline it is against."""
-    if len(parity.implementations) > 1 and record.identity in parity.implementations[0].identities:
+    """The cell of a candidate's speedup, or of another implementation's; which of several they are against."""
+    own = [item for item in parity.implementations if record.identity in item.identities]
+    if own and own[0].speedup is not None:
+        return interval(own[0].speedup, "x")
+    if own and len(parity.implementations) > 1 and own[0] is parity.implementations[0]:
         return _CHOSEN
     return _speedup(parity.speedup, record)
 

@@ -23,7 +23,7 @@ from llmbench.analysis.parity.conditions import conditions_of
 from llmbench.analysis.parity.grouping import Group, comparison_groups, group, is_external_server, seed_of
 from llmbench.analysis.parity.parity import Parity
 from llmbench.analysis.parity.sides import is_measured
-from llmbench.analysis.parity.speed import against_servers, claim, speedup
+from llmbench.analysis.parity.speed import against_servers, claim, implementation_speedup, speedup
 from llmbench.analysis.parity.speed_checks import speed_checks
 from llmbench.analysis.parity.study import Study
 from llmbench.analysis.parity.verdict import DIVERSITY, JUDGED, NFE, Curve, Implementation, MetricParity, Status
@@ -106,7 +106,7 @@ def parity(
         prefix=study.prefix,
         points=study.points(),
         beside=tuple(curve for key in (DIVERSITY, *BESIDE, NFE) if _says_more(curve := study.curve(key))),
-        implementations=_implementations(sides),
+        implementations=_implementations(sides, np.random.default_rng(seed)),
         speedups=speedups,
         external_servers=against_servers(sides, rng),
         checks=found,
@@ -143,7 +143,7 @@ def _together(metrics: Sequence[MetricParity]) -> dict[str, Any]:
     return {"s_all": max(reached) if whole else None, "s_all_metrics": tuple(item.curve.metric for item in eligible)}
 
 
-def _implementations(sides: Group) -> tuple[Implementation, ...]:
+def _implementations(sides: Group, rng: np.random.Generator) -> tuple[Implementation, ...]:
     """Every way in which the baseline was run, the chosen one first, then the fastest.
 
     Times are those of one clock: a server has the host's alone.
@@ -153,15 +153,16 @@ def _implementations(sides: Group) -> tuple[Implementation, ...]:
     ways: dict[tuple[str | None, ...], list[Record]] = {}
     for record in sides.implementations:
         ways.setdefault(way_of(record), []).append(record)
+    chosen = {record.identity for record in sides.baseline.records} if sides.baseline else set()
     made = [
         Implementation(
             label=labels[id(members[0])],
             e2e_ms=logged_mean(members, clock),
             name=implementation_name(members[0], sides.implementations),
             identities=tuple(record.identity for record in members),
+            speedup=implementation_speedup(sides, members, rng) if members[0].identity not in chosen else None,
         )
         for members in ways.values()
     ]
-    chosen = {record.identity for record in sides.baseline.records} if sides.baseline else set()
     order = {item.label: item.e2e_ms if item.e2e_ms is not None else math.inf for item in made}
     return tuple(sorted(made, key=lambda item: (chosen.isdisjoint(item.identities), order[item.label])))

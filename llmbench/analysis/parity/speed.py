@@ -12,7 +12,7 @@ from statistics import fmean, quantiles
 
 import numpy as np
 
-from llmbench.analysis.estimates import Interval, logged_mean
+from llmbench.analysis.estimates import Estimate, Interval, logged_mean
 from llmbench.analysis.parity.grouping import Group, seed_of
 from llmbench.analysis.parity.sides import Side
 from llmbench.analysis.parity.time_intervals import MIN_REPEATS, repeat_times, shared_batches, speedup_interval
@@ -121,6 +121,18 @@ def _against(
         baseline_ms=upper,
         candidate_ms=lower,
     )
+
+
+def implementation_speedup(group: Group, records: Sequence[Record], rng: np.random.Generator) -> Estimate | None:
+    """L_e2e of the baseline / that of another implementation of it, both as they were timed first.
+
+    Args:
+        group: whose baseline is the numerator.
+        records: of the other implementation, one per seed.
+        rng: of the bootstrap.
+    """
+    made = _against(0, group.baseline.records, records, rng) if group.baseline else None
+    return Estimate(value=made.ratio, low=made.low, high=made.high) if made else None
 
 
 def against_servers(group: Group, rng: np.random.Generator) -> tuple[ExternalServer, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from llmbench.analysis.estimates import Estimate
 from llmbench.analysis.implementations import ImplementationName
 from llmbench.analysis.parity.interim import PastAnalysis
 from llmbench.config.parity import ParityConfig
@@ -283,6 +284,7 @@ class Implementation:
     e2e_ms: float | None
     name: ImplementationName | None = None  # None in verdicts of earlier versions
     identities: tuple[str, ...] = ()  # of its Records
+    speedup: Estimate | None = None  # L_e2e of the chosen implementation / own; None for that one itself
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,7 @@ class Bench:
         assert self._mode.block_length is not None
         assert files.mask_id is not None
         self.block, self._mask_id = self._mode.block_length, files.mask_id
+        self.drafts = mode_page.drafts(self.block)
         self._causal = FusedEngine(checkpoint.model, files.mode("autoregressive"))
         self._blocks = FusedEngine(checkpoint.model, self._mode)
 
@@ -59,7 +60,9 @@ class Bench:
         count = 4 if batch >= MANY_ROWS else 8
         try:
             steps = self._tokens(prompts) | self._denoising(prompts, count) | self._others(batch, count)
-            steps[mode_page.CYCLE] = self._cycle(prompts, count)
+            for drafted in self.drafts:
+                steps[mode_page.verify(drafted)] = Timed(step=self._verify(batch, drafted + 1), count=count, settle=1)
+                steps[mode_page.cycle(drafted)] = self._cycle(prompts, count, drafted)
             return step_costs.in_turns(steps, rounds, self._probe)
         finally:
             steps = {}
@@ -110,7 +113,6 @@ class Bench:
             mode_page.COMMIT: (self._blocks, causal, self._mode.given),
             mode_page.WRITE: (self._blocks, causal, 0),
             mode_page.DRAFT: (self._blocks, False, self.block - 1),
-            mode_page.VERIFY: (self._causal, True, self.block),
         }
         if not self._mode.given:
             del kinds[mode_page.WRITE]  # it is the commit
@@ -125,10 +127,15 @@ class Bench:
             for name, (engine, order, heads) in kinds.items()
         }
 
-    def _cycle(self, prompts: PromptBatch, count: int) -> Timed:
+    def _verify(self, batch: int, width: int) -> step_costs.Forward:
+        return step_costs.forward(
+            self._causal, batch, self._prompt, width, length=self._prompt + width, causal=True, heads=width
+        )
+
+    def _cycle(self, prompts: PromptBatch, count: int, drafted: int) -> Timed:
         """Draft and verify; one token is written per cycle, so that its place is that of the other steps."""
         settings = Autoregressive(
-            draft="self", draft_tokens=self.block - 1, fixed_accepted_tokens=0, max_new_tokens=2 + count,
+            draft="self", draft_tokens=drafted, fixed_accepted_tokens=0, max_new_tokens=2 + count,
             temperature=0.0,
         )  # fmt: skip
         model = DraftModel(

@@ -12,8 +12,11 @@ PREFILL, STEP = "prefill", "AR step"
 FULL, HALF = "block step, head at all", "block step, head at half"
 ASKING = "block step, head at half, asked what is left"
 COMMIT, WRITE = "commit", "commit, keys and values alone"
-DRAFT, VERIFY, CYCLE = "draft", "verify", "draft and verify"
-"""What the samples are of."""
+DRAFT = "draft"
+"""What the samples are of, and `verify`, `cycle`."""
+
+SHORT_DRAFTS = (7, 15)
+"""Drafted tokens besides the most that a block allows."""
 
 VERIFY_BAR = 1.12
 """Of a verifying forward over an AR step."""
@@ -28,6 +31,21 @@ FASTER_CLAIM = 4
 """Times the maker's own AR mode in self-speculation: batch 1, one B200, SGLang, SPEED-Bench."""
 
 
+def drafts(block: int) -> tuple[int, ...]:
+    """The numbers of drafted tokens that are measured, the largest last."""
+    return (*(count for count in SHORT_DRAFTS if count < block - 1), block - 1)
+
+
+def verify(drafted: int) -> str:
+    """The name of the samples of a verifying forward: the last token and so many drafted ones."""
+    return f"verify, {drafted} drafted"
+
+
+def cycle(drafted: int) -> str:
+    """The name of the samples of a draft and its verification."""
+    return f"draft and verify, {drafted} drafted"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Costs:
     """Milliseconds of one round at one batch."""
@@ -36,7 +54,8 @@ class Costs:
     step: float  # of AR decoding
     block: float  # a denoising step
     commit: float
-    cycle: float  # draft and verify
+    cycle: float  # draft and verify, with the most drafted tokens
+    short_cycles: tuple[float, ...] = ()  # with fewer, in the order of `drafts`
 
     def steps_per_block(self, times: float = 1.0) -> float | None:
         """Denoising steps of a block with which diffusion is `times` as fast as AR; None where one is too many.
@@ -73,9 +92,11 @@ class Costs:
 
 def of_rounds(samples: Mapping[str, Sequence[float]], size: int) -> list[Costs]:
     """The costs of every round; a step in blocks has half of its tokens masked, as it has on average."""
+    *short, most = (samples[cycle(drafted)] for drafted in drafts(size))
+    rounds = zip(*(samples[name] for name in (STEP, HALF, COMMIT)), most, *short, strict=True)
     return [
-        Costs(size=size, step=step, block=block, commit=commit, cycle=cycle)
-        for step, block, commit, cycle in zip(*(samples[name] for name in (STEP, HALF, COMMIT, CYCLE)), strict=True)
+        Costs(size=size, step=step, block=block, commit=commit, cycle=whole, short_cycles=tuple(others))
+        for step, block, commit, whole, *others in rounds
     ]
 
 
@@ -102,8 +123,8 @@ of their median. A *block step* reads {block} tokens that see each other and the
 half of its positions, and makes the surest final. "Asked": a rule that looks at confidences waits for the device after
 each step, to know what is left. A *commit* reads the finished block and writes its keys and values; where the mode is
 seeded it also chooses the first token of the next block. *Draft* reads the last token and {block - 1} masks, *verify*
-reads {block} tokens causally, each with the head at every position that is looked at; *draft and verify* is the whole
-cycle of self-speculation.
+reads the last token and the drafted ones causally, each with the head at every position that is looked at; *draft and
+verify* is the whole cycle of self-speculation with so many drafted tokens.
 {_bar(results)}
 ## Break-even with the AR mode
 
@@ -114,7 +135,7 @@ cycle of self-speculation.
   denoising step, {block} / (s\\* + 1) per forward when commits are counted as forwards. The block step has the head at
   half of its positions, as it has on average while a block fills evenly.
 - Self-speculation: (draft and verify) / AR step tokens per cycle, the verifying mode's own token included. A cycle is
-  two forwards.
+  two forwards, and writes at most one token more than it drafts.
 
 What must be exceeded to be faster; the prompt's forward is the same for all three.
 
@@ -122,13 +143,13 @@ What must be exceeded to be faster; the prompt's forward is the same for all thr
 
 {cells.github(_claims(costs))}
 
-Times as fast as our AR mode, if the claimed numbers of tokens held at every batch. The maker claims {DIFFUSION_CLAIM}
-tokens per forward in block diffusion (read here with commits counted), about {SELF_CLAIM} in self-speculation, a mean
-accepted length of {ACCEPTED_CLAIM} with a LoRA adapter for drafts of 31 tokens, and about {FASTER_CLAIM} times its own
-AR mode in self-speculation at batch 1 on a B200 with SGLang (arXiv 2607.05722 and the model's release). Where a claim
-does not say whether a draft counts as a forward, both readings are shown: {SELF_CLAIM} tokens per cycle, or
-{2 * SELF_CLAIM}. What an adapter costs is not in the cycle. The last two columns are the other way round: the tokens
-that each mode must write here to be {FASTER_CLAIM} times as fast.
+Times as fast as our AR mode, if the claimed numbers of tokens held at every batch; a cycle drafts {block - 1} tokens.
+The maker claims {DIFFUSION_CLAIM} tokens per forward in block diffusion (read here with commits counted), about
+{SELF_CLAIM} in self-speculation, a mean accepted length of {ACCEPTED_CLAIM} with a LoRA adapter for drafts of 31
+tokens, and about {FASTER_CLAIM} times its own AR mode in self-speculation at batch 1 on a B200 with SGLang (arXiv
+2607.05722 and the model's release). Where a claim does not say whether a draft counts as a forward, both readings are
+shown: {SELF_CLAIM} tokens per cycle, or {2 * SELF_CLAIM}. What an adapter costs is not in the cycle. The last two
+columns are the other way round: the tokens that each mode must write here to be {FASTER_CLAIM} times as fast.
 
 {_failed(results)}{step_costs.provenance(results)}
 """
@@ -145,9 +166,14 @@ def _costs(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _bar(results: Mapping[str, Any]) -> str:
     """At which batches the verifying forward keeps its bar."""
+    return "".join(_bar_of(results["rows"], drafted) for drafted in drafts(results["block"]))
+
+
+def _bar_of(rows: Mapping[str, Any], drafted: int) -> str:
     kept = {
-        batch: statistics.median(a / b for a, b in zip(samples[VERIFY], samples[STEP], strict=True)) <= VERIFY_BAR
-        for batch, samples in results["rows"].items()
+        batch: statistics.median(a / b for a, b in zip(samples[verify(drafted)], samples[STEP], strict=True))
+        <= VERIFY_BAR
+        for batch, samples in rows.items()
     }
     parts = [
         f"{word} at batch {', '.join(found)}"
@@ -157,23 +183,34 @@ def _bar(results: Mapping[str, Any]) -> str:
         )
         if found
     ]
-    return f"The bar of {VERIFY_BAR:.2f} for verify / AR step is {', '.join(parts)}.\n" if parts else ""
+    if not parts:
+        return ""
+    return f"\nThe bar of {VERIFY_BAR:.2f} for verify / AR step with {drafted} drafted tokens is {', '.join(parts)}.\n"
 
 
 def _even(costs: Mapping[str, list[Costs]]) -> tuple[list[str], list[list[str]]]:
+    size = next((rounds[0].size for rounds in costs.values()), 0)
+    short = drafts(size)[:-1]
     headers = ["B", "diffusion: steps per block, s\\*", "tokens per denoising step", "tokens per forward",
-               "self-speculation: tokens per cycle"]  # fmt: skip
+               *(f"self-speculation, {drafted} drafted: tokens per cycle" for drafted in drafts(size))]  # fmt: skip
     rows = [
         [
             batch,
             _over(rounds, lambda each: each.steps_per_block(), "below 1"),
             _over(rounds, lambda each: each.tokens_per_step(), _beyond(rounds)),
             _over(rounds, lambda each: each.tokens_per_forward(), _beyond(rounds, 2)),
+            *(_short(rounds, place, drafted) for place, drafted in enumerate(short)),
             _over(rounds, lambda each: each.tokens_per_cycle(), _beyond(rounds)),
         ]
         for batch, rounds in costs.items()
     ]
     return headers, rows
+
+
+def _short(rounds: Sequence[Costs], place: int, drafted: int) -> str:
+    """Tokens per cycle of a shorter draft to be as fast as AR."""
+    tokens = [each.short_cycles[place] / each.step for each in rounds]
+    return cells.interval(tokens) if max(tokens) <= drafted + 1 else f"more than {drafted + 1}"
 
 
 def _claims(costs: Mapping[str, list[Costs]]) -> tuple[list[str], list[list[str]]]:

@@ -41,7 +41,8 @@ def test_claimed_tokens_become_a_speed():
 def samples(**changes: list[float]) -> dict[str, list[float]]:
     """Of six rounds, the device twice as slow in the last: ratios and tokens stay."""
     costs = {mode_page.STEP: 4.0, mode_page.FULL: 5.5, mode_page.HALF: 5.0, mode_page.COMMIT: 8.0,
-             mode_page.VERIFY: 4.4, mode_page.CYCLE: 10.0}  # fmt: skip
+             mode_page.verify(7): 4.1, mode_page.verify(15): 4.2, mode_page.verify(31): 4.4,
+             mode_page.cycle(7): 8.8, mode_page.cycle(15): 9.2, mode_page.cycle(31): 10.0}  # fmt: skip
     return {name: [ms] * 5 + [2 * ms] for name, ms in costs.items()} | changes
 
 
@@ -53,7 +54,8 @@ def table(text: str, title: str) -> list[list[str]]:
 
 
 def test_the_page_takes_ratios_by_round_and_says_where_no_number_suffices():
-    slow = samples(**{mode_page.HALF: [200.0] * 6, mode_page.CYCLE: [400.0] * 6, mode_page.VERIFY: [5.0] * 6})
+    slow = samples(**{mode_page.HALF: [200.0] * 6, mode_page.cycle(31): [400.0] * 6, mode_page.verify(31): [5.0] * 6,
+                      mode_page.cycle(7): [33.0] * 6})  # fmt: skip
     environment = {"device_name": "X", "versions": {}, "git_commit": None, "git_dirty": None, "driver": None,
                    "python": "3"}  # fmt: skip
     results = {"environment": environment, "rows": {"1": samples(), "128": slow}, "failed": {"256": "no memory"},
@@ -61,11 +63,14 @@ def test_the_page_takes_ratios_by_round_and_says_where_no_number_suffices():
                "date": "2026-11-30T00:00:00"}  # fmt: skip
     text = mode_page.markdown(results)
     assert table(text, "Costs")[3] == ["1", "commit", "8.000", "2.000 [2.000, 2.000]"]
-    assert "/ AR step is met at batch 1, **missed** at batch 128." in text
+    assert "/ AR step with 31 drafted tokens is met at batch 1, **missed** at batch 128." in text
+    assert "/ AR step with 7 drafted tokens is met at batch 1, 128." in text
     even, claims = (table(text, title) for title in ("Break-even", "What the maker's claims"))
     assert even[0] == ["1", "24.000 [24.000, 24.000]", "1.333 [1.333, 1.333]", "1.280 [1.280, 1.280]",
-                       "2.500 [2.500, 2.500]"]  # fmt: skip
-    assert even[1] == ["128", "below 1", "more than 32", "more than 16", "more than 32"]
+                       "2.200 [2.200, 2.200]", "2.300 [2.300, 2.300]", "2.500 [2.500, 2.500]"]  # fmt: skip
+    # 33 ms are the time of 8.25 tokens, and 7 drafted ones make 8
+    assert even[1][:5] == ["128", "below 1", "more than 32", "more than 16", "more than 8"]
+    assert even[1][6] == "more than 32"
     # 6, 12 and 6.82 tokens of 4 ms in 10 ms; 32 / 5.8 and 10 tokens for four times the speed
     assert [cell.split()[0] for cell in claims[0][2:]] == ["2.400", "4.800", "2.728", "5.517", "10.000"]
     assert "- Batch 256: no memory" in text
@@ -101,7 +106,7 @@ def test_the_command_writes_samples_and_the_page_of_them(checkpoint, tmp_path):
     assert not results["failed"]
     assert [*results["rows"]] == ["1", "3"]
     assert all(len(own) == 2 and min(own) > 0 for row in results["rows"].values() for own in row.values())
-    assert len(results["rows"]["3"]) == 10
+    assert len(results["rows"]["3"]) == 10  # a draft of 3 tokens alone: shorter ones are not
     assert found.with_suffix(".md").read_text() == mode_page.markdown(results)
     assert "--batches 1,3 --prompt 6 --rounds 2 --checkpoint tiny`" in mode_page.markdown(results)
 

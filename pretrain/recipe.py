@@ -100,7 +100,7 @@ RECIPES = {
         Recipe(name="llada", hidden=256, layers=6, heads=4, ffn=704, kind="masked", seed=2, learning_rate=3e-3,
                steps=9837, prefix_share=0.5),
         Recipe(name="trimode", hidden=256, layers=6, heads=4, ffn=704, kind="trimode", seed=4, learning_rate=2e-3,
-               seconds=400, batch_tokens=40_960, start="llama", block_length=32, alpha=2.0, seeded_share=0.75,
+               seconds=410, batch_tokens=40_960, start="llama", block_length=32, alpha=2.0, seeded_share=0.75,
                draft_share=0.25, copies=4),
         Recipe(name="judge", hidden=384, layers=6, heads=6, ffn=1056, kind="causal", seed=3, learning_rate=2e-3,
                steps=3234),

@@ -127,3 +127,19 @@ def test_drafted_text_is_the_plain_text_at_temperature_0(both):
 def test_a_cache_is_foreseen(both):
     needs = [memory_estimate.need(prepare(both, f"model={model}", "steps=4")) for model in ("llama", "llada")]
     assert needs[0].cache == needs[1].cache > 0
+
+
+def test_the_bundled_checkpoint_was_trained_for_all_of_its_ways():
+    """What its card says, within what other prompts change; an untrained mode would be nats away."""
+    small = ("workload.prompts=4", "batch=1", "canvas=32", "temperature=0.0", "pair=tiny_trimode", *SMALL[:2])
+    scored = ("metric.likelihood=true", "metric.likelihood_texts=4", "metric.likelihood_samples=4")
+    plain, drafted, blocks = (
+        run_job(prepare_job(build_job(composed(*small, "timing.repeats=1", *overrides))))
+        for overrides in (("model=llama", *scored), ("model=llama", "draft=self"), ("model=llada", "steps=32", *scored))
+    )
+    assert [output.text for output in plain.outputs] == [output.text for output in drafted.outputs]
+    assert drafted.metrics["throughput/tokens_per_forward"] > 0.75  # 0.5 where no draft is accepted, 1.1 by the card
+    assert blocks.metrics["throughput/nfe"] == 1 + 31  # the first token of a block comes from the forward before it
+    nats = [record.likelihood.nll_nats / record.likelihood.scored_tokens for record in (plain, blocks)]
+    assert nats == pytest.approx([3.8, 4.1], abs=0.5)
+    assert nats[0] < nats[1]

@@ -6,13 +6,14 @@ tokens per forward each mode must write to be as fast as the autoregressive one.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import mode_page, step_costs
+from benchmarks import mode_figure, mode_page, step_costs
 from benchmarks.engine import page_cells as cells
 from benchmarks.engine.turns import reason
 from benchmarks.step_costs import Timed
@@ -179,7 +180,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--prompt", type=_count, default=PROMPT, help=f"tokens before the steps ({PROMPT})")
     parser.add_argument("--rounds", type=_count, default=ROUNDS, help=f"samples; 6 or more for intervals ({ROUNDS})")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the page (docs/results)")
+    parser.add_argument("--page", type=Path, metavar="JSON", help="make the page of an earlier run again, and end")
     given = parser.parse_args(arguments)
+    if given.page is not None:
+        _write(given.page.parent, given.page.stem, json.loads(given.page.read_text()))
+        return 0
     if given.device == "cpu" and given.out == Path("docs/results"):
         parser.error("--device cpu measures nothing that docs/ may show; add --out FOLDER")
     set_libraries_aside()
@@ -199,9 +204,17 @@ def main(arguments: list[str]) -> int:
             results["rows"][str(batch)] = bench.row(batch, given.rounds)
         except Exception as error:  # memory, most of all; the other batches have their rows
             results["failed"][str(batch)] = reason(error)
-        step_costs.write(given.out, stem, results, mode_page.markdown(results))
+        _write(given.out, stem, results)
     print(mode_page.markdown(results))
     return 4 if results["failed"] else 0
+
+
+def _write(folder: Path, stem: str, results: dict[str, Any]) -> None:
+    """JSON, page and, from the first batch on, the figure."""
+    figure = f"{stem}.png" if results["rows"] else ""
+    step_costs.write(folder, stem, results, mode_page.markdown(results, figure))
+    if figure:
+        (folder / figure).write_bytes(mode_figure.picture(results))
 
 
 def _count(text: str) -> int:

@@ -100,8 +100,8 @@ def of_rounds(samples: Mapping[str, Sequence[float]], size: int) -> list[Costs]:
     ]
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """The page."""
+def markdown(results: Mapping[str, Any], picture: str = "") -> str:
+    """The page; `picture` is the address of its figure."""
     block, device = results["block"], results["environment"]["device_name"]
     costs = {batch: of_rounds(samples, block) for batch, samples in results["rows"].items()}
     return f"""# What three modes of one set of weights cost on one {device}
@@ -113,7 +113,7 @@ made elsewhere, with trained weights, on another GPU and another engine.
 
 {results["checkpoint"]}, {results["dtype"]}, greedy, blocks of {block}, prompts of {results["prompt"]} tokens; every
 kind of step stands directly behind the prompt.
-
+{_shown(picture)}
 ## Costs
 
 {cells.github(_costs(results))}
@@ -153,6 +153,11 @@ columns are the other way round: the tokens that each mode must write here to be
 
 {_failed(results)}{step_costs.provenance(results)}
 """
+
+
+def _shown(picture: str) -> str:
+    said = "What each mode must write to be as fast as the AR mode, over batch, and what its maker claims"
+    return f"\n![{said}]({picture})\n" if picture else ""
 
 
 def _costs(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -107,7 +107,13 @@ def test_the_command_writes_samples_and_the_page_of_them(checkpoint, tmp_path):
     assert [*results["rows"]] == ["1", "3"]
     assert all(len(own) == 2 and min(own) > 0 for row in results["rows"].values() for own in row.values())
     assert len(results["rows"]["3"]) == 10  # a draft of 3 tokens alone: shorter ones are not
-    assert found.with_suffix(".md").read_text() == mode_page.markdown(results)
+    page = found.with_suffix(".md").read_text()
+    assert page == mode_page.markdown(results, f"{found.stem}.png")
+    drawn = found.with_suffix(".png").read_bytes()
+    for made in (found.with_suffix(".md"), found.with_suffix(".png")):
+        made.unlink()
+    assert mode_costs.run_or_explain(["--page", str(found)]) == 0
+    assert (found.with_suffix(".md").read_text(), found.with_suffix(".png").read_bytes()) == (page, drawn)
     assert "--batches 1,3 --prompt 6 --rounds 2 --checkpoint tiny`" in mode_page.markdown(results)
 
 

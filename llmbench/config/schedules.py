@@ -16,6 +16,17 @@ def even(masked: int, steps: int) -> list[int]:
     return [each + (step < rest) for step in range(steps)]
 
 
+def rounded(masked: int, steps: int) -> list[int]:
+    """A schedule in which each step makes tokens left / steps left final, rounded to the nearest, halves to even.
+
+    10 tokens in 4 steps are 2, 3, 2, 3, as in dllm's sampler for blocks (dllm/core/samplers/bd3lm.py).
+    """
+    made: list[int] = []
+    for left in range(steps, 0, -1):
+        made.append(round((masked - sum(made)) / left))
+    return made
+
+
 def at_least(schedule: list[int], each: int) -> list[int]:
     """A schedule that makes at least `each` tokens final in every step, until none is left.
 

@@ -5,7 +5,7 @@ Nemotron-Labs-Diffusion (arXiv 2607.05722). What a block needs:
 
 1. Denoising steps. Each reads the block alone, which sees itself both ways and the cache, and makes the surest
    proposals final, as in `diffusion`: as many as the schedule says, and with `threshold` or `factor` all that are sure
-   enough. Where the mode has `minimum: remaining`, a step makes ceil(masks left / steps left) final at least.
+   enough. `Mode.minimum` says how a schedule is rounded, or that a step makes ceil(masks left / steps left) final.
 2. One more forward, the *commit*: it reads the finished block and writes its keys and values, causally or both ways as
    the mode says. Nobody reads those of the last block, so it has none.
 
@@ -26,7 +26,7 @@ import torch
 
 from llmbench.config.decoders import Diffusion
 from llmbench.config.modes import Mode
-from llmbench.config.schedules import at_least, even
+from llmbench.config.schedules import at_least, even, rounded
 from llmbench.decoding import base, rules
 from llmbench.decoding.base import DecodedBatch, Engine, OnStep, PromptBatch
 from llmbench.decoding.commit import commit_
@@ -219,7 +219,8 @@ class _Loop:
     def _planned(self) -> list[int]:
         """Tokens of a part that each of its steps makes final at least; never 0, since a part ends when it is full."""
         least = self._settings.fixed_tokens_per_forward or 1
-        return at_least(even(self._width, self._steps), least)
+        planned = rounded if self._mode.minimum == "rounded" else even
+        return at_least(planned(self._width, self._steps), least)
 
     def _most(self) -> tuple[int, int]:
         return max(self._lefts), sum(self._lefts) // len(self._lefts)

@@ -22,7 +22,9 @@ MODES = {
     },
     "sdar": {"diffusion": Mode(attention="block_causal", block_length=4)},
     "fast_dllm_qwen": {"diffusion": Mode(attention="block_causal", block_length=32, sub_block_length=8, logit_shift=1)},
-    "a2d-qwen3": {"diffusion": Mode(attention="block_causal", block_length=32, blocks_from="prompt_end")},
+    "a2d-qwen3": {
+        "diffusion": Mode(attention="block_causal", block_length=32, blocks_from="prompt_end", minimum="rounded")
+    },
 }
 EVERY = [(kind, family) for kind, families in MODES.items() for family in families]
 PROMPTS = {"unpadded": [21, 21], "padded": [21, 6, 17]}  # beyond the 16 positions from which on queries are scaled

@@ -3,7 +3,7 @@
 import pytest
 
 from llmbench.config.decoders import Diffusion
-from llmbench.config.schedules import at_least, chances, even, over_timesteps
+from llmbench.config.schedules import at_least, chances, even, over_timesteps, rounded
 
 
 def settings(**changes):
@@ -22,6 +22,12 @@ def settings(**changes):
 )
 def test_a_schedule_is_even_with_the_remainder_first(masked, steps, expected):
     assert even(masked, steps) == expected
+
+
+def test_a_rounded_schedule_by_hand():
+    assert rounded(10, 4) == [2, 3, 2, 3]  # 10/4 -> 2, 8/3 -> 3, 5/2 -> 2, 3
+    assert rounded(32, 12) == [3, 3, 3, 3, 2, 3, 2, 3, 2, 3, 2, 3]
+    assert rounded(8, 4) == [2, 2, 2, 2]
 
 
 def test_a_schedule_with_a_least_number_by_hand():

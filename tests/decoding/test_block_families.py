@@ -25,7 +25,7 @@ CASES = {  # checkpoint, options, and the plain decoder that they mean
     "sdar, static": ("sdar", {"canvas": 16, "steps": 8}, functools.partial(sdar, steps=2)),
     "sdar, dynamic": ("sdar", {"canvas": 16, "steps": 16, "threshold": 0.2},
                       functools.partial(sdar, steps=4, threshold=0.2)),
-    "bd3lm": ("a2d-qwen3", {"canvas": 64, "steps": 16}, functools.partial(bd3lm, steps=8)),
+    "bd3lm": ("a2d-qwen3", {"canvas": 64, "steps": 24}, functools.partial(bd3lm, steps=12)),
     "fast-dllm": ("fast_dllm_qwen", {"canvas": 64, "steps": 64, "threshold": 0.1},
                   functools.partial(fast_dllm, threshold=0.1)),
     "nemotron, threshold": ("nemotron_labs_diffusion", {"canvas": 64, "steps": 64, "threshold": 0.1},

@@ -126,7 +126,7 @@ def speed_chunk(name: str, indices: Iterable[int], seed: int) -> Times:
 
 def _oracle_width(steady: Sequence[Record], seed: int) -> float:
     sides = group(steady)
-    found = speedup(sides.candidates[0].steps or 0, sides, sides.candidates[0], np.random.default_rng(seed))
+    found = speedup(sides.candidates[0].steps or 0, sides, sides.candidates[0].records, np.random.default_rng(seed))
     return float(np.log((found.high or np.nan) / (found.low or np.nan))) if found else float("nan")
 
 

@@ -180,10 +180,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--prompt", type=_count, default=PROMPT, help=f"tokens before the steps ({PROMPT})")
     parser.add_argument("--rounds", type=_count, default=ROUNDS, help=f"samples; 6 or more for intervals ({ROUNDS})")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the page (docs/results)")
-    parser.add_argument("--page", type=Path, metavar="JSON", help="make the page of an earlier run again, and end")
+    parser.add_argument("--page", type=Path, metavar="JSON", help="make the page beside an earlier run's JSON again")
     given = parser.parse_args(arguments)
     if given.page is not None:
-        _write(given.page.parent, given.page.stem, json.loads(given.page.read_text()))
+        try:
+            _write(given.page.parent, given.page.stem, json.loads(given.page.read_text()))
+        except (OSError, ValueError, KeyError) as error:
+            parser.error(f"--page {given.page}: {reason(error)}; give the JSON of a run of this version")
         return 0
     if given.device == "cpu" and given.out == Path("docs/results"):
         parser.error("--device cpu measures nothing that docs/ may show; add --out FOLDER")

@@ -29,11 +29,11 @@ def picture(results: Mapping[str, Any]) -> bytes:
     for place, drafted in enumerate(short):
         cycles = {b: [each.short_cycles[place] / each.step for each in rounds] for b, rounds in costs.items()}
         within = {b: [v if v <= drafted + 1 else None for v in values] for b, values in cycles.items()}
-        _line(right, within, f"{drafted} drafted", ("o:", "s--")[place], said=-12 if place == 0 else None)
+        _line(right, within, f"{drafted} drafted", ("o:", "s--")[place], offset=-12 if place == 0 else None)
     _line(right, {b: [each.tokens_per_cycle() for each in rounds] for b, rounds in costs.items()}, f"{most} drafted")
     claim = mode_page.SELF_CLAIM
-    _claims(right, {f"{claim} per cycle": claim, f"{claim} per forward": 2 * claim})
-    right.set(ylabel="tokens per cycle of draft and verification", title="To be as fast as AR: self-speculation")
+    _claims(right, {f"{claim} per cycle": claim, f"{claim} per forward, {2 * claim} per cycle": 2 * claim})
+    right.set(ylabel="tokens per draft and verification", title="To be as fast as AR: self-speculation")
     for axes in (left, right):
         axes.set_xlim(min(costs) / 1.25, max(costs) * 1.25)
         axes.set_ylim(0.9, 36)
@@ -53,7 +53,7 @@ def picture(results: Mapping[str, Any]) -> bytes:
 
 
 def _line(
-    axes: "Axes", rounds: Mapping[int, Sequence[float | None]], label: str, style: str = "o-", said: int | None = 6
+    axes: "Axes", rounds: Mapping[int, Sequence[float | None]], label: str, style: str = "o-", offset: int | None = 6
 ) -> None:
     """Medians over rounds; a batch at which a round has no value has no point.
 
@@ -62,7 +62,7 @@ def _line(
         rounds: values by batch.
         label: in the legend.
         style: of markers and line.
-        said: points of a font between a marker and its number; None: no number.
+        offset: of a number from its marker, in points; None: no numbers.
     """
     points = {
         batch: statistics.median(value for value in values if value is not None)
@@ -70,8 +70,8 @@ def _line(
         if None not in values
     }
     axes.plot([*points], [*points.values()], style, color=CANDIDATE, label=label)
-    for batch, value in points.items() if said is not None else ():
-        axes.annotate(f"{value:.3g}", (batch, value), (0, said), textcoords="offset points", ha="center", fontsize=7)
+    for batch, value in points.items() if offset is not None else ():
+        axes.annotate(f"{value:.3g}", (batch, value), (0, offset), textcoords="offset points", ha="center", fontsize=7)
 
 
 def _claims(axes: "Axes", claims: Mapping[str, float]) -> None:

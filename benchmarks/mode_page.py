@@ -124,11 +124,11 @@ half of its positions, and makes the surest final. "Asked": a rule that looks at
 each step, to know what is left. A *commit* reads the finished block and writes its keys and values; where the mode is
 seeded it also chooses the first token of the next block. *Draft* reads the last token and {block - 1} masks, *verify*
 reads the last token and the drafted ones causally, each with the head at every position that is looked at; *draft and
-verify* is the whole cycle of self-speculation with so many drafted tokens.
+verify* is the whole cycle of self-speculation with so many drafted tokens: n of them are drafted from n masks.
 {_bar(results)}
 ## Break-even with the AR mode
 
-{cells.github(_even(costs))}
+{cells.github(_even(costs, block))}
 
 - Diffusion: a block of {block} tokens with s denoising steps and one commit costs s x block step + commit; AR takes
   {block} x AR step. They are equal at s\\* = ({block} x AR step - commit) / block step: {block} / s\\* tokens per
@@ -137,13 +137,14 @@ verify* is the whole cycle of self-speculation with so many drafted tokens.
 - Self-speculation: (draft and verify) / AR step tokens per cycle, the verifying mode's own token included. A cycle is
   two forwards, and writes at most one token more than it drafts.
 
-What must be exceeded to be faster; the prompt's forward is the same for all three.
+A mode is faster than AR when it writes more tokens than this. The prompt's forward is the same in all three.
 
 ## What the maker's claims would give at these costs
 
 {cells.github(_claims(costs))}
 
-Times as fast as our AR mode, if the claimed numbers of tokens held at every batch; a cycle drafts {block - 1} tokens.
+Times as fast as our AR mode, if the claimed numbers of tokens held at every batch; a cycle drafts {block - 1} tokens
+(with fewer masks a model may accept others).
 The maker claims {DIFFUSION_CLAIM} tokens per forward in block diffusion (read here with commits counted), about
 {SELF_CLAIM} in self-speculation, a mean accepted length of {ACCEPTED_CLAIM} with a LoRA adapter for drafts of 31
 tokens, and about {FASTER_CLAIM} times its own AR mode in self-speculation at batch 1 on a B200 with SGLang (arXiv
@@ -193,8 +194,7 @@ def _bar_of(rows: Mapping[str, Any], drafted: int) -> str:
     return f"\nThe bar of {VERIFY_BAR:.2f} for verify / AR step with {drafted} drafted tokens is {', '.join(parts)}.\n"
 
 
-def _even(costs: Mapping[str, list[Costs]]) -> tuple[list[str], list[list[str]]]:
-    size = next((rounds[0].size for rounds in costs.values()), 0)
+def _even(costs: Mapping[str, list[Costs]], size: int) -> tuple[list[str], list[list[str]]]:
     short = drafts(size)[:-1]
     headers = ["B", "diffusion: steps per block, s\\*", "tokens per denoising step", "tokens per forward",
                *(f"self-speculation, {drafted} drafted: tokens per cycle" for drafted in drafts(size))]  # fmt: skip

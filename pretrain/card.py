@@ -70,11 +70,12 @@ def card(run: dict[str, Any]) -> str:
 
 def _head(run: dict[str, Any]) -> str:
     recipe = run["recipe"]
+    only = ", in its autoregressive mode" if recipe["kind"] == "trimode" else ""
     return (
         "---\nlicense: apache-2.0\nlanguage: en\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n"
         f"# {recipe['name']}\n\n{PURPOSES.get(recipe['name'], 'A model of the recipe in `pretrain/`.')}\n\n"
         f"A `LlamaForCausalLM` of {run['parameters']:,} parameters, {KINDS[recipe['kind']]}. It loads with\n"
-        "`transformers` alone, offline and without remote code. `python -m pretrain` made it.\n"
+        f"`transformers` alone, offline and without remote code{only}. `python -m pretrain` made it.\n"
     )
 
 
@@ -213,6 +214,7 @@ def _measured(run: dict[str, Any]) -> str:
         text += (
             f"\n`draft=self` at temperature 0: {sizes['prompts']} prompts of {sizes['prompt']} tokens of the test text,"
             f" {sizes['new_tokens']} new tokens each, in float32 on a CPU.\n"
+            "A draft and its verification, two forwards, write one token more than they accept.\n"
         )
     command = f"python -m pretrain measure {run['recipe']['name']} --windows {sizes['windows']}"
     return text + (f"\nMeasured by `{command} --prompts {sizes['prompts']}` (with the\nrun's folder as `--work`).\n")

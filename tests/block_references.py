@@ -223,8 +223,8 @@ def sdar(logits: Logits, prompt: list[int], *, canvas: int, block: int, steps: i
 def bd3lm(logits: Logits, prompt: list[int], *, canvas: int, block: int, steps: int, mask_id: int) -> Written:
     """dllm's BD3LM: blocks begin behind the prompt; those of the prompt end with it, so its first may be short.
 
-    A step makes 1 / (steps left) of the masks left final, rounded to the nearest (half to even); steps of none are
-    left out. Args as in `sdar`; the last block is only as long as the canvas.
+    A step from time t to s makes masks left x (1 - s / t) final, the quotient in float32, rounded to the nearest; steps
+    of none are left out. Args as in `sdar`; the last block is only as long as the canvas.
     """
     ids, forwards, commits, first = list(prompt), 0, 0, len(prompt) % block
     while len(ids) < len(prompt) + canvas:
@@ -232,7 +232,9 @@ def bd3lm(logits: Logits, prompt: list[int], *, canvas: int, block: int, steps: 
         ids += [mask_id] * min(block, len(prompt) + canvas - start)
         for left in range(steps, 0, -1):
             places = masked(ids, mask_id, start, len(ids))
-            share = round(len(places) / left)
+            s, t = torch.tensor([left - 1, left], dtype=torch.float64).div(steps).float()
+            kept = ((1 - (1 - s)) / (1 - (1 - t))).item()
+            share = int(torch.tensor(len(places) * (1 - kept), dtype=torch.float64).round())
             if share == 0:
                 continue
             tokens, confidence = proposals(logits(ids, block_causal(len(ids), block, first)), mask_id)

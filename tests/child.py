@@ -89,8 +89,9 @@ class Child:
 
 
 def without_signs(text: str) -> str:
-    """Without the lines that come when something takes long: on a busy machine anything may."""
-    return "".join(line for line in text.splitlines(keepends=True) if not re.match(r"[a-zA-Z ]+, \d+ s$", line))
+    """Without the lines that come when something takes long, or other programs run: on a busy machine anything may."""
+    sign = re.compile(r"[a-zA-Z ]+, \d+ s$|CPU threads: \d+ of \d+ \(other programs keep ")
+    return "".join(line for line in text.splitlines(keepends=True) if not sign.match(line))
 
 
 def _main(folder: str, arguments: tuple[str, ...], environment: dict[str, str], *printed: str) -> None:

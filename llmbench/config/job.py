@@ -28,7 +28,7 @@ HUB_DATASET = "hf:"
 """What a data set of the Hugging Face hub begins with, as a workload's source."""
 
 PROMPTS, PROMPTS_ON_CUDA = 52, 400
-"""How many prompts a null of `workload.prompts` stands for: of less than 50, one empty output would be over 2 %."""
+"""How many prompts a null of `workload.prompts` stands for: with fewer than 50, one empty one is over 2 %."""
 
 HELDOUT = "bundled:heldout"
 """The texts that came with llmbench and were kept from the bundled models' training."""

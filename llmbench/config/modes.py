@@ -32,8 +32,7 @@ class Mode:
     # where the blocks of a `block_causal` row are counted from: its first token, or the end of its prompt
     blocks_from: Literal["start", "prompt_end"] = "start"
     seeded: StrictBool = False  # the first token of a block is not denoised: the forward before the block predicts it
-    # what a step makes final at least: by plan, its share of the even schedule or masks left / steps left (rounded);
-    # without one, ceil(masks left / steps left)
+    # what a step makes final at least: by the even schedule; by dllm's (`schedules.rounded`); ceil(masks / steps left)
     minimum: Literal["planned", "rounded", "remaining"] = "planned"
     mask_in_softmax: StrictBool = True  # whether the mask token has a share of the confidence's softmax
 

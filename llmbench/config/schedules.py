@@ -17,14 +17,21 @@ def even(masked: int, steps: int) -> list[int]:
 
 
 def rounded(masked: int, steps: int) -> list[int]:
-    """A schedule in which each step makes tokens left / steps left final, rounded to the nearest, halves to even.
+    """How many tokens each of `steps` steps makes final in dllm's sampler for blocks: left * (1 - s / t), rounded.
 
-    10 tokens in 4 steps are 2, 3, 2, 3, as in dllm's sampler for blocks (dllm/core/samplers/bd3lm.py).
+    Steps go from time t to time s, from 1 to 0 at equal distances (ZHZisZZ/dllm, core/samplers/utils.py and
+    core/schedulers/alpha.py, the linear one). 10 tokens in 4 steps are 2, 3, 2, 3. The quotient is one of float32 as
+    there, so that exact halves fall to either side: 32 tokens in 12 steps begin with five times 3.
     """
-    made: list[int] = []
+    import numpy as np
+
+    one, counts = np.float32(1), list[int]()
     for left in range(steps, 0, -1):
-        made.append(round((masked - sum(made)) / left))
-    return made
+        start, end = np.float32(left / steps), np.float32((left - 1) / steps)
+        share = 1 - float((one - (one - end)) / (one - (one - start)))
+        counts.append(min(masked, round(masked * share)))
+        masked -= counts[-1]
+    return counts
 
 
 def at_least(schedule: list[int], each: int) -> list[int]:

@@ -203,7 +203,7 @@ def parity_table(records: Iterable[Record], parity: Parity, command: str = "") -
     notes += [f"Warning: {text}" for text in sentences.warnings(parity)]
     notes += _references(parity)
     notes += _doubts(ordered)
-    if parity.speedups:
+    if parity.speedups or any(item.speedup for item in parity.implementations):
         notes.append(
             "speedup = L_e2e of the autoregressive side / L_e2e here; intervals: bootstrap over batches, then repeats."
         )
@@ -309,7 +309,10 @@ def _speedup(at: Callable[[int | None], Speedup | None], record: Record, *, of_s
 
 
 def own_speedup(parity: Parity, record: Record) -> str:
-    """The cell of a candidate's speedup, or of another implementation's; which of several they are against."""
+    """The speedup cell of a candidate or of another implementation of the baseline; `baseline` for the chosen one.
+
+    Where there is one implementation alone, it is not marked.
+    """
     own = [item for item in parity.implementations if record.identity in item.identities]
     if own and own[0].speedup is not None:
         return interval(own[0].speedup, "x")

@@ -62,8 +62,17 @@ def _for_writing(client: Any, experiment: Any, name: str, uri: str) -> Any:
         wanted["mlflow.note.content"] = views.description(experiment.experiment_id)
     for key, value in wanted.items():
         if experiment.tags.get(key) != value:
-            client.set_experiment_tag(experiment.experiment_id, key, value)
+            _tag(client, experiment.experiment_id, key, value)
     return experiment
+
+
+def _tag(client: Any, experiment_id: str, key: str, value: str) -> None:
+    """Set a tag; that another process set it in the same instant is no failure."""
+    try:
+        client.set_experiment_tag(experiment_id, key, value)
+    except Exception:
+        if key not in client.get_experiment(experiment_id).tags:
+            raise
 
 
 def _open(uri: str, name: str) -> tuple[Any, Any]:

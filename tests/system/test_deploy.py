@@ -157,8 +157,9 @@ def test_a_sweep_of_a_user_is_kept_in_postgresql_and_under_the_artifact_root(
         sweep = ["llmbench", *SWEEP, f"tracking.uri={base}"]
         refused = python(tmp_path, "ada", "not that one", *sweep)
         assert refused.returncode == 2
-        (line,) = without_signs(refused.stderr).splitlines()
-        assert "the server does not let this user in (401)" in line
+        said = without_signs(refused.stderr)
+        assert said.count("\n") == 1, said
+        assert "the server does not let this user in (401)" in said
         assert not list(tmp_path.glob("multirun/*/*")), "nothing may run"
 
         result = python(tmp_path, "ada", SECRETS["ada"], *sweep)

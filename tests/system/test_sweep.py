@@ -286,7 +286,8 @@ def test_a_reader_that_goes_away_costs_no_result(folder):
 
 def test_jobs_and_sweeps_that_start_together_share_no_folder(folder):
     together = [Child(folder, ("model=llama", *QUICK, f"seed={i}"), environment()) for i in (1, 2)]
-    assert [child.communicate().returncode for child in together] == [0, 0]
+    ended = [child.communicate() for child in together]
+    assert [one.returncode for one in ended] == [0, 0], [one.stderr for one in ended]
     records = [record.load(path) for path in folder.glob("multirun/*/record.json")]
     assert sorted(found.config["seed"] for found in records) == [1, 2]
 

@@ -3,8 +3,10 @@
 import base64
 import json
 import shutil
+import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -290,6 +292,18 @@ def test_the_plan_of_a_sweep_is_in_the_store(store: Store) -> None:
     parent = store.start_sweep(name="wide", command="", jobs=300, planned=planned)
     assert store.planned(parent) == planned
     assert store.planned(store.start_sweep(name="older", command="", jobs=300)) is None
+
+
+def test_stores_that_are_opened_at_once_make_one_experiment(store: Store) -> None:
+    together = threading.Barrier(8)
+
+    def opened(name: str) -> str:
+        together.wait()
+        return open_store(TrackingConfig(uri=store.uri, experiment=name)).experiment_id
+
+    with ThreadPoolExecutor(8) as threads:
+        for name in ("first", "second", "third"):
+            assert len(set(threads.map(opened, [name] * 8))) == 1
 
 
 def test_a_reader_finds_no_experiment_that_is_not_there(store: Store) -> None:

@@ -180,7 +180,7 @@ def _point(sides: Group, side: Side) -> Point:
     if not other:
         return Point(batch=size, ratio=None, why_not="the baseline wrote nothing but empty outputs")
     ratio = own / other
-    times = speedup(side.steps or 0, sides, side, np.random.default_rng(0))  # whatever the Records' order
+    times = speedup(side.steps or 0, sides, side.records, np.random.default_rng(0))  # whatever the Records' order
     checks = speed_checks(sides, [times] if times else [], ThresholdsConfig().roofline_share)
     doubt = "; ".join(reason(check) for check in checks if check.blocks in ("speed", "viable"))
     if times is None or times.low is None or times.high is None:

@@ -78,7 +78,7 @@ def parity(
     rng = np.random.default_rng(seed)
     found = run_checks(sides, failed, terms.options.thresholds)
     pairs = [(side.steps or 0, side) for side in sides.candidates]
-    speedups = tuple(made for k, side in pairs if (made := speedup(k, sides, side, rng)) is not None)
+    speedups = tuple(made for k, side in pairs if (made := speedup(k, sides, side.records, rng)) is not None)
     found += speed_checks(sides, speedups, terms.options.thresholds.roofline_share)
     study = Study.of(sides)
     metrics: list[MetricParity] = []

@@ -23,21 +23,21 @@ UNSTEADY = 1.5
 """Quartiles of a batch's repeats that differ by more than this factor: other work ran on the device."""
 
 
-def speedup(steps: int, group: Group, side: Side, rng: np.random.Generator) -> Speedup | None:
+def speedup(steps: int, group: Group, records: Sequence[Record], rng: np.random.Generator) -> Speedup | None:
     """The ratio at one k with its interval; None where a side was not timed.
 
     Args:
         steps: k.
         group: whose baseline is the numerator.
-        side: the candidate.
+        records: of the candidate, one per seed.
         rng: of the bootstrap.
     """
     if group.baseline is None:
         return None
     made = [
         found
-        for records in baselines_beside(group, side.records)
-        if (found := _against(steps, records, side.records, rng)) is not None
+        for baseline in baselines_beside(group, records)
+        if (found := _against(steps, baseline, records, rng)) is not None
     ]
     if not made:
         return None
@@ -45,7 +45,7 @@ def speedup(steps: int, group: Group, side: Side, rng: np.random.Generator) -> S
     lows, highs = [item.low for item in made], [item.high for item in made]
     bounded = None not in (*lows, *highs)
     baseline_ms = math.sqrt(first.baseline_ms * last.baseline_ms)
-    factor = unsteadiness((*(r for records in baselines_beside(group, side.records) for r in records), *side.records))
+    factor = unsteadiness((*(r for baseline in baselines_beside(group, records) for r in baseline), *records))
     return Speedup(
         steps=steps,
         ratio=math.sqrt(first.ratio * last.ratio),
@@ -124,15 +124,21 @@ def _against(
 
 
 def implementation_speedup(group: Group, records: Sequence[Record], rng: np.random.Generator) -> Estimate | None:
-    """L_e2e of the baseline / that of another implementation of it, both as they were timed first.
+    """L_e2e of the baseline / that of another implementation of it, as `speedup`.
+
+    Without an interval where the baseline was not timed in their process and on their card.
 
     Args:
         group: whose baseline is the numerator.
         records: of the other implementation, one per seed.
         rng: of the bootstrap.
     """
-    made = _against(0, group.baseline.records, records, rng) if group.baseline else None
-    return Estimate(value=made.ratio, low=made.low, high=made.high) if made else None
+    made = speedup(0, group, records, rng)
+    if made is None:
+        return None
+    if not shares_place(group, records):
+        return Estimate(value=made.ratio)
+    return Estimate(value=made.ratio, low=made.low, high=made.high)
 
 
 def against_servers(group: Group, rng: np.random.Generator) -> tuple[ExternalServer, ...]:

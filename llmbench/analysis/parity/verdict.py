@@ -284,7 +284,8 @@ class Implementation:
     e2e_ms: float | None
     name: ImplementationName | None = None  # None in verdicts of earlier versions
     identities: tuple[str, ...] = ()  # of its Records
-    speedup: Estimate | None = None  # L_e2e of the chosen implementation / own; None for that one itself
+    # L_e2e of the chosen one / own (device's clock; host's where one of both is a server); None for the chosen one
+    speedup: Estimate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,12 +225,14 @@ class Store(StoreReader):
             self.client.set_experiment_tag(self.experiment_id, NOTE, text)
 
     def _tag_speedups(self, parent: str, verdict: Parity, records: Sequence[Record]) -> None:
-        """Each candidate's speedup, for the table of the sweep's jobs."""
+        """The speedup of each candidate and implementation, for the table of the sweep's jobs."""
         runs = self.job_runs(parent)
+        ratios = {i: item.speedup.value for item in verdict.implementations if item.speedup for i in item.identities}
         for record in records:
-            fast = verdict.speedup(record.steps) if record.steps is not None and record.role == "timed" else None
-            if fast is not None and record.identity in runs:
-                self.client.set_tag(runs[record.identity], "speedup", f"{number(fast.ratio)}x")
+            if record.steps is not None and record.role == "timed" and (fast := verdict.speedup(record.steps)):
+                ratios[record.identity] = fast.ratio
+        for identity in ratios.keys() & runs.keys():
+            self.client.set_tag(runs[identity], "speedup", f"{number(ratios[identity])}x")
 
     def abort_sweep(self, parent: str, status: str = "KILLED") -> None:
         """End the parent run of a sweep that did not come to its end, and its jobs; what has ended stays as it is."""

@@ -123,6 +123,8 @@ def test_a_batch_that_fails_leaves_the_others_their_rows(checkpoint, tmp_path, m
     def row(self, batch, rounds):
         if batch == 2:
             raise torch.OutOfMemoryError("too large")
+        (page,) = (tmp_path / "out").glob("*.md")  # without a batch yet
+        assert "3 drafted: tokens per cycle" in page.read_text()
         return real(self, batch, rounds)
 
     monkeypatch.setattr(mode_costs.Bench, "row", row)
@@ -150,3 +152,14 @@ def test_what_cannot_be_measured_is_refused_in_one_line(checkpoint, tmp_path, ca
     assert code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_page_is_not_made_of_what_is_no_run_of_this_version(tmp_path, capsys):
+    older = tmp_path / "older.json"
+    older.write_text(json.dumps({"rows": {"1": {"verify": [1.0]}}, "block": 32, "environment": {"device_name": "X"}}))
+    for path in (tmp_path / "none.json", older):
+        with pytest.raises(SystemExit) as ended:
+            mode_costs.run_or_explain(["--page", str(path)])
+        assert ended.value.code == 2
+        assert f"--page {path}: " in capsys.readouterr().err.splitlines()[-1]
+    assert [*tmp_path.iterdir()] == [older]

@@ -25,7 +25,7 @@ from llmbench.record import JobContext, Record
 from llmbench.report.assemble import sweep_report
 from llmbench.tracking import Store, open_store, view_url
 from llmbench.tracking.run_payload import metric_key
-from records import make_record, make_sweep
+from records import implementation, make_record, make_sweep
 
 AXIS = [8, 16, 32, 64]
 COMMAND = "python -m llmbench -m model=llama,llada steps=8,16,32,64 tracking.uri=http://user:pa55word@host"
@@ -369,9 +369,19 @@ def test_the_experiment_s_description_links_to_the_last_sweep_and_to_all(store: 
     assert store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"] == "Ada's own words"
 
 
+def test_every_job_but_the_baseline_s_has_its_speedup(store: Store) -> None:
+    records = [implementation("autoregressive", 200.0), implementation("autoregressive", 400.0, draft="lookup")]
+    records += make_sweep()[1:]
+    parent = store.start_sweep(name="drafts", command="", jobs=len(records))
+    for record in records:
+        store.log_job(record, parent=parent, steps_axis=AXIS, swept={})
+    store.finish_sweep(parent, verdicts(records), records, note="", files={})
+    shown = {name: run.data.tags.get("speedup") for name, run in children(store, parent).items()}
+    assert (shown["llama"], shown["llama draft=lookup"], shown["llada k=8"]) == (None, "0.500x", "2.50x")
+
+
 def test_curves_of_two_implementations_are_not_averaged_into_one() -> None:
     from llmbench.tracking.run_payload import params
-    from records import implementation
 
     made = [implementation("autoregressive", 200.0), implementation("transformers", 300.0, "dynamic")]
     assert [params(record, {"model": "llama"})["model"] for record in made] == ["llama", "llama transformers"]

@@ -407,3 +407,21 @@ def test_of_several_implementations_the_fastest_is_the_baseline() -> None:
     shown = [(item.label, item.e2e_ms) for item in verdict.implementations]
     assert shown[0] == ("llama transformers static", pytest.approx(100.0))
     assert {label for label, _ in shown[1:]} == {"llama", "llama transformers"}
+
+
+def test_another_implementation_has_a_speedup_as_a_candidate_has_it() -> None:
+    plain, later = (replace(implementation("autoregressive", ms), process="host 1") for ms in (200.0, 242.0))
+    drafted = replace(implementation("autoregressive", 400.0, draft="lookup"), process="host 1", started_at=_at(30))
+    plain, later = replace(plain, started_at=_at(0)), replace(later, started_at=_at(59), role="retimed")
+
+    def own(*records: Record) -> Any:
+        chosen, other = parity([*records]).implementations
+        assert chosen.speedup is None
+        return other.speedup
+
+    between = own(plain, later, drafted)
+    assert between.value == pytest.approx(220 / 400)  # the geometric mean of before and after
+    before, after = own(plain, drafted), own(replace(later, role="timed"), drafted)
+    assert (between.low, between.high) == (pytest.approx(before.low, rel=0.01), pytest.approx(after.high, rel=0.01))
+    for elsewhere in (moved(drafted, "host 2"), moved(drafted, card="GPU-2")):
+        assert (own(plain, elsewhere).value, own(plain, elsewhere).low) == (pytest.approx(0.5), None)

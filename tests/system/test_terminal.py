@@ -189,8 +189,10 @@ def test_what_takes_long_gives_a_sign_in_a_pipe_but_not_while_another_process_ha
     with terminal.doing("load", "llada k=4") as activity:
         terminal.tick(activity, "timed", 0, 9)
         terminal.tick(activity, "timed", 4, 9)
-        said = ""
-        while "llada k=4: timed 4/9, 0 s\n" not in said:
+        said, until = "", time.monotonic() + 30
+        while not re.search(r"llada k=4: timed 4/9, \d+ s\n", said):
+            assert time.monotonic() < until, said
+            time.sleep(0.25)  # pytest drops what is written while it reads
             said += capfd.readouterr().err
         with terminal.lent():
             capfd.readouterr()
